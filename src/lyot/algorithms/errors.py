@@ -1,0 +1,192 @@
+r"""Variance through shift, subtraction and combination.
+
+The residual is :math:`T - \sum_k c_k R_k` with coefficients that were fitted to the same noisy
+pixels. With the modes Z and :math:`A = V_K\,\mathrm{diag}(l^{-1/2})\,Z = dC/dT`, the leverage
+:math:`h_i = \sum_k Z_{ki}^2 + 1/n` and :math:`c2_k = c_k^2 - \sum_j A_{kj}^2\,var_{T,j}` (the
+squared coefficient without its own noise),
+
+.. math:: v = var_T + \sum_k c2_k\,var_{R,k}, \qquad
+          var_i = (1 - 2 h_i) v_i + h_i \langle v \rangle,
+
+where the mean is weighted by h, and the term 2h is there inside the fit zone alone. The errors
+are those of photon and detector noise; the speckles that are left are not in them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace
+
+
+class LeverageSums(NamedTuple):
+    """Sums over a block of pixels from which the h-weighted means follow.
+
+    Attributes
+    ----------
+    leverage : array, shape ()
+        Sum of h over the fit zone.
+    weighted : array, shape (n_t,)
+        Sum of ``h w v`` over the fit zone.
+    """
+
+    leverage: Any
+    weighted: Any
+
+
+def shift_variance(variance: Any, shift_yx: Any, /) -> Any:
+    """Move a variance map by a fraction of a pixel with a non-negative, finite kernel.
+
+    Linear interpolation: the four weights are positive and sum to one, so no variance becomes
+    negative, none is lost, and a NaN touches four pixels at the most. Nothing wraps around: an
+    edge pixel is repeated outwards.
+
+    Parameters
+    ----------
+    variance : array, shape (n_y, n_x)
+        Variance map.
+    shift_yx : array, shape (2,)
+        Shift along y and x [pixel].
+
+    Returns
+    -------
+    array, shape (n_y, n_x)
+        The moved map.
+    """
+    for axis in (0, 1):
+        variance = _shift_linear(variance, float(shift_yx[axis]), axis)
+    return variance
+
+
+def _shift_linear(image: Any, shift: float, axis: int) -> Any:
+    xp = array_namespace(image)
+    n = image.shape[axis]
+    whole = int(shift // 1)
+    fraction = shift - whole
+    near = xp.clip(xp.arange(n) - whole, 0, n - 1)
+    if fraction == 0.0:
+        return image if whole == 0 else xp.take(image, near, axis=axis)
+    far = xp.clip(xp.arange(n) - whole - 1, 0, n - 1)
+    moved = image if whole == 0 else xp.take(image, near, axis=axis)
+    return (1.0 - fraction) * moved + fraction * xp.take(image, far, axis=axis)
+
+
+def coefficient_noise(mode_pixels: Any, mode_matrix: Any, variance: Any, weight: Any, /) -> Any:
+    r"""Sum a block of pixels into the covariance of the mode coordinates of a target.
+
+    Parameters
+    ----------
+    mode_pixels : array, shape (n_modes, n_pix)
+        The modes Z.
+    mode_matrix : array, shape (n_modes, n_ref)
+        From `lyot.algorithms.klip.to_modes`; gives the shape of the answer's namespace alone.
+    variance : array, shape (n_pix,)
+        Variance of the target.
+    weight : array, shape (n_pix,)
+        Weight of the fit.
+
+    Returns
+    -------
+    array, shape (n_modes, n_modes)
+        :math:`Z\,w^2 var_T\,Z^T`; to be added over blocks. The noise of the coefficients with K
+        modes is the diagonal of :math:`W_K^T M_{KK} W_K`.
+    """
+    xp = array_namespace(mode_pixels, mode_matrix, variance)
+    return xp.matmul(
+        mode_pixels * (weight * weight * variance)[None, :], xp.matrix_transpose(mode_pixels)
+    )
+
+
+def squared_coefficients(
+    coefs: Any, mode_matrix: Any, mode_noise: Any, noise_scale: Any, /, *, n_modes: int
+) -> Any:
+    """Return the squared coefficients without the part that is their own noise.
+
+    Parameters
+    ----------
+    coefs : array, shape (n_t, n_ref)
+        Coefficients with `n_modes` modes.
+    mode_matrix : array, shape (n_kept, n_ref)
+        From `lyot.algorithms.klip.to_modes`.
+    mode_noise : array, shape (n_kept, n_kept)
+        From `coefficient_noise`, for a variance map common to the targets.
+    noise_scale : array, shape (n_t,)
+        Variance of each target in units of the common map.
+    n_modes : int
+        Number of modes.
+
+    Returns
+    -------
+    array, shape (n_t, n_ref)
+        Unbiased estimates of the squared noiseless coefficients; they can be negative.
+    """
+    xp = array_namespace(coefs, mode_matrix, mode_noise)
+    w = mode_matrix[:n_modes, :]
+    own = xp.sum(w * xp.matmul(mode_noise[:n_modes, :n_modes], w), axis=0)
+    return coefs * coefs - noise_scale[:, None] * own[None, :]
+
+
+def leverage(mode_pixels: Any, level: float, /) -> Any:
+    """Return how strongly each pixel pulls the model towards itself, per unit weight.
+
+    Parameters
+    ----------
+    mode_pixels : array, shape (n_modes, n_pix)
+        The modes Z that are kept.
+    level : float
+        One over the sum of the weights where the zone mean is subtracted, else zero.
+
+    Returns
+    -------
+    array, shape (n_pix,)
+        Sum over the modes of ``Z_k^2``, plus `level`.
+    """
+    xp = array_namespace(mode_pixels)
+    return xp.sum(mode_pixels * mode_pixels, axis=0) + level
+
+
+def leverage_sums(variance: Any, lever: Any, weight: Any, /) -> LeverageSums:
+    """Sum a block of pixels for the h-weighted mean variance.
+
+    Parameters
+    ----------
+    variance : array, shape (n_t, n_pix)
+        The variance v before the effect of the fit.
+    lever : array, shape (n_pix,)
+        From `leverage`.
+    weight : array, shape (n_pix,)
+        Weight of the fit; zero outside the zone.
+
+    Returns
+    -------
+    LeverageSums
+        To be added over blocks.
+    """
+    xp = array_namespace(variance, lever, weight)
+    h = lever * weight
+    return LeverageSums(xp.sum(h), xp.matmul(variance, h * weight))
+
+
+def after_fit(variance: Any, lever: Any, weight: Any, mean: Any, /) -> Any:
+    """Apply the effect of the fit to the variance of a block of pixels.
+
+    Parameters
+    ----------
+    variance : array, shape (n_t, n_pix)
+        The variance v before the effect of the fit.
+    lever : array, shape (n_pix,)
+        From `leverage`.
+    weight : array, shape (n_pix,)
+        Weight of the fit; zero outside the zone.
+    mean : array, shape (n_t,)
+        The h-weighted mean of v.
+
+    Returns
+    -------
+    array, shape (n_t, n_pix)
+        ``(1 - 2 h) v + h <v>`` in the zone, ``v + h <v>`` outside, never negative.
+    """
+    xp = array_namespace(variance, lever, weight)
+    kept = 1.0 - 2.0 * lever * weight
+    out = kept[None, :] * variance + lever[None, :] * mean[:, None]
+    return xp.maximum(out, xp.zeros_like(out))

@@ -1,0 +1,279 @@
+r"""Karhunen-Loeve image projection from the Gram matrix of the references.
+
+The pixels are touched twice: once to form :math:`G = R\,w\,R^T` and :math:`B = T\,w\,R^T`, once
+to apply what follows from them. Between lies algebra on ``n_ref x n_ref``:
+:math:`G = V\,\mathrm{diag}(l)\,V^T`, the modes :math:`Z_k = l_k^{-1/2} V_k^T R`, and the
+residual :math:`T - (T\,w\,Z^T) Z` with as many modes as are asked for (Soummer, Pueyo and
+Larkin 2012, doi:10.1088/2041-8205/755/2/L28, arXiv:1207.4197).
+
+The kernels take blocks of pixels, so a caller can sum the products of many blocks in a fixed
+order. All sums are float64: a float32 Gram matrix loses the faint modes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace
+
+EIGENVALUE_FLOOR = 1e-12
+"""Modes whose eigenvalue is below this fraction of the largest are dropped."""
+
+
+class Sums(NamedTuple):
+    """Weighted sums of a block of pixels, from which the zone means follow.
+
+    Attributes
+    ----------
+    weight : array, shape (n_t,)
+        Sum of the weights that each target has data for.
+    target : array, shape (n_t,)
+        Weighted sum of each target over its own good pixels.
+    ref : array, shape (n_ref,)
+        Weighted sum of each reference.
+    ref_weight : array, shape ()
+        Sum of the weights.
+    """
+
+    weight: Any
+    target: Any
+    ref: Any
+    ref_weight: Any
+
+
+class Products(NamedTuple):
+    """Inner products over a block of centred pixels.
+
+    Attributes
+    ----------
+    gram : array, shape (n_ref, n_ref)
+        ``(R w) R^T``.
+    cross : array, shape (n_t, n_ref)
+        ``(T w) R^T`` over the good pixels of each target.
+    """
+
+    gram: Any
+    cross: Any
+
+
+class Modes(NamedTuple):
+    """Eigenvalues and eigenvectors of a Gram matrix, largest first.
+
+    Attributes
+    ----------
+    values : array, shape (n_kept,)
+        Eigenvalues above the floor.
+    vectors : array, shape (n_ref, n_kept)
+        Their eigenvectors as columns.
+    n_dropped : int
+        How many were below the floor.
+    """
+
+    values: Any
+    vectors: Any
+    n_dropped: int
+
+
+def block_sums(targets: Any, good: Any, refs: Any, weight: Any, /) -> Sums:
+    """Sum a block of pixels for the zone means.
+
+    Parameters
+    ----------
+    targets : array, shape (n_t, n_pix)
+        Target pixels, finite; what stands where `good` is zero does not count.
+    good : array, shape (n_t, n_pix)
+        1 where the target has data, 0 where it is missing.
+    refs : array, shape (n_ref, n_pix)
+        Reference pixels, finite.
+    weight : array, shape (n_pix,)
+        Weight of the fit, >= 0.
+
+    Returns
+    -------
+    Sums
+        To be added over blocks.
+    """
+    xp = array_namespace(targets, refs, weight)
+    w = good * weight[None, :]
+    return Sums(
+        xp.sum(w, axis=1), xp.sum(w * targets, axis=1), xp.matmul(refs, weight), xp.sum(weight)
+    )
+
+
+def block_products(targets: Any, refs: Any, weight: Any, /) -> Products:
+    """Form the Gram matrix and the cross products of a block of centred pixels.
+
+    Parameters
+    ----------
+    targets : array, shape (n_t, n_pix), float64
+        Centred targets, zero where they are missing.
+    refs : array, shape (n_ref, n_pix), float64
+        Centred references.
+    weight : array, shape (n_pix,)
+        Weight of the fit, >= 0.
+
+    Returns
+    -------
+    Products
+        To be added over blocks.
+
+    Notes
+    -----
+    ``n_ref^2 n_pix + 2 n_t n_ref n_pix`` operations: the Gram matrix is a symmetric product.
+    """
+    xp = array_namespace(targets, refs, weight)
+    root = refs * xp.sqrt(weight)[None, :]
+    gram = xp.matmul(root, xp.matrix_transpose(root))
+    return Products(gram, xp.matmul(targets * weight[None, :], xp.matrix_transpose(refs)))
+
+
+def leave_out(gram: Any, refs_missing: Any, weight_missing: Any, weight_left: Any, /) -> Any:
+    r"""Take pixels out of a Gram matrix that was centred with them.
+
+    With :math:`u = -\sum_M w R` over the missing pixels M, the Gram matrix of the remaining
+    pixels about their own mean is :math:`G - \sum_M w R R^T - u u^T / S`. The pedestal has been
+    subtracted from the pixels before, so nothing cancels.
+
+    Parameters
+    ----------
+    gram : array, shape (n_ref, n_ref)
+        Gram matrix over all pixels of the zone, centred on their weighted mean.
+    refs_missing : array, shape (n_ref, n_missing)
+        Centred references at the missing pixels.
+    weight_missing : array, shape (n_missing,)
+        Weight of those pixels.
+    weight_left : float
+        Sum of the weights of the remaining pixels; infinity where no mean was subtracted.
+
+    Returns
+    -------
+    gram : array, shape (n_ref, n_ref)
+        Gram matrix of the remaining pixels.
+    offset : array, shape (n_ref,)
+        Mean of each centred reference over the remaining pixels.
+    """
+    xp = array_namespace(gram, refs_missing)
+    weighted = refs_missing * weight_missing[None, :]
+    u = -xp.sum(weighted, axis=1)
+    offset = u / weight_left
+    reduced = gram - xp.matmul(weighted, xp.matrix_transpose(refs_missing))
+    return reduced - u[:, None] * offset[None, :], offset
+
+
+def decompose(gram: Any, /) -> Modes:
+    """Decompose a Gram matrix and drop the modes that are rounding error.
+
+    Parameters
+    ----------
+    gram : array, shape (n_ref, n_ref), float64
+        Symmetric, positive semi-definite.
+
+    Returns
+    -------
+    Modes
+        Largest eigenvalue first; none where the matrix is zero.
+
+    Notes
+    -----
+    Against a singular value decomposition of the pixels the residual differs by 1e-6 at
+    ``l_k / l_1 = 1e-10`` and by 7e-2 at 1e-14: hence the floor of 1e-12.
+    """
+    xp = array_namespace(gram)
+    values, vectors = xp.linalg.eigh(gram)
+    values, vectors = xp.flip(values, axis=0), xp.flip(vectors, axis=1)
+    n_ref = int(gram.shape[0])
+    largest = float(values[0])
+    kept = int(xp.sum(xp.astype(values > EIGENVALUE_FLOOR * largest, xp.int64)))
+    kept = kept if largest > 0.0 else 0
+    return Modes(values[:kept], vectors[:, :kept], n_ref - kept)
+
+
+def to_modes(modes: Modes, /) -> Any:
+    """Return the matrix that turns references into orthonormal modes, ``Z = W R``.
+
+    Parameters
+    ----------
+    modes : Modes
+        From `decompose`.
+
+    Returns
+    -------
+    array, shape (n_kept, n_ref)
+        Row k is ``l_k^(-1/2) V_k^T``; the first K rows are the truncation to K modes.
+    """
+    xp = array_namespace(modes.values, modes.vectors)
+    return xp.matrix_transpose(modes.vectors) / xp.sqrt(modes.values)[:, None]
+
+
+def coefficients(cross: Any, mode_matrix: Any, /, *, n_modes: int) -> Any:
+    r"""Return the factor of each reference in the model of each target.
+
+    Parameters
+    ----------
+    cross : array, shape (n_t, n_ref)
+        ``(T w) R^T``.
+    mode_matrix : array, shape (n_kept, n_ref)
+        From `to_modes`.
+    n_modes : int
+        Number of modes K; more than there are means all.
+
+    Returns
+    -------
+    array, shape (n_t, n_ref)
+        :math:`C_K = B V_K\,\mathrm{diag}(1/l_K)\,V_K^T`; the model is ``C_K R``.
+    """
+    xp = array_namespace(cross, mode_matrix)
+    w = mode_matrix[:n_modes, :]
+    return xp.matmul(xp.matmul(cross, xp.matrix_transpose(w)), w)
+
+
+def residual(targets: Any, refs: Any, coefs: Any, level: Any, /) -> Any:
+    """Subtract the model from a block of pixels.
+
+    Parameters
+    ----------
+    targets : array, shape (n_t, n_pix)
+        Centred targets; NaN stays where it is.
+    refs : array, shape (n_ref, n_pix)
+        Centred references, finite.
+    coefs : array, shape (n_t, n_ref)
+        From `coefficients`.
+    level : array, shape (n_t,)
+        Constant that is added to each residual.
+
+    Returns
+    -------
+    array, shape (n_t, n_pix)
+        ``T - C R + level``; NaN where the target is NaN and nowhere else.
+
+    Notes
+    -----
+    ``2 n_t n_ref n_pix`` operations.
+    """
+    xp = array_namespace(targets, refs, coefs)
+    return targets - xp.matmul(coefs, refs) + level[:, None]
+
+
+def reference_scatter(refs: Any, modes: Modes, /, *, n_modes: int) -> Any:
+    """Return the scatter of the references about their own projections onto the modes.
+
+    This is what the official pipeline's klip step writes as the error.
+
+    Parameters
+    ----------
+    refs : array, shape (n_ref, n_pix)
+        Centred references.
+    modes : Modes
+        From `decompose`.
+    n_modes : int
+        Number of modes.
+
+    Returns
+    -------
+    array, shape (n_pix,)
+        Standard deviation over the references of ``R - V_K V_K^T R``.
+    """
+    xp = array_namespace(refs, modes.vectors)
+    v = modes.vectors[:, :n_modes]
+    left = refs - xp.matmul(v, xp.matmul(xp.matrix_transpose(v), refs))
+    return xp.std(left, axis=0)

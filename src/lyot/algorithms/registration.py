@@ -1,0 +1,437 @@
+r"""Shift and scale between frames, with their covariance; the centre of a symmetric pattern.
+
+The model of a target frame :math:`s` is a reference :math:`r`, shifted by :math:`d` and scaled:
+:math:`\min_{d, b} \sum_p w_p\,(s_p - b\,(T_d r)_p)^2`. The scale is eliminated (variable
+projection; Golub and Pereyra 1973, doi:10.1137/0710036), the shift acts in Fourier space with
+analytic derivatives, and everything is float64: a finite difference of a float32 transform is
+zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace
+
+from lyot.algorithms import fourier
+
+TOLERANCE_PIX = 1e-6
+MAX_ITERATIONS = 40
+MAX_STEP_PIX = 0.5
+
+
+class Alignment(NamedTuple):
+    """How references were moved onto one target frame.
+
+    Attributes
+    ----------
+    shift_yx : array, shape (n_ref, 2)
+        Shift applied to each reference [pixel].
+    scale : array, shape (n_ref,)
+        Factor from the reference to the target in the fit zone.
+    covariance : array, shape (n_ref, 2, 2)
+        Covariance of `shift_yx` [pixel^2], from the noise variances.
+    rms : array, shape (n_ref,)
+        Weighted rms of the residual in the fit zone.
+    converged : array of bool, shape (n_ref,)
+        False where the last step was larger than the tolerance or the shift met its bound.
+    aligned : array, shape (n_ref, n_y, n_x)
+        The shifted references, not scaled.
+    """
+
+    shift_yx: Any
+    scale: Any
+    covariance: Any
+    rms: Any
+    converged: Any
+    aligned: Any
+
+
+def integer_shift(
+    target: Any, weight: Any, spectra: Any, /, *, max_shift: int = 5
+) -> Any:
+    r"""Find the whole-pixel shift of each reference onto a target by masked cross-correlation.
+
+    The objective is the one that is fitted later, :math:`N_d^2 / D_d` with
+    :math:`N_d = \sum w s\,T_d r` and :math:`D_d = \sum w\,(T_d r)^2`, both of which are
+    correlations.
+
+    Parameters
+    ----------
+    target : array, shape (n_y, n_x)
+        Finite target frame.
+    weight : array, shape (n_y, n_x)
+        Weight of each pixel, >= 0.
+    spectra : array, shape (n_ref, m_y, m_x // 2 + 1)
+        References, from `lyot.algorithms.fourier.spectrum`.
+    max_shift : int, optional
+        Largest shift that is searched along each axis [pixel].
+
+    Returns
+    -------
+    array, shape (n_ref, 2), float64
+        Shift along y and x of each reference.
+
+    Notes
+    -----
+    Three transforms per reference. References without positive correlation get shift zero.
+    """
+    xp = array_namespace(target, weight, spectra)
+    shape = target.shape
+    grid = (spectra.shape[-2], fourier.odd_grid_length(shape[1]))
+    limit = min(max_shift, fourier.MIN_GAP // 2)
+    weight_spectrum = _embed_and_transform(weight, grid)
+    data_spectrum = _embed_and_transform(weight * target, grid)
+    inside = _embed(xp.ones(shape, dtype=xp.float64), grid)
+    offsets = xp.arange(-limit, limit + 1)
+    size = 2 * limit + 1
+    best = []
+    for k in range(spectra.shape[0]):
+        image = xp.fft.irfftn(spectra[k, ...], s=grid, axes=(-2, -1)) * inside
+        numerator = _correlate(data_spectrum, xp.fft.rfftn(image, axes=(-2, -1)), grid)
+        power = _correlate(weight_spectrum, xp.fft.rfftn(image * image, axes=(-2, -1)), grid)
+        n = xp.take(xp.take(numerator, offsets % grid[0], axis=0), offsets % grid[1], axis=1)
+        d = xp.take(xp.take(power, offsets % grid[0], axis=0), offsets % grid[1], axis=1)
+        gain = xp.where((n > 0) & (d > 0), n * n / xp.where(d > 0, d, 1.0), 0.0)
+        if float(xp.max(gain)) > 0.0:
+            index = int(xp.argmax(xp.reshape(gain, (-1,))))
+            best.append([float(index // size - limit), float(index % size - limit)])
+        else:
+            best.append([0.0, 0.0])
+    return xp.asarray(best, dtype=xp.float64)
+
+
+def _embed(image: Any, grid: tuple[int, int]) -> Any:
+    xp = array_namespace(image)
+    n_y, n_x = image.shape
+    image = xp.concat([image, xp.zeros((grid[0] - n_y, n_x), dtype=image.dtype)], axis=0)
+    return xp.concat([image, xp.zeros((grid[0], grid[1] - n_x), dtype=image.dtype)], axis=1)
+
+
+def _embed_and_transform(image: Any, grid: tuple[int, int]) -> Any:
+    xp = array_namespace(image)
+    return xp.fft.rfftn(_embed(xp.astype(image, xp.float64), grid), axes=(-2, -1))
+
+
+def _correlate(a: Any, b: Any, grid: tuple[int, int]) -> Any:
+    """Return ``sum_x a(x) b(x - d)`` for every ``d`` of the periodic grid."""
+    xp = array_namespace(a, b)
+    return xp.fft.irfftn(a * xp.conj(b), s=grid, axes=(-2, -1))
+
+
+def expand(
+    targets: Any, weight: Any, spectra: Any, centre_yx: Any, /
+) -> Any:
+    r"""Estimate the shifts of all pairs from the second-order expansion about one shift.
+
+    With :math:`T_d r \approx r + \delta_y r_y + \delta_x r_x + \ldots` (six images per
+    reference), :math:`N_d` and :math:`D_d` of every pair follow from six matrix products with
+    the targets, and Newton's method on the pairs needs no image at all.
+
+    Parameters
+    ----------
+    targets : array, shape (n_t, n_y, n_x)
+        Finite target frames.
+    weight : array, shape (n_y, n_x)
+        Weight common to the targets, >= 0.
+    spectra : array, shape (n_ref, m_y, m_x // 2 + 1)
+        References, from `lyot.algorithms.fourier.spectrum`.
+    centre_yx : array, shape (n_ref, 2)
+        The shift about which each reference is expanded [pixel].
+
+    Returns
+    -------
+    array, shape (n_t, n_ref, 2), float64
+        Estimated shift of every pair [pixel]; good to about 4e-3 pixel when the targets drift
+        by 0.1 pixel.
+
+    Notes
+    -----
+    Six transforms per reference and six products of ``(n_t, n_pix)`` by ``(n_pix,)`` each.
+    """
+    xp = array_namespace(targets, weight, spectra, centre_yx)
+    n_t, shape = targets.shape[0], targets.shape[-2:]
+    n_ref = spectra.shape[0]
+    index = xp.nonzero(xp.reshape(weight, (-1,)) > 0)[0]
+    w = xp.take(xp.reshape(weight, (-1,)), index)
+    ws = xp.take(xp.reshape(targets, (n_t, -1)), index, axis=1) * w[None, :]
+    out = []
+    for k in range(n_ref):
+        first = fourier.shift_with_derivatives(spectra[k, ...], centre_yx[k, :], shape=shape)
+        second = fourier.second_derivatives(spectra[k, ...], centre_yx[k, :], shape=shape)
+        images = [*first, 0.5 * second[0], second[1], 0.5 * second[2]]
+        basis = xp.stack([xp.take(xp.reshape(im, (-1,)), index) for im in images])
+        n = xp.matmul(ws, xp.matrix_transpose(basis))
+        d = xp.matmul(basis * w[None, :], xp.matrix_transpose(basis))
+        out.append(centre_yx[k, :][None, :] + _newton_on_expansion(n, d))
+    return xp.stack(out, axis=1)
+
+
+def _newton_on_expansion(n: Any, d: Any) -> Any:
+    """Maximise ``(n.m)^2 / (m.d.m)`` over ``m = (1, y, x, y^2, yx, x^2)`` for each row of n."""
+    xp = array_namespace(n, d)
+    delta = xp.zeros((n.shape[0], 2), dtype=xp.float64)
+    for _ in range(8):
+        y, x = delta[:, 0], delta[:, 1]
+        one, zero = xp.ones_like(y), xp.zeros_like(y)
+        m = xp.stack([one, y, x, y * y, y * x, x * x], axis=1)
+        m_y = xp.stack([zero, one, zero, 2.0 * y, x, zero], axis=1)
+        m_x = xp.stack([zero, zero, one, zero, y, 2.0 * x], axis=1)
+        dm = xp.matmul(m, d)
+        scale = xp.sum(n * m, axis=1) / xp.sum(dm * m, axis=1)
+        gradient = xp.stack(
+            [xp.sum((n - scale[:, None] * dm) * g, axis=1) for g in (m_y, m_x)], axis=1
+        )
+        step = _solve_step(gradient, m, m_y, m_x, d, scale)
+        delta = xp.clip(delta + xp.clip(step, -MAX_STEP_PIX, MAX_STEP_PIX), -1.0, 1.0)
+    return delta
+
+
+def _solve_step(gradient: Any, m: Any, m_y: Any, m_x: Any, d: Any, scale: Any) -> Any:
+    """Gauss-Newton step with the scale projected out, for all pairs of one reference."""
+    xp = array_namespace(gradient, m, d)
+    dm, dy, dx = xp.matmul(m, d), xp.matmul(m_y, d), xp.matmul(m_x, d)
+    rr = xp.sum(dm * m, axis=1)
+    ry, rx = xp.sum(dy * m, axis=1), xp.sum(dx * m, axis=1)
+    yy = xp.sum(dy * m_y, axis=1) - ry * ry / rr
+    yx = xp.sum(dy * m_x, axis=1) - ry * rx / rr
+    xx = xp.sum(dx * m_x, axis=1) - rx * rx / rr
+    det = yy * xx - yx * yx
+    safe = xp.where((det > 0) & (scale != 0), det * scale, xp.ones_like(det))
+    ok = xp.astype((det > 0) & (scale != 0), xp.float64)
+    g_y, g_x = gradient[:, 0], gradient[:, 1]
+    return xp.stack([(xx * g_y - yx * g_x) * ok / safe, (yy * g_x - yx * g_y) * ok / safe], axis=1)
+
+
+def polish(
+    target: Any,
+    weight: Any,
+    variance_target: Any,
+    spectra: Any,
+    variance_refs: Any,
+    start_yx: Any,
+    /,
+    *,
+    bound_yx: Any = None,
+    max_iterations: int = MAX_ITERATIONS,
+    tolerance: float = TOLERANCE_PIX,
+) -> Alignment:
+    """Fit shift and scale of each reference to one target until the step is below tolerance.
+
+    Parameters
+    ----------
+    target : array, shape (n_y, n_x)
+        Finite target frame.
+    weight : array, shape (n_y, n_x)
+        Weight of each pixel, >= 0; zero where the target is bad.
+    variance_target : array, shape (n_y, n_x)
+        Noise variance of the target; used for the covariance alone.
+    spectra : array, shape (n_ref, m_y, m_x // 2 + 1)
+        References, from `lyot.algorithms.fourier.spectrum`.
+    variance_refs : array, shape (n_ref, n_y, n_x)
+        Noise variance of the references.
+    start_yx : array, shape (n_ref, 2)
+        Where the fit starts [pixel].
+    bound_yx : tuple of array, shape (n_ref, 2) each, optional
+        Lowest and highest allowed shift [pixel].
+    max_iterations : int, optional
+        Number of Gauss-Newton steps after which a fit counts as not converged.
+    tolerance : float, optional
+        Size of the last step [pixel].
+
+    Returns
+    -------
+    Alignment
+        Shifts, scales, covariances and the aligned references.
+
+    Notes
+    -----
+    Three transforms per reference and step; one to three steps from a good start. The
+    covariance is the sandwich of the normal matrix with the pixel variances, so it holds for
+    any weight.
+    """
+    xp = array_namespace(target, weight, spectra)
+    shape = target.shape
+    index = xp.nonzero(xp.reshape(weight, (-1,)) > 0)[0]
+    w = xp.take(xp.reshape(weight, (-1,)), index)
+    s = xp.take(xp.reshape(target, (-1,)), index)
+    v_s = xp.take(xp.reshape(variance_target, (-1,)), index)
+    fits = []
+    for k in range(spectra.shape[0]):
+        v_r = xp.take(xp.reshape(variance_refs[k, ...], (-1,)), index)
+        bound = None if bound_yx is None else (bound_yx[0][k, :], bound_yx[1][k, :])
+        fits.append(
+            _polish_one(
+                (s, w, v_s, v_r, index), spectra[k, ...], start_yx[k, :], shape, bound,
+                max_iterations, tolerance,
+            )
+        )
+    return Alignment(*(xp.stack(list(column)) for column in zip(*fits, strict=True)))
+
+
+def _polish_one(
+    pixels: tuple[Any, Any, Any, Any, Any],
+    one_spectrum: Any,
+    start: Any,
+    shape: tuple[int, int],
+    bound: tuple[Any, Any] | None,
+    max_iterations: int,
+    tolerance: float,
+) -> tuple[Any, ...]:
+    s, w, v_s, v_r, index = pixels
+    xp = array_namespace(s, one_spectrum)
+    d = start
+    for _ in range(max_iterations):
+        moved = fourier.shift_with_derivatives(one_spectrum, d, shape=shape)
+        columns = xp.stack([xp.take(xp.reshape(im, (-1,)), index) for im in moved])
+        weighted = columns * w[None, :]
+        normal = xp.matmul(weighted, xp.matrix_transpose(columns))
+        b, step = _gauss_newton(normal, xp.matmul(weighted, s))
+        new = d + xp.clip(step, -MAX_STEP_PIX, MAX_STEP_PIX)
+        if bound is not None:
+            new = xp.clip(new, bound[0], bound[1])
+        last = float(xp.max(xp.abs(new - d)))
+        if last < tolerance:
+            break
+        d = new
+    at_bound = bound is not None and bool(xp.any((d <= bound[0]) | (d >= bound[1])))
+    residual = s - b * columns[0, :]
+    covariance = _shift_covariance(normal, weighted, b, v_s + b * b * v_r)
+    rms = xp.sqrt(xp.sum(w * residual * residual) / xp.sum(w))
+    converged = xp.asarray(last < tolerance and not at_bound)
+    return d, b, covariance, rms, converged, moved.value
+
+
+def _gauss_newton(normal: Any, right: Any) -> tuple[Any, Any]:
+    """Solve ``s = b r + (b dy) r_y + (b dx) r_x``; return ``b`` and ``(dy, dx)``."""
+    xp = array_namespace(normal, right)
+    zero = xp.zeros((2,), dtype=xp.float64)
+    if not float(normal[0, 0]) > 0.0:
+        return xp.asarray(0.0, dtype=xp.float64), zero
+    b = right[0] / normal[0, 0]
+    reduced = normal[1:, 1:] - normal[1:, :1] * normal[:1, 1:] / normal[0, 0]
+    reduced_right = right[1:] - normal[1:, 0] * b
+    det = reduced[0, 0] * reduced[1, 1] - reduced[0, 1] * reduced[1, 0]
+    if not (float(det) > 0.0 and float(b) != 0.0):
+        return b, zero
+    y = (reduced[1, 1] * reduced_right[0] - reduced[0, 1] * reduced_right[1]) / det
+    x = (reduced[0, 0] * reduced_right[1] - reduced[1, 0] * reduced_right[0]) / det
+    b_new = b - (normal[0, 1] * y + normal[0, 2] * x) / normal[0, 0]
+    scale = b_new if float(b_new) != 0.0 else b
+    return b, xp.stack([y, x]) / scale
+
+
+def _shift_covariance(normal: Any, weighted: Any, b: Any, variance: Any) -> Any:
+    xp = array_namespace(normal, weighted)
+    if not float(normal[0, 0]) > 0.0 or float(b) == 0.0:
+        return xp.full((2, 2), xp.nan, dtype=xp.float64)
+    meat = xp.matmul(weighted * variance[None, :], xp.matrix_transpose(weighted))
+    scale = xp.stack([xp.ones_like(b), b, b])
+    outer = scale[:, None] * scale[None, :]
+    if not float(xp.linalg.det(normal / normal[0, 0])) > 0.0:
+        return xp.full((2, 2), xp.nan, dtype=xp.float64)
+    inverse = xp.linalg.inv(normal * outer)
+    return xp.matmul(xp.matmul(inverse, meat * outer), inverse)[1:, 1:]
+
+
+class Centre(NamedTuple):
+    """The centre of point symmetry of an image.
+
+    Attributes
+    ----------
+    centre_yx : array, shape (2,)
+        The centre [pixel, 0-based].
+    covariance : array, shape (2, 2)
+        From the noise variance alone [pixel^2].
+    contrast : array, shape ()
+        Fraction of the weighted power that is symmetric about the centre, from 0.5 (none) to 1.
+    converged : bool
+        Whether the last step was below tolerance.
+    """
+
+    centre_yx: Any
+    covariance: Any
+    contrast: Any
+    converged: bool
+
+
+def symmetry_centre(
+    image: Any,
+    variance: Any,
+    bad: Any,
+    guess_yx: tuple[float, float],
+    /,
+    *,
+    inner_pix: float,
+    outer_pix: float,
+    max_offset: float = 3.0,
+) -> Centre:
+    r"""Measure the point about which an image is symmetric under rotation by 180 degrees.
+
+    Minimises :math:`\sum w\,(s - T_d \tilde s)^2`, where :math:`\tilde s` is the image turned
+    about a pixel: the centre lies at half the shift.
+
+    Parameters
+    ----------
+    image : array, shape (n_y, n_x)
+        Finite image.
+    variance : array, shape (n_y, n_x)
+        Its noise variance.
+    bad : array of bool, shape (n_y, n_x)
+        True where the pixel is left out.
+    guess_yx : tuple of float
+        First guess [pixel, 0-based].
+    inner_pix, outer_pix : float
+        Radii of the annulus about the guess that is used [pixel].
+    max_offset : float, optional
+        Distance from the guess beyond which the fit counts as failed [pixel].
+
+    Returns
+    -------
+    Centre
+        The centre, its covariance, and how symmetric the image is.
+
+    Notes
+    -----
+    Speckles are point-symmetric only to first order in the wavefront error (Bloemhof et al.
+    2001, doi:10.1086/324270), which is what limits the accuracy, not the noise.
+    """
+    xp = array_namespace(image, variance, bad)
+    shape = image.shape
+    n_y, n_x = shape
+    pivot = (int(round(guess_yx[0])), int(round(guess_yx[1])))
+    turned = xp.flip(xp.flip(image, axis=0), axis=1)
+    # Turning the whole frame sends pixel p to n - 1 - p; this shift brings the pivot home.
+    home = xp.asarray([2.0 * pivot[0] - (n_y - 1), 2.0 * pivot[1] - (n_x - 1)], dtype=xp.float64)
+    y = xp.arange(n_y, dtype=xp.float64)[:, None] - pivot[0]
+    x = xp.arange(n_x, dtype=xp.float64)[None, :] - pivot[1]
+    radius = xp.sqrt(y * y + x * x)
+    limit = min(
+        outer_pix, pivot[0], pivot[1], n_y - 1 - pivot[0], n_x - 1 - pivot[1]
+    )
+    bad_turned = _roll_to(xp.flip(xp.flip(bad, axis=0), axis=1), home)
+    keep = (radius >= inner_pix) & (radius <= limit) & ~bad & ~bad_turned
+    weight = xp.astype(keep, xp.float64)
+    rolled = _roll_to(turned, home)
+    spectra = fourier.spectrum(rolled)[None, ...]
+    v_turned = _roll_to(xp.flip(xp.flip(variance, axis=0), axis=1), home)
+    start = xp.asarray(
+        [[2.0 * (guess_yx[0] - pivot[0]), 2.0 * (guess_yx[1] - pivot[1])]], dtype=xp.float64
+    )
+    bound = (start - 2.0 * max_offset, start + 2.0 * max_offset)
+    fit = polish(
+        xp.astype(image, xp.float64), weight, variance, spectra, v_turned[None, ...], start,
+        bound_yx=bound,
+    )
+    d = fit.shift_yx[0, :]
+    power = xp.sum(weight * image * image) / xp.sum(weight)
+    contrast = 1.0 - 0.5 * fit.rms[0] ** 2 / power
+    centre = xp.asarray([float(pivot[0]), float(pivot[1])], dtype=xp.float64) + 0.5 * d
+    # Each pixel pair enters twice, as (s, turned) and as (turned, s): half the information.
+    covariance = fit.covariance[0, ...] * 0.25 * 2.0
+    return Centre(centre, covariance, contrast, bool(fit.converged[0]))
+
+
+def _roll_to(image: Any, home: Any) -> Any:
+    xp = array_namespace(image)
+    return xp.roll(image, (int(home[0]), int(home[1])), axis=(0, 1))

@@ -1,0 +1,88 @@
+"""Where the work runs: ordered maps over threads, with results that do not depend on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import TypeVar
+
+from threadpoolctl import ThreadpoolController
+
+PIXEL_BLOCK = 8192
+"""Pixels in a block; fixed, so that sums come out the same on any number of threads."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def n_threads() -> int:
+    """Return the number of threads to use.
+
+    Returns
+    -------
+    int
+        ``LYOT_THREADS`` where it is set, else the number of cores this process may use.
+    """
+    wanted = os.environ.get("LYOT_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Hold the linear algebra library at one thread: the blocks are what runs in parallel."""
+    with _libraries().limit(limits=1, user_api="blas"):
+        yield
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    import numpy as np  # noqa: F401, PLC0415 - the library must be loaded to be found
+
+    return ThreadpoolController()
+
+
+def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], /) -> list[Result]:
+    """Apply a function to every item on threads and return the results in order.
+
+    Parameters
+    ----------
+    function : callable
+        Called once per item; must not depend on the others.
+    items : iterable
+        What it is called with.
+
+    Returns
+    -------
+    list
+        Results in the order of the items.
+    """
+    work = list(items)
+    threads = min(n_threads(), len(work))
+    with single_threaded_blas():
+        if threads <= 1:
+            return [function(item) for item in work]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(function, work))
+
+
+def pixel_blocks(n_pix: int, /) -> list[slice]:
+    """Divide pixels into blocks of fixed size.
+
+    Parameters
+    ----------
+    n_pix : int
+        Number of pixels.
+
+    Returns
+    -------
+    list of slice
+        Consecutive blocks that cover all pixels.
+    """
+    return [slice(i, min(i + PIXEL_BLOCK, n_pix)) for i in range(0, n_pix, PIXEL_BLOCK)]

@@ -1,0 +1,1 @@
+"""What is known about the instruments: filters, coronagraphs, pixel scales, optics."""

@@ -1,0 +1,281 @@
+"""What the headers of an exposure say that a reduction needs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+
+from lyot.errors import LyotError
+from lyot.instruments import tables
+
+
+@dataclass(frozen=True)
+class ExposureInfo:
+    """Facts about an exposure.
+
+    Attributes
+    ----------
+    name : str
+        File name.
+    shape : tuple of int
+        Shape of SCI, ``(n_int, n_y, n_x)`` or ``(n_y, n_x)``.
+    instrument, detector, filter, pupil, coronagraph, subarray, exp_type : str
+        As in the headers; empty where they are missing.
+    program, target : str
+        Programme and target.
+    is_psf : bool
+        Whether the exposure is of a reference star.
+    date : str
+        Start of the exposure.
+    exposure_time_s : float
+        Effective exposure time [s]; NaN where it is missing.
+    roll_ref_deg, v3i_yangle_deg : float
+        ROLL_REF and V3I_YANG [degree]; NaN where they are missing.
+    vparity : int
+        VPARITY.
+    dither_arcsec : tuple of float
+        XOFFSET and YOFFSET [arcsec].
+    crpix_xy, star_xy, mask_xy : tuple of float or None
+        CRPIX, STARCENX/Y and MASKCENX/Y [pixel, 0-based].
+    pixel_area_sr : float
+        PIXAR_SR; NaN where it is missing.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    instrument: str = ""
+    detector: str = ""
+    filter: str = ""
+    pupil: str = ""
+    coronagraph: str = ""
+    subarray: str = ""
+    exp_type: str = ""
+    program: str = ""
+    target: str = ""
+    is_psf: bool = False
+    date: str = ""
+    exposure_time_s: float = np.nan
+    roll_ref_deg: float = np.nan
+    v3i_yangle_deg: float = np.nan
+    vparity: int = -1
+    dither_arcsec: tuple[float, float] = (0.0, 0.0)
+    crpix_xy: tuple[float, float] | None = None
+    star_xy: tuple[float, float] | None = None
+    mask_xy: tuple[float, float] | None = None
+    pixel_area_sr: float = np.nan
+
+    @property
+    def mode(self) -> tuple[str, ...]:
+        """What must be equal for two exposures to be subtracted from one another."""
+        return (self.instrument, self.filter, self.pupil, self.coronagraph, self.subarray)
+
+    @property
+    def mode_text(self) -> str:
+        """The mode in words."""
+        return " ".join(part for part in self.mode if part) or "an unnamed mode"
+
+    @property
+    def pixel_scale_arcsec(self) -> float:
+        """Pixel scale [arcsec]."""
+        if np.isfinite(self.pixel_area_sr) and self.pixel_area_sr > 0:
+            return float(np.sqrt(self.pixel_area_sr)) * tables.ARCSEC_PER_RADIAN
+        if self.instrument == "MIRI":
+            return tables.PIXEL_SCALE_ARCSEC["MIRI"]
+        long = self.detector.endswith(("LONG", "5"))
+        return tables.PIXEL_SCALE_ARCSEC["NIRCAM_LONG" if long else "NIRCAM_SHORT"]
+
+    @property
+    def lambda_over_d_pix(self) -> float:
+        """Wavelength over telescope diameter [pixel]; 2 where the filter is not known."""
+        known = tables.FILTERS.get(self.filter)
+        return known.lambda_over_d_arcsec / self.pixel_scale_arcsec if known else 2.0
+
+
+_TEXT = {
+    "instrument": "INSTRUME",
+    "detector": "DETECTOR",
+    "filter": "FILTER",
+    "pupil": "PUPIL",
+    "coronagraph": "CORONMSK",
+    "subarray": "SUBARRAY",
+    "exp_type": "EXP_TYPE",
+    "program": "PROGRAM",
+    "date": "DATE-BEG",
+}
+
+
+def info_from_headers(
+    primary: Mapping[str, Any], sci: Mapping[str, Any], /, *, name: str, shape: tuple[int, ...]
+) -> ExposureInfo:
+    """Collect the facts from the headers of a file.
+
+    Parameters
+    ----------
+    primary, sci : mapping
+        Headers of the primary and the SCI extension.
+    name : str
+        File name.
+    shape : tuple of int
+        Shape of the SCI array.
+
+    Returns
+    -------
+    ExposureInfo
+        Missing keywords leave their defaults.
+    """
+    text = {field: str(primary.get(key) or "").strip().upper() for field, key in _TEXT.items()}
+    return ExposureInfo(
+        name=name,
+        shape=tuple(int(n) for n in shape),
+        **text,
+        target=str(primary.get("TARGPROP") or primary.get("TARGNAME") or "").strip(),
+        is_psf=primary.get("IS_PSF") in (True, "T", "True", 1),
+        exposure_time_s=_number(primary.get("EFFEXPTM"), sci.get("XPOSURE")),
+        roll_ref_deg=_number(sci.get("ROLL_REF")),
+        v3i_yangle_deg=_number(sci.get("V3I_YANG")),
+        vparity=int(sci.get("VPARITY") or -1),
+        dither_arcsec=(
+            _number(primary.get("XOFFSET"), 0.0),
+            _number(primary.get("YOFFSET"), 0.0),
+        ),
+        crpix_xy=_position(sci, "CRPIX1", "CRPIX2"),
+        star_xy=_position(sci, "STARCENX", "STARCENY"),
+        mask_xy=_position(sci, "MASKCENX", "MASKCENY"),
+        pixel_area_sr=_number(sci.get("PIXAR_SR"), primary.get("PIXAR_SR")),
+    )
+
+
+def _number(*candidates: object) -> float:
+    for value in candidates:
+        if isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value):
+            return float(value)
+    return float("nan")
+
+
+def _position(sci: Mapping[str, Any], key_x: str, key_y: str) -> tuple[float, float] | None:
+    x, y = _number(sci.get(key_x)), _number(sci.get(key_y))
+    return (x - 1.0, y - 1.0) if np.isfinite(x) and np.isfinite(y) else None
+
+
+def info_from_model(model: Any, /) -> ExposureInfo:
+    """Collect the facts from a stdatamodels model.
+
+    Parameters
+    ----------
+    model : JwstDataModel
+        A model with `data`.
+
+    Returns
+    -------
+    ExposureInfo
+        The same as from the headers of the file that the model came from.
+    """
+    flat = model.to_flat_dict(include_arrays=False)
+    primary = {key: flat.get(path) for key, path in _PRIMARY_PATHS.items()}
+    sci = {key: flat.get(path) for key, path in _SCI_PATHS.items()} | _extra_sci_keywords(model)
+    name = str(flat.get("meta.filename") or "exposure.fits")
+    return info_from_headers(primary, sci, name=name, shape=model.data.shape)
+
+
+_PRIMARY_PATHS = {
+    "INSTRUME": "meta.instrument.name",
+    "DETECTOR": "meta.instrument.detector",
+    "FILTER": "meta.instrument.filter",
+    "PUPIL": "meta.instrument.pupil",
+    "CORONMSK": "meta.instrument.coronagraph",
+    "SUBARRAY": "meta.subarray.name",
+    "EXP_TYPE": "meta.exposure.type",
+    "PROGRAM": "meta.observation.program_number",
+    "DATE-BEG": "meta.observation.date_beg",
+    "TARGPROP": "meta.target.proposer_name",
+    "TARGNAME": "meta.target.catalog_name",
+    "IS_PSF": "meta.exposure.psf_reference",
+    "EFFEXPTM": "meta.exposure.exposure_time",
+    "XOFFSET": "meta.dither.x_offset",
+    "YOFFSET": "meta.dither.y_offset",
+}
+_SCI_PATHS = {
+    "ROLL_REF": "meta.wcsinfo.roll_ref",
+    "V3I_YANG": "meta.wcsinfo.v3yangle",
+    "VPARITY": "meta.wcsinfo.vparity",
+    "CRPIX1": "meta.wcsinfo.crpix1",
+    "CRPIX2": "meta.wcsinfo.crpix2",
+    "PIXAR_SR": "meta.photometry.pixelarea_steradians",
+}
+
+
+def _extra_sci_keywords(model: Any) -> dict[str, Any]:
+    """Keywords of the SCI header that the schema does not know, such as STARCENX."""
+    extra = model.instance.get("extra_fits", {}).get("SCI", {}).get("header", [])
+    return {row[0]: row[1] for row in extra}
+
+
+def open_fits(path: str | Path, /, *, memmap: bool = True) -> Any:
+    """Open a FITS file for reading, with an error that says what is wrong with it.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    memmap : bool, optional
+        Whether arrays are mapped rather than read.
+
+    Returns
+    -------
+    astropy.io.fits.HDUList
+        To be used as a context.
+
+    Raises
+    ------
+    LyotError
+        If the file is missing, is not FITS or is truncated.
+    """
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            hdus = fits.open(path, memmap=memmap)
+            expected = max(h._data_offset + h._data_size for h in hdus)
+    except FileNotFoundError:
+        raise LyotError(f"{path} does not exist; check the path.") from None
+    except OSError as err:
+        raise LyotError(f"{path} is not a readable FITS file ({err}).") from None
+    if path.stat().st_size < expected:
+        hdus.close()
+        raise LyotError(
+            f"{path} is truncated: it has {path.stat().st_size} bytes of at least {expected}; "
+            "fetch it again."
+        )
+    return hdus
+
+
+def read_info(path: str | Path, /) -> ExposureInfo:
+    """Read the facts about an exposure or product from its file.
+
+    Parameters
+    ----------
+    path : path
+        A FITS file with a SCI extension.
+
+    Returns
+    -------
+    ExposureInfo
+        The facts.
+
+    Raises
+    ------
+    LyotError
+        If the file cannot be read or has no SCI image.
+    """
+    with open_fits(path) as hdus:
+        if "SCI" not in hdus or hdus["SCI"].header.get("NAXIS", 0) < 2:
+            raise LyotError(f"{path} has no SCI image; it is no calibrated exposure.")
+        sci = hdus["SCI"].header
+        shape = tuple(sci[f"NAXIS{i}"] for i in range(sci["NAXIS"], 0, -1))
+        return info_from_headers(hdus[0].header, sci, name=Path(path).name, shape=shape)

@@ -1,0 +1,47 @@
+"""Where the star is, how that is known, and how well."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+PARAMETER, HEADER, MEASURED, CRPIX = "parameter", "header", "measured", "crpix"
+
+UNKNOWN_ERROR_PIX = 0.5
+"""Error that is stated for a position that was taken over unchecked [pixel]."""
+
+
+@dataclass(frozen=True)
+class StarPosition:
+    """Position of the star on the detector.
+
+    Attributes
+    ----------
+    x, y : float
+        Position [pixel, 0-based].
+    x_err, y_err : float
+        1-sigma error [pixel].
+    origin : {"parameter", "header", "measured", "crpix"}
+        Where it comes from.
+    """
+
+    x: float
+    y: float
+    x_err: float = UNKNOWN_ERROR_PIX
+    y_err: float = UNKNOWN_ERROR_PIX
+    origin: str = CRPIX
+
+    @property
+    def yx(self) -> tuple[float, float]:
+        """Position as ``(y, x)``."""
+        return (self.y, self.x)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for a file.
+
+        Returns
+        -------
+        dict
+            The attributes.
+        """
+        return asdict(self)

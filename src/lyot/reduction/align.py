@@ -1,0 +1,417 @@
+"""References aligned to science integrations, one integration at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot import execution
+from lyot.algorithms import errors, fourier, registration, repair
+from lyot.errors import LyotError
+from lyot.instruments import tables
+from lyot.models.cubes import Cube, check_same_mode, flag_value
+from lyot.models.info import ExposureInfo
+from lyot.models.star import StarPosition
+from lyot.recipe import FIRST_INTEGRATION, AlignRecipe
+from lyot.reduction.star import guess_star, measure_star, stated_star
+from lyot.reduction.weights import builtin_weight
+
+log = logging.getLogger(__name__)
+
+FREE_MAX_SHIFT_PIX = 5.0
+FOUR_QUADRANT_MARGIN_PIX = 0.1
+UNDERSAMPLED_FWHM_PIX = 2.0
+BAD_FRACTION = 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedFrames:
+    """The references on the pixels of one science integration.
+
+    Attributes
+    ----------
+    sci, variance : ndarray, shape (n_ref, n_y, n_x), float32
+        References and their variance; NaN where every reference is bad.
+    dq : ndarray, shape (n_ref, n_y, n_x), uint32
+        Flags, moved along; FLUX_ESTIMATED where a pixel was filled from the other references.
+    """
+
+    sci: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    dq: NDArray[np.uint32]
+
+
+@dataclass(frozen=True, eq=False)
+class Shifts:
+    """What was measured in aligning to one science integration.
+
+    Attributes
+    ----------
+    shift_yx : ndarray, shape (n_ref, 2)
+        Shift applied to each reference [pixel].
+    covariance : ndarray, shape (n_ref, 2, 2)
+        Its covariance [pixel^2].
+    scale : ndarray, shape (n_ref,)
+        Factor from the reference to the science frame.
+    rms : ndarray, shape (n_ref,)
+        Rms of the residual in the fit zone.
+    converged : ndarray of bool, shape (n_ref,)
+        Whether the fit converged.
+    """
+
+    shift_yx: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    rms: NDArray[np.float64]
+    converged: NDArray[np.bool_]
+
+
+class AlignedRefs(Protocol):
+    """Anything that gives the references of each science integration, in order."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether one set of references serves every integration."""
+
+    @property
+    def star(self) -> StarPosition | None:
+        """The star on the science frames, where it is known."""
+
+    def frames(self, integration: int, /) -> AlignedFrames:
+        """Return the references on the pixels of one science integration."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedRefs:
+    """References, repaired and transformed once, ready for any number of targets.
+
+    Attributes
+    ----------
+    cube : Cube
+        The stack as it is.
+    bad : ndarray of bool, shape (n_ref, n_y, n_x)
+        True where a pixel is bad.
+    variance : ndarray, shape (n_ref, n_y, n_x), float32
+        Variance.
+    spectra : ndarray, shape (n_ref, m_y, m_x // 2 + 1), complex128
+        Spectra of the repaired frames.
+    """
+
+    cube: Cube
+    bad: NDArray[np.bool_]
+    variance: NDArray[np.float32]
+    spectra: NDArray[np.complex128]
+
+
+def prepare_refs(refs: Cube, recipe: AlignRecipe, /) -> PreparedRefs:
+    """Repair and transform the references.
+
+    Parameters
+    ----------
+    refs : Cube
+        The psfstack.
+    recipe : AlignRecipe
+        How bad pixels are told and repaired.
+
+    Returns
+    -------
+    PreparedRefs
+        To be used for every target.
+
+    Raises
+    ------
+    LyotError
+        If a reference has no good pixel or is zero everywhere.
+    """
+    bad = refs.bad(recipe.bad_bits)
+    for k in range(len(refs.sci)):
+        if bad[k].all():
+            raise LyotError(f"Reference {k + 1} of the stack has no good pixel; leave it out.")
+        if not np.any(refs.sci[k][~bad[k]]):
+            raise LyotError(f"Reference {k + 1} of the stack is zero everywhere; leave it out.")
+
+    def one(k: int) -> NDArray[np.complex128]:
+        frame = repair.median_fill(
+            refs.sci[k : k + 1], bad[k : k + 1], box=recipe.median_box_length
+        )
+        return np.asarray(fourier.spectrum(frame[0]))
+
+    spectra = np.stack(execution.map_ordered(one, range(len(refs.sci))))
+    return PreparedRefs(refs, bad, refs.variance(), spectra)
+
+
+class Aligner:
+    """References aligned to the integrations of one science exposure, computed when asked for.
+
+    Parameters
+    ----------
+    target : Cube
+        The science exposure.
+    refs : PreparedRefs
+        The references.
+    recipe : AlignRecipe
+        How to align.
+    weight_of : callable, optional
+        Makes the weight of the pixels from the exposure and its star; the built-in annulus by
+        default.
+    star_xy : tuple of float, optional
+        The star, where the user states it [pixel, 0-based].
+
+    Raises
+    ------
+    LyotError
+        If target and references are of different modes, or no pixel has weight.
+    """
+
+    def __init__(
+        self,
+        target: Cube,
+        refs: PreparedRefs,
+        recipe: AlignRecipe,
+        /,
+        *,
+        weight_of: Callable[[ExposureInfo, StarPosition], NDArray[np.float64]] = builtin_weight,
+        star_xy: tuple[float, float] | None = None,
+    ) -> None:
+        check_same_mode(target.info, refs.cube.info)
+        self.target = target
+        self.refs = refs
+        self.recipe = recipe
+        self._guess = guess_star(target.info, star_xy)
+        self._stated = stated_star(target.info, star_xy)
+        self._bad = target.bad(recipe.bad_bits)
+        self._variance = target.variance()
+        self._weight = np.asarray(weight_of(target.info, self._guess), dtype=np.float64)
+        if not np.any(self._weight[~self._bad[0]] > 0):
+            raise LyotError(f"No good pixel of {target.info.name} has weight in the alignment.")
+        self._limit = _shift_limit(target.info, refs.cube.info, recipe)
+        self.shifts: dict[int, Shifts] = {}
+        self._first: AlignedFrames | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether one set of references serves every integration."""
+        return self.recipe.align_to == FIRST_INTEGRATION
+
+    @property
+    def n_sets(self) -> int:
+        """Number of sets of aligned references: one, or one per integration."""
+        return 1 if self.shared else len(self.target.sci)
+
+    @cached_property
+    def star(self) -> StarPosition:
+        """The star on the science frames: stated, else measured on the aligned references."""
+        if self._stated is not None:
+            return self._stated
+        if 0 not in self.shifts:
+            self.frames(0)
+        star = measure_star(
+            self.refs.cube, self.refs.bad, self._guess, shift_yx=self.shifts[0].shift_yx
+        )
+        log.info("The star of %s is at (x, y) = (%.2f, %.2f), %s.", self.target.info.name,
+                 star.x, star.y, star.origin)
+        return star
+
+    def frames(self, integration: int, /) -> AlignedFrames:
+        """Align the references to one science integration.
+
+        Parameters
+        ----------
+        integration : int
+            Index of the integration.
+
+        Returns
+        -------
+        AlignedFrames
+            The references on its pixels; what was measured is kept in ``shifts``.
+        """
+        if self.shared:
+            if self._first is None:
+                self._first = self._align(0)
+            return self._first
+        return self._align(integration)
+
+    def _align(self, i: int) -> AlignedFrames:
+        weight = np.where(self._bad[i], 0.0, self._weight)
+        image = np.where(self._bad[i], 0.0, self.target.sci[i]).astype(np.float64)
+        variance = self._variance[i].astype(np.float64)
+        start = self._starts[i]
+        bound = None if self._limit is None else (start * 0 - self._limit, start * 0 + self._limit)
+        shape = self.target.frame_shape
+        n_ref = len(self.refs.cube.sci)
+        sci = np.empty((n_ref, *shape), np.float32)
+        var = np.empty((n_ref, *shape), np.float32)
+        dq = np.empty((n_ref, *shape), np.uint32)
+        bad = np.empty((n_ref, *shape), bool)
+
+        def one(k: int) -> registration.Alignment:
+            pick = slice(k, k + 1)
+            fit = registration.polish(
+                image, weight, variance, self.refs.spectra[pick], self.refs.variance[pick],
+                start[pick],
+                bound_yx=None if bound is None else (bound[0][pick], bound[1][pick]),
+            )
+            sci[k] = fit.aligned[0]
+            var[k], dq[k], bad[k] = _move_rest(self.refs, k, fit.shift_yx[0])
+            return fit._replace(aligned=np.empty(0))
+
+        fits = execution.map_ordered(one, range(n_ref))
+        joined = [np.concatenate(column) for column in zip(*(f[:5] for f in fits), strict=True)]
+        shifts = Shifts(joined[0], joined[2], joined[1], joined[3], joined[4])
+        self.shifts[i] = shifts
+        _report(shifts, self.target.info, i)
+        _fill(sci, var, dq, bad, shifts.scale)
+        return AlignedFrames(sci, var, dq)
+
+    @cached_property
+    def _starts(self) -> NDArray[np.float64]:
+        """Where the fit of every pair starts: whole pixels, then the expansion for all pairs."""
+        n_int = self.n_sets
+        weight = np.where(self._bad[0], 0.0, self._weight)
+        first = np.where(self._bad[0], 0.0, self.target.sci[0]).astype(np.float64)
+        limit = FREE_MAX_SHIFT_PIX if self._limit is None else self._limit
+        search = int(np.ceil(limit))
+        refs = self.refs
+        weight_all = np.where(self._bad[:n_int].any(axis=0), 0.0, self._weight)
+        images = np.where(self._bad[:n_int], 0.0, self.target.sci[:n_int]).astype(np.float64)
+
+        def one(k: int) -> NDArray[np.float64]:
+            pick = slice(k, k + 1)
+            whole = np.zeros((1, 2))
+            if limit >= 1.0:
+                whole = registration.integer_shift(
+                    first, weight, refs.spectra[pick], max_shift=search
+                )
+            near = registration.polish(
+                first, weight, first, refs.spectra[pick], refs.variance[pick], whole,
+                tolerance=1e-3, bound_yx=(whole * 0 - limit, whole * 0 + limit),
+            ).shift_yx
+            if n_int == 1 or not weight_all.any():
+                return np.repeat(near[None], n_int, axis=0)
+            return np.asarray(
+                registration.expand(images, weight_all, refs.spectra[pick], near)
+            )
+
+        found = execution.map_ordered(one, range(len(refs.cube.sci)))
+        return np.clip(np.concatenate(found, axis=1), -limit, limit)
+
+
+def _shift_limit(
+    target: ExposureInfo, refs: ExposureInfo, recipe: AlignRecipe
+) -> float | None:
+    """Largest shift; a 4QPM deforms the image more than a dither moves it, so it is bounded."""
+    if recipe.max_shift is not None:
+        return recipe.max_shift
+    mask = tables.coronagraph(target.coronagraph)
+    if mask is None or mask.kind != tables.FOUR_QUADRANT:
+        return FREE_MAX_SHIFT_PIX
+    dither = np.hypot(
+        *(np.subtract(target.dither_arcsec, refs.dither_arcsec) / target.pixel_scale_arcsec)
+    )
+    return float(dither) + FOUR_QUADRANT_MARGIN_PIX
+
+
+def _move_rest(
+    refs: PreparedRefs, k: int, shift_yx: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.uint32], NDArray[np.bool_]]:
+    """Move variance, flags and bad pixels of one reference along with its image."""
+    shape = refs.cube.frame_shape
+    variance = errors.shift_variance(refs.variance[k], shift_yx)
+    whole = tuple(int(round(float(s))) for s in shift_yx)
+    dq = refs.cube.dq[k] if whole == (0, 0) else np.roll(refs.cube.dq[k], whole, axis=(0, 1))
+    bad = refs.bad[k]
+    if bad.any():
+        bad = errors.shift_variance(bad.astype(np.float32), shift_yx) >= BAD_FRACTION - 1e-6
+    return variance, dq, bad | fourier.outside(shift_yx, shape=shape)
+
+
+def _fill(
+    sci: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    dq: NDArray[np.uint32],
+    bad: NDArray[np.bool_],
+    scale: NDArray[np.float64],
+) -> None:
+    """Fill bad pixels from the other references, in place; NaN where there is none."""
+    at = bad.any(axis=0)
+    if not at.any():
+        return
+    usable = np.where(np.isfinite(scale) & (scale > 0), scale, np.inf)
+    brightness = 1.0 / usable
+    fill_bad_pixels(sci, variance, bad, brightness)
+    good_bits = np.uint32(~flag_value("DO_NOT_USE") & 0xFFFFFFFF)
+    dq[bad] = (dq[bad] & good_bits) | flag_value("FLUX_ESTIMATED")
+    nowhere = bad.all(axis=0)
+    dq[:, nowhere] |= np.uint32(flag_value("DO_NOT_USE"))
+
+
+def fill_bad_pixels(
+    sci: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    bad: NDArray[np.bool_],
+    brightness: NDArray[np.float64],
+    /,
+) -> None:
+    """Fill the bad pixels of aligned references from the others, in place.
+
+    Parameters
+    ----------
+    sci, variance : ndarray, shape (n_ref, n_y, n_x)
+        References and their variance. The variance of a filled pixel is that of the estimate
+        plus the scatter of the others about it.
+    bad : ndarray of bool, shape (n_ref, n_y, n_x)
+        True where a pixel is filled; where all are bad the result is NaN.
+    brightness : ndarray, shape (n_ref,)
+        Brightness of each reference on a common scale; zero leaves it out.
+    """
+    at = bad.any(axis=0)
+    frames, is_bad = sci[:, at], bad[:, at]
+    filled = repair.fill_from_others(frames, is_bad, brightness)
+    weight = np.where(is_bad, 0.0, brightness[:, None])
+    power = np.maximum((weight**2).sum(axis=0), np.finfo(float).tiny)
+    common = (weight * np.where(is_bad, 0.0, frames)).sum(axis=0) / power
+    scatter = (np.where(is_bad, 0.0, frames - brightness[:, None] * common) ** 2).sum(axis=0)
+    own = (weight**2 * np.where(is_bad, 0.0, variance[:, at])).sum(axis=0) / power**2
+    n_good = np.maximum((~is_bad).sum(axis=0), 1)
+    estimate = brightness[:, None] ** 2 * own + scatter / n_good
+    estimate = np.where(is_bad.all(axis=0), np.nan, estimate)
+    sci[:, at] = filled
+    variance[:, at] = np.where(is_bad, estimate, variance[:, at])
+
+
+def _report(shifts: Shifts, info: ExposureInfo, integration: int) -> None:
+    failed = np.flatnonzero(~shifts.converged)
+    if failed.size:
+        log.warning(
+            "The alignment of %d of %d references to integration %d of %s did not converge or "
+            "met its bound (first: reference %d).",
+            failed.size, len(shifts.converged), integration + 1, info.name, failed[0] + 1,
+        )
+
+
+def undersampling_note(info: ExposureInfo, /) -> str:
+    """Say what undersampling does to the shifts of an exposure.
+
+    Parameters
+    ----------
+    info : ExposureInfo
+        The science exposure.
+
+    Returns
+    -------
+    str
+        A sentence where the FWHM is below two pixels, else nothing.
+    """
+    fwhm = 1.03 * info.lambda_over_d_pix
+    if fwhm >= UNDERSAMPLED_FWHM_PIX:
+        return ""
+    return (
+        f"The FWHM of {info.filter} is {fwhm:.2f} pixels: undersampled images bias the shifts by "
+        "0.02 to 0.05 pixels beyond their covariance."
+    )
