@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from lyot import execution
 from lyot.algorithms import errors, fourier, registration, repair
 from lyot.errors import LyotError
 from lyot.instruments import tables
+from lyot.models.aligned import AlignedFrames
 from lyot.models.cubes import Cube, check_same_mode, flag_value
 from lyot.models.info import ExposureInfo
 from lyot.models.star import StarPosition
@@ -28,23 +28,6 @@ FREE_MAX_SHIFT_PIX = 5.0
 FOUR_QUADRANT_MARGIN_PIX = 0.1
 UNDERSAMPLED_FWHM_PIX = 2.0
 BAD_FRACTION = 0.25
-
-
-@dataclass(frozen=True, eq=False)
-class AlignedFrames:
-    """The references on the pixels of one science integration.
-
-    Attributes
-    ----------
-    sci, variance : ndarray, shape (n_ref, n_y, n_x), float32
-        References and their variance; NaN where every reference is bad.
-    dq : ndarray, shape (n_ref, n_y, n_x), uint32
-        Flags, moved along; FLUX_ESTIMATED where a pixel was filled from the other references.
-    """
-
-    sci: NDArray[np.float32]
-    variance: NDArray[np.float32]
-    dq: NDArray[np.uint32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,21 +53,6 @@ class Shifts:
     scale: NDArray[np.float64]
     rms: NDArray[np.float64]
     converged: NDArray[np.bool_]
-
-
-class AlignedRefs(Protocol):
-    """Anything that gives the references of each science integration, in order."""
-
-    @property
-    def shared(self) -> bool:
-        """Whether one set of references serves every integration."""
-
-    @property
-    def star(self) -> StarPosition | None:
-        """The star on the science frames, where it is known."""
-
-    def frames(self, integration: int, /) -> AlignedFrames:
-        """Return the references on the pixels of one science integration."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,10 +13,11 @@ from lyot import execution
 from lyot.algorithms import errors, klip
 from lyot.algorithms.zones import Zone, annuli, from_map, full_frame, radial_edges
 from lyot.errors import LyotError
+from lyot.models.aligned import AlignedFrames, AlignedRefs
 from lyot.models.cubes import Cube
 from lyot.models.star import StarPosition
 from lyot.recipe import SubtractRecipe
-from lyot.reduction.align import AlignedFrames, AlignedRefs, fill_bad_pixels
+from lyot.reduction.align import fill_bad_pixels
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,137 @@
+"""Aligned references: what they are, and as a product read one science integration at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.errors import LyotError
+from lyot.models.star import StarPosition
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedFrames:
+    """The references on the pixels of one science integration.
+
+    Attributes
+    ----------
+    sci, variance : ndarray, shape (n_ref, n_y, n_x), float32
+        References and their variance; NaN where every reference is bad.
+    dq : ndarray, shape (n_ref, n_y, n_x), uint32
+        Flags, moved along; FLUX_ESTIMATED where a pixel was filled from the other references.
+    """
+
+    sci: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    dq: NDArray[np.uint32]
+
+
+class AlignedRefs(Protocol):
+    """Anything that gives the references of each science integration, in order."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether one set of references serves every integration."""
+
+    @property
+    def star(self) -> StarPosition | None:
+        """The star on the science frames, where it is known."""
+
+    def frames(self, integration: int, /) -> AlignedFrames:
+        """Return the references on the pixels of one science integration."""
+
+
+class AlignedArrays:
+    """Aligned references in arrays, in memory or mapped from a file.
+
+    Parameters
+    ----------
+    sci, err, dq : array, shape (n_ref, n_y, n_x) or (n_int, n_ref, n_y, n_x)
+        The psfalign product.
+    star : StarPosition, optional
+        The star on the science frames.
+
+    Raises
+    ------
+    LyotError
+        If the arrays have another number of axes.
+    """
+
+    def __init__(self, sci: Any, err: Any, dq: Any, /, *, star: StarPosition | None = None) -> None:
+        if np.ndim(sci) not in (3, 4):
+            raise LyotError(
+                f"Aligned references have {np.ndim(sci)} axes; a psfalign product has 3 or 4."
+            )
+        self._arrays = (sci, err, dq)
+        self._star = star
+
+    @property
+    def shared(self) -> bool:
+        """Whether one set of references serves every integration."""
+        return np.ndim(self._arrays[0]) == 3
+
+    @property
+    def star(self) -> StarPosition | None:
+        """The star on the science frames, where it is known."""
+        return self._star
+
+    def check(self, n_int: int, name: str, /) -> None:
+        """Refuse a product that does not belong to a science exposure.
+
+        Parameters
+        ----------
+        n_int : int
+            Number of integrations of the exposure.
+        name : str
+            Its name, for the message.
+
+        Raises
+        ------
+        LyotError
+            If there is not one set of references for each integration.
+        """
+        if not self.shared and len(self._arrays[0]) != n_int:
+            raise LyotError(
+                f"The aligned references are for {len(self._arrays[0])} integrations and {name} "
+                f"has {n_int}; give the psfalign product of this exposure."
+            )
+
+    def frames(self, integration: int, /) -> AlignedFrames:
+        """Return the references on the pixels of one science integration.
+
+        Parameters
+        ----------
+        integration : int
+            Index of the integration.
+
+        Returns
+        -------
+        AlignedFrames
+            Native float32; an error that is not finite counts as zero where SCI is finite.
+        """
+        pick: Any = slice(None) if self.shared else integration
+        sci = np.asarray(self._arrays[0][pick], dtype=np.float32)
+        err = np.asarray(self._arrays[1][pick], dtype=np.float32)
+        dq = np.asarray(self._arrays[2][pick]).astype(np.uint32)
+        return AlignedFrames(sci, np.where(np.isfinite(err), err, 0.0) ** 2, dq)
+
+
+def aligned_from_model(model: Any, star: StarPosition | None, /) -> AlignedArrays:
+    """Take the aligned references of a model.
+
+    Parameters
+    ----------
+    model : QuadModel or CubeModel
+        The psfalign product.
+    star : StarPosition or None
+        The star that it records.
+
+    Returns
+    -------
+    AlignedArrays
+        Views of its arrays.
+    """
+    return AlignedArrays(model.data, model.err, model.dq, star=star)
