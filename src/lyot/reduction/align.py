@@ -160,7 +160,7 @@ class Aligner:
             raise LyotError(f"No good pixel of {target.info.name} has weight in the alignment.")
         self._limit = _shift_limit(target.info, refs.cube.info, recipe)
         self.shifts: dict[int, Shifts] = {}
-        self._first: AlignedFrames | None = None
+        self._latest: tuple[int, AlignedFrames] | None = None
 
     @property
     def shared(self) -> bool:
@@ -199,11 +199,11 @@ class Aligner:
         AlignedFrames
             The references on its pixels; what was measured is kept in ``shifts``.
         """
-        if self.shared:
-            if self._first is None:
-                self._first = self._align(0)
-            return self._first
-        return self._align(integration)
+        number = 0 if self.shared else integration
+        if self._latest is None or self._latest[0] != number:
+            self._latest = None  # so that one set is held, not two
+            self._latest = (number, self._align(number))
+        return self._latest[1]
 
     def _align(self, i: int) -> AlignedFrames:
         weight = np.where(self._bad[i], 0.0, self._weight)

@@ -4,99 +4,19 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lyot.errors import LyotError
-from lyot.models.info import ExposureInfo
+from lyot.models.combined import VARIANCES, Combined, Residuals
 from lyot.models.star import StarPosition
 from lyot.recipe import CombineRecipe
 
 log = logging.getLogger(__name__)
 
 SAME_ROLL_DEG, SAME_STAR_PIX = 0.05, 0.2
-VARIANCES = ("var_rnoise", "var_poisson", "var_flat")
-
-
-@dataclass(frozen=True, eq=False)
-class Residuals:
-    """The subtracted integrations of one exposure, ready to be combined.
-
-    Attributes
-    ----------
-    sci, err : ndarray, shape (n_int, n_y, n_x)
-        Residual and error.
-    bad : ndarray of bool, shape (n_int, n_y, n_x)
-        True where a pixel is left out.
-    wcs : gwcs.wcs.WCS
-        WCS of the exposure, as its header has it.
-    wcsinfo : dict
-        WCS keywords.
-    info : ExposureInfo
-        What the headers say.
-    star : StarPosition or None
-        The star on its pixels.
-    target_radec : tuple of float or None
-        Position of the target [degree].
-    variances : dict
-        VAR_RNOISE, VAR_POISSON and VAR_FLAT where the exposure has them in the shape of SCI.
-    variance_refs, variance_refs_coherent : ndarray, shape (n_y, n_x), or None
-        The references' part of the variance (see `lyot.reduction.subtract.Subtraction`).
-    """
-
-    sci: NDArray[Any]
-    err: NDArray[Any]
-    bad: NDArray[np.bool_]
-    wcs: Any
-    wcsinfo: dict[str, Any]
-    info: ExposureInfo
-    star: StarPosition | None
-    target_radec: tuple[float, float] | None
-    variances: dict[str, NDArray[Any]] = field(default_factory=dict)
-    variance_refs: NDArray[Any] | None = None
-    variance_refs_coherent: NDArray[Any] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Combined:
-    """One image of the sky.
-
-    Attributes
-    ----------
-    sci, err : ndarray, shape (n_y, n_x)
-        Image and its error; NaN where no pixel contributes. The error is that of each pixel:
-        the covariance that drizzling puts between neighbours is not in it.
-    wht : ndarray, shape (n_y, n_x)
-        Sum of the weights.
-    con : ndarray, shape (n_plane, n_y, n_x), int32
-        Bit k tells whether integration k contributed.
-    variances : dict
-        Combined variance components, where every exposure has them.
-    wcs : gwcs.wcs.WCS
-        WCS of the image.
-    s_region : str or None
-        Footprint.
-    star : StarPosition or None
-        The star on its pixels.
-    pixel_scale_ratio : float
-        Output over input pixel scale.
-    pixel_area_sr : float
-        Area of an output pixel [sr].
-    """
-
-    sci: NDArray[np.float32]
-    err: NDArray[np.float32]
-    wht: NDArray[np.float32]
-    con: NDArray[np.int32]
-    variances: dict[str, NDArray[np.float32]]
-    wcs: Any
-    s_region: str | None
-    star: StarPosition | None
-    pixel_scale_ratio: float
-    pixel_area_sr: float
 
 
 def combine(exposures: list[Residuals], recipe: CombineRecipe, /) -> Combined:

@@ -1,0 +1,318 @@
+"""The coronagraphic pipeline: from an association to the combined image and its products."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from stpipe import Pipeline
+
+from lyot.errors import LyotError
+from lyot.models.aligned import AlignedFrames
+from lyot.models.association import Association, read_association
+from lyot.models.cubes import as_model, check_same_mode, cube_from_model
+from lyot.models.info import read_info
+from lyot.models.products import (
+    BlockWriter,
+    branch_of,
+    checksum,
+    check_room,
+    derived_model,
+    save_whole,
+    stamp,
+)
+from lyot.reduction.align import Aligner, prepare_refs
+from lyot.recipe import to_dict
+from lyot.steps import (
+    AlignRefsStep,
+    HlspStep,
+    KlipStep,
+    OutlierDetectionStep,
+    ResampleStep,
+    StackRefsStep,
+)
+from lyot.steps.align_refs import alignment_details
+from lyot.steps.base import LyotStep, root_of
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+
+
+def _no_progress(stage: str, done: int, total: int) -> None:
+    del stage, done, total
+
+
+class Coron3Pipeline(Pipeline, LyotStep):
+    """Reduce an association of coronagraphic exposures."""
+
+    class_alias = "calwebb_coron3"
+
+    spec = """
+        suffix = string(default='i2d')  # Suffix of the combined image
+        save_results = boolean(default=True)  # Save the products
+        save_crfints = boolean(default=True)  # Save the flagged science exposures
+        save_psfstack = boolean(default=True)  # Save the stack of references
+        save_psfalign = boolean(default=True)  # Save the aligned references
+        save_psfsub = boolean(default=True)  # Save the subtracted exposures
+    """
+
+    step_defs: ClassVar[dict[str, type]] = {
+        "outlier_detection": OutlierDetectionStep,
+        "stack_refs": StackRefsStep,
+        "align_refs": AlignRefsStep,
+        "klip": KlipStep,
+        "resample": ResampleStep,
+        "hlsp": HlspStep,
+    }
+
+    prefetch_references = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.progress: Progress = _no_progress
+        self.products: list[str] = []
+        self.summary: list[dict[str, Any]] = []
+        self._saving = True
+        self._asn = Association("", (), ())
+
+    def process(self, source: Any) -> Any:
+        """Run all steps.
+
+        Parameters
+        ----------
+        source : str or dict
+            The association.
+
+        Returns
+        -------
+        ImageModel, list of ImageModel or None
+            The combined image; one for each number of modes; None where ``resample`` is
+            skipped.
+        """
+        self.products, self.summary = [], []
+        self._saving = bool(self.save_results)
+        self.save_results = False  # each product is saved below, under its own name
+        asn = read_association(source, folder=self.input_dir if self._folder_given() else None)
+        self._asn = asn
+        for name, kind in asn.left_out:
+            log.info("Member %s of type %r is left out.", name, kind)
+        if not asn.psf:
+            raise LyotError(
+                f"{asn.table or 'The association'} has no member of exptype 'psf'; add reference "
+                "exposures."
+            )
+        self._check_modes(asn)
+        refs, stack_name = self._stack(asn)
+        subtracted: list[list[Any]] = []
+        for number, path in enumerate(asn.science):
+            subtracted.append(self._subtract(path, refs, stack_name, number))
+        if self.resample.skip:
+            log.info("resample is skipped: no combined image is made.")
+            return None
+        results = []
+        for k in range(len(subtracted[0])):
+            results.append(self._combine([models[k] for models in subtracted], len(subtracted[0])))
+        return results[0] if len(results) == 1 else results
+
+    def _folder_given(self) -> bool:
+        return bool(getattr(self, "_explicit_input_dir", False))
+
+    def members_in(self, folder: str | Path, /) -> None:
+        """Look for the members of the association in a folder of their own.
+
+        Parameters
+        ----------
+        folder : path
+            The folder.
+        """
+        self.input_dir = str(folder)
+        self._explicit_input_dir = True
+
+    def _check_modes(self, asn: Association) -> None:
+        """Read all headers before any work is done on pixels."""
+        first = read_info(asn.science[0])
+        for path in asn.science[1:] + asn.psf:
+            check_same_mode(first, read_info(path))
+
+    def _stack(self, asn: Association) -> tuple[Any, str]:
+        self.progress("stack references", 0, 1)
+        self.stack_refs.outliers = self.outlier_detection.recipe()
+        stack = self.stack_refs.run(list(asn.psf))
+        name = f"{asn.product}_psfstack.fits"
+        self._save(stack, name, wanted=self.save_psfstack)
+        refs = prepare_refs(cube_from_model(stack), self.align_refs.recipe())
+        stack.close()
+        self.progress("stack references", 1, 1)
+        return refs, name
+
+    def _subtract(self, path: Path, refs: Any, stack_name: str, number: int) -> list[Any]:
+        """Take one science exposure from its file to its subtracted cubes."""
+        root = root_of(path.name) + (f"_{self._asn.asn_id}" if self._asn.asn_id else "")
+        target = self._flag(as_model(path, "CubeModel"), root)
+        self.align_refs.lazy = True
+        aligner = self.align_refs.run(target, refs)
+        stage = f"exposure {number + 1} of {len(self._asn.science)}"
+        stream = _Stream(aligner, partial_progress(self.progress, stage, aligner.n_sets))
+        if self._saving and self.save_psfalign:
+            with self._align_writer(target, aligner, path, stack_name, root) as writer:
+                stream.writer = writer
+                result = self.klip.run(target, stream)
+            log.info("Saved %s", writer.path)
+            self.products.append(str(writer.path))
+        else:
+            result = self.klip.run(target, stream)
+        target.close()
+        models = result if isinstance(result, list) else [result]
+        for model in models:
+            self._record(model, aligner, path, stack_name)
+            tag = f"_{_modes_tag(model)}" if len(models) > 1 else ""
+            self._save(model, f"{root}{tag}_psfsub.fits", wanted=self.save_psfsub)
+        self.progress(stage, aligner.n_sets, aligner.n_sets)
+        return models
+
+    def _flag(self, target: Any, root: str) -> Any:
+        if self.outlier_detection.skip:
+            target.meta.cal_step.outlier_detection = "SKIPPED"
+            return target
+        flagged = self.outlier_detection.run(target)
+        target.close()
+        self._save(flagged, f"{root}_crfints.fits", wanted=self.save_crfints)
+        return flagged
+
+    def _align_writer(
+        self, target: Any, aligner: Aligner, path: Path, stack_name: str, root: str
+    ) -> BlockWriter:
+        n_ref, shape = len(aligner.refs.cube.sci), aligner.target.frame_shape
+        full = (n_ref, *shape) if aligner.shared else (aligner.n_sets, n_ref, *shape)
+        final = self._path(f"{root}_psfalign.fits")
+        size = BlockWriter.size(full)
+        log.info("The aligned references take %.2f GB (%s).", size / 1e9, final.name)
+        check_room(final.parent, int(1.02 * size), final.name)
+        small = np.zeros((1,) * len(full), np.float32)
+
+        def model() -> Any:
+            product = derived_model(
+                "CubeModel" if aligner.shared else "QuadModel", target,
+                {"data": small, "err": small.copy(), "dq": small.astype(np.uint32)},
+            )
+            stamp(
+                product, "align_psfs", recipe=to_dict(aligner.recipe),
+                inputs=[path.name, stack_name], star=aligner.star,
+                details=alignment_details(aligner) if aligner.shifts else {},
+            )
+            return product
+
+        return BlockWriter(final, model, full)
+
+    def _record(self, model: Any, aligner: Aligner, path: Path, stack_name: str) -> None:
+        """Complete the provenance of a subtracted cube; note its line of the summary."""
+        branch = branch_of(model)
+        steps = branch["steps"]
+        details = alignment_details(aligner)
+        steps["align_psfs"] = {
+            "recipe": to_dict(aligner.recipe), "inputs": [path.name, stack_name]
+        } | details
+        steps["klip"]["inputs"] = [path.name, stack_name]
+        steps["association"] = {
+            "table": self._asn.table, "product": self._asn.product,
+            "science": [p.name for p in self._asn.science],
+            "psf": [p.name for p in self._asn.psf],
+            "sha256": {p.name: checksum(p) for p in self._asn.science + self._asn.psf},
+        }
+        model.instance["lyot"] = branch
+        for step in ("stack_psfs", "align_psfs"):
+            setattr(model.meta.cal_step, step, "COMPLETE")
+        model.meta.asn.pool_name = self._asn.pool or None
+        model.meta.asn.table_name = self._asn.table or None
+        shift = np.hypot(*np.moveaxis(details["shift_yx"], -1, 0))
+        klip = steps["klip"]
+        self.summary.append(
+            {
+                "exposure": path.name,
+                "integrations": len(aligner.target.sci),
+                "references": len(aligner.refs.cube.sci),
+                "median_shift_pix": float(np.median(shift)),
+                "largest_shift_pix": float(np.max(shift)),
+                "n_modes": int(klip["n_modes"]),
+                "n_kept": int(klip["n_kept"]),
+                "rms_before": float(np.nanmean(klip["rms_before"])),
+                "rms_after": float(np.nanmean(klip["rms_after"])),
+                "star": aligner.star.to_dict(),
+            }
+        )
+
+    def _combine(self, models: list[Any], n_results: int) -> Any:
+        self.progress("combine", 0, 1)
+        result = self.resample.run(models)
+        branch = branch_of(result)
+        first = branch_of(models[0])["steps"]
+        branch["steps"] = {k: first[k] for k in ("association",)} | branch["steps"]
+        for model in models:
+            made = branch_of(model)["steps"]["klip"]
+            branch.setdefault("exposures", {})[str(model.meta.filename)] = {
+                key: made[key] for key in ("n_modes", "n_kept", "rms_before", "rms_after", "recipe")
+            }
+        result.instance["lyot"] = branch
+        tag = f"_{_modes_tag(models[0])}" if n_results > 1 else ""
+        name = f"{self._asn.product}{tag}_{self.suffix}.fits"
+        self._save(result, name, wanted=True)
+        result.meta.filename = name
+        for model in models:
+            model.close()
+        if not self.hlsp.skip:
+            self.hlsp.save_results = False
+            for product, suffix in zip(self.hlsp.run(result), ("snr", "contrast"), strict=True):
+                self._save(product, f"{self._asn.product}{tag}_{suffix}.fits", wanted=True)
+        self.progress("combine", 1, 1)
+        return result
+
+    def _path(self, name: str) -> Path:
+        return Path(self.output_dir or ".").expanduser() / name
+
+    def _save(self, model: Any, name: str, *, wanted: bool) -> None:
+        model.meta.filename = name
+        if not (wanted and self._saving):
+            return
+        self.products.append(save_whole(model, self._path(name)))
+        log.info("Saved %s", self.products[-1])
+
+
+def partial_progress(progress: Progress, stage: str, total: int, /) -> Callable[[int], None]:
+    """Return a callback that reports how many sets of one stage are done."""
+
+    def report(done: int) -> None:
+        progress(stage, done, total)
+
+    return report
+
+
+def _modes_tag(model: Any) -> str:
+    return f"k{int(branch_of(model)['steps']['klip']['n_modes']):03d}"
+
+
+class _Stream:
+    """Aligned references that are written to their product as the subtraction takes them."""
+
+    def __init__(self, aligner: Aligner, report: Callable[[int], None]) -> None:
+        self._aligner = aligner
+        self._report = report
+        self.writer: BlockWriter | None = None
+
+    @property
+    def shared(self) -> bool:
+        return self._aligner.shared
+
+    @property
+    def star(self) -> Any:
+        return self._aligner.star
+
+    def frames(self, integration: int, /) -> AlignedFrames:
+        self._report(integration)
+        frames = self._aligner.frames(integration)
+        if self.writer is not None:
+            self.writer.write(integration, frames.sci, np.sqrt(frames.variance), frames.dq)
+        return frames

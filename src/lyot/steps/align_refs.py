@@ -1,0 +1,161 @@
+"""Step: references aligned to the science integrations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lyot.models.aligned import AlignedFrames
+from lyot.models.cubes import as_model, cube_from_model
+from lyot.models.info import ExposureInfo
+from lyot.models.products import derived_model, stamp
+from lyot.recipe import AlignRecipe, to_dict
+from lyot.reduction.align import Aligner, PreparedRefs, prepare_refs, undersampling_note
+from lyot.reduction.weights import builtin_weight, read_psfmask
+from lyot.steps.base import LyotStep, crds_is_configured, name_of
+
+log = logging.getLogger(__name__)
+
+
+class AlignRefsStep(LyotStep):
+    """Align every reference to every science integration."""
+
+    class_alias = "align_refs"
+
+    spec = """
+        suffix = string(default='psfalign')  # Suffix of the product
+        align_to = option('all', 'first', default='all')  # Align to every science integration, or to the first (3-D product)
+        bad_bits = string(default='DO_NOT_USE')  # DQ flags of bad pixels
+        median_box_length = integer(default=3, min=1)  # Box from which bad pixels are repaired [pixel]
+        max_shift = float(default=None)  # Largest shift along each axis [pixel]; None for the coronagraph's own
+        star_x = float(default=None)  # Star in the science exposure, x [pixel, 0-based]
+        star_y = float(default=None)  # Star in the science exposure, y [pixel, 0-based]
+    """  # noqa: E501
+
+    reference_file_types: ClassVar[list[str]] = ["psfmask"]
+
+    lazy = False
+    """Whether `process` returns an `Aligner`, which computes as it is asked; the pipeline's."""
+
+    def recipe(self) -> AlignRecipe:
+        """Return the parameters as a recipe."""
+        return AlignRecipe(
+            align_to=self.align_to, bad_bits=self.bad_bits,
+            median_box_length=self.median_box_length, max_shift=self.max_shift,
+        )
+
+    def process(self, target: Any, psf: Any) -> Any:
+        """Align the references.
+
+        Parameters
+        ----------
+        target : str or CubeModel
+            The science exposure; it is not changed.
+        psf : str, CubeModel or PreparedRefs
+            The psfstack.
+
+        Returns
+        -------
+        QuadModel, CubeModel or Aligner
+            ``(n_int, n_ref, n_y, n_x)``; with ``align_to = first`` a cube.
+        """
+        target_model = as_model(target, "CubeModel")
+        refs, stack_model = psf, None
+        if not isinstance(psf, PreparedRefs):
+            stack_model = as_model(psf, "CubeModel")
+            refs = prepare_refs(cube_from_model(stack_model), self.recipe())
+        aligner = Aligner(
+            cube_from_model(target_model), refs, self.recipe(),
+            weight_of=self._weight(target_model), star_xy=self.star_parameter(),
+        )
+        if note := undersampling_note(aligner.target.info):
+            log.warning(note)
+        if self.lazy:
+            return aligner
+        frames = [aligner.frames(i) for i in range(aligner.n_sets)]
+        result = self.product(aligner, target_model, frames, [name_of(target), name_of(psf)])
+        for model, given in ((target_model, target), (stack_model, psf)):
+            if model is not None and model is not given:
+                model.close()
+        return result
+
+    def product(
+        self, aligner: Aligner, target_model: Any, frames: list[AlignedFrames],
+        inputs: list[str], /,
+    ) -> Any:
+        """Make the psfalign model of aligned frames."""
+        arrays: dict[str, Any] = {
+            "data": np.stack([f.sci for f in frames]),
+            "err": np.sqrt(np.stack([f.variance for f in frames])),
+            "dq": np.stack([f.dq for f in frames]),
+        }
+        kind = "QuadModel"
+        if aligner.shared:
+            kind, arrays = "CubeModel", {k: a[0] for k, a in arrays.items()}
+        model = derived_model(kind, target_model, arrays)
+        stamp(
+            model, "align_psfs", recipe=to_dict(self.recipe()), inputs=inputs,
+            star=aligner.star, details=alignment_details(aligner),
+        )
+        return model
+
+    def _weight(self, model: Any) -> Callable[..., Any]:
+        """Choose the weight: override, then CRDS where it is configured, then our own."""
+        name = self.get_ref_override("psfmask")
+        origin = "override"
+        if not name and crds_is_configured():
+            name, origin = self._from_crds(model), "CRDS"
+        if not name or name == "N/A":
+            log.info("Alignment weight: built in, an annulus about the star.")
+            return builtin_weight
+        if not isinstance(name, str):
+            log.info("Alignment weight: the given PSFMASK model.")
+            return partial(_given_weight, np.array(name.data, dtype=np.float64))
+        log.info("Alignment weight: PSFMASK %s (%s).", name, origin)
+        return partial(_weight_from_file, name)
+
+    def _from_crds(self, model: Any) -> str | None:
+        try:
+            return str(self.get_reference_file(model, "psfmask"))
+        except (Exception, SystemExit) as err:  # CRDS leaves through SystemExit
+            log.warning("CRDS is set but did not answer (%s); the built-in weight is used.", err)
+            return None
+
+
+def _weight_from_file(path: str, info: ExposureInfo, star: Any) -> Any:
+    return read_psfmask(path, info, star)
+
+
+def _given_weight(weight: Any, info: ExposureInfo, star: Any) -> Any:
+    del info, star
+    return weight
+
+
+def alignment_details(aligner: Aligner, /) -> dict[str, Any]:
+    """Return what an alignment measured, as plain values for a product.
+
+    Parameters
+    ----------
+    aligner : Aligner
+        An aligner that has been asked for all its frames.
+
+    Returns
+    -------
+    dict
+        Shifts, covariances, scales, residuals and convergence, ``(n_int, n_ref, ...)``.
+    """
+    measured = [aligner.shifts[i] for i in sorted(aligner.shifts)]
+    note = undersampling_note(aligner.target.info)
+    details: dict[str, Any] = {
+        "shift_yx": np.stack([m.shift_yx for m in measured]),
+        "shift_covariance": np.stack([m.covariance for m in measured]),
+        "scale": np.stack([m.scale for m in measured]),
+        "rms": np.stack([m.rms for m in measured]),
+        "converged": np.stack([m.converged for m in measured]).astype(np.int8),
+        "unit": "shift_yx [pixel] is applied to each reference, along y and x",
+    }
+    return details | ({"note": note} if note else {})

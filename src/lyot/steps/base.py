@@ -1,0 +1,127 @@
+"""What all steps share: no CRDS unless it is asked for, whole products, plain names."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+from stpipe import Step
+
+from lyot.models.products import save_whole
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (
+    "calints", "crfints", "psfstack", "psfalign", "psfsub", "i2d", "snr", "contrast",
+    "rateints", "cal", "c1d",
+)
+
+
+def root_of(name: str, /) -> str:
+    """Return a file name without folder, extension and known suffix.
+
+    Parameters
+    ----------
+    name : str
+        For example ``a/jw1_calints.fits``.
+
+    Returns
+    -------
+    str
+        For example ``jw1``.
+    """
+    stem = Path(name).name.removesuffix(".gz").rsplit(".", 1)[0]
+    head, _, tail = stem.rpartition("_")
+    return head if head and tail in SUFFIXES else stem
+
+
+def crds_is_configured() -> bool:
+    """Tell whether the user set up CRDS.
+
+    Returns
+    -------
+    bool
+        Whether ``CRDS_PATH`` or ``CRDS_SERVER_URL`` is set.
+    """
+    return bool(os.environ.get("CRDS_PATH") or os.environ.get("CRDS_SERVER_URL"))
+
+
+class LyotStep(Step):
+    """A step that needs no CRDS and writes its product whole or not at all."""
+
+    spec = """
+        output_ext = string(default='.fits')  # Type of output
+    """
+
+    prefetch_references = False
+    reference_file_types: ClassVar[list[str]] = []
+
+    @classmethod
+    def get_config_from_reference(cls, dataset: Any, **_: Any) -> Any:
+        """Answer with no parameters: those in CRDS are for the official steps."""
+        del dataset
+        return cls._empty_config()
+
+    @classmethod
+    def _get_crds_parameters(cls, dataset: Any) -> tuple[dict[str, Any], str]:
+        if hasattr(dataset, "get_crds_parameters"):
+            return dataset.get_crds_parameters(), "jwst"
+        return {}, "jwst"
+
+    @classmethod
+    def _datamodels_open(cls, source: Any, **kwargs: Any) -> Any:
+        from stdatamodels.jwst import datamodels
+
+        return datamodels.open(source, **kwargs)
+
+    @staticmethod
+    def get_stpipe_loggers() -> tuple[str, ...]:
+        """Return the loggers that a run configures."""
+        return ("stpipe", "lyot")
+
+    @staticmethod
+    def remove_suffix(name: str) -> tuple[str, str]:
+        """Return a name without its product suffix, and the separator."""
+        head, separator, tail = name.rpartition("_")
+        return (head, "_") if separator and tail in SUFFIXES else (name, "_")
+
+    def save_model(
+        self, model: Any, suffix: str | None = None, idx: Any = None,
+        output_file: str | None = None, force: bool = False, **components: Any,
+    ) -> Any:
+        """Save a model under the step's name for it, whole or not at all."""
+        output_file = output_file or self.output_file
+        if not (force or self.save_results or output_file):
+            return None
+        path = self.make_output_path(
+            basepath=output_file, suffix=suffix, idx=idx, **components
+        )
+        saved = save_whole(model, path)
+        log.info("Saved %s", saved)
+        return saved
+
+    def star_parameter(self) -> tuple[float, float] | None:
+        """Return the star position that the user gave, if any [pixel, 0-based]."""
+        x, y = getattr(self, "star_x", None), getattr(self, "star_y", None)
+        return None if x is None or y is None else (float(x), float(y))
+
+
+def name_of(source: Any, /) -> str:
+    """Return a name for the provenance of a product.
+
+    Parameters
+    ----------
+    source : path or model
+        What a step was given.
+
+    Returns
+    -------
+    str
+        File name.
+    """
+    if isinstance(source, str | Path):
+        return Path(source).name
+    meta = getattr(source, "meta", None)
+    return str(getattr(meta, "filename", None) or type(source).__name__)

@@ -1,0 +1,118 @@
+"""Step: signal-to-noise image and 1-sigma contrast curve of a subtracted image."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from lyot.algorithms.noise import NoiseCurve, annulus_noise
+from lyot.errors import LyotError
+from lyot.models.cubes import as_model
+from lyot.models.info import read_info
+from lyot.models.products import derived_model, set_keyword, stamp, star_of
+from lyot.steps.base import LyotStep, name_of
+
+log = logging.getLogger(__name__)
+
+
+class HlspStep(LyotStep):
+    """Make the high-level products: SNR image and contrast curve."""
+
+    class_alias = "hlsp"
+
+    spec = """
+        annuli_width = integer(default=2, min=1)  # Width of the annuli [pixel]
+        centre_on = option('auto', 'star', 'image', default='auto')  # The recorded star, the middle of the image, or the star where there is one
+        centre_x = float(default=None)  # Centre, x [pixel, 0-based]
+        centre_y = float(default=None)  # Centre, y [pixel, 0-based]
+        save_results = boolean(default=True)  # Save the products
+    """  # noqa: E501
+
+    def process(self, source: Any) -> list[Any]:
+        """Make both products and save them as ``_snr`` and ``_contrast``.
+
+        Parameters
+        ----------
+        source : str, ImageModel or CubeModel
+            A subtracted cube or a combined image.
+
+        Returns
+        -------
+        list
+            The SNR model, of the kind of the input, and a ContrastModel with one curve; for a
+            cube it is that of the mean of the integrations.
+        """
+        model = as_model(source, _kind_of(source))
+        kind = type(model).__name__
+        data, err = np.asarray(model.data, np.float64), np.asarray(model.err, np.float64)
+        if data.ndim not in (2, 3) or data.size == 0:
+            raise LyotError(f"{name_of(source)} has {data.ndim} axes; hlsp takes 2 or 3.")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(err > 0, data / err, np.nan)
+        centre, origin = self._centre(model, data.shape)
+        curve = annulus_noise(_mean_image(data), centre, width=float(self.annuli_width))
+        parameters = {
+            "annuli_width": self.annuli_width, "centre_yx": list(centre), "centre_on": origin
+        }
+        snr = derived_model(kind, model, {"data": ratio.astype(np.float32)})
+        for name in ("err", "con", "wht", "var_rnoise", "var_poisson", "var_flat", "area"):
+            snr.instance.pop(name, None)
+        snr.meta.bunit_data = ""
+        contrast = _contrast_model(model, curve)
+        for product in (snr, contrast):
+            stamp(product, "hlsp", recipe=parameters, inputs=[name_of(source)],
+                  star=star_of(model) if product is snr else None)
+            set_keyword(product, "PRIMARY", "S_HLSP", "COMPLETE", "High-level products")
+        if self.save_results:
+            if self.output_file is None:
+                self.output_file = model.meta.filename
+            self.save_model(snr, suffix="snr")
+            self.save_model(contrast, suffix="contrast")
+            self.save_results, self.output_file = False, None
+        if model is not source:
+            model.close()
+        return [snr, contrast]
+
+    def _centre(self, model: Any, shape: tuple[int, ...]) -> tuple[tuple[float, float], str]:
+        """Choose the centre: coordinates, the recorded star, or the middle of the image."""
+        if self.centre_x is not None and self.centre_y is not None:
+            return (float(self.centre_y), float(self.centre_x)), "coordinates"
+        star = star_of(model)
+        if self.centre_on == "star" and star is None:
+            raise LyotError(
+                f"{model.meta.filename} records no star; give centre_x and centre_y, or "
+                "centre_on = image."
+            )
+        if star is not None and self.centre_on != "image":
+            return star.yx, "star"
+        middle = (round(shape[-2] / 2) - 1.0, round(shape[-1] / 2) - 1.0)
+        return middle, "image"
+
+
+def _kind_of(source: Any) -> str:
+    if not isinstance(source, str):
+        return ""
+    return "CubeModel" if len(read_info(source).shape) == 3 else "ImageModel"
+
+
+def _mean_image(data: Any) -> Any:
+    """Mean over the integrations of a cube, from the pixels that are finite."""
+    if data.ndim == 2:
+        return data
+    good = np.isfinite(data)
+    with np.errstate(invalid="ignore"):
+        return np.where(good, data, 0.0).sum(axis=0) / np.where(good.any(0), good.sum(0), np.nan)
+
+
+def _contrast_model(like: Any, curve: NoiseCurve) -> Any:
+    """Make the ContrastModel: columns radius [pixel] and sigma [unit of the image]."""
+    from stdatamodels.jwst import datamodels
+
+    model = datamodels.ContrastModel(
+        contrast_table=list(zip(curve.radius_pix, curve.sigma, strict=True))
+    )
+    model.update(like)
+    model.instance.pop("extra_fits", None)
+    return model

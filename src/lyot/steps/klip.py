@@ -1,0 +1,166 @@
+"""Step: the stellar image modelled from the references and subtracted."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from lyot.errors import LyotError
+from lyot.models.aligned import AlignedArrays
+from lyot.models.cubes import Cube, as_model, cube_from_model, flag_value
+from lyot.models.info import open_fits
+from lyot.models.products import branch_of, drop_unknown_long_keywords, stamp, star_of
+from lyot.models.star import StarPosition
+from lyot.recipe import SubtractRecipe, to_dict
+from lyot.reduction.star import guess_star, measure_star, stated_star
+from lyot.reduction.subtract import Subtraction, make_zones, subtract
+from lyot.steps.base import LyotStep, name_of
+
+log = logging.getLogger(__name__)
+
+
+class KlipStep(LyotStep):
+    """Subtract the star from a science exposure with the KL modes of its references."""
+
+    class_alias = "klip"
+
+    spec = """
+        suffix = string(default='psfsub')  # Suffix of the product
+        truncate = force_list(default=list(50))  # Number of KL modes kept; several give a product each
+        zones = option('full', 'annuli', 'map', default='full')  # Search areas
+        n_annuli = integer(default=5, min=1)  # Number of annuli
+        annuli_spacing = option('constant', 'linear', 'log', default='constant')  # How annuli widen
+        n_sectors = integer(default=1, min=1)  # Number of sectors in each annulus
+        sector_overlap = float(default=0.0, min=0.0, max=0.5)  # Overlap of sectors, as a fraction of one
+        inner_arcsec = float(default=0.0, min=0.0)  # Inner edge of the first annulus [arcsec]
+        outer_arcsec = float(default=0.0, min=0.0)  # Outer edge of the last annulus [arcsec]; 0 for the edge
+        zone_map = string(default=None)  # FITS image of labels, for zones = map
+        subtract_mean = boolean(default=True)  # Subtract the zone mean first
+        error = option('propagated', 'scatter', default='propagated')  # ERR: propagated, or scatter of the references
+        bad_bits = string(default='DO_NOT_USE')  # DQ flags of science pixels that are left out
+        star_x = float(default=None)  # Star in the science exposure, x [pixel, 0-based]
+        star_y = float(default=None)  # Star in the science exposure, y [pixel, 0-based]
+    """  # noqa: E501
+
+    def recipe(self) -> SubtractRecipe:
+        """Return the parameters as a recipe."""
+        return SubtractRecipe(
+            n_modes=tuple(_whole_number(n) for n in self.truncate), zones=self.zones,
+            n_annuli=self.n_annuli, n_sectors=self.n_sectors, annuli_spacing=self.annuli_spacing,
+            inner_arcsec=self.inner_arcsec, outer_arcsec=self.outer_arcsec,
+            sector_overlap=self.sector_overlap, subtract_mean=self.subtract_mean,
+            error=self.error, bad_bits=self.bad_bits,
+        )
+
+    def process(self, target: Any, psfrefs: Any) -> Any:
+        """Subtract the star.
+
+        Parameters
+        ----------
+        target : str or CubeModel
+            The science exposure; it is not changed.
+        psfrefs : str, QuadModel, CubeModel or Aligner
+            The aligned references, 4-D or 3-D.
+
+        Returns
+        -------
+        CubeModel or list of CubeModel
+            The residual, of the shape of the science cube; a list where ``truncate`` has
+            several numbers.
+        """
+        recipe = self.recipe()
+        model = as_model(target, "CubeModel")
+        cube = cube_from_model(model)
+        aligned, refs_model, history = self._aligned(psfrefs, cube)
+        star = self._star(cube, aligned.star)
+        zones = make_zones(
+            recipe, cube.frame_shape, star, cube.info.pixel_scale_arcsec, labels=self._labels()
+        )
+        results = subtract(cube, aligned, zones, recipe)
+        inputs = [name_of(target), name_of(psfrefs)]
+        products = [_product(model, r, recipe, inputs, star, history) for r in results]
+        for opened, given in ((model, target), (refs_model, psfrefs)):
+            if opened is not None and opened is not given:
+                opened.close()
+        return products[0] if len(products) == 1 else products
+
+    def _aligned(self, psfrefs: Any, cube: Cube) -> tuple[Any, Any, dict[str, Any]]:
+        """Return the references, the model they come from, and how that was made."""
+        if hasattr(psfrefs, "frames"):
+            return psfrefs, None, {}
+        model = as_model(psfrefs, _kind_of(psfrefs))
+        aligned = AlignedArrays(model.data, model.err, model.dq, star=star_of(model))
+        aligned.check(len(cube.sci), cube.info.name)
+        return aligned, model, branch_of(model).get("steps", {})
+
+    def _star(self, cube: Cube, known: StarPosition | None) -> StarPosition:
+        stated = stated_star(cube.info, self.star_parameter())
+        if self.star_parameter() is None and known is not None:
+            return known
+        if stated is not None:
+            return stated
+        return measure_star(cube, cube.bad(self.bad_bits), guess_star(cube.info, None))
+
+    def _labels(self) -> Any:
+        if not self.zone_map:
+            return None
+        with open_fits(self.zone_map, memmap=False) as hdus:
+            images = [hdu.data for hdu in hdus if hdu.data is not None]
+        return np.asarray(images[0]).astype(int) if images else None
+
+    def save_model(self, model: Any, suffix: str | None = None, idx: Any = None,
+                   **rest: Any) -> Any:
+        """Save a product; one of several is named by its number of modes."""
+        if idx is not None:
+            n = branch_of(model)["steps"]["klip"]["n_modes"]
+            rest["modes"], idx = f"k{n:03d}", None
+        return super().save_model(model, suffix=suffix, idx=idx, **rest)
+
+
+def _whole_number(value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise LyotError(f"truncate is {value!r}; give whole numbers of KL modes.") from None
+
+
+def _kind_of(source: Any) -> str:
+    """Return the class for a psfalign file: by its number of axes."""
+    if not isinstance(source, str):
+        return "CubeModel"
+    with open_fits(source) as hdus:
+        n = hdus["SCI"].header["NAXIS"] if "SCI" in hdus else 0
+    return "QuadModel" if n == 4 else "CubeModel"
+
+
+def _product(
+    model: Any, result: Subtraction, recipe: SubtractRecipe, inputs: list[str],
+    star: StarPosition, history: dict[str, Any],
+) -> Any:
+    """Make the psfsub model of one number of modes."""
+    out = model.copy()
+    out.data, out.err = result.sci, result.err
+    missing = np.uint32(flag_value("DO_NOT_USE")) * ~np.isfinite(result.sci)
+    out.dq = np.asarray(out.dq).astype(np.uint32) | missing.astype(np.uint32)
+    out.meta.model_type = "CubeModel"
+    drop_unknown_long_keywords(out)
+    branch = branch_of(out)
+    branch["steps"] = history | branch.get("steps", {})
+    out.instance["lyot"] = branch
+    stamp(
+        out, "klip", recipe=to_dict(recipe), inputs=inputs, star=star,
+        details={
+            "n_modes": result.n_modes,
+            "n_kept": result.n_kept,
+            "coefficients": result.coefs,
+            "eigenvalues": result.eigenvalues,
+            "variance_refs": result.variance_refs,
+            "variance_refs_coherent": result.variance_refs_coherent,
+            "rms_before": result.rms_before,
+            "rms_after": result.rms_after,
+            "error": f"ERR is {recipe.error}; residual speckles are not in a propagated error",
+        },
+    )
+    return out

@@ -1,0 +1,56 @@
+"""Step: outliers among the integrations of an exposure."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from lyot.models.cubes import as_model, cube_from_model
+from lyot.models.products import drop_unknown_long_keywords, stamp
+from lyot.recipe import OutlierRecipe, to_dict
+from lyot.reduction.stack import outlier_dq
+from lyot.steps.base import LyotStep, name_of
+
+log = logging.getLogger(__name__)
+
+
+class OutlierDetectionStep(LyotStep):
+    """Flag pixels that differ from the other integrations of their exposure."""
+
+    class_alias = "outlier_detection"
+
+    spec = """
+        suffix = string(default='crfints')  # Suffix of the product
+        n_sigma = float(default=5.0, min=1.0)  # Threshold in standard deviations
+    """
+
+    def recipe(self) -> OutlierRecipe:
+        """Return the parameters as a recipe."""
+        return OutlierRecipe(skip=bool(self.skip), n_sigma=float(self.n_sigma))
+
+    def process(self, source: Any) -> Any:
+        """Return a copy of an exposure in which outliers are flagged.
+
+        Parameters
+        ----------
+        source : str or CubeModel
+            The exposure.
+
+        Returns
+        -------
+        CubeModel
+            DQ has OUTLIER and DO_NOT_USE where a pixel is an outlier.
+        """
+        model = as_model(source, "CubeModel")
+        result = model.copy()
+        cube = cube_from_model(model)
+        result.dq, n_found = outlier_dq(cube, self.recipe())
+        log.info("%d outliers in %d integrations of %s.", n_found, len(cube.sci), cube.info.name)
+        drop_unknown_long_keywords(result)
+        stamp(
+            result, "outlier_detection", recipe=to_dict(self.recipe()),
+            inputs=[name_of(source)], details={"n_outliers": n_found},
+        )
+        if model is not source:
+            model.close()
+        return result

@@ -1,0 +1,90 @@
+"""Step: the references, stacked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lyot.errors import LyotError
+from lyot.models.association import read_association
+from lyot.models.cubes import Cube, as_model, cube_from_model, read_cube, stack
+from lyot.models.products import stack_model, stamp
+from lyot.recipe import OutlierRecipe
+from lyot.reduction.stack import flag_outliers
+from lyot.steps.base import LyotStep, name_of
+
+log = logging.getLogger(__name__)
+
+
+class StackRefsStep(LyotStep):
+    """Stack all integrations of all reference exposures into one cube."""
+
+    class_alias = "stack_refs"
+
+    spec = """
+        suffix = string(default='psfstack')  # Suffix of the product
+    """
+
+    outliers = OutlierRecipe(skip=True)
+    """How outliers of each exposure are flagged first; the pipeline sets it."""
+
+    def process(self, source: Any) -> Any:
+        """Stack the references, in order.
+
+        Parameters
+        ----------
+        source : str, dict, or iterable of CubeModel or str
+            An association, of which the psf members are taken, or the exposures themselves.
+
+        Returns
+        -------
+        CubeModel
+            SCI, ERR and DQ of every integration, ``(n_ref, n_y, n_x)``.
+        """
+        names: list[str] = []
+        first: list[Any] = []
+
+        def cubes() -> Iterator[Cube]:
+            for item in _exposures(source):
+                if not first:
+                    first.append(item)
+                names.append(name_of(item))
+                cube = read_cube(item) if isinstance(item, str | Path) else cube_from_model(item)
+                yield flag_outliers(cube, self.outliers)
+
+        cube = stack(cubes())
+        like = as_model(first[0], "CubeModel")
+        result = stack_model(like, cube)
+        log.info("Stacked %d integrations of %d reference exposures.", len(cube.sci), len(names))
+        stamp(result, "stack_psfs", recipe={}, inputs=names)
+        if like is not first[0]:
+            like.close()
+        return result
+
+
+def _exposures(source: Any) -> Iterator[Any]:
+    """Yield the reference exposures of an association, or the items of any collection."""
+    if isinstance(source, dict) or (
+        isinstance(source, str | Path) and str(source).lower().endswith(".json")
+    ):
+        yield from read_association(source).psf
+        return
+    if isinstance(source, str | Path) or hasattr(source, "getarray_noinit"):
+        yield source
+        return
+    if hasattr(source, "borrow"):  # a ModelLibrary lends its models
+        with source:
+            for index in range(len(source)):
+                model = source.borrow(index)
+                yield model
+                source.shelve(model, index, modify=False)
+        return
+    try:
+        items = iter(source)
+    except TypeError:
+        raise LyotError(
+            f"stack_refs was given {type(source).__name__}; give an association or exposures."
+        ) from None
+    yield from items
