@@ -1,1 +1,5 @@
+"""Synthetic observations with known truth."""
 
+from lyot.simulate.observation import Companion, Disc, Scene, simulate_observation
+
+__all__ = ["Companion", "Disc", "Scene", "simulate_observation"]

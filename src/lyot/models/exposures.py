@@ -1,0 +1,159 @@
+"""Calibrated exposures made from arrays, as the archive would deliver them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+INTEGRATION_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pointing:
+    """Where the telescope pointed, and with what.
+
+    Attributes
+    ----------
+    target : str
+        Name of the target.
+    radec_deg : tuple of float
+        Position of the star [degree].
+    crpix_xy : tuple of float
+        Pixel on which the header puts the star, the middle of the mask [pixel, 0-based].
+    sky_offset_arcsec : tuple of float
+        By how much the header's WCS is wrong, towards east and north [arcsec].
+    roll_ref_deg, v3i_yangle_deg : float
+        ROLL_REF and V3I_YANG [degree].
+    vparity : int
+        VPARITY.
+    pixel_scale_arcsec : float
+        Pixel scale [arcsec].
+    dither_arcsec : tuple of float
+        XOFFSET and YOFFSET [arcsec].
+    is_psf : bool
+        Whether this is a reference star.
+    filter, coronagraph : str
+        FILTER and CORONMSK.
+    number : int
+        Number of the exposure, for its times.
+    """
+
+    target: str
+    radec_deg: tuple[float, float]
+    crpix_xy: tuple[float, float]
+    sky_offset_arcsec: tuple[float, float] = (0.0, 0.0)
+    roll_ref_deg: float = 0.0
+    v3i_yangle_deg: float = 0.0
+    vparity: int = -1
+    pixel_scale_arcsec: float = 0.063
+    dither_arcsec: tuple[float, float] = (0.0, 0.0)
+    is_psf: bool = False
+    filter: str = "F444W"
+    coronagraph: str = "MASKA335R"
+    number: int = 0
+
+
+def exposure_model(arrays: dict[str, NDArray[Any]], pointing: Pointing, /) -> Any:
+    """Make a NIRCam coronagraphic exposure with headers and WCS.
+
+    Parameters
+    ----------
+    arrays : dict
+        ``data``, ``err``, ``dq`` and variances, ``(n_int, n_y, n_x)``.
+    pointing : Pointing
+        Where the telescope pointed.
+
+    Returns
+    -------
+    CubeModel
+        The exposure.
+    """
+    from stdatamodels.jwst import datamodels
+
+    model = datamodels.CubeModel()
+    for name, array in arrays.items():
+        setattr(model, name, array)
+    n_int, n_y, n_x = arrays["data"].shape
+    meta = model.meta
+    meta.telescope = "JWST"
+    meta.instrument.name, meta.instrument.detector = "NIRCAM", "NRCALONG"
+    meta.instrument.channel, meta.instrument.module = "LONG", "A"
+    meta.instrument.filter, meta.instrument.pupil = pointing.filter, "MASKRND"
+    meta.instrument.coronagraph = pointing.coronagraph
+    meta.subarray.name = "SUB320A335R"
+    meta.subarray.xsize, meta.subarray.ysize = n_x, n_y
+    meta.exposure.type = "NRC_CORON"
+    meta.exposure.psf_reference = pointing.is_psf
+    meta.exposure.nints, meta.exposure.integration_time = n_int, INTEGRATION_S
+    meta.observation.program_number = "09999"
+    meta.observation.date, meta.observation.time = "2026-01-01", "00:00:00.000"
+    meta.target.catalog_name = meta.target.proposer_name = pointing.target
+    meta.target.ra, meta.target.dec = pointing.radec_deg
+    meta.target.type = "FIXED"
+    meta.dither.x_offset, meta.dither.y_offset = pointing.dither_arcsec
+    meta.bunit_data = meta.bunit_err = "MJy/sr"
+    area = np.deg2rad(pointing.pixel_scale_arcsec / 3600.0) ** 2
+    meta.photometry.pixelarea_steradians = float(area)
+    meta.photometry.pixelarea_arcsecsq = pointing.pixel_scale_arcsec**2
+    seconds = n_int * INTEGRATION_S
+    start = 61041.0 + pointing.number * 2.0 * seconds / 86400.0
+    meta.exposure.start_time, meta.exposure.end_time = start, start + seconds / 86400.0
+    for name in ("exposure_time", "measurement_time", "duration", "effective_exposure_time",
+                 "elapsed_exposure_time"):
+        setattr(meta.exposure, name, seconds)
+    for step in ("assign_wcs", "flat_field", "photom"):
+        setattr(meta.cal_step, step, "COMPLETE")
+    _point(model, pointing, (n_y, n_x))
+    return model
+
+
+def _point(model: Any, pointing: Pointing, shape: tuple[int, int]) -> None:
+    """Give a model its WCS and the keywords that go with it."""
+    import gwcs
+    from astropy import coordinates, units
+    from astropy.modeling import models
+    from gwcs import coordinate_frames
+
+    ra, dec = pointing.radec_deg
+    east, north = (o / 3600.0 for o in pointing.sky_offset_arcsec)
+    ra, dec = ra + east / np.cos(np.deg2rad(dec)), dec + north
+    pa_y = np.deg2rad(pointing.roll_ref_deg - pointing.vparity * pointing.v3i_yangle_deg)
+    scale = pointing.pixel_scale_arcsec / 3600.0
+    x0, y0 = pointing.crpix_xy
+    # Intermediate world coordinates: the first grows to the east, and so does -x at PA 0.
+    matrix = np.array([[-np.cos(pa_y), np.sin(pa_y)], [np.sin(pa_y), np.cos(pa_y)]])
+    transform = (
+        models.Shift(-x0) & models.Shift(-y0)
+        | models.AffineTransformation2D(matrix)
+        | models.Scale(scale) & models.Scale(scale)
+        | models.Pix2Sky_TAN()
+        | models.RotateNative2Celestial(ra, dec, 180.0)
+    )
+    detector = coordinate_frames.Frame2D(
+        name="detector", axes_order=(0, 1), unit=(units.pix, units.pix)
+    )
+    world = coordinate_frames.CelestialFrame(
+        name="world", reference_frame=coordinates.ICRS(), unit=(units.deg, units.deg)
+    )
+    wcs = gwcs.WCS([(detector, transform), (world, None)])
+    n_y, n_x = shape
+    wcs.bounding_box = ((-0.5, n_x - 0.5), (-0.5, n_y - 0.5))
+    model.meta.wcs = wcs
+    corners = wcs(np.array([-0.5, -0.5, n_x - 0.5, n_x - 0.5]),
+                  np.array([-0.5, n_y - 0.5, n_y - 0.5, -0.5]), with_bounding_box=False)
+    pc = matrix
+    model.meta.wcsinfo = {
+        "crpix1": x0 + 1.0, "crpix2": y0 + 1.0, "crval1": ra, "crval2": dec,
+        "cdelt1": scale, "cdelt2": scale, "ctype1": "RA---TAN", "ctype2": "DEC--TAN",
+        "cunit1": "deg", "cunit2": "deg", "radesys": "ICRS", "wcsaxes": 2,
+        "pc1_1": float(pc[0, 0]), "pc1_2": float(pc[0, 1]),
+        "pc2_1": float(pc[1, 0]), "pc2_2": float(pc[1, 1]),
+        "ra_ref": ra, "dec_ref": dec, "roll_ref": pointing.roll_ref_deg,
+        "v3yangle": pointing.v3i_yangle_deg, "vparity": pointing.vparity,
+        "s_region": "POLYGON ICRS  " + " ".join(
+            f"{v:.9f}" for v in np.stack(corners, axis=1).ravel()
+        ),
+    }

@@ -1,0 +1,392 @@
+"""A NIRCam coronagraphic observation of a star with a disc and companions, and its references.
+
+The files are those that the archive delivers (``_calints.fits``, with WCS, errors and flags) and
+an association; the truth is written beside them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot import execution
+from lyot.algorithms.geometry import position_angle_of_y
+from lyot.errors import LyotError
+from lyot.instruments.optics import (
+    MASK_SIGMA,
+    RoundCoronagraph,
+    mask_transmission,
+    segment_wavefront,
+)
+from lyot.models.exposures import Pointing, exposure_model
+from lyot.models.products import save_whole, written_whole
+
+V3I_YANGLE_DEG, VPARITY = 0.05, -1
+DO_NOT_USE, HOT, DEAD = 1, 2048, 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Companion:
+    """A point source beside the star.
+
+    Attributes
+    ----------
+    separation_arcsec : float
+        Separation from the star [arcsec].
+    pa_deg : float
+        Position angle, east of north [degree].
+    contrast : float
+        Flux as a fraction of the star's.
+    """
+
+    separation_arcsec: float
+    pa_deg: float
+    contrast: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disc:
+    """A narrow inclined ring about the star.
+
+    Attributes
+    ----------
+    radius_arcsec, width_arcsec : float
+        Radius of the ring and its radial standard deviation [arcsec].
+    inclination_deg, pa_deg : float
+        Inclination, and position angle of the major axis [degree].
+    contrast : float
+        Total flux as a fraction of the star's.
+    """
+
+    radius_arcsec: float
+    width_arcsec: float
+    inclination_deg: float
+    pa_deg: float
+    contrast: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """What is observed, and how.
+
+    Attributes
+    ----------
+    filter, mask : str
+        NIRCam long-wave filter and round mask.
+    shape : tuple of int
+        ``(n_y, n_x)`` of the frames.
+    rolls_deg : tuple of float
+        ROLL_REF of the science exposures [degree].
+    n_int, n_int_psf : int
+        Integrations of each science exposure and of each reference.
+    n_dither : int
+        Exposures of the reference star, on a small grid.
+    dither_arcsec : float
+        Step of the grid [arcsec].
+    star_flux, psf_star_flux : float
+        Flux of the stars in the telescope pupil, as the sum over pixels [MJy/sr].
+    companions : tuple of Companion
+        Companions.
+    disc : Disc or None
+        The disc.
+    wavefront_nm, drift_nm : float
+        Static wavefront error, and its change from exposure to exposure [nm rms].
+    pointing_mas : float
+        Error of target acquisition behind the mask, per axis [mas].
+    jitter_mas : float
+        Pointing error of each integration, per axis [mas].
+    wcs_error_arcsec : float
+        Error of the headers' WCS, per axis [arcsec].
+    read_noise, background : float
+        Noise of a dark pixel in one integration, and level of the sky [MJy/sr].
+    gain : float
+        Variance of the photon noise over brightness [MJy/sr].
+    bad_fraction, hit_fraction : float
+        Fraction of pixels flagged as bad, and of pixels of an integration with an unflagged
+        hit.
+    """
+
+    filter: str = "F444W"
+    mask: str = "MASK335R"
+    shape: tuple[int, int] = (160, 160)
+    rolls_deg: tuple[float, ...] = (60.0, 70.0)
+    n_int: int = 5
+    n_int_psf: int = 4
+    n_dither: int = 9
+    dither_arcsec: float = 0.02
+    star_flux: float = 3.0e6
+    psf_star_flux: float = 2.4e6
+    companions: tuple[Companion, ...] = (
+        Companion(separation_arcsec=1.10, pa_deg=205.0, contrast=8e-5),
+        Companion(separation_arcsec=2.40, pa_deg=315.0, contrast=2e-5),
+    )
+    disc: Disc | None = field(
+        default_factory=lambda: Disc(
+            radius_arcsec=3.0, width_arcsec=0.25, inclination_deg=77.0, pa_deg=110.0,
+            contrast=2e-3,
+        )
+    )
+    wavefront_nm: float = 60.0
+    drift_nm: float = 3.0
+    pointing_mas: float = 5.0
+    jitter_mas: float = 1.0
+    wcs_error_arcsec: float = 0.08
+    read_noise: float = 0.6
+    background: float = 0.4
+    gain: float = 0.05
+    bad_fraction: float = 0.003
+    hit_fraction: float = 0.0003
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.mask not in MASK_SIGMA:
+            raise LyotError(f"mask is {self.mask!r}; it must be one of {', '.join(MASK_SIGMA)}.")
+        if min(self.shape) < 32:
+            raise LyotError(f"shape is {self.shape}; frames need at least 32 pixels a side.")
+        if min(self.n_int, self.n_int_psf, self.n_dither, len(self.rolls_deg)) < 1:
+            raise LyotError("A scene needs at least one roll, dither and integration.")
+
+    @property
+    def pixel_scale_arcsec(self) -> float:
+        """Pixel scale [arcsec]."""
+        return 0.063
+
+
+@dataclass(frozen=True, eq=False)
+class _Exposure:
+    """One exposure to be drawn: where the telescope points and what it sees."""
+
+    name: str
+    is_psf: bool
+    roll_deg: float
+    dither_arcsec: tuple[float, float]
+    n_int: int
+    number: int
+
+
+def simulate_observation(
+    folder: str | Path, scene: Scene | None = None, /, *, seed: int = 1
+) -> Path:
+    """Simulate an observation and write its files.
+
+    Parameters
+    ----------
+    folder : path
+        Where the exposures, the association and ``truth.json`` are written.
+    scene : Scene, optional
+        What is observed; the default shows a disc and two companions at two rolls.
+    seed : int, optional
+        Seed of the random numbers: the same seed gives the same pixels.
+
+    Returns
+    -------
+    Path
+        The association file.
+
+    Raises
+    ------
+    LyotError
+        If the files cannot be written.
+    """
+    scene = scene or Scene()
+    folder = Path(folder)
+    plan = _plan(scene)
+    sky = _Sky(scene, seed)
+    stars = {}
+    for exposure in plan:
+        stars[exposure.name] = _write_exposure(folder, exposure, scene, sky, seed)
+    product = f"jw09999_demo_nircam_{scene.filter.lower()}-{scene.mask.lower()}"
+    association = {
+        "asn_type": "coron3", "asn_rule": "lyot_simulate", "asn_id": "a3001",
+        "program": "09999", "target": "DEMO", "asn_pool": "none",
+        "products": [{"name": product, "members": [
+            {"expname": e.name, "exptype": "psf" if e.is_psf else "science"} for e in plan
+        ]}],
+    }
+    path = folder / "demo_asn.json"
+    _write_json(path, association)
+    truth = {"scene": asdict(scene), "seed": seed, "exposures": stars}
+    _write_json(folder / "truth.json", truth)
+    return path
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _plan(scene: Scene) -> list[_Exposure]:
+    plan = []
+    for i, roll in enumerate(scene.rolls_deg):
+        name = f"jw09999{i + 1:03d}001_03102_00001_nrcalong_calints.fits"
+        plan.append(_Exposure(name, False, roll, (0.0, 0.0), scene.n_int, len(plan)))
+    side = int(np.ceil(np.sqrt(scene.n_dither)))
+    steps = (np.arange(side) - (side - 1) / 2) * scene.dither_arcsec
+    grid = sorted(((x, y) for x in steps for y in steps), key=lambda p: np.hypot(*p))
+    number = len(scene.rolls_deg) + 1
+    for i, (x, y) in enumerate(grid[: scene.n_dither]):
+        name = f"jw09999{number:03d}001_03102_{i + 1:05d}_nrcalong_calints.fits"
+        plan.append(
+            _Exposure(name, True, scene.rolls_deg[0] + 35.0, (float(x), float(y)),
+                      scene.n_int_psf, len(plan))
+        )
+    return plan
+
+
+class _Sky:
+    """The optics and the scene, ready to be drawn at any pointing."""
+
+    def __init__(self, scene: Scene, seed: int) -> None:
+        self.scene = scene
+        n_y, n_x = scene.shape
+        self.mask_xy = (0.5 * n_x - 0.75, 0.5 * n_y - 0.25)
+        self.optics = RoundCoronagraph(
+            scene.mask, scene.filter, scene.pixel_scale_arcsec, scene.shape
+        )
+        self.static = segment_wavefront(
+            scene.wavefront_nm * 1e-9, np.random.default_rng([seed, 1])
+        )
+
+    def to_detector(self, east: float, north: float, roll_deg: float) -> tuple[float, float]:
+        """Turn an offset on the sky into one along x and y [arcsec]."""
+        pa_y = np.radians(position_angle_of_y(roll_deg, V3I_YANGLE_DEG, VPARITY))
+        y = north * np.cos(pa_y) + east * np.sin(pa_y)
+        x = north * np.sin(pa_y) - east * np.cos(pa_y)
+        return float(x), float(y)
+
+    def star(
+        self, offset_xy: tuple[float, float], drift: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the image of the star at an offset behind the mask [arcsec]."""
+        return self.optics.image(
+            wavefront_m=self.static + drift, source_xy_arcsec=offset_xy, centre_xy=self.mask_xy
+        )
+
+    def surroundings(self, roll_deg: float, star_xy: tuple[float, float]) -> NDArray[np.float64]:
+        """Return companions and disc about a star at an offset from the mask [arcsec]."""
+        total = np.zeros(self.scene.shape)
+        for c in self.scene.companions:
+            pa = np.radians(c.pa_deg)
+            dx, dy = self.to_detector(
+                c.separation_arcsec * np.sin(pa), c.separation_arcsec * np.cos(pa), roll_deg
+            )
+            total += c.contrast * self.optics.image(
+                wavefront_m=self.static, centre_xy=self.mask_xy,
+                source_xy_arcsec=(star_xy[0] + dx, star_xy[1] + dy),
+            )
+        if self.scene.disc is not None:
+            total += self._disc(self.scene.disc, roll_deg, star_xy)
+        return total
+
+    @cached_property
+    def _off_axis(self) -> NDArray[np.float64]:
+        """Image of a source far from the mask, centred in the frame on a whole pixel."""
+        n_y, n_x = self.scene.shape
+        return self.optics.image(
+            wavefront_m=self.static, with_mask=False, centre_xy=(float(n_x // 2), float(n_y // 2))
+        )
+
+    def _disc(
+        self, disc: Disc, roll_deg: float, star_xy: tuple[float, float]
+    ) -> NDArray[np.float64]:
+        from scipy.signal import fftconvolve
+
+        scale = self.scene.pixel_scale_arcsec
+        n_y, n_x = self.scene.shape
+        x = (np.arange(n_x)[None, :] - self.mask_xy[0]) * scale
+        y = (np.arange(n_y)[:, None] - self.mask_xy[1]) * scale
+        transmission = mask_transmission(self.scene.mask, x, y) ** 2
+        pa_y = np.radians(position_angle_of_y(roll_deg, V3I_YANGLE_DEG, VPARITY))
+        dx, dy = x - star_xy[0], y - star_xy[1]
+        north = dy * np.cos(pa_y) + dx * np.sin(pa_y)
+        east = dy * np.sin(pa_y) - dx * np.cos(pa_y)
+        pa = np.radians(disc.pa_deg)
+        major = north * np.cos(pa) + east * np.sin(pa)
+        minor = (-north * np.sin(pa) + east * np.cos(pa)) / np.cos(np.radians(disc.inclination_deg))
+        r = np.hypot(major, minor)
+        ring = np.exp(-0.5 * ((r - disc.radius_arcsec) / disc.width_arcsec) ** 2)
+        bright = disc.contrast * ring / ring.sum() * transmission
+        full = fftconvolve(bright, self._off_axis)
+        return np.asarray(full[n_y // 2 : n_y // 2 + n_y, n_x // 2 : n_x // 2 + n_x])
+
+
+def _write_exposure(
+    folder: Path, exposure: _Exposure, scene: Scene, sky: _Sky, seed: int
+) -> dict[str, Any]:
+    rng = np.random.default_rng([seed, 2, exposure.number])
+    drift_rng = np.random.default_rng([seed, 3, exposure.number])
+    drift = segment_wavefront(scene.drift_nm * 1e-9, drift_rng)
+    trend = segment_wavefront(0.2 * scene.drift_nm * 1e-9, drift_rng)
+    acquired = rng.normal(0.0, scene.pointing_mas * 1e-3, 2)
+    pointing = acquired + np.array(exposure.dither_arcsec)
+    jitter = rng.normal(0.0, scene.jitter_mas * 1e-3, (exposure.n_int, 2))
+    flux = scene.psf_star_flux if exposure.is_psf else scene.star_flux
+
+    def clean(i: int) -> NDArray[np.float64]:
+        x, y = pointing + jitter[i]
+        return flux * sky.star((float(x), float(y)), drift + (i / exposure.n_int) * trend)
+
+    images = np.array(execution.map_ordered(clean, range(exposure.n_int))) + scene.background
+    if not exposure.is_psf:
+        images += flux * sky.surroundings(exposure.roll_deg, (pointing[0], pointing[1]))
+    arrays = _observe(images, scene, rng, np.random.default_rng([seed, 4]))
+    scale = scene.pixel_scale_arcsec
+    mask_x, mask_y = sky.mask_xy
+    star = (mask_x + pointing[0] / scale, mask_y + pointing[1] / scale)
+    wrong = rng.normal(0.0, scene.wcs_error_arcsec, 2)
+    model = exposure_model(
+        arrays,
+        Pointing(
+            target="DEMO-REF" if exposure.is_psf else "DEMO",
+            radec_deg=(180.0, -30.0) if exposure.is_psf else (150.0, -25.0),
+            crpix_xy=(mask_x, mask_y),
+            sky_offset_arcsec=(float(wrong[0]), float(wrong[1])),
+            roll_ref_deg=exposure.roll_deg,
+            v3i_yangle_deg=V3I_YANGLE_DEG,
+            vparity=VPARITY,
+            pixel_scale_arcsec=scale,
+            dither_arcsec=exposure.dither_arcsec,
+            is_psf=exposure.is_psf,
+            filter=scene.filter,
+            coronagraph=scene.mask.replace("MASK", "MASKA"),
+            number=exposure.number,
+        ),
+    )
+    save_whole(model, folder / exposure.name)
+    model.close()
+    return {"star_xy": [float(v) for v in star], "roll_ref_deg": exposure.roll_deg,
+            "jitter_xy_pix": (jitter / scale).tolist()}
+
+
+def _observe(
+    images: NDArray[np.float64], scene: Scene, rng: np.random.Generator,
+    detector: np.random.Generator,
+) -> dict[str, NDArray[Any]]:
+    """Add noise, bad pixels and hits; return the arrays of an exposure."""
+    shape = images.shape
+    poisson = np.maximum(images, 0.0) * scene.gain
+    read = np.full(shape, scene.read_noise**2)
+    data = images + rng.normal(size=shape) * np.sqrt(poisson + read)
+    err = np.sqrt(poisson + read)
+    dq = np.zeros(shape, np.uint32)
+    kind = detector.random(shape[1:])
+    hot = kind < 0.5 * scene.bad_fraction
+    dead = (kind >= 0.5 * scene.bad_fraction) & (kind < scene.bad_fraction)
+    data[:, hot] += 400.0
+    data[:, dead] = np.nan
+    dq[:, hot], dq[:, dead] = DO_NOT_USE | HOT, DO_NOT_USE | DEAD
+    hits = rng.random(shape) < scene.hit_fraction
+    data[hits] += rng.uniform(20.0, 200.0, int(hits.sum()))
+    return {
+        "data": data.astype(np.float32),
+        "err": err.astype(np.float32),
+        "dq": dq,
+        "var_poisson": poisson.astype(np.float32),
+        "var_rnoise": read.astype(np.float32),
+    }
