@@ -310,8 +310,9 @@ def _fill(
     at = bad.any(axis=0)
     if not at.any():
         return
-    usable = np.where(np.isfinite(scale) & (scale > 0), scale, np.inf)
-    brightness = 1.0 / usable
+    known = np.isfinite(scale) & (scale > 0)
+    typical = np.median(scale[known]) if known.any() else 1.0
+    brightness = np.where(known, typical / np.where(known, scale, 1.0), 0.0)
     fill_bad_pixels(sci, variance, bad, brightness)
     good_bits = np.uint32(~flag_value("DO_NOT_USE") & 0xFFFFFFFF)
     dq[bad] = (dq[bad] & good_bits) | flag_value("FLUX_ESTIMATED")
@@ -342,7 +343,8 @@ def fill_bad_pixels(
     frames, is_bad = sci[:, at], bad[:, at]
     filled = repair.fill_from_others(frames, is_bad, brightness)
     weight = np.where(is_bad, 0.0, brightness[:, None])
-    power = np.maximum((weight**2).sum(axis=0), np.finfo(float).tiny)
+    power = (weight**2).sum(axis=0)
+    power = np.where(power > 0, power, 1.0)
     common = (weight * np.where(is_bad, 0.0, frames)).sum(axis=0) / power
     scatter = (np.where(is_bad, 0.0, frames - brightness[:, None] * common) ** 2).sum(axis=0)
     own = (weight**2 * np.where(is_bad, 0.0, variance[:, at])).sum(axis=0) / power**2

@@ -124,7 +124,7 @@ class Scene:
     psf_star_flux: float = 2.4e6
     companions: tuple[Companion, ...] = (
         Companion(separation_arcsec=1.10, pa_deg=205.0, contrast=8e-5),
-        Companion(separation_arcsec=2.40, pa_deg=315.0, contrast=2e-5),
+        Companion(separation_arcsec=2.20, pa_deg=25.0, contrast=2.5e-5),
     )
     disc: Disc | None = field(
         default_factory=lambda: Disc(

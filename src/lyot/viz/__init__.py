@@ -1,1 +1,1 @@
-
+"""Figures and the report: the only place that draws."""

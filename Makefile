@@ -1,0 +1,52 @@
+# make demo    simulate a small observation, reduce it, say where the products are
+# make test    run the tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null)
+
+.PHONY: demo test lint parity bench docs clean
+
+demo: $(VENV)/.lyot
+	$(BIN)/lyot demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m numpydoc.hooks.validate_docstrings $(shell find src -name '*.py' -not -name 'cli.py' -not -path '*/steps/*')
+
+parity: $(VENV)-parity/.done
+	$(VENV)-parity/bin/python -m pytest tests/parity -p no:cacheprovider
+
+$(VENV)/bin/python:
+ifdef UV
+	$(UV) venv -q --seed $(VENV)
+else
+	$(PYTHON) -m venv $(VENV)
+endif
+
+ifdef UV
+INSTALL = VIRTUAL_ENV=$(VENV) $(UV) pip install -q -c constraints.txt
+else
+INSTALL = $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+endif
+
+$(VENV)/.lyot: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e ".[test]"
+	touch $@ $(VENV)/.lyot
+
+$(VENV)-parity/.done: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-parity
+	$(VENV)-parity/bin/python -m pip install -q --disable-pip-version-check -e ".[parity]" pytest
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV)-parity lyot-demo

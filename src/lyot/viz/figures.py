@@ -1,0 +1,149 @@
+"""Figures as functions that take arrays and return Axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import AsinhNorm, Normalize
+from numpy.typing import NDArray
+
+from lyot.models.star import StarPosition
+
+SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"
+
+
+def image(
+    ax: Axes,
+    data: NDArray[Any],
+    /,
+    *,
+    title: str,
+    star: StarPosition | None = None,
+    pixel_scale_arcsec: float = 1.0,
+    unit: str = "MJy/sr",
+    norm: Normalize | None = None,
+    cmap: str = SEQUENTIAL,
+    pa_y_deg: float | None = None,
+    half_width_arcsec: float | None = None,
+) -> Axes:
+    """Draw an image about its star.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    data : ndarray, shape (n_y, n_x)
+        Image; NaN is left blank.
+    title : str
+        Title.
+    star : StarPosition, optional
+        Position of the star, drawn as a cross; the middle of the image by default.
+    pixel_scale_arcsec : float, optional
+        Pixel scale [arcsec].
+    unit : str, optional
+        Unit of the data, for the colour bar.
+    norm : Normalize, optional
+        Stretch; inverse hyperbolic sine about zero by default.
+    cmap : str, optional
+        Colour map.
+    pa_y_deg : float, optional
+        Position angle of the y axis [degree]; draws north and east.
+    half_width_arcsec : float, optional
+        Half the width of what is shown [arcsec]; all of it by default.
+
+    Returns
+    -------
+    Axes
+        The axes, in arcsec from the star.
+    """
+    n_y, n_x = data.shape
+    x0, y0 = (star.x, star.y) if star else (0.5 * (n_x - 1), 0.5 * (n_y - 1))
+    s = pixel_scale_arcsec
+    extent = ((-0.5 - x0) * s, (n_x - 0.5 - x0) * s, (-0.5 - y0) * s, (n_y - 0.5 - y0) * s)
+    shown = ax.imshow(
+        data, origin="lower", extent=extent, cmap=cmap, norm=norm or stretch(data),
+        interpolation="nearest",
+    )
+    ax.set_facecolor("0.35")
+    ax.plot(0, 0, "+", color="white", markersize=9, markeredgewidth=1.2)
+    ax.set_title(title, fontsize=10)
+    ax.set_xlabel("x offset [arcsec]")
+    ax.set_ylabel("y offset [arcsec]")
+    if half_width_arcsec is not None:
+        ax.set_xlim(-half_width_arcsec, half_width_arcsec)
+        ax.set_ylim(-half_width_arcsec, half_width_arcsec)
+    bar = ax.figure.colorbar(shown, ax=ax, fraction=0.046, pad=0.03)
+    bar.set_label(unit)
+    if pa_y_deg is not None:
+        _compass(ax, pa_y_deg)
+    return ax
+
+
+def stretch(data: NDArray[Any], /) -> Normalize:
+    """Return a stretch that shows faint and bright parts of a subtracted image.
+
+    Parameters
+    ----------
+    data : ndarray
+        Image.
+
+    Returns
+    -------
+    Normalize
+        Inverse hyperbolic sine, linear within three times the noise.
+    """
+    finite = data[np.isfinite(data)]
+    if finite.size == 0:
+        return Normalize(0.0, 1.0)
+    centre = float(np.median(finite))
+    sigma = 1.4826 * float(np.median(np.abs(finite - centre))) or 1.0
+    top = max(float(np.percentile(finite, 99.8)), centre + 5 * sigma)
+    return AsinhNorm(linear_width=3 * sigma, vmin=centre - 5 * sigma, vmax=top)
+
+
+def _compass(ax: Axes, pa_y_deg: float) -> None:
+    """Draw arrows to the north and the east in a corner."""
+    for letter, pa in (("N", 0.0), ("E", 90.0)):
+        # An angle east of north runs anticlockwise on an image whose parity is that of the sky.
+        angle = np.radians(pa - pa_y_deg)
+        tip = (0.86 - 0.09 * np.sin(angle), 0.14 + 0.09 * np.cos(angle))
+        ax.annotate(
+            "", xy=tip, xytext=(0.86, 0.14), xycoords="axes fraction",
+            textcoords="axes fraction", arrowprops={"arrowstyle": "->", "color": "white"},
+        )
+        ax.text(0.86 - 0.13 * np.sin(angle), 0.14 + 0.13 * np.cos(angle), letter, color="white",
+                transform=ax.transAxes, ha="center", va="center", fontsize=9)
+
+
+def noise_curve(
+    ax: Axes, separation_arcsec: NDArray[Any], sigma: NDArray[Any], /, *, label: str,
+    unit: str = "MJy/sr",
+) -> Axes:
+    """Draw 1-sigma noise against separation.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    separation_arcsec : ndarray, shape (n,)
+        Separation [arcsec].
+    sigma : ndarray, shape (n,)
+        Standard deviation.
+    label : str
+        Label of the line.
+    unit : str, optional
+        Unit of `sigma`.
+
+    Returns
+    -------
+    Axes
+        The axes, with a logarithmic ordinate.
+    """
+    good = np.isfinite(sigma) & (sigma > 0)
+    ax.semilogy(separation_arcsec[good], sigma[good], label=label, linewidth=1.6)
+    ax.set_xlabel("separation [arcsec]")
+    ax.set_ylabel(f"1-sigma scatter [{unit}]")
+    ax.grid(alpha=0.3, which="both")
+    return ax
