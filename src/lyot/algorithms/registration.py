@@ -15,7 +15,7 @@ from array_api_compat import array_namespace
 
 from lyot.algorithms import fourier
 
-TOLERANCE_PIX = 1e-6
+TOLERANCE_PIX = 5e-7
 MAX_ITERATIONS = 40
 MAX_STEP_PIX = 0.5
 
@@ -281,13 +281,19 @@ def _polish_one(
     s, w, v_s, v_r, index = pixels
     xp = array_namespace(s, one_spectrum)
     d = start
+    inverse = xp.eye(2, dtype=xp.float64)
+    before: tuple[Any, Any] | None = None
     for _ in range(max_iterations):
         moved = fourier.shift_with_derivatives(one_spectrum, d, shape=shape)
         columns = xp.stack([xp.take(xp.reshape(im, (-1,)), index) for im in moved])
         weighted = columns * w[None, :]
         normal = xp.matmul(weighted, xp.matrix_transpose(columns))
         b, step = _gauss_newton(normal, xp.matmul(weighted, s))
-        new = d + xp.clip(step, -MAX_STEP_PIX, MAX_STEP_PIX)
+        if before is not None:
+            inverse = _broyden(inverse, d - before[0], before[1] - step)
+        before = (d, step)
+        move = xp.clip(xp.matmul(inverse, step), -MAX_STEP_PIX, MAX_STEP_PIX)
+        new = d + move
         if bound is not None:
             new = xp.clip(new, bound[0], bound[1])
         last = float(xp.max(xp.abs(new - d)))
@@ -300,6 +306,22 @@ def _polish_one(
     rms = xp.sqrt(xp.sum(w * residual * residual) / xp.sum(w))
     converged = xp.asarray(last < tolerance and not at_bound)
     return d, b, covariance, rms, converged, moved.value
+
+
+def _broyden(inverse: Any, moved: Any, change: Any) -> Any:
+    """Update the factor on the Gauss-Newton step by how the step changed with the shift.
+
+    The step alone converges slowly where the model fits badly, as behind a 4QPM; with this rank-one
+    correction (Broyden 1965, doi:10.1090/S0025-5718-1965-0198670-6) it does not.
+    """
+    xp = array_namespace(inverse, moved, change)
+    projected = xp.matmul(inverse, change)
+    size = float(xp.sum(moved * projected))
+    if abs(size) < 1e-30:
+        return inverse
+    row = xp.matmul(moved, inverse)
+    updated = inverse + (moved - projected)[:, None] * row[None, :] / size
+    return updated if float(xp.max(xp.abs(updated))) < 10.0 else xp.eye(2, dtype=xp.float64)
 
 
 def _gauss_newton(normal: Any, right: Any) -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,16 @@ class Cube:
     dq : ndarray, shape (n, n_y, n_x), uint32
         Data quality flags.
     info : ExposureInfo
-        What the headers say.
+        What the headers say; in a stack, those of the first exposure.
+    dither_arcsec : ndarray, shape (n, 2), or None
+        XOFFSET and YOFFSET of each frame of a stack [arcsec].
     """
 
     sci: NDArray[np.float32]
     err: NDArray[np.float32]
     dq: NDArray[np.uint32]
     info: ExposureInfo
+    dither_arcsec: NDArray[np.float64] | None = None
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -150,7 +153,10 @@ def cube_from_model(model: Any, /) -> Cube:
     arrays = [model.getarray_noinit(k) if model.hasattr(k) else None for k in ("data", "err", "dq")]
     if arrays[0] is None or np.ndim(arrays[0]) < 2:
         raise LyotError(f"{model.meta.filename or 'The model'} has no data.")
-    return _as_cube(*arrays, info_from_model(model))
+    cube = _as_cube(*arrays, info_from_model(model))
+    stacked = model.instance.get("lyot", {}).get("steps", {}).get("stack_psfs", {})
+    dither = stacked.get("dither_arcsec")
+    return cube if dither is None else replace(cube, dither_arcsec=np.asarray(dither))
 
 
 def read_cube(path: str | Path, /) -> Cube:
@@ -274,4 +280,5 @@ def stack(cubes: Iterable[Cube], /) -> Cube:
         np.concatenate([c.err for c in parts]),
         np.concatenate([c.dq for c in parts]),
         parts[0].info,
+        np.concatenate([np.tile(c.info.dither_arcsec, (len(c.sci), 1)) for c in parts]),
     )

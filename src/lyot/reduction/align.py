@@ -158,7 +158,7 @@ class Aligner:
         self._weight = np.asarray(weight_of(target.info, self._guess), dtype=np.float64)
         if not np.any(self._weight[~self._bad[0]] > 0):
             raise LyotError(f"No good pixel of {target.info.name} has weight in the alignment.")
-        self._limit = _shift_limit(target.info, refs.cube.info, recipe)
+        self._limits = _shift_limits(target.info, refs.cube, recipe)[:, None] * np.ones(2)
         self.shifts: dict[int, Shifts] = {}
         self._latest: tuple[int, AlignedFrames] | None = None
 
@@ -210,7 +210,6 @@ class Aligner:
         image = np.where(self._bad[i], 0.0, self.target.sci[i]).astype(np.float64)
         variance = self._variance[i].astype(np.float64)
         start = self._starts[i]
-        bound = None if self._limit is None else (start * 0 - self._limit, start * 0 + self._limit)
         shape = self.target.frame_shape
         n_ref = len(self.refs.cube.sci)
         sci = np.empty((n_ref, *shape), np.float32)
@@ -223,7 +222,7 @@ class Aligner:
             fit = registration.polish(
                 image, weight, variance, self.refs.spectra[pick], self.refs.variance[pick],
                 start[pick],
-                bound_yx=None if bound is None else (bound[0][pick], bound[1][pick]),
+                bound_yx=(-self._limits[pick], self._limits[pick]),
             )
             sci[k] = fit.aligned[0]
             var[k], dq[k], bad[k] = _move_rest(self.refs, k, fit.shift_yx[0])
@@ -243,8 +242,7 @@ class Aligner:
         n_int = self.n_sets
         weight = np.where(self._bad[0], 0.0, self._weight)
         first = np.where(self._bad[0], 0.0, self.target.sci[0]).astype(np.float64)
-        limit = FREE_MAX_SHIFT_PIX if self._limit is None else self._limit
-        search = int(np.ceil(limit))
+        limits = self._limits
         refs = self.refs
         weight_all = np.where(self._bad[:n_int].any(axis=0), 0.0, self._weight)
         images = np.where(self._bad[:n_int], 0.0, self.target.sci[:n_int]).astype(np.float64)
@@ -252,13 +250,13 @@ class Aligner:
         def one(k: int) -> NDArray[np.float64]:
             pick = slice(k, k + 1)
             whole = np.zeros((1, 2))
-            if limit >= 1.0:
+            if limits[k, 0] >= 1.0:
                 whole = registration.integer_shift(
-                    first, weight, refs.spectra[pick], max_shift=search
+                    first, weight, refs.spectra[pick], max_shift=int(limits[k, 0])
                 )
             near = registration.polish(
                 first, weight, first, refs.spectra[pick], refs.variance[pick], whole,
-                tolerance=1e-3, bound_yx=(whole * 0 - limit, whole * 0 + limit),
+                tolerance=1e-3, bound_yx=(-limits[pick], limits[pick]),
             ).shift_yx
             if n_int == 1 or not weight_all.any():
                 return np.repeat(near[None], n_int, axis=0)
@@ -267,22 +265,24 @@ class Aligner:
             )
 
         found = execution.map_ordered(one, range(len(refs.cube.sci)))
-        return np.clip(np.concatenate(found, axis=1), -limit, limit)
+        return np.clip(np.concatenate(found, axis=1), -limits, limits)
 
 
-def _shift_limit(
-    target: ExposureInfo, refs: ExposureInfo, recipe: AlignRecipe
-) -> float | None:
-    """Largest shift; a 4QPM deforms the image more than a dither moves it, so it is bounded."""
+def _shift_limits(target: ExposureInfo, refs: Cube, recipe: AlignRecipe) -> NDArray[np.float64]:
+    """Largest shift of each reference [pixel].
+
+    A 4QPM deforms the image more than a dither moves it, so there the shifts are bounded by the
+    known dither: the distance of each reference from the middle of its small grid.
+    """
+    n_ref = len(refs.sci)
     if recipe.max_shift is not None:
-        return recipe.max_shift
+        return np.full(n_ref, recipe.max_shift)
     mask = tables.coronagraph(target.coronagraph)
     if mask is None or mask.kind != tables.FOUR_QUADRANT:
-        return FREE_MAX_SHIFT_PIX
-    dither = np.hypot(
-        *(np.subtract(target.dither_arcsec, refs.dither_arcsec) / target.pixel_scale_arcsec)
-    )
-    return float(dither) + FOUR_QUADRANT_MARGIN_PIX
+        return np.full(n_ref, FREE_MAX_SHIFT_PIX)
+    dither = np.zeros((n_ref, 2)) if refs.dither_arcsec is None else refs.dither_arcsec
+    step = np.linalg.norm(dither - np.median(dither, axis=0), axis=1)
+    return np.asarray(step / target.pixel_scale_arcsec + FOUR_QUADRANT_MARGIN_PIX)
 
 
 def _move_rest(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,4 +64,4 @@ def flag_outliers(cube: Cube, recipe: OutlierRecipe, /) -> Cube:
     """
     if recipe.skip:
         return cube
-    return Cube(cube.sci, cube.err, outlier_dq(cube, recipe)[0], cube.info)
+    return replace(cube, dq=outlier_dq(cube, recipe)[0])
