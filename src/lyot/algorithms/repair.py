@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -71,37 +73,116 @@ def _box_medians(
     return out
 
 
-def fill_from_others(
-    frames: NDArray[np.floating],
-    bad: NDArray[np.bool_],
-    scale: NDArray[np.floating],
-    /,
-) -> NDArray[np.float64]:
-    r"""Replace bad pixels of aligned frames with what the other frames have there.
+class Likeness(NamedTuple):
+    """How each of a set of aligned frames follows from the others.
+
+    Attributes
+    ----------
+    mean : ndarray, shape (n,)
+        Mean of each frame over the pixels that were learnt from.
+    brightness : ndarray, shape (n,)
+        Factor from the mean frame to each frame.
+    matrix : ndarray, shape (n, n)
+        Row k predicts frame k from the others: ``R_k - m_k = sum_j a_kj (R_j - m_j)``; its
+        diagonal is zero.
+    excess : ndarray, shape (n,)
+        Mean square of the residual of that prediction in units of the frame's variance, less
+        one, and at least zero.
+    """
+
+    mean: NDArray[np.float64]
+    brightness: NDArray[np.float64]
+    matrix: NDArray[np.float64]
+    excess: NDArray[np.float64]
+
+
+def learn_likeness(frames: NDArray[np.floating], variance: NDArray[np.floating], /) -> Likeness:
+    r"""Learn how each frame follows from the others.
+
+    All regressions come from one inverse: with :math:`P = (G + \lambda I)^{-1}` of the Gram
+    matrix G, :math:`a_{kj} = -P_{kj} / P_{kk}`.
 
     Parameters
     ----------
     frames : ndarray, shape (n, n_pix)
-        Aligned frames at the pixels that are bad in some of them.
-    bad : ndarray of bool, shape (n, n_pix)
-        True where the frame is bad.
-    scale : ndarray, shape (n,)
-        Brightness of each frame on a common scale.
+        Frames at pixels that are good in all of them.
+    variance : ndarray, shape (n, n_pix)
+        Their variance.
 
     Returns
     -------
-    ndarray, shape (n, n_pix), float64
-        A copy with :math:`R_k = a_k\,\sum_j a_j R_j / \sum_j a_j^2` over the good frames j;
-        NaN where every frame is bad.
+    Likeness
+        For `fill_from_others`. With a single frame its matrix is zero.
     """
-    out = np.array(frames, dtype=np.float64)
-    weight = np.where(bad, 0.0, scale[:, None])
-    power = (weight * scale[:, None]).sum(axis=0)
-    common = (weight * np.where(bad, 0.0, out)).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        common = np.where(power > 0, common / power, np.nan)
-    filled = scale[:, None] * common[None, :]
-    return np.where(bad, filled, out)
+    data = np.asarray(frames, dtype=np.float64)
+    n, n_pix = data.shape
+    if n_pix == 0:
+        return Likeness(np.zeros(n), np.ones(n), np.zeros((n, n)), np.zeros(n))
+    common = data.mean(axis=0)
+    power = float(common @ common)
+    brightness = data @ common / power if power > 0 else np.ones(n)
+    mean = data.mean(axis=1)
+    centred = data - mean[:, None]
+    gram = centred @ centred.T
+    # The noise alone would let a frame be predicted from the noise of many others.
+    ridge = np.maximum(variance.sum(axis=1, dtype=np.float64), 1e-10 * np.trace(gram) / n)
+    inverse = np.linalg.pinv(gram + np.diag(ridge), hermitian=True)
+    diagonal = np.diag(inverse).copy()
+    diagonal[diagonal <= 0] = np.inf
+    matrix = -inverse / diagonal[:, None]
+    np.fill_diagonal(matrix, 0.0)
+    left = centred - matrix @ centred
+    typical = np.maximum(variance, np.finfo(np.float32).tiny)
+    excess = np.maximum((left**2 / typical).mean(axis=1) - 1.0, 0.0)
+    return Likeness(mean, brightness, matrix, excess)
+
+
+def fill_from_others(
+    frames: NDArray[np.floating],
+    variance: NDArray[np.floating],
+    bad: NDArray[np.bool_],
+    likeness: Likeness,
+    /,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Replace bad pixels of aligned frames with what the other frames say of them.
+
+    Parameters
+    ----------
+    frames, variance : ndarray, shape (n, n_pix)
+        Aligned frames and their variance, at the pixels that are bad in some of them.
+    bad : ndarray of bool, shape (n, n_pix)
+        True where the frame is bad; its values are not read.
+    likeness : Likeness
+        From `learn_likeness`.
+
+    Returns
+    -------
+    frames, variance : ndarray, shape (n, n_pix), float64
+        Copies in which bad pixels hold the prediction from the good ones and its variance, which
+        holds the scatter of such predictions too; NaN where every frame is bad.
+
+    Notes
+    -----
+    Where several frames are bad, each of the others enters the prediction as the scaled mean of
+    the good ones.
+    """
+    weight = np.where(bad, 0.0, likeness.brightness[:, None])
+    power = (weight**2).sum(axis=0)
+    power = np.where(power > 0, power, 1.0)
+    data = np.where(bad, 0.0, frames)
+    common = (weight * data).sum(axis=0) / power
+    known = np.where(bad, likeness.brightness[:, None] * common, data)
+    predicted = likeness.mean[:, None] + likeness.matrix @ (known - likeness.mean[:, None])
+    if len(frames) == 1:
+        predicted = known
+    count = np.maximum((~bad).sum(axis=0), 1)
+    typical = np.where(bad, 0.0, variance).sum(axis=0) / count
+    spread = likeness.matrix**2 @ np.where(bad, typical, variance)
+    spread = spread + (1.0 + likeness.excess[:, None]) * typical
+    nowhere = bad.all(axis=0)
+    values = np.where(bad, np.where(nowhere, np.nan, predicted), frames)
+    errors = np.where(bad, np.where(nowhere, np.nan, spread), variance)
+    return values.astype(np.float64), errors.astype(np.float64)
 
 
 def outlier_flags(

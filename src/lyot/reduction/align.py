@@ -160,6 +160,7 @@ class Aligner:
             raise LyotError(f"No good pixel of {target.info.name} has weight in the alignment.")
         self._limits = _shift_limits(target.info, refs.cube, recipe)[:, None] * np.ones(2)
         self.shifts: dict[int, Shifts] = {}
+        self._likeness: repair.Likeness | None = None
         self._latest: tuple[int, AlignedFrames] | None = None
 
     @property
@@ -233,7 +234,15 @@ class Aligner:
         shifts = Shifts(joined[0], joined[2], joined[1], joined[3], joined[4])
         self.shifts[i] = shifts
         _report(shifts, self.target.info, i)
-        _fill(sci, var, dq, bad, shifts.scale)
+        at = bad.any(axis=0)
+        if at.any():
+            if self._likeness is None:
+                flat = (a.reshape(n_ref, -1) for a in (sci, var, bad))
+                self._likeness = learn_from(*flat, weight.ravel())
+            sci[:, at], var[:, at] = repair.fill_from_others(
+                sci[:, at], var[:, at], bad[:, at], self._likeness
+            )
+            _mark_filled(dq, bad)
         return AlignedFrames(sci, var, dq)
 
     @cached_property
@@ -299,60 +308,45 @@ def _move_rest(
     return variance, dq, bad | fourier.outside(shift_yx, shape=shape)
 
 
-def _fill(
-    sci: NDArray[np.float32],
-    variance: NDArray[np.float32],
-    dq: NDArray[np.uint32],
-    bad: NDArray[np.bool_],
-    scale: NDArray[np.float64],
-) -> None:
-    """Fill bad pixels from the other references, in place; NaN where there is none."""
-    at = bad.any(axis=0)
-    if not at.any():
-        return
-    known = np.isfinite(scale) & (scale > 0)
-    typical = np.median(scale[known]) if known.any() else 1.0
-    brightness = np.where(known, typical / np.where(known, scale, 1.0), 0.0)
-    fill_bad_pixels(sci, variance, bad, brightness)
-    good_bits = np.uint32(~flag_value("DO_NOT_USE") & 0xFFFFFFFF)
-    dq[bad] = (dq[bad] & good_bits) | flag_value("FLUX_ESTIMATED")
-    nowhere = bad.all(axis=0)
-    dq[:, nowhere] |= np.uint32(flag_value("DO_NOT_USE"))
+MAX_LEARNT_PIXELS = 20_000
 
 
-def fill_bad_pixels(
+def learn_from(
     sci: NDArray[np.float32],
     variance: NDArray[np.float32],
     bad: NDArray[np.bool_],
-    brightness: NDArray[np.float64],
+    weight: NDArray[np.float64] | None = None,
     /,
-) -> None:
-    """Fill the bad pixels of aligned references from the others, in place.
+) -> repair.Likeness:
+    """Learn how each reference follows from the others, where all are good.
 
     Parameters
     ----------
-    sci, variance : ndarray, shape (n_ref, n_y, n_x)
-        References and their variance. The variance of a filled pixel is that of the estimate
-        plus the scatter of the others about it.
-    bad : ndarray of bool, shape (n_ref, n_y, n_x)
-        True where a pixel is filled; where all are bad the result is NaN.
-    brightness : ndarray, shape (n_ref,)
-        Brightness of each reference on a common scale; zero leaves it out.
+    sci, variance : ndarray, shape (n_ref, n_pix)
+        References and their variance.
+    bad : ndarray of bool, shape (n_ref, n_pix)
+        True where a reference is bad.
+    weight : ndarray, shape (n_pix,), optional
+        Pixels of zero weight are not learnt from, if enough others are left.
+
+    Returns
+    -------
+    Likeness
+        From at most `MAX_LEARNT_PIXELS` pixels, evenly spread.
     """
-    at = bad.any(axis=0)
-    frames, is_bad = sci[:, at], bad[:, at]
-    filled = repair.fill_from_others(frames, is_bad, brightness)
-    weight = np.where(is_bad, 0.0, brightness[:, None])
-    power = (weight**2).sum(axis=0)
-    power = np.where(power > 0, power, 1.0)
-    common = (weight * np.where(is_bad, 0.0, frames)).sum(axis=0) / power
-    scatter = (np.where(is_bad, 0.0, frames - brightness[:, None] * common) ** 2).sum(axis=0)
-    own = (weight**2 * np.where(is_bad, 0.0, variance[:, at])).sum(axis=0) / power**2
-    n_good = np.maximum((~is_bad).sum(axis=0), 1)
-    estimate = brightness[:, None] ** 2 * own + scatter / n_good
-    estimate = np.where(is_bad.all(axis=0), np.nan, estimate)
-    sci[:, at] = filled
-    variance[:, at] = np.where(is_bad, estimate, variance[:, at])
+    good = ~bad.any(axis=0)
+    if weight is not None and (good & (weight > 0)).sum() > 4 * len(sci):
+        good = good & (weight > 0)
+    at = np.flatnonzero(good)
+    at = at[:: max(1, at.size // MAX_LEARNT_PIXELS)]
+    return repair.learn_likeness(sci[:, at], variance[:, at])
+
+
+def _mark_filled(dq: NDArray[np.uint32], bad: NDArray[np.bool_]) -> None:
+    """Flag the pixels that were filled, and those that could not be, in place."""
+    good_bits = np.uint32(~flag_value("DO_NOT_USE") & 0xFFFFFFFF)
+    dq[bad] = (dq[bad] & good_bits) | np.uint32(flag_value("FLUX_ESTIMATED"))
+    dq[:, bad.all(axis=0)] |= np.uint32(flag_value("DO_NOT_USE"))
 
 
 def _report(shifts: Shifts, info: ExposureInfo, integration: int) -> None:

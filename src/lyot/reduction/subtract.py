@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot import execution
-from lyot.algorithms import errors, klip
+from lyot.algorithms import errors, klip, repair
 from lyot.algorithms.zones import Zone, annuli, from_map, full_frame, radial_edges
 from lyot.errors import LyotError
 from lyot.models.aligned import AlignedFrames, AlignedRefs
 from lyot.models.cubes import Cube
 from lyot.models.star import StarPosition
 from lyot.recipe import SubtractRecipe
-from lyot.reduction.align import fill_bad_pixels
+from lyot.reduction.align import learn_from
 
 log = logging.getLogger(__name__)
 
@@ -197,11 +197,12 @@ class _RefPixels(NamedTuple):
             return cls(sci, variance, np.zeros(sci.shape[1], bool))
         nowhere = missing.all(axis=0)
         sci, variance = sci.copy(), variance.copy()
-        if (missing & ~nowhere).any():
-            good = ~missing.any(axis=0)
-            mean = sci[:, good].mean(axis=0, dtype=np.float64)
-            brightness = sci[:, good] @ mean / max(float(mean @ mean), np.finfo(float).tiny)
-            fill_bad_pixels(sci[:, None], variance[:, None], missing[:, None], brightness)
+        at = np.flatnonzero(missing.any(axis=0) & ~nowhere)
+        if at.size:
+            likeness = learn_from(sci, variance, missing)
+            sci[:, at], variance[:, at] = repair.fill_from_others(
+                sci[:, at], variance[:, at], missing[:, at], likeness
+            )
         sci[:, nowhere] = 0.0
         variance[:, nowhere] = 0.0
         return cls(sci, variance, nowhere)

@@ -1,0 +1,140 @@
+"""Repair, zones, geometry and annulus noise."""
+
+import numpy as np
+import pytest
+
+from lyot.algorithms import geometry, noise, repair, zones
+
+
+def test_median_fill_is_the_median_of_good_neighbours(rng):
+    image = rng.normal(size=(1, 20, 21))
+    bad = rng.random(image.shape) < 0.1
+    filled = repair.median_fill(np.where(bad, np.nan, image), bad, box=3)
+    for _, y, x in np.argwhere(bad):
+        near = np.s_[0, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+        good = image[near][~bad[near]]
+        if good.size:
+            np.testing.assert_allclose(filled[0, y, x], np.median(good))
+    np.testing.assert_array_equal(filled[~bad], image[~bad])
+
+
+def test_median_fill_reaches_across_large_gaps():
+    image = np.full((1, 30, 30), 4.0)
+    bad = np.zeros(image.shape, bool)
+    bad[0, 5:25, 5:25] = True
+    np.testing.assert_array_equal(repair.median_fill(image, bad), 4.0)
+
+
+def test_an_image_with_no_good_pixel_is_zero():
+    assert not repair.median_fill(np.full((1, 4, 4), np.nan), np.ones((1, 4, 4), bool)).any()
+
+
+def test_bad_pixels_are_predicted_from_the_other_frames(rng):
+    """Frames that mix three patterns predict one another, though none is a multiple."""
+    patterns = rng.normal(size=(3, 600)) * 10
+    truth = rng.normal(size=(8, 3)) @ patterns + rng.uniform(5, 9, 8)[:, None]
+    frames = truth + 0.1 * rng.normal(size=truth.shape)
+    variance = np.full(frames.shape, 0.01)
+    bad = np.zeros(frames.shape, bool)
+    bad[2, 500:540] = True
+    bad[:, 550] = True
+    good = ~bad.any(axis=0)
+    likeness = repair.learn_likeness(frames[:, good], variance[:, good])
+    filled, spread = repair.fill_from_others(
+        np.where(bad, np.nan, frames), np.where(bad, np.nan, variance), bad, likeness
+    )
+    error = (filled - truth)[2, 500:540]
+    assert np.abs(error).max() < 1.0
+    assert 0.5 < np.std(error) / np.sqrt(spread[2, 500:540].mean()) < 1.2
+    np.testing.assert_array_equal(filled[~bad], frames[~bad])
+    assert np.isnan(filled[:, 550]).all()
+    assert np.isnan(spread[:, 550]).all()
+
+
+def test_multiples_of_one_frame_fill_one_another_exactly(rng):
+    scale = np.array([1.0, 2.0, 4.0])
+    frames = scale[:, None] * rng.uniform(1, 9, 50)
+    bad = np.zeros(frames.shape, bool)
+    bad[1, :5] = True
+    zero = np.zeros(frames.shape)
+    likeness = repair.learn_likeness(frames[:, 5:], zero[:, 5:])
+    filled, _ = repair.fill_from_others(np.where(bad, np.nan, frames), zero, bad, likeness)
+    np.testing.assert_allclose(filled, frames, rtol=1e-6)
+
+
+def test_outliers_are_flagged_and_speckles_are_not(rng):
+    speckle = np.zeros((32, 32))
+    speckle[10:13, 10:13] = 500.0
+    cube = speckle + rng.normal(size=(6, 32, 32))
+    cube[2, 20, 20] += 40.0
+    flags = repair.outlier_flags(cube, np.ones(cube.shape), np.zeros(cube.shape, bool))
+    assert flags[2, 20, 20]
+    assert not flags[:, 10:13, 10:13].any()
+    assert flags.sum() < 5
+
+
+def test_a_speckle_that_drifts_is_no_outlier(rng):
+    cube = rng.normal(size=(6, 32, 32))
+    cube[:, 14:18, 14:18] += np.linspace(0, 60, 6)[:, None, None]
+    flags = repair.outlier_flags(cube, np.ones(cube.shape), np.zeros(cube.shape, bool))
+    assert not flags[:, 14:18, 14:18].any()
+
+
+def test_two_integrations_tell_no_outlier(rng):
+    cube = rng.normal(size=(2, 8, 8))
+    cube[0, 3, 3] = 1e4
+    flags = repair.outlier_flags(cube, np.ones(cube.shape), np.zeros(cube.shape, bool))
+    assert not flags.any()
+
+
+@pytest.mark.parametrize("spacing", zones.SPACINGS)
+@pytest.mark.parametrize(("n_sectors", "overlap"), [(1, 0.0), (6, 0.0), (6, 0.3), (3, 0.5)])
+def test_shares_of_all_zones_sum_to_one(spacing, n_sectors, overlap):
+    edges = zones.radial_edges(2.0, 20.0, 4, spacing=spacing)
+    made = zones.annuli((48, 52), (23.4, 25.7), edges, n_sectors=n_sectors, overlap=overlap)
+    total = sum(z.share for z in made)
+    covered = geometry.radius_map((48, 52), (23.4, 25.7)) >= 2.0
+    np.testing.assert_allclose(total[covered], 1.0, atol=1e-12)
+    assert not total[~covered].any()
+
+
+def test_widths_of_annuli():
+    np.testing.assert_allclose(zones.radial_edges(0, 12, 3), [0, 4, 8, 12])
+    np.testing.assert_allclose(zones.radial_edges(0, 12, 3, spacing="linear"), [0, 2, 6, 12])
+    log = zones.radial_edges(1, 8, 3, spacing="log")
+    np.testing.assert_allclose(log, [1, 2, 4, 8])
+    with pytest.raises(ValueError, match="'square'; it must be one of"):
+        zones.radial_edges(0, 1, 1, spacing="square")
+
+
+def test_map_zones_follow_the_labels():
+    labels = np.array([[0, 1, 1], [2, 2, -1]])
+    made = zones.from_map(labels)
+    np.testing.assert_array_equal(made[0].weight, labels == 1)
+    np.testing.assert_array_equal(made[1].share, labels == 2)
+
+
+def test_angles_run_from_the_y_axis_towards_negative_x():
+    angle = geometry.angle_map((11, 11), (5, 5))
+    assert angle[9, 5] == 0
+    assert angle[5, 0] == 90
+    assert angle[0, 5] == 180
+    assert angle[5, 9] == 270
+
+
+def test_position_angle_of_the_y_axis_adds_the_aperture_angle():
+    # HD 106906: ROLL_REF 64.8109, V3I_YANG 4.8354, PA_APER 69.6463 in the header.
+    angle = geometry.position_angle_of_y(64.81087393012638, 4.83544897, -1)
+    assert abs(angle - 69.64632290012638) < 1e-9
+
+
+def test_annulus_noise_is_the_scatter_of_whole_pixels(rng):
+    image = rng.normal(size=(61, 61))
+    image[30, 33] = np.nan
+    curve = noise.annulus_noise(image, (30.0, 30.0), width=2)
+    r = geometry.radius_map((61, 61), (30.0, 30.0))
+    for radius, sigma, n in zip(*curve, strict=True):
+        ring = image[(r >= radius - 1) & (r < radius + 1)]
+        np.testing.assert_allclose(sigma, np.nanstd(ring))
+        assert n == np.isfinite(ring).sum()
+    np.testing.assert_allclose(curve.radius_pix, np.arange(1, 30, 2))

@@ -1,0 +1,101 @@
+"""What the tests share: a simulated observation and its reduction, and the real data."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# CRDS must never be needed: the whole suite runs without it.
+for _key in [k for k in os.environ if k.startswith("CRDS")]:
+    del os.environ[_key]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A simulated observation and its products."""
+
+    association: Path
+    folder: Path
+    truth: dict
+    summary: list
+
+    def product(self, ending: str) -> Path:
+        """Return the first product whose name ends so."""
+        return sorted(self.folder.glob(f"*{ending}"))[0]
+
+
+@pytest.fixture(scope="session")
+def observation(tmp_path_factory):
+    """Return the association of the default simulated observation."""
+    from lyot.simulate import simulate_observation
+
+    return simulate_observation(tmp_path_factory.mktemp("observation"))
+
+
+@pytest.fixture(scope="session")
+def demo(observation, tmp_path_factory):
+    """Return the default observation, reduced."""
+    from lyot.pipeline import Coron3Pipeline
+
+    folder = tmp_path_factory.mktemp("products")
+    pipeline = Coron3Pipeline()
+    pipeline.output_dir = str(folder)
+    pipeline.run(str(observation))
+    truth = json.loads((observation.parent / "truth.json").read_text())
+    return Run(observation, folder, truth, pipeline.summary)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """Return the association of a very small observation: one roll, two integrations."""
+    from lyot.simulate import Scene, simulate_observation
+
+    scene = Scene(
+        shape=(48, 52), rolls_deg=(10.0,), n_int=2, n_int_psf=2, n_dither=3, disc=None,
+        companions=(),
+    )
+    return simulate_observation(tmp_path_factory.mktemp("small"), scene, seed=5)
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """Return the folder of real JWST data; skip without it."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("LYOT_TEST_DATA", beside))
+    if not (folder / "aumic_f444w").is_dir():
+        pytest.skip(f"real data are not at {folder}; set LYOT_TEST_DATA to their folder")
+    return folder
+
+
+@pytest.fixture
+def rng():
+    """Return a seeded source of random numbers."""
+    return np.random.default_rng(20261123)
+
+
+def gaussian(shape, centre_yx, fwhm):
+    """Draw a Gaussian of unit peak."""
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    r2 = (y - centre_yx[0]) ** 2 + (x - centre_yx[1]) ** 2
+    return np.exp(-4 * np.log(2) * r2 / fwhm**2)
+
+
+@pytest.fixture
+def star_image():
+    """Return a function that draws a speckled star at any position."""
+
+    def draw(shape=(64, 66), shift_yx=(0.0, 0.0), seed=0, fwhm=3.0, n=40):
+        local = np.random.default_rng(seed)
+        middle = np.array([shape[0] / 2, shape[1] / 2])
+        image = np.zeros(shape)
+        for _ in range(n):
+            at = middle + local.normal(0, 8, 2) + shift_yx
+            image += local.exponential() * gaussian(shape, at, fwhm)
+        return image
+
+    return draw
