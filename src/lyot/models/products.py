@@ -125,11 +125,14 @@ def branch_of(model: Any, /) -> dict[str, Any]:
     Returns
     -------
     dict
-        A copy of the branch, down to its arrays; empty where there is none.
+        A copy of the branch; its arrays are in memory, so the file may be closed. Empty where
+        there is none.
     """
 
     def copy(node: Any) -> Any:
-        return {k: copy(v) for k, v in node.items()} if isinstance(node, dict) else node
+        if isinstance(node, dict):
+            return {k: copy(v) for k, v in node.items()}
+        return np.asarray(node) if hasattr(node, "dtype") else node
 
     branch: dict[str, Any] = copy(dict(model.instance.get(BRANCH, {})))
     return branch

@@ -48,11 +48,13 @@ def combine(exposures: list[Residuals], recipe: CombineRecipe, /) -> Combined:
                 f"{exposure.info.name} has no WCS, so it cannot be placed on the sky; run "
                 "assign_wcs on it, or skip the combination (resample.skip = true)."
             )
-    anchored, sky = _anchor(exposures, recipe)
+    anchored, sky = anchored_wcs(exposures, recipe), _common_sky(exposures)
     wcs, ratio = _output_wcs(anchored, exposures, recipe)
     n_int = sum(len(e.sci) for e in exposures)
     layers = _drizzle(anchored, exposures, wcs, recipe, n_int, ratio)
     star = None
+    if recipe.align_on == "header":
+        sky = next((star_on_sky(e) for e in exposures if e.star is not None), None)
     if sky is not None:
         x, y = (float(v) for v in wcs.invert(*sky, with_bounding_box=False))
         errs = [(e.star.x_err, e.star.y_err) for e in exposures if e.star is not None]
@@ -91,18 +93,31 @@ def star_on_sky(exposure: Residuals, /) -> tuple[float, float] | None:
     return float(ra), float(dec)
 
 
-def _anchor(
-    exposures: list[Residuals], recipe: CombineRecipe
-) -> tuple[list[Any], tuple[float, float] | None]:
-    """Return each exposure's WCS, moved so that all stars fall on one sky position."""
-    plain = [_without_bounding_box(e.wcs) for e in exposures]
-    first = next((e for e in exposures if e.star is not None), None)
-    if first is None:
-        return plain, None
-    sky = first.target_radec or star_on_sky(first)
+def anchored_wcs(exposures: list[Residuals], recipe: CombineRecipe, /) -> list[Any]:
+    """Return the WCS of each exposure, moved so that all stars fall on one sky position.
+
+    Parameters
+    ----------
+    exposures : list of Residuals
+        The exposures.
+    recipe : CombineRecipe
+        With ``align_on = "header"`` nothing is moved.
+
+    Returns
+    -------
+    list of gwcs.wcs.WCS
+        Copies, without bounding boxes.
+    """
+    sky = _common_sky(exposures)
     if recipe.align_on == "header" or sky is None:
-        return plain, star_on_sky(first)
-    return [_on_star(e, sky) for e in exposures], sky
+        return [_without_bounding_box(e.wcs) for e in exposures]
+    return [_on_star(e, sky) for e in exposures]
+
+
+def _common_sky(exposures: list[Residuals]) -> tuple[float, float] | None:
+    """Where the star is on the sky: the target's position, else where the first header puts it."""
+    first = next((e for e in exposures if e.star is not None), None)
+    return None if first is None else first.target_radec or star_on_sky(first)
 
 
 def _without_bounding_box(wcs: Any) -> Any:
@@ -113,7 +128,7 @@ def _without_bounding_box(wcs: Any) -> Any:
 
 def _on_star(exposure: Residuals, sky: tuple[float, float]) -> Any:
     """Shift the pixels that go into a WCS so that it puts the star on a sky position."""
-    from astropy.modeling.models import Identity, Shift
+    from astropy.modeling.models import Shift
 
     wcs = _without_bounding_box(exposure.wcs)
     if exposure.star is None:
@@ -128,11 +143,7 @@ def _on_star(exposure: Residuals, sky: tuple[float, float]) -> Any:
         )
     log.info("The star of %s is %.2f, %.2f pixels (x, y) from where its header puts it.",
              exposure.info.name, -dx, -dy)
-    first, second = wcs.available_frames[:2]
-    move = Shift(dx) & Shift(dy)
-    wcs.insert_transform(first, move if wcs.forward_transform.n_inputs == 2 else
-                         move & Identity(wcs.forward_transform.n_inputs - 2), after=True)
-    del second
+    wcs.insert_transform(wcs.available_frames[0], Shift(dx) & Shift(dy), after=True)
     return wcs
 
 

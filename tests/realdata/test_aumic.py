@@ -1,0 +1,234 @@
+"""AU Mic, NIRCam F444W behind MASKA335R: what is known about these frames comes out."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from scipy import ndimage
+from stdatamodels.jwst import datamodels
+
+from lyot.algorithms import fourier, registration, repair
+from lyot.algorithms.zones import Zone
+from lyot.models.aligned import AlignedArrays
+from lyot.models.association import FOLDER_KEY, build_associations
+from lyot.models.cubes import read_cube, stack
+from lyot.models.products import branch_of, star_of
+from lyot.models.star import StarPosition
+from lyot.pipeline import Coron3Pipeline
+from lyot.recipe import AlignRecipe, SubtractRecipe
+from lyot.reduction.align import Aligner, prepare_refs
+from lyot.reduction.subtract import subtract
+from lyot.reduction.weights import read_psfmask
+
+STAR = StarPosition(150.0, 174.0)
+SCALE = 0.062595
+REFS = ("003", "004", "005", "006", "013", "014")
+
+
+@pytest.fixture(scope="module")
+def files(data_dir):
+    return sorted((data_dir / "aumic_f444w").glob("*_calints.fits"))
+
+
+@pytest.fixture(scope="module")
+def frames(files):
+    return [read_cube(f) for f in files[:2]], stack(read_cube(f) for f in files[2:])
+
+
+@pytest.fixture(scope="module")
+def run(files, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("aumic")
+    [asn] = build_associations(files)
+    asn[FOLDER_KEY] = str(files[0].parent)
+    (folder / "asn.json").write_text(json.dumps(asn))
+    Coron3Pipeline.call(str(folder / "asn.json"), output_dir=str(folder))
+    return folder
+
+
+def product(run, ending):
+    return next(iter(sorted(run.glob(f"*{ending}"))))
+
+
+def test_every_product_opens_without_a_warning(run):
+    kinds = {}
+    for path in run.glob("*.fits"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with datamodels.open(path) as model:
+                kinds.setdefault(path.stem.rpartition("_")[2], []).append(type(model).__name__)
+    assert kinds == {
+        "psfstack": ["CubeModel"], "crfints": ["CubeModel"] * 2, "psfalign": ["QuadModel"] * 2,
+        "psfsub": ["CubeModel"] * 2, "i2d": ["ImageModel"], "snr": ["ImageModel"],
+        "contrast": ["ContrastModel"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("roll", "coefficients", "before", "after"),
+    [
+        (0, [6.012, 3.754, -2.468, -0.095, 3.080, -3.177], 63.345, 2.4784),
+        (1, [5.463, 3.618, -0.665, -5.019, 2.816, -0.473], 60.064, 2.5527),
+    ],
+)
+def test_klip_is_the_known_least_squares(frames, roll, coefficients, before, after):
+    science, refs = frames
+    y, x = np.ogrid[:320, :320]
+    finite = np.isfinite(np.concatenate([c.sci for c in (*science, refs)])).all(axis=0)
+    zone = (finite & (np.hypot(x - 150, y - 174) * SCALE < 3)).astype(float)
+    assert zone.sum() == 7209
+    aligned = AlignedArrays(refs.sci, refs.err, refs.dq)
+    [out] = subtract(
+        science[roll], aligned, [Zone(zone, zone)], SubtractRecipe(subtract_mean=False)
+    )
+    np.testing.assert_allclose(out.coefs[0, 0], coefficients, rtol=0.01, atol=0.002)
+    assert np.std(science[roll].sci[0][zone > 0]) == pytest.approx(before, rel=0.01)
+    assert np.std(out.sci[0][zone > 0]) == pytest.approx(after, rel=0.01)
+
+
+def test_aligned_frames_stay_where_they_are(run):
+    for path in run.glob("*psfsub.fits"):
+        with datamodels.open(path) as model:
+            align = branch_of(model)["steps"]["align_psfs"]
+        assert np.abs(align["shift_yx"]).max() < 0.02
+        assert np.all(align["converged"])
+
+
+def test_a_known_shift_comes_back(frames):
+    science, refs = frames
+    recipe = AlignRecipe()
+    still = Aligner(science[0], prepare_refs(refs, recipe), recipe)
+    still.frames(0)
+    repaired = repair.median_fill(refs.sci, refs.bad("DO_NOT_USE"))
+    moved = refs.sci.copy()
+    # 0.40 pixel along x and -0.30 along y, put in as float32.
+    moved[2] = fourier.shift(
+        fourier.spectrum(repaired[2]), np.array([-0.30, 0.40]), shape=(320, 320)
+    ).astype(np.float32)
+    shifted = type(refs)(moved, refs.err, refs.dq, refs.info)
+    aligner = Aligner(science[0], prepare_refs(shifted, recipe), recipe)
+    aligner.frames(0)
+    found = aligner.shifts[0].shift_yx - still.shifts[0].shift_yx
+    np.testing.assert_allclose(found[2], [0.30, -0.40], atol=0.005)
+    np.testing.assert_allclose(np.delete(found, 2, axis=0), 0.0, atol=1e-6)
+
+
+def test_the_star_is_where_the_frames_were_centred(run):
+    stars = []
+    for path in run.glob("*psfsub.fits"):
+        with datamodels.open(path) as model:
+            stars.append(star_of(model))
+    for star in stars:
+        assert star.origin == "measured"
+        assert np.hypot(star.x - 150, star.y - 174) < 0.1
+    assert np.hypot(stars[0].x - stars[1].x, stars[0].y - stars[1].y) < 0.02
+
+
+def test_the_stars_of_both_rolls_fall_on_one_pixel(run):
+    from lyot.models.combined import residuals_from_model
+    from lyot.recipe import CombineRecipe
+    from lyot.reduction.combine import anchored_wcs
+
+    models = [datamodels.open(p) for p in sorted(run.glob("*psfsub.fits"))]
+    with datamodels.open(product(run, "_i2d.fits")) as image:
+        wcs, star = image.meta.wcs, star_of(image)
+        exposures = [residuals_from_model(m, "DO_NOT_USE") for m in models]
+        at = []
+        for own in anchored_wcs(exposures, CombineRecipe()):
+            at.append(wcs.invert(*own(150.0, 174.0), with_bounding_box=False))
+        assert np.hypot(*np.subtract(at[0], at[1])) < 0.05
+        # The recorded star is the measured one, 0.06 pixel from where the frames were centred.
+        assert np.hypot(at[0][0] - star.x, at[0][1] - star.y) < 0.1
+        # The headers put them 1.7 pixels apart.
+        plain = [wcs.invert(*e.wcs(150.0, 174.0), with_bounding_box=False) for e in exposures]
+        assert 1.5 < np.hypot(*np.subtract(plain[0], plain[1])) < 1.9
+    for model in models:
+        model.close()
+
+
+def test_the_disc_lies_at_its_known_position_angle(run):
+    """Ridge fit over 1 to 4.5 arcsec; the published model has 128.7 degrees."""
+    with datamodels.open(product(run, "_i2d.fits")) as model:
+        image = np.asarray(model.data, float)
+        star, wcs = star_of(model), model.meta.wcs
+        ra, dec = wcs(star.x, star.y)
+
+        def pixel(separation, pa_deg):
+            pa = np.radians(pa_deg)
+            north, east = separation * np.cos(pa) / 3600, separation * np.sin(pa) / 3600
+            return wcs.invert(ra + east / np.cos(np.radians(dec)), dec + north,
+                              with_bounding_box=False)
+
+        smooth = ndimage.gaussian_filter(np.nan_to_num(image), 1.0)
+        angles = np.arange(100.0, 160.0, 0.25)
+        ridge = []
+        for side in (0.0, 180.0):
+            for separation in np.arange(1.0, 4.5, 0.1):
+                x, y = pixel(separation, angles + side)
+                profile = ndimage.map_coordinates(smooth, [y, x], order=1)
+                k = int(np.argmax(profile))
+                near = slice(max(k - 12, 0), k + 13)
+                w = np.maximum(profile[near] - 0.5 * profile[k], 0)
+                ridge.append((w * angles[near]).sum() / w.sum())
+    assert np.median(ridge) == pytest.approx(128.7, abs=2.0)
+
+
+def test_errors_of_the_inputs_are_as_known(frames):
+    science, refs = frames
+    y, x = np.ogrid[:320, :320]
+    far = np.hypot(x - 150, y - 174) > 100
+    for cube, known in ((science[0], 0.182), (science[1], 0.182), (refs, 0.066)):
+        for err in cube.err:
+            assert np.nanmedian(err[far]) == pytest.approx(known, abs=0.003)
+
+
+def test_an_error_is_there_wherever_there_is_a_value(run):
+    for ending in ("psfsub.fits", "i2d.fits", "psfalign.fits"):
+        for path in run.glob(f"*{ending}"):
+            with fits.open(path) as hdus:
+                good = np.isfinite(hdus["SCI"].data)
+                assert np.isfinite(hdus["ERR"].data[good]).all()
+
+
+def test_a_real_psfmask_is_used_and_its_offset_is_said(data_dir, frames, caplog):
+    science, refs = frames
+    mask = data_dir / "psfmask" / "jwst_nircam_psfmask_0019.fits"
+    recipe = AlignRecipe()
+    with caplog.at_level("WARNING", logger="lyot"):
+        aligner = Aligner(
+            science[0], prepare_refs(refs, recipe), recipe,
+            weight_of=lambda info, star: read_psfmask(mask, info, star),
+        )
+        aligner.frames(0)
+    assert "pixels from the star" in caplog.text
+    assert np.abs(aligner.shifts[0].shift_yx).max() < 0.06
+
+
+@pytest.mark.parametrize("number", ["0003", "0019", "0027", "0036", "0049"])
+def test_all_real_psfmasks_are_read(data_dir, number):
+    from lyot.models.info import ExposureInfo
+
+    path = data_dir / "psfmask" / f"jwst_nircam_psfmask_{number}.fits"
+    shape = fits.getdata(path, "SCI").shape
+    info = ExposureInfo(name="x.fits", shape=(1, *shape), filter="F335M")
+    weight = read_psfmask(path, info, StarPosition(shape[1] / 2, shape[0] / 2))
+    assert weight.shape == shape
+    assert weight.min() >= 0
+    assert weight.max() > 0
+
+
+def test_registration_of_the_raw_frames_is_within_its_known_scatter(frames):
+    """The weight 8 < r < 48 pixels gives shifts up to 0.013 pixels."""
+    science, refs = frames
+    y, x = np.ogrid[:320, :320]
+    r = np.hypot(x - 150, y - 174)
+    bad = science[0].bad("DO_NOT_USE")[0]
+    weight = ((r > 8) & (r < 48) & ~bad).astype(float)
+    spectra = fourier.spectrum(repair.median_fill(refs.sci, refs.bad("DO_NOT_USE")))
+    found = registration.polish(
+        np.where(bad, 0.0, science[0].sci[0]).astype(float), weight,
+        science[0].variance()[0], spectra, refs.variance(), np.zeros((6, 2)),
+    )
+    assert 0.009 < np.abs(found.shift_yx).max() < 0.0145
+    assert found.scale.max() == pytest.approx(24, rel=0.05)
