@@ -1,0 +1,74 @@
+"""The rules of the house, as tests."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "lyot"
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+def test_imports_go_downward_only():
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"], cwd=ROOT,
+        capture_output=True, text=True, check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+HOMES = {"matplotlib": "viz", "dask": "execution.py", "poppy": "instruments", "jwst": None,
+         "crds": None}
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_libraries_stay_in_their_layer(library):
+    users = {p.relative_to(SOURCE).parts[0] for p in MODULES if library in imports_of(p)}
+    assert users <= {HOMES[library]}
+
+
+def test_kernels_know_no_files_logs_or_threads():
+    for path in (SOURCE / "algorithms").glob("*.py"):
+        used = set(imports_of(path))
+        assert not used & {"logging", "pathlib", "os", "threading", "concurrent", "stdatamodels"}
+        assert "astropy" not in used
+
+
+def test_public_names_are_all_there():
+    import lyot
+
+    for name in lyot.__all__:
+        assert getattr(lyot, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = lyot.nothing
+
+
+def test_public_kernels_take_data_by_position_alone():
+    for path in (SOURCE / "algorithms").glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                assert not node.args.args, f"{path.name}:{node.name} takes data by keyword"
+
+
+def test_no_file_names_a_registry_or_a_path_of_a_machine():
+    pattern = re.compile(r"https?://[^ ]*/(simple|packages)/|/root/|/home/\w+/")
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    for name in tracked:
+        path = ROOT / name
+        if path.suffix in {".png", ".gz"} or not path.is_file() or path == Path(__file__):
+            continue
+        assert not pattern.search(path.read_text(errors="ignore")), name
