@@ -56,7 +56,12 @@ def small(tmp_path_factory):
     from lyot.simulate import Scene, simulate_observation
 
     scene = Scene(
-        shape=(48, 52), rolls_deg=(10.0,), n_int=2, n_int_psf=2, n_dither=3, disc=None,
+        shape=(48, 52),
+        rolls_deg=(10.0,),
+        n_int=2,
+        n_int_psf=2,
+        n_dither=3,
+        disc=None,
         companions=(),
     )
     return simulate_observation(tmp_path_factory.mktemp("small"), scene, seed=5)

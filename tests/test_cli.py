@@ -29,8 +29,10 @@ def assert_refused(done, text):
 
 
 def test_help_needs_no_heavy_import():
-    code = "import sys, lyot.cli; print(sorted(m for m in sys.modules if m in " \
-           "{'numpy', 'astropy', 'stdatamodels', 'matplotlib', 'poppy', 'rich', 'scipy'}))"
+    code = (
+        "import sys, lyot.cli; print(sorted(m for m in sys.modules if m in "
+        "{'numpy', 'astropy', 'stdatamodels', 'matplotlib', 'poppy', 'rich', 'scipy'}))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -65,8 +67,18 @@ def test_asn_then_run(small, tmp_path):
     done = lyot("asn", *files, "-o", tmp_path / "made.json")
     assert done.exit_code == 0, done.output
     assert "1 science, 3 psf" in done.output
-    done = lyot("run", tmp_path / "made.json", "-o", tmp_path / "out", "--only-final",
-                "--align-to", "first", "--set", "hlsp.skip=true", "--no-report")
+    done = lyot(
+        "run",
+        tmp_path / "made.json",
+        "-o",
+        tmp_path / "out",
+        "--only-final",
+        "--align-to",
+        "first",
+        "--set",
+        "hlsp.skip=true",
+        "--no-report",
+    )
     assert done.exit_code == 0, done.output
     assert len(list((tmp_path / "out").iterdir())) == 1
 
@@ -74,8 +86,16 @@ def test_asn_then_run(small, tmp_path):
 def test_members_in_another_folder(small, tmp_path):
     (tmp_path / "asn.json").write_text(small.read_text())
     assert_refused(lyot("run", tmp_path / "asn.json", "-o", tmp_path / "o"), "name its folder with")
-    done = lyot("run", tmp_path / "asn.json", "-o", tmp_path / "o", "--input-dir", small.parent,
-                "--only-final", "--no-report")
+    done = lyot(
+        "run",
+        tmp_path / "asn.json",
+        "-o",
+        tmp_path / "o",
+        "--input-dir",
+        small.parent,
+        "--only-final",
+        "--no-report",
+    )
     assert done.exit_code == 0, done.output
 
 
@@ -123,10 +143,14 @@ BAD_FILES = {
         "they must be equal",
     ),
     "another filter": (
-        "002001", lambda h: h[0].header.__setitem__("FILTER", "F335M"), "filter F335M",
+        "002001",
+        lambda h: h[0].header.__setitem__("FILTER", "F335M"),
+        "filter F335M",
     ),
     "another coronagraph": (
-        "002001", lambda h: h[0].header.__setitem__("CORONMSK", "MASKA430R"), "MASKA430R",
+        "002001",
+        lambda h: h[0].header.__setitem__("CORONMSK", "MASKA430R"),
+        "MASKA430R",
     ),
     "no SCI": ("001001", lambda h: h.__delitem__("SCI"), "has no SCI image"),
 }
@@ -166,14 +190,20 @@ def test_one_integration_is_enough(copy, tmp_path):
 
 
 BAD_ASSOCIATIONS = {
-    "no science": ({"products": [{"name": "p", "members": [
-        {"expname": "a.fits", "exptype": "psf"}]}]}, "nothing to subtract from"),
+    "no science": (
+        {"products": [{"name": "p", "members": [{"expname": "a.fits", "exptype": "psf"}]}]},
+        "nothing to subtract from",
+    ),
     "no products": ({"products": []}, "has no products"),
     "a product outside": ({"products": [{"name": "../p", "members": []}]}, "plain file name"),
-    "a member outside": ({"products": [{"name": "p", "members": [
-        {"expname": "../a.fits", "exptype": "science"}]}]}, "leads outside"),
-    "a missing member": ({"products": [{"name": "p", "members": [
-        {"expname": "a.fits", "exptype": "science"}]}]}, "a.fits"),
+    "a member outside": (
+        {"products": [{"name": "p", "members": [{"expname": "../a.fits", "exptype": "science"}]}]},
+        "leads outside",
+    ),
+    "a missing member": (
+        {"products": [{"name": "p", "members": [{"expname": "a.fits", "exptype": "science"}]}]},
+        "a.fits",
+    ),
 }
 
 

@@ -15,8 +15,11 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 def test_imports_go_downward_only():
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"], cwd=ROOT,
-        capture_output=True, text=True, check=False,
+        [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -29,8 +32,13 @@ def imports_of(path):
             yield node.module.split(".")[0]
 
 
-HOMES = {"matplotlib": "viz", "dask": "execution.py", "poppy": "instruments", "jwst": None,
-         "crds": None}
+HOMES = {
+    "matplotlib": "viz",
+    "dask": "execution.py",
+    "poppy": "instruments",
+    "jwst": None,
+    "crds": None,
+}
 
 
 @pytest.mark.parametrize("library", HOMES)

@@ -21,14 +21,22 @@ from lyot.pipeline import Coron3Pipeline
 
 NAME = "jw09999_demo_nircam_f444w-mask335r"
 EXPOSURES = ("jw09999001001_03102_00001_nrcalong", "jw09999002001_03102_00001_nrcalong")
-KINDS = {"psfstack": "CubeModel", "crfints": "CubeModel", "psfalign": "QuadModel",
-         "psfsub": "CubeModel", "i2d": "ImageModel", "snr": "ImageModel",
-         "contrast": "ContrastModel"}
+KINDS = {
+    "psfstack": "CubeModel",
+    "crfints": "CubeModel",
+    "psfalign": "QuadModel",
+    "psfsub": "CubeModel",
+    "i2d": "ImageModel",
+    "snr": "ImageModel",
+    "contrast": "ContrastModel",
+}
 
 
 def test_every_product_is_there_and_nothing_else(demo):
     expected = {f"{NAME}_{s}.fits" for s in ("psfstack", "i2d", "snr", "contrast")}
-    expected |= {f"{e}_a3001_{s}.fits" for e in EXPOSURES for s in ("crfints", "psfalign", "psfsub")}
+    expected |= {
+        f"{e}_a3001_{s}.fits" for e in EXPOSURES for s in ("crfints", "psfalign", "psfsub")
+    }
     assert {p.name for p in demo.folder.iterdir()} == expected
 
 
@@ -111,9 +119,10 @@ def test_the_star_of_both_rolls_falls_on_the_recorded_pixel(demo):
 
 
 def test_companions_stand_out_where_they_are(demo):
-    with datamodels.open(demo.product("_snr.fits")) as model, datamodels.open(
-        demo.product("_i2d.fits")
-    ) as image:
+    with (
+        datamodels.open(demo.product("_snr.fits")) as model,
+        datamodels.open(demo.product("_i2d.fits")) as image,
+    ):
         snr = np.nan_to_num(np.asarray(model.data, float))
         wcs = image.meta.wcs
     for companion in demo.truth["scene"]["companions"]:
@@ -148,8 +157,13 @@ def test_exposure_times_add_up(demo):
 
 def test_intermediate_products_can_be_left_out(small, tmp_path):
     Coron3Pipeline.call(
-        str(small), output_dir=str(tmp_path), save_psfalign=False, save_crfints=False,
-        save_psfstack=False, save_psfsub=False, steps={"hlsp": {"skip": True}},
+        str(small),
+        output_dir=str(tmp_path),
+        save_psfalign=False,
+        save_crfints=False,
+        save_psfstack=False,
+        save_psfsub=False,
+        steps={"hlsp": {"skip": True}},
     )
     assert [p.name.rpartition("_")[2] for p in tmp_path.iterdir()] == ["i2d.fits"]
 
@@ -158,7 +172,9 @@ def test_the_4d_and_3d_runs_and_steps_by_hand_agree(small, tmp_path):
     from lyot.steps import AlignRefsStep, KlipStep, StackRefsStep
 
     Coron3Pipeline.call(
-        str(small), output_dir=str(tmp_path), steps={"klip": {"truncate": 4}},
+        str(small),
+        output_dir=str(tmp_path),
+        steps={"klip": {"truncate": 4}},
     )
     [product] = tmp_path.glob("*psfsub.fits")
     [crfints] = tmp_path.glob("*crfints.fits")
@@ -203,9 +219,18 @@ def test_inputs_are_never_modified(small, tmp_path):
 def test_it_runs_from_the_shell_without_crds(small, tmp_path):
     env = {k: v for k, v in os.environ.items() if not k.startswith("CRDS")}
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "strun"), "lyot::calwebb_coron3", str(small),
-         f"--output_dir={tmp_path}", "--steps.klip.truncate=3"],
-        env=env, capture_output=True, text=True, check=False, cwd=tmp_path,
+        [
+            str(Path(sys.executable).parent / "strun"),
+            "lyot::calwebb_coron3",
+            str(small),
+            f"--output_dir={tmp_path}",
+            "--steps.klip.truncate=3",
+        ],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     with datamodels.open(next(tmp_path.glob("*psfsub.fits"))) as model:

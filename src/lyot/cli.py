@@ -28,8 +28,10 @@ class _Commands(click.Group):
         except LyotError as err:
             _fail(str(err), 1)
         except KeyboardInterrupt:
-            _fail("Interrupted; products that were finished are whole, no other was left.",
-                  INTERRUPTED)
+            _fail(
+                "Interrupted; products that were finished are whole, no other was left.",
+                INTERRUPTED,
+            )
         except OSError as err:
             where = f" {err.filename}" if err.filename else ""
             _fail(f"{err.strerror or err}{where}.", 1)
@@ -50,7 +52,7 @@ def main() -> None:
     lyot asn jw*_calints.fits       write an association from the headers
     lyot run ASN -o DIR             reduce it
     lyot info FILE...               say what files are
-    """  # noqa: D301 - \b keeps click from wrapping
+    """
 
 
 def _parameters(values: tuple[str, ...]) -> dict[str, Any]:
@@ -67,27 +69,54 @@ def _parameters(values: tuple[str, ...]) -> dict[str, Any]:
 
 @main.command()
 @click.argument("association", metavar="ASN")
-@click.option("-o", "--output-dir", default=".", show_default="here", metavar="DIR",
-              help="Where the products go.")
+@click.option(
+    "-o",
+    "--output-dir",
+    default=".",
+    show_default="here",
+    metavar="DIR",
+    help="Where the products go.",
+)
 @click.option("--input-dir", metavar="DIR", help="Where the members lie.")
-@click.option("--truncate", metavar="N[,N...]", help="Number of KL modes; several give a product "
-              "each.  [default: 50]")
-@click.option("--align-to", type=click.Choice(["all", "first"]), help="Align the references to "
-              "all integrations, or to the first.  [default: all]")
-@click.option("--zones", type=click.Choice(["full", "annuli"]), help="Search areas.  "
-              "[default: full]")
-@click.option("--align-on", type=click.Choice(["star", "header"]), help="What is put on one sky "
-              "position when exposures are combined.  [default: star]")
-@click.option("--star", nargs=2, type=float, metavar="X Y", help="The star in the science "
-              "exposures [pixel, 0-based]; measured by default.")
-@click.option("--psfmask", type=click.Path(), metavar="FILE", help="PSFMASK reference file for "
-              "the alignment.")
+@click.option(
+    "--truncate",
+    metavar="N[,N...]",
+    help="Number of KL modes; several give a product each.  [default: 50]",
+)
+@click.option(
+    "--align-to",
+    type=click.Choice(["all", "first"]),
+    help="Align the references to all integrations, or to the first.  [default: all]",
+)
+@click.option(
+    "--zones", type=click.Choice(["full", "annuli"]), help="Search areas.  [default: full]"
+)
+@click.option(
+    "--align-on",
+    type=click.Choice(["star", "header"]),
+    help="What is put on one sky position when exposures are combined.  [default: star]",
+)
+@click.option(
+    "--star",
+    nargs=2,
+    type=float,
+    metavar="X Y",
+    help="The star in the science exposures [pixel, 0-based]; measured by default.",
+)
+@click.option(
+    "--psfmask", type=click.Path(), metavar="FILE", help="PSFMASK reference file for the alignment."
+)
 @click.option("--skip-outliers", is_flag=True, help="Do not look for outliers.")
 @click.option("--no-psfalign", is_flag=True, help="Do not write the aligned references.")
 @click.option("--only-final", is_flag=True, help="Write the combined image and what follows it.")
 @click.option("--no-report", is_flag=True, help="Do not write the report.")
-@click.option("--set", "settings", multiple=True, metavar="STEP.NAME=VALUE", help="Any parameter "
-              "of any step; see the documentation.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="STEP.NAME=VALUE",
+    help="Any parameter of any step; see the documentation.",
+)
 def run(association: str, output_dir: str, **options: Any) -> None:
     """Reduce the association ASN."""
     _run(association, output_dir, options)
@@ -139,15 +168,15 @@ def _configured(kind: Any, steps: dict[str, Any], keep: dict[str, Any], output_d
 
     unknown = sorted(set(steps) - set(kind.step_defs))
     if unknown:
-        raise LyotError(
-            f"{unknown[0]!r} is no step; the steps are {', '.join(kind.step_defs)}."
-        )
+        raise LyotError(f"{unknown[0]!r} is no step; the steps are {', '.join(kind.step_defs)}.")
     for step, values in steps.items():
         known = kind.step_defs[step].load_spec_file()
         for name in values:
             if name not in known:
-                raise LyotError(f"{name!r} is no parameter of {step}; known are "
-                                f"{', '.join(sorted(k for k in known))}.")
+                raise LyotError(
+                    f"{name!r} is no parameter of {step}; known are "
+                    f"{', '.join(sorted(k for k in known))}."
+                )
     config = ConfigObj()
     merge_config(config, {**keep, "output_dir": str(output_dir), "steps": steps})
     try:
@@ -167,8 +196,13 @@ def _report(products: list[str], output_dir: str, summary: list[dict[str, Any]])
 
 @main.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILES...")
-@click.option("-o", "--output", metavar="PATH", help="The file; a folder where there are several "
-              "associations.  [default: PRODUCT_asn.json here]")
+@click.option(
+    "-o",
+    "--output",
+    metavar="PATH",
+    help="The file; a folder where there are several "
+    "associations.  [default: PRODUCT_asn.json here]",
+)
 def asn(files: tuple[str, ...], output: str | None) -> None:
     """Write an association from the headers of FILES, one per combination.
 
@@ -207,14 +241,31 @@ def info(files: tuple[str, ...], as_json: bool) -> None:
         return
     _print_table(
         ["file", "what", "shape", "target", "mode", "roll", "star x, y", "made by"],
-        [[r["file"], r["what"], r["shape"], r["target"], r["mode"], r["roll"], r["star"],
-          r["steps"]] for r in rows],
+        [
+            [
+                r["file"],
+                r["what"],
+                r["shape"],
+                r["target"],
+                r["mode"],
+                r["roll"],
+                r["star"],
+                r["steps"],
+            ]
+            for r in rows
+        ],
     )
 
 
 @main.command()
-@click.option("-o", "--output-dir", default="lyot-demo", show_default=True, metavar="DIR",
-              help="Where the simulated files and the products go.")
+@click.option(
+    "-o",
+    "--output-dir",
+    default="lyot-demo",
+    show_default=True,
+    metavar="DIR",
+    help="Where the simulated files and the products go.",
+)
 @click.option("--seed", default=1, show_default=True, help="Seed of the random numbers.")
 def demo(output_dir: str, seed: int) -> None:
     """Simulate a small NIRCam observation, reduce it and show where everything is."""
@@ -264,8 +315,12 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as display:
         tasks: dict[str, Any] = {}
 
@@ -294,13 +349,25 @@ def _print_table(header: list[str], rows: list[list[str]]) -> None:
 
 def _print_summary(summary: list[dict[str, Any]], seconds: float) -> None:
     _print_table(
-        ["exposure", "integrations", "references", "shift [px]", "modes", "rms before", "after",
-         "star x, y"],
+        [
+            "exposure",
+            "integrations",
+            "references",
+            "shift [px]",
+            "modes",
+            "rms before",
+            "after",
+            "star x, y",
+        ],
         [
             [
-                r["exposure"], str(r["integrations"]), str(r["references"]),
+                r["exposure"],
+                str(r["integrations"]),
+                str(r["references"]),
                 f"{r['median_shift_pix']:.3f} (max {r['largest_shift_pix']:.3f})",
-                f"{r['n_kept']}", f"{r['rms_before']:.3g}", f"{r['rms_after']:.3g}",
+                f"{r['n_kept']}",
+                f"{r['rms_before']:.3g}",
+                f"{r['rms_after']:.3g}",
                 f"{r['star']['x']:.2f}, {r['star']['y']:.2f} ({r['star']['origin']})",
             ]
             for r in summary

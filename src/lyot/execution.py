@@ -43,7 +43,7 @@ def single_threaded_blas() -> Iterator[None]:
 
 @cache
 def _libraries() -> ThreadpoolController:
-    import numpy as np  # noqa: F401, PLC0415 - the library must be loaded to be found
+    import numpy as np  # noqa: F401 - the library must be loaded to be found
 
     return ThreadpoolController()
 

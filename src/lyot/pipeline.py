@@ -18,14 +18,14 @@ from lyot.models.info import read_info
 from lyot.models.products import (
     BlockWriter,
     branch_of,
-    checksum,
     check_room,
+    checksum,
     derived_model,
     save_whole,
     stamp,
 )
-from lyot.reduction.align import Aligner, prepare_refs
 from lyot.recipe import to_dict
+from lyot.reduction.align import Aligner, prepare_refs
 from lyot.steps import (
     AlignRefsStep,
     HlspStep,
@@ -196,12 +196,16 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
         def model() -> Any:
             product = derived_model(
-                "CubeModel" if aligner.shared else "QuadModel", target,
+                "CubeModel" if aligner.shared else "QuadModel",
+                target,
                 {"data": small, "err": small.copy(), "dq": small.astype(np.uint32)},
             )
             stamp(
-                product, "align_psfs", recipe=to_dict(aligner.recipe),
-                inputs=[path.name, stack_name], star=aligner.star,
+                product,
+                "align_psfs",
+                recipe=to_dict(aligner.recipe),
+                inputs=[path.name, stack_name],
+                star=aligner.star,
                 details=alignment_details(aligner) if aligner.shifts else {},
             )
             return product
@@ -214,11 +218,13 @@ class Coron3Pipeline(Pipeline, LyotStep):
         steps = branch["steps"]
         details = alignment_details(aligner)
         steps["align_psfs"] = {
-            "recipe": to_dict(aligner.recipe), "inputs": [path.name, stack_name]
+            "recipe": to_dict(aligner.recipe),
+            "inputs": [path.name, stack_name],
         } | details
         steps["klip"]["inputs"] = [path.name, stack_name]
         steps["association"] = {
-            "table": self._asn.table, "product": self._asn.product,
+            "table": self._asn.table,
+            "product": self._asn.product,
             "science": [p.name for p in self._asn.science],
             "psf": [p.name for p in self._asn.psf],
             "sha256": {p.name: checksum(p) for p in self._asn.science + self._asn.psf},

@@ -170,9 +170,7 @@ class CombineRecipe:
         if not 0.0 <= self.pixfrac <= 1.0:
             raise LyotError(f"pixfrac is {self.pixfrac}; it must lie between 0 and 1.")
         if not self.pixel_scale_ratio > 0.0:
-            raise LyotError(
-                f"pixel_scale_ratio is {self.pixel_scale_ratio}; it must be positive."
-            )
+            raise LyotError(f"pixel_scale_ratio is {self.pixel_scale_ratio}; it must be positive.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,10 +238,15 @@ def from_dict(kind: type, values: dict[str, Any], /) -> Any:
     known = {f.name: f for f in fields(kind)}
     unknown = sorted(set(values) - set(known))
     if unknown:
-        raise LyotError(f"{unknown[0]!r} is no parameter of {kind.__name__}; known are "
-                        f"{', '.join(known)}.")
-    parts = {"outlier": OutlierRecipe, "align": AlignRecipe, "subtract": SubtractRecipe,
-             "combine": CombineRecipe}
+        raise LyotError(
+            f"{unknown[0]!r} is no parameter of {kind.__name__}; known are {', '.join(known)}."
+        )
+    parts = {
+        "outlier": OutlierRecipe,
+        "align": AlignRecipe,
+        "subtract": SubtractRecipe,
+        "combine": CombineRecipe,
+    }
     ready = {}
     for name, value in values.items():
         if kind is Recipe and name in parts:

@@ -68,10 +68,10 @@ def test_second_derivatives_are_derivatives_of_the_first(star_image):
     def first(at):
         return fourier.shift_with_derivatives(spectrum, np.asarray(at), shape=(64, 66))
 
-    up, down = first(d + [h, 0]), first(d - [h, 0])
+    up, down = first(d + np.array([h, 0])), first(d - np.array([h, 0]))
     np.testing.assert_allclose(yy, (up.d_y - down.d_y) / (2 * h), atol=1e-5)
     np.testing.assert_allclose(yx, (up.d_x - down.d_x) / (2 * h), atol=1e-5)
-    right, left = first(d + [0, h]), first(d - [0, h])
+    right, left = first(d + np.array([0, h])), first(d - np.array([0, h]))
     np.testing.assert_allclose(xx, (right.d_x - left.d_x) / (2 * h), atol=1e-5)
 
 

@@ -42,8 +42,12 @@ def test_polish_is_the_direct_optimum(star_image, rng):
         b = (weight * target * r).sum() / (weight * r * r).sum()
         return (weight * (target - b * r) ** 2).sum()
 
-    direct = optimize.minimize(cost, found.shift_yx[0] + 0.01, method="Nelder-Mead",
-                               options={"xatol": 1e-9, "fatol": 1e-14, "maxiter": 1000})
+    direct = optimize.minimize(
+        cost,
+        found.shift_yx[0] + 0.01,
+        method="Nelder-Mead",
+        options={"xatol": 1e-9, "fatol": 1e-14, "maxiter": 1000},
+    )
     np.testing.assert_allclose(found.shift_yx[0], direct.x, atol=1e-6)
 
 
@@ -92,9 +96,7 @@ def test_expansion_estimates_all_pairs(star_image):
     targets = np.stack([star_image(shift_yx=d) for d in drift])
     offsets = [(0.4, 0.3), (-0.8, 1.2)]
     refs = np.stack([0.1 * star_image(shift_yx=(-o[0], -o[1])) for o in offsets])
-    found = registration.expand(
-        targets, np.ones(SHAPE), fourier.spectrum(refs), np.array(offsets)
-    )
+    found = registration.expand(targets, np.ones(SHAPE), fourier.spectrum(refs), np.array(offsets))
     expected = np.array(drift)[:, None] + np.array(offsets)[None]
     np.testing.assert_allclose(found, expected, atol=4e-3)
 
@@ -106,8 +108,12 @@ def test_centre_of_a_symmetric_pattern_is_found(star_image):
     angle = np.arctan2(y - centre[0], x - centre[1])
     image = np.exp(-((r / 12) ** 2)) * (2 + np.cos(4 * angle) * np.minimum(r, 3) / 3)
     found = registration.symmetry_centre(
-        image, np.ones_like(image), np.zeros(image.shape, bool), (40.0, 40.0),
-        inner_pix=4.0, outer_pix=30.0,
+        image,
+        np.ones_like(image),
+        np.zeros(image.shape, bool),
+        (40.0, 40.0),
+        inner_pix=4.0,
+        outer_pix=30.0,
     )
     np.testing.assert_allclose(found.centre_yx, centre, atol=2e-3)
     assert found.converged
@@ -121,7 +127,11 @@ def test_runs_on_a_strict_array_library(star_image):
     spectra = fourier.spectrum(strict.asarray(ref))[None, ...]
     ones = strict.ones(SHAPE, dtype=strict.float64)
     found = registration.polish(
-        strict.asarray(target), ones, ones, spectra, ones[None, ...],
+        strict.asarray(target),
+        ones,
+        ones,
+        spectra,
+        ones[None, ...],
         strict.zeros((1, 2), dtype=strict.float64),
     )
     for a, b in zip(found, plain, strict=True):

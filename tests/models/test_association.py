@@ -82,7 +82,10 @@ MEMBERS = json.loads(OLD)["products"][0]["members"]
         (changed(members=[*MEMBERS, MEMBERS[0]]), "stands twice"),
         (changed(members=[{"exptype": "science", "expname": "../x.fits"}]), "leads outside"),
         (changed(members=[{"exptype": "science", "expname": "/etc/x.fits"}]), "leads outside"),
-        (changed(members=[{"exptype": "science", "expname": "no.fits"}]), "no.fits of asn.json is not"),
+        (
+            changed(members=[{"exptype": "science", "expname": "no.fits"}]),
+            "no.fits of asn.json is not",
+        ),
         (changed(members=[{"exptype": "science"}]), "has no 'expname'"),
     ],
 )

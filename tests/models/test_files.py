@@ -154,8 +154,9 @@ def test_blocks_make_the_product_that_saving_makes(exposure, tmp_path, rng, n_se
         made = products.derived_model(
             kind, target, {"data": small, "err": small.copy(), "dq": small.astype(np.uint32)}
         )
-        products.stamp(made, "align_psfs", recipe={"a": 1}, inputs=["x"],
-                       details={"array": np.arange(4.0)})
+        products.stamp(
+            made, "align_psfs", recipe={"a": 1}, inputs=["x"], details={"array": np.arange(4.0)}
+        )
         return made
 
     path = tmp_path / "t_psfalign.fits"

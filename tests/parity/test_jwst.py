@@ -34,8 +34,11 @@ def association(data_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def psf_models(association):
-    names = [m["expname"] for m in json.loads(association.read_text())["products"][0]["members"]
-             if m["exptype"] == "psf"]
+    names = [
+        m["expname"]
+        for m in json.loads(association.read_text())["products"][0]["members"]
+        if m["exptype"] == "psf"
+    ]
     models = [datamodels.CubeModel(association.parent / n) for n in names]
     yield models
     for model in models:
@@ -122,8 +125,12 @@ def test_alignment_given_float64(finite):
     moved = fourier.shift(fourier.spectrum(refs[2]), np.array([-0.30, 0.40]), shape=(320, 320))
     theirs = align_fourier_lsq(target[0], moved, weight)
     ours = registration.polish(
-        target[0], weight, np.ones_like(weight), fourier.spectrum(moved)[None],
-        np.ones_like(weight)[None], np.zeros((1, 2)),
+        target[0],
+        weight,
+        np.ones_like(weight),
+        fourier.spectrum(moved)[None],
+        np.ones_like(weight)[None],
+        np.zeros((1, 2)),
     )
     # They move the target to the reference, we the reference to the target: the objectives
     # differ, and so do the optima where the frames do.
@@ -190,8 +197,16 @@ def test_strun_takes_our_step_where_both_are_installed(association, tmp_path):
     from pathlib import Path
 
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "strun"), "lyot::stack_refs", str(association),
-         f"--output_dir={tmp_path}"], capture_output=True, text=True, check=False, cwd=tmp_path,
+        [
+            str(Path(sys.executable).parent / "strun"),
+            "lyot::stack_refs",
+            str(association),
+            f"--output_dir={tmp_path}",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("*_psfstack.fits"))

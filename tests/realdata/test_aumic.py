@@ -59,8 +59,12 @@ def test_every_product_opens_without_a_warning(run):
             with datamodels.open(path) as model:
                 kinds.setdefault(path.stem.rpartition("_")[2], []).append(type(model).__name__)
     assert kinds == {
-        "psfstack": ["CubeModel"], "crfints": ["CubeModel"] * 2, "psfalign": ["QuadModel"] * 2,
-        "psfsub": ["CubeModel"] * 2, "i2d": ["ImageModel"], "snr": ["ImageModel"],
+        "psfstack": ["CubeModel"],
+        "crfints": ["CubeModel"] * 2,
+        "psfalign": ["QuadModel"] * 2,
+        "psfsub": ["CubeModel"] * 2,
+        "i2d": ["ImageModel"],
+        "snr": ["ImageModel"],
         "contrast": ["ContrastModel"],
     }
 
@@ -157,8 +161,9 @@ def test_the_disc_lies_at_its_known_position_angle(run):
         def pixel(separation, pa_deg):
             pa = np.radians(pa_deg)
             north, east = separation * np.cos(pa) / 3600, separation * np.sin(pa) / 3600
-            return wcs.invert(ra + east / np.cos(np.radians(dec)), dec + north,
-                              with_bounding_box=False)
+            return wcs.invert(
+                ra + east / np.cos(np.radians(dec)), dec + north, with_bounding_box=False
+            )
 
         smooth = ndimage.gaussian_filter(np.nan_to_num(image), 1.0)
         angles = np.arange(100.0, 160.0, 0.25)
@@ -197,7 +202,9 @@ def test_a_real_psfmask_is_used_and_its_offset_is_said(data_dir, frames, caplog)
     recipe = AlignRecipe()
     with caplog.at_level("WARNING", logger="lyot"):
         aligner = Aligner(
-            science[0], prepare_refs(refs, recipe), recipe,
+            science[0],
+            prepare_refs(refs, recipe),
+            recipe,
             weight_of=lambda info, star: read_psfmask(mask, info, star),
         )
         aligner.frames(0)
@@ -227,8 +234,12 @@ def test_registration_of_the_raw_frames_is_within_its_known_scatter(frames):
     weight = ((r > 8) & (r < 48) & ~bad).astype(float)
     spectra = fourier.spectrum(repair.median_fill(refs.sci, refs.bad("DO_NOT_USE")))
     found = registration.polish(
-        np.where(bad, 0.0, science[0].sci[0]).astype(float), weight,
-        science[0].variance()[0], spectra, refs.variance(), np.zeros((6, 2)),
+        np.where(bad, 0.0, science[0].sci[0]).astype(float),
+        weight,
+        science[0].variance()[0],
+        spectra,
+        refs.variance(),
+        np.zeros((6, 2)),
     )
     assert 0.009 < np.abs(found.shift_yx).max() < 0.0145
     assert found.scale.max() == pytest.approx(24, rel=0.05)

@@ -35,7 +35,9 @@ def scene(rng):
 
 
 def aligned(refs, err=0.3):
-    return AlignedArrays(refs, np.full(refs.shape, err, np.float32), np.zeros(refs.shape, np.uint32))
+    return AlignedArrays(
+        refs, np.full(refs.shape, err, np.float32), np.zeros(refs.shape, np.uint32)
+    )
 
 
 def reduce(targets, refs, zones=None, **recipe):
@@ -57,7 +59,7 @@ def by_hand(target, refs, good, n_modes):
 
 
 CASES = {
-    "none": lambda bad: None,
+    "none": lambda _: None,
     "one science frame": lambda bad: bad.__setitem__((1, 5, 6), True),
     "all science frames": lambda bad: bad.__setitem__((slice(None), 9, 9), True),
     "an edge": lambda bad: bad.__setitem__((2, slice(None), 0), True),
@@ -189,8 +191,11 @@ def test_weight_and_share_are_different_things(scene):
 def test_no_mean_is_taken_when_none_is_wanted(scene):
     targets, refs = scene
     out = reduce(targets, refs, subtract_mean=False)
-    coefs, *_ = np.linalg.lstsq(refs.reshape(N_REF, -1).T.astype(float),
-                                targets.reshape(N_INT, -1).T.astype(float), rcond=None)
+    coefs, *_ = np.linalg.lstsq(
+        refs.reshape(N_REF, -1).T.astype(float),
+        targets.reshape(N_INT, -1).T.astype(float),
+        rcond=None,
+    )
     np.testing.assert_allclose(out.coefs[0], coefs.T, rtol=1e-5, atol=1e-7)
 
 
@@ -229,7 +234,9 @@ def test_errors_agree_with_monte_carlo(rng, n_int):
         t = truth_t + sigma_t * rng.normal(size=(n_int, *shape))
         r = truth_r + sigma_r * rng.normal(size=truth_r.shape)
         [out] = subtract(
-            cube(t, sigma_t), aligned(r.astype(np.float32), sigma_r), full_frame(shape),
+            cube(t, sigma_t),
+            aligned(r.astype(np.float32), sigma_r),
+            full_frame(shape),
             SubtractRecipe(n_modes=(6,)),
         )
         single.append(out.sci[0])
@@ -243,7 +250,7 @@ def test_errors_agree_with_monte_carlo(rng, n_int):
 
 
 def test_references_for_another_number_of_integrations_are_refused(scene):
-    targets, refs = scene
+    _, refs = scene
     four = aligned(np.broadcast_to(refs, (3, *refs.shape)))
     with pytest.raises(LyotError, match="are for 3 integrations and t has 4"):
         four.check(4, "t")

@@ -1,4 +1,4 @@
-"""Each step runs alone, from Python and from the shell, without CRDS, and leaves its input as is."""
+"""Each step runs alone, from Python and the shell, without CRDS, and leaves its input as is."""
 
 import os
 import subprocess
@@ -43,8 +43,11 @@ def psfstack(small):
 
 def snapshot(model):
     return {
-        "data": np.array(model.data), "err": np.array(model.err), "dq": np.array(model.dq),
-        "steps": dict(model.meta.cal_step.instance), "branch": branch_of(model),
+        "data": np.array(model.data),
+        "err": np.array(model.err),
+        "dq": np.array(model.dq),
+        "steps": dict(model.meta.cal_step.instance),
+        "branch": branch_of(model),
     }
 
 
@@ -60,7 +63,9 @@ def assert_unchanged(model, before):
 def test_stack_refs_takes_anything_that_holds_exposures(small, files, psfstack, kind):
     models = [datamodels.CubeModel(f) for f in files[1]]
     given = {
-        "association": str(small), "names": files[1], "models": models,
+        "association": str(small),
+        "names": files[1],
+        "models": models,
         "generator": (m for m in models),
     }[kind]
     result = StackRefsStep("stack_refs").run(given)
@@ -238,11 +243,11 @@ def test_resample_and_hlsp_on_one_exposure(target, psfstack, tmp_path):
     path = tmp_path / "one_i2d.fits"
     image.save(path)
     snr, contrast = HlspStep.call(str(path), output_dir=str(tmp_path))
-    np.testing.assert_allclose(
-        snr.data[covered], (image.data / image.err)[covered], rtol=1e-5
-    )
+    np.testing.assert_allclose(snr.data[covered], (image.data / image.err)[covered], rtol=1e-5)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "one_contrast.fits", "one_i2d.fits", "one_snr.fits"
+        "one_contrast.fits",
+        "one_i2d.fits",
+        "one_snr.fits",
     ]
     table = contrast.contrast_table
     y, x = np.indices(image.data.shape)
@@ -283,12 +288,25 @@ def test_steps_run_from_the_shell_without_crds(files, small, tmp_path):
     done = shell(BIN / "strun", "lyot::stack_refs", small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     [stack] = tmp_path.glob("*_psfstack.fits")
-    done = shell(BIN / "strun", "lyot::align_refs", files[0][0], stack, f"--output_dir={tmp_path}",
-                 cwd=tmp_path)
+    done = shell(
+        BIN / "strun",
+        "lyot::align_refs",
+        files[0][0],
+        stack,
+        f"--output_dir={tmp_path}",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     [aligned] = tmp_path.glob("*_psfalign.fits")
-    done = shell(BIN / "strun", "lyot::klip", files[0][0], aligned, "--truncate=2",
-                 f"--output_dir={tmp_path}", cwd=tmp_path)
+    done = shell(
+        BIN / "strun",
+        "lyot::klip",
+        files[0][0],
+        aligned,
+        "--truncate=2",
+        f"--output_dir={tmp_path}",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     [subtracted] = tmp_path.glob("*_psfsub.fits")
     with datamodels.open(subtracted) as model:

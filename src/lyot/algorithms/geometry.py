@@ -44,9 +44,7 @@ def angle_map(shape: tuple[int, int], centre_yx: tuple[float, float], /) -> NDAr
     return np.degrees(np.arctan2(-(x - centre_yx[1]), y - centre_yx[0])) % 360.0
 
 
-def position_angle_of_y(
-    roll_ref_deg: float, v3i_yangle_deg: float, vparity: int, /
-) -> float:
+def position_angle_of_y(roll_ref_deg: float, v3i_yangle_deg: float, vparity: int, /) -> float:
     """Return the position angle of the detector's y axis.
 
     Parameters

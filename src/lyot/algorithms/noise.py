@@ -58,4 +58,5 @@ def annulus_noise(
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.bincount(label, value, minlength=n) / count
         sigma = np.sqrt(np.bincount(label, (value - mean[label]) ** 2, minlength=n) / count)
-    return NoiseCurve((np.arange(n) + 0.5) * width, sigma, count)
+    radius = (np.arange(n, dtype=np.float64) + 0.5) * width
+    return NoiseCurve(np.asarray(radius, dtype=np.float64), sigma, count)

@@ -47,9 +47,7 @@ class Alignment(NamedTuple):
     aligned: Any
 
 
-def integer_shift(
-    target: Any, weight: Any, spectra: Any, /, *, max_shift: int = 5
-) -> Any:
+def integer_shift(target: Any, weight: Any, spectra: Any, /, *, max_shift: int = 5) -> Any:
     r"""Find the whole-pixel shift of each reference onto a target by masked cross-correlation.
 
     The objective is the one that is fitted later, :math:`N_d^2 / D_d` with
@@ -119,9 +117,7 @@ def _correlate(a: Any, b: Any, grid: tuple[int, int]) -> Any:
     return xp.fft.irfftn(a * xp.conj(b), s=grid, axes=(-2, -1))
 
 
-def expand(
-    targets: Any, weight: Any, spectra: Any, centre_yx: Any, /
-) -> Any:
+def expand(targets: Any, weight: Any, spectra: Any, centre_yx: Any, /) -> Any:
     r"""Estimate the shifts of all pairs from the second-order expansion about one shift.
 
     With :math:`T_d r \approx r + \delta_y r_y + \delta_x r_x + \ldots` (six images per
@@ -262,8 +258,13 @@ def polish(
         bound = None if bound_yx is None else (bound_yx[0][k, :], bound_yx[1][k, :])
         fits.append(
             _polish_one(
-                (s, w, v_s, v_r, index), spectra[k, ...], start_yx[k, :], shape, bound,
-                max_iterations, tolerance,
+                (s, w, v_s, v_r, index),
+                spectra[k, ...],
+                start_yx[k, :],
+                shape,
+                bound,
+                max_iterations,
+                tolerance,
             )
         )
     return Alignment(*(xp.stack(list(column)) for column in zip(*fits, strict=True)))
@@ -421,16 +422,14 @@ def symmetry_centre(
     xp = array_namespace(image, variance, bad)
     shape = image.shape
     n_y, n_x = shape
-    pivot = (int(round(guess_yx[0])), int(round(guess_yx[1])))
+    pivot = (round(guess_yx[0]), round(guess_yx[1]))
     turned = xp.flip(xp.flip(image, axis=0), axis=1)
     # Turning the whole frame sends pixel p to n - 1 - p; this shift brings the pivot home.
     home = xp.asarray([2.0 * pivot[0] - (n_y - 1), 2.0 * pivot[1] - (n_x - 1)], dtype=xp.float64)
     y = xp.arange(n_y, dtype=xp.float64)[:, None] - pivot[0]
     x = xp.arange(n_x, dtype=xp.float64)[None, :] - pivot[1]
     radius = xp.sqrt(y * y + x * x)
-    limit = min(
-        outer_pix, pivot[0], pivot[1], n_y - 1 - pivot[0], n_x - 1 - pivot[1]
-    )
+    limit = min(outer_pix, pivot[0], pivot[1], n_y - 1 - pivot[0], n_x - 1 - pivot[1])
     bad_turned = _roll_to(xp.flip(xp.flip(bad, axis=0), axis=1), home)
     keep = (radius >= inner_pix) & (radius <= limit) & ~bad & ~bad_turned
     weight = xp.astype(keep, xp.float64)
@@ -442,7 +441,12 @@ def symmetry_centre(
     )
     bound = (start - 2.0 * max_offset, start + 2.0 * max_offset)
     fit = polish(
-        xp.astype(image, xp.float64), weight, variance, spectra, v_turned[None, ...], start,
+        xp.astype(image, xp.float64),
+        weight,
+        variance,
+        spectra,
+        v_turned[None, ...],
+        start,
         bound_yx=bound,
     )
     d = fit.shift_yx[0, :]

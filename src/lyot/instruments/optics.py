@@ -26,7 +26,7 @@ MASK_SIGMA = {"MASK210R": 5.253, "MASK335R": 3.2927866, "MASK430R": 2.5652}
 
 
 @lru_cache(maxsize=4)
-def segmented_pupil(n: int = N_PUPIL, /, *, undersize: float = 1.0) -> NDArray[np.float64]:
+def segmented_pupil(n: int = N_PUPIL, /, *, undersize: float = 1.0) -> NDArray[Any]:
     """Return the transmission of a pupil of 18 hexagonal segments with three supports.
 
     Parameters
@@ -48,7 +48,9 @@ def segmented_pupil(n: int = N_PUPIL, /, *, undersize: float = 1.0) -> NDArray[n
     parts = [
         poppy.MultiHexagonAperture(side=side * undersize, gap=gap, rings=2),
         poppy.SecondaryObscuration(
-            secondary_radius=0.37, n_supports=3, support_width=0.11 / undersize**2,
+            secondary_radius=0.37,
+            n_supports=3,
+            support_width=0.11 / undersize**2,
             support_angle_offset=0.0,
         ),
     ]
@@ -56,9 +58,7 @@ def segmented_pupil(n: int = N_PUPIL, /, *, undersize: float = 1.0) -> NDArray[n
     return np.asarray(optic.sample(npix=n, grid_size=PUPIL_WIDTH_M, what="amplitude"))
 
 
-def mask_transmission(
-    mask: str, x_arcsec: NDArray[np.float64], y_arcsec: NDArray[np.float64], /
-) -> NDArray[np.float64]:
+def mask_transmission(mask: str, x_arcsec: NDArray[Any], y_arcsec: NDArray[Any], /) -> NDArray[Any]:
     """Return the amplitude transmission of a round NIRCam mask.
 
     Parameters
@@ -107,7 +107,7 @@ class RoundCoronagraph:
     n_wavelengths: int = 3
 
     @cached_property
-    def wavelengths_m(self) -> NDArray[np.float64]:
+    def wavelengths_m(self) -> NDArray[Any]:
         """Wavelengths at which images are computed [m]."""
         band: Filter = filter_named(self.filter)
         u = (np.arange(self.n_wavelengths) + 0.5) / self.n_wavelengths - 0.5
@@ -116,11 +116,11 @@ class RoundCoronagraph:
     def image(
         self,
         *,
-        wavefront_m: NDArray[np.float64] | None = None,
+        wavefront_m: NDArray[Any] | None = None,
         source_xy_arcsec: tuple[float, float] = (0.0, 0.0),
         centre_xy: tuple[float, float] | None = None,
         with_mask: bool = True,
-    ) -> NDArray[np.float64]:
+    ) -> NDArray[Any]:
         """Make the image of a point source of unit flux.
 
         Parameters
@@ -147,14 +147,18 @@ class RoundCoronagraph:
         return np.mean(images, axis=0)
 
     def _monochromatic(
-        self, wavelength: float, wavefront: Any, source_xy: tuple[float, float],
-        centre_xy: tuple[float, float] | None, with_mask: bool,
-    ) -> NDArray[np.float64]:
+        self,
+        wavelength: float,
+        wavefront: Any,
+        source_xy: tuple[float, float],
+        centre_xy: tuple[float, float] | None,
+        with_mask: bool,
+    ) -> NDArray[Any]:
         pupil, stop = segmented_pupil(), segmented_pupil(undersize=0.86)
         grid = (np.arange(N_PUPIL) - 0.5 * (N_PUPIL - 1)) * (PUPIL_WIDTH_M / N_PUPIL)
         tilt = grid[None, :] * source_xy[0] + grid[:, None] * source_xy[1]
         path = tilt / ARCSEC_PER_RADIAN + (0.0 if wavefront is None else wavefront)
-        field = pupil * np.exp(2j * np.pi * path / wavelength)
+        field: NDArray[Any] = pupil * np.exp(2j * np.pi * path / wavelength)
         power = float(np.sum(pupil**2))
         if with_mask:
             field = field - self._blocked(field, wavelength, grid)
@@ -171,9 +175,7 @@ class RoundCoronagraph:
         fine *= unit**2 / power
         return fine.reshape(n_y, over, n_x, over).sum(axis=(1, 3))
 
-    def _blocked(
-        self, field: NDArray[np.complex128], wavelength: float, grid: NDArray[np.float64]
-    ) -> NDArray[np.complex128]:
+    def _blocked(self, field: NDArray[Any], wavelength: float, grid: NDArray[Any]) -> NDArray[Any]:
         """Return the part of the pupil field that the mask takes away."""
         reach, n = 5.0, 256
         sky = (np.arange(n) - 0.5 * (n - 1)) * (2.0 * reach / n)
@@ -185,9 +187,13 @@ class RoundCoronagraph:
 
 
 def _transform(
-    field: NDArray[Any], u: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64],
-    wavelength: float, sign: int,
-) -> NDArray[np.complex128]:
+    field: NDArray[Any],
+    u: NDArray[Any],
+    x: NDArray[Any],
+    y: NDArray[Any],
+    wavelength: float,
+    sign: int,
+) -> NDArray[Any]:
     """Fourier transform between pupil [m] and focal plane [arcsec] as two matrix products."""
     k = sign * 2j * np.pi / (wavelength * ARCSEC_PER_RADIAN)
     return np.asarray(np.exp(k * np.outer(y, u)) @ field @ np.exp(k * np.outer(u, x)))
@@ -195,7 +201,7 @@ def _transform(
 
 def segment_wavefront(
     rms_m: float, rng: np.random.Generator, /, *, smooth_fraction: float = 0.5
-) -> NDArray[np.float64]:
+) -> NDArray[Any]:
     """Draw a wavefront error: one part per segment, one smooth over the pupil.
 
     Parameters
@@ -223,7 +229,7 @@ def segment_wavefront(
 
 
 @lru_cache(maxsize=1)
-def _wavefront_bases() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _wavefront_bases() -> tuple[NDArray[Any], NDArray[Any]]:
     """Low-order Zernike terms over the pupil, and piston and tilts of each segment."""
     import poppy
 
@@ -233,9 +239,7 @@ def _wavefront_bases() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     grid = (np.arange(N_PUPIL) - 0.5 * (N_PUPIL - 1)) * (PUPIL_WIDTH_M / N_PUPIL)
     pitch = SEGMENT_FLAT_TO_FLAT_M + SEGMENT_GAP_M
     centres = _segment_centres(pitch)
-    distance = np.stack(
-        [np.hypot(grid[None, :] - x, grid[:, None] - y) for x, y in centres]
-    )
+    distance = np.stack([np.hypot(grid[None, :] - x, grid[:, None] - y) for x, y in centres])
     nearest = distance.argmin(axis=0)
     parts = []
     for i, (x, y) in enumerate(centres):

@@ -143,8 +143,20 @@ def residuals_from_model(model: Any, bad_bits: str, /) -> Residuals:
 
 
 _DETECTOR_KEYWORDS = (
-    "v2_ref", "v3_ref", "ra_ref", "dec_ref", "roll_ref", "v3yangle", "vparity",
-    "sipiverr", "sipmxerr", "a_order", "b_order", "ap_order", "bp_order", "wcsname",
+    "v2_ref",
+    "v3_ref",
+    "ra_ref",
+    "dec_ref",
+    "roll_ref",
+    "v3yangle",
+    "vparity",
+    "sipiverr",
+    "sipmxerr",
+    "a_order",
+    "b_order",
+    "ap_order",
+    "bp_order",
+    "wcsname",
 )
 
 
@@ -168,7 +180,10 @@ def combined_model(models: list[Any], image: Combined, recipe: CombineRecipe, /)
     if not models:
         raise LyotError("There is no subtracted exposure to combine.")
     arrays: dict[str, Any] = {
-        "data": image.sci, "err": image.err, "con": image.con, "wht": image.wht,
+        "data": image.sci,
+        "err": image.err,
+        "con": image.con,
+        "wht": image.wht,
     }
     model = derived_model("ImageModel", models[0], arrays | image.variances)
     model.instance.pop("extra_fits", None)
@@ -192,7 +207,8 @@ def _describe_wcs(model: Any, image: Combined) -> None:
     """Write the linear WCS of the image into the keywords."""
     info = model.meta.wcsinfo
     kept = {
-        k: v for k, v in info.instance.items()
+        k: v
+        for k, v in info.instance.items()
         if k not in _DETECTOR_KEYWORDS
         and not k.startswith(("cd1_", "cd2_", "a_", "b_", "ap_", "bp_"))
     }
@@ -203,13 +219,22 @@ def _describe_wcs(model: Any, image: Combined) -> None:
     )
     pc = np.asarray(transform.pc.value, dtype=float)
     kept |= {
-        "crpix1": float(crpix[0] + 1), "crpix2": float(crpix[1] + 1),
-        "cdelt1": float(cdelt[0]), "cdelt2": float(cdelt[1]),
-        "crval1": float(crval[0]), "crval2": float(crval[1]),
-        "pc1_1": float(pc[0, 0]), "pc1_2": float(pc[0, 1]),
-        "pc2_1": float(pc[1, 0]), "pc2_2": float(pc[1, 1]),
-        "ctype1": "RA---TAN", "ctype2": "DEC--TAN", "cunit1": "deg", "cunit2": "deg",
-        "wcsaxes": 2, "radesys": "ICRS",
+        "crpix1": float(crpix[0] + 1),
+        "crpix2": float(crpix[1] + 1),
+        "cdelt1": float(cdelt[0]),
+        "cdelt2": float(cdelt[1]),
+        "crval1": float(crval[0]),
+        "crval2": float(crval[1]),
+        "pc1_1": float(pc[0, 0]),
+        "pc1_2": float(pc[0, 1]),
+        "pc2_1": float(pc[1, 0]),
+        "pc2_2": float(pc[1, 1]),
+        "ctype1": "RA---TAN",
+        "ctype2": "DEC--TAN",
+        "cunit1": "deg",
+        "cunit2": "deg",
+        "wcsaxes": 2,
+        "radesys": "ICRS",
     }
     if image.s_region:
         kept["s_region"] = image.s_region
@@ -219,8 +244,13 @@ def _describe_wcs(model: Any, image: Combined) -> None:
 def _describe_times(model: Any, models: list[Any]) -> None:
     """Sum the exposure times; take the earliest start and the latest end."""
     exposure = model.meta.exposure
-    for name in ("exposure_time", "measurement_time", "duration", "effective_exposure_time",
-                 "elapsed_exposure_time"):
+    for name in (
+        "exposure_time",
+        "measurement_time",
+        "duration",
+        "effective_exposure_time",
+        "elapsed_exposure_time",
+    ):
         values = [getattr(m.meta.exposure, name) for m in models]
         known = [float(v) for v in values if v is not None]
         if known:

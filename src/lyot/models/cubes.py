@@ -108,10 +108,9 @@ def flag_value(bits: str, /) -> int:
         ) from None
 
 
-def _as_cube(
-    sci: Any, err: Any, dq: Any, info: ExposureInfo
-) -> Cube:
+def _as_cube(arrays: list[Any], info: ExposureInfo) -> Cube:
     """Make a cube of native arrays; two-dimensional input becomes one integration."""
+    sci, err, dq = arrays
     if sci is None or np.ndim(sci) not in (2, 3) or 0 in np.shape(sci):
         shape = "no" if sci is None else str(np.shape(sci))
         raise LyotError(f"{info.name} holds {shape} SCI data; an exposure is (n_int, n_y, n_x).")
@@ -153,7 +152,7 @@ def cube_from_model(model: Any, /) -> Cube:
     arrays = [model.getarray_noinit(k) if model.hasattr(k) else None for k in ("data", "err", "dq")]
     if arrays[0] is None or np.ndim(arrays[0]) < 2:
         raise LyotError(f"{model.meta.filename or 'The model'} has no data.")
-    cube = _as_cube(*arrays, info_from_model(model))
+    cube = _as_cube(arrays, info_from_model(model))
     stacked = model.instance.get("lyot", {}).get("steps", {}).get("stack_psfs", {})
     dither = stacked.get("dither_arcsec")
     return cube if dither is None else replace(cube, dither_arcsec=np.asarray(dither))
@@ -188,7 +187,7 @@ def read_cube(path: str | Path, /) -> Cube:
         info = info_from_headers(
             hdus[0].header, hdus["SCI"].header, name=Path(path).name, shape=shape
         )
-        return _as_cube(*arrays, info)
+        return _as_cube(arrays, info)
 
 
 def check_same_mode(first: ExposureInfo, other: ExposureInfo, /) -> None:

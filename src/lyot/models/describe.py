@@ -10,13 +10,22 @@ import numpy as np
 from lyot.models.info import info_from_headers, open_fits
 
 _PRODUCTS = {
-    "calints": "exposure", "crfints": "flagged exposure", "psfstack": "stacked references",
-    "psfalign": "aligned references", "psfsub": "subtracted exposure", "i2d": "combined image",
-    "snr": "signal-to-noise image", "contrast": "contrast curve",
+    "calints": "exposure",
+    "crfints": "flagged exposure",
+    "psfstack": "stacked references",
+    "psfalign": "aligned references",
+    "psfsub": "subtracted exposure",
+    "i2d": "combined image",
+    "snr": "signal-to-noise image",
+    "contrast": "contrast curve",
 }
 _STEPS = {
-    "S_OUTLIR": "outlier_detection", "S_PSFSTK": "stack_refs", "S_PSFALI": "align_refs",
-    "S_KLIP": "klip", "S_RESAMP": "resample", "S_HLSP": "hlsp",
+    "S_OUTLIR": "outlier_detection",
+    "S_PSFSTK": "stack_refs",
+    "S_PSFALI": "align_refs",
+    "S_KLIP": "klip",
+    "S_RESAMP": "resample",
+    "S_HLSP": "hlsp",
 }
 
 

@@ -101,8 +101,13 @@ def exposure_model(arrays: dict[str, NDArray[Any]], pointing: Pointing, /) -> An
     seconds = n_int * INTEGRATION_S
     start = 61041.0 + pointing.number * 2.0 * seconds / 86400.0
     meta.exposure.start_time, meta.exposure.end_time = start, start + seconds / 86400.0
-    for name in ("exposure_time", "measurement_time", "duration", "effective_exposure_time",
-                 "elapsed_exposure_time"):
+    for name in (
+        "exposure_time",
+        "measurement_time",
+        "duration",
+        "effective_exposure_time",
+        "elapsed_exposure_time",
+    ):
         setattr(meta.exposure, name, seconds)
     for step in ("assign_wcs", "flat_field", "photom"):
         setattr(meta.cal_step, step, "COMPLETE")
@@ -142,18 +147,34 @@ def _point(model: Any, pointing: Pointing, shape: tuple[int, int]) -> None:
     n_y, n_x = shape
     wcs.bounding_box = ((-0.5, n_x - 0.5), (-0.5, n_y - 0.5))
     model.meta.wcs = wcs
-    corners = wcs(np.array([-0.5, -0.5, n_x - 0.5, n_x - 0.5]),
-                  np.array([-0.5, n_y - 0.5, n_y - 0.5, -0.5]), with_bounding_box=False)
+    corners = wcs(
+        np.array([-0.5, -0.5, n_x - 0.5, n_x - 0.5]),
+        np.array([-0.5, n_y - 0.5, n_y - 0.5, -0.5]),
+        with_bounding_box=False,
+    )
     pc = matrix
     model.meta.wcsinfo = {
-        "crpix1": x0 + 1.0, "crpix2": y0 + 1.0, "crval1": ra, "crval2": dec,
-        "cdelt1": scale, "cdelt2": scale, "ctype1": "RA---TAN", "ctype2": "DEC--TAN",
-        "cunit1": "deg", "cunit2": "deg", "radesys": "ICRS", "wcsaxes": 2,
-        "pc1_1": float(pc[0, 0]), "pc1_2": float(pc[0, 1]),
-        "pc2_1": float(pc[1, 0]), "pc2_2": float(pc[1, 1]),
-        "ra_ref": ra, "dec_ref": dec, "roll_ref": pointing.roll_ref_deg,
-        "v3yangle": pointing.v3i_yangle_deg, "vparity": pointing.vparity,
-        "s_region": "POLYGON ICRS  " + " ".join(
-            f"{v:.9f}" for v in np.stack(corners, axis=1).ravel()
-        ),
+        "crpix1": x0 + 1.0,
+        "crpix2": y0 + 1.0,
+        "crval1": ra,
+        "crval2": dec,
+        "cdelt1": scale,
+        "cdelt2": scale,
+        "ctype1": "RA---TAN",
+        "ctype2": "DEC--TAN",
+        "cunit1": "deg",
+        "cunit2": "deg",
+        "radesys": "ICRS",
+        "wcsaxes": 2,
+        "pc1_1": float(pc[0, 0]),
+        "pc1_2": float(pc[0, 1]),
+        "pc2_1": float(pc[1, 0]),
+        "pc2_2": float(pc[1, 1]),
+        "ra_ref": ra,
+        "dec_ref": dec,
+        "roll_ref": pointing.roll_ref_deg,
+        "v3yangle": pointing.v3i_yangle_deg,
+        "vparity": pointing.vparity,
+        "s_region": "POLYGON ICRS  "
+        + " ".join(f"{v:.9f}" for v in np.stack(corners, axis=1).ravel()),
     }

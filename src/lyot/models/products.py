@@ -210,7 +210,9 @@ def _why_unwritten(err: OSError, path: Path) -> str:
     if err.errno == errno.ENOSPC:
         return f"{path} was not written: the disk is full; free some room and run again."
     if err.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-        return f"{path} was not written: {path.parent} is not a folder you may write to; name another."
+        return (
+            f"{path} was not written: {path.parent} is not a folder you may write to; name another."
+        )
     return f"{path} was not written ({err.strerror or err})."
 
 
@@ -405,7 +407,11 @@ class BlockWriter:
         """
         try:
             signed = (dq ^ np.uint32(0x80000000)).view(np.int32)
-            for name, array, kind in (("SCI", sci, ">f4"), ("ERR", err, ">f4"), ("DQ", signed, ">i4")):
+            for name, array, kind in (
+                ("SCI", sci, ">f4"),
+                ("ERR", err, ">f4"),
+                ("DQ", signed, ">i4"),
+            ):
                 self._file.seek(self._offset[name] + 4 * self._block * block)
                 self._file.write(np.ascontiguousarray(array, dtype=kind).data)
         except OSError as err_:

@@ -80,8 +80,14 @@ def read_view(path: str | Path, /) -> View:
             table = {str(n): np.asarray(rows[n], dtype=float) for n in rows.names}
         values = branch.get("star")
         return View(
-            path, data, err, info, StarPosition(**values) if values else None, branch,
-            _pa_of_y(sci), table,
+            path,
+            data,
+            err,
+            info,
+            StarPosition(**values) if values else None,
+            branch,
+            _pa_of_y(sci),
+            table,
         )
 
 
@@ -101,4 +107,6 @@ def _pa_of_y(sci: Any) -> float | None:
         return float(np.degrees(np.arctan2(sci["PC1_2"], sci["PC2_2"])) % 360.0)
     if sci.get("ROLL_REF") is None:
         return None
-    return float((sci["ROLL_REF"] - (sci.get("VPARITY") or -1) * (sci.get("V3I_YANG") or 0.0)) % 360)
+    return float(
+        (sci["ROLL_REF"] - (sci.get("VPARITY") or -1) * (sci.get("V3I_YANG") or 0.0)) % 360
+    )

@@ -183,8 +183,13 @@ class Aligner:
         star = measure_star(
             self.refs.cube, self.refs.bad, self._guess, shift_yx=self.shifts[0].shift_yx
         )
-        log.info("The star of %s is at (x, y) = (%.2f, %.2f), %s.", self.target.info.name,
-                 star.x, star.y, star.origin)
+        log.info(
+            "The star of %s is at (x, y) = (%.2f, %.2f), %s.",
+            self.target.info.name,
+            star.x,
+            star.y,
+            star.origin,
+        )
         return star
 
     def frames(self, integration: int, /) -> AlignedFrames:
@@ -221,7 +226,11 @@ class Aligner:
         def one(k: int) -> registration.Alignment:
             pick = slice(k, k + 1)
             fit = registration.polish(
-                image, weight, variance, self.refs.spectra[pick], self.refs.variance[pick],
+                image,
+                weight,
+                variance,
+                self.refs.spectra[pick],
+                self.refs.variance[pick],
                 start[pick],
                 bound_yx=(-self._limits[pick], self._limits[pick]),
             )
@@ -237,8 +246,12 @@ class Aligner:
         at = bad.any(axis=0)
         if at.any():
             if self._likeness is None:
-                flat = (a.reshape(n_ref, -1) for a in (sci, var, bad))
-                self._likeness = learn_from(*flat, weight.ravel())
+                self._likeness = learn_from(
+                    sci.reshape(n_ref, -1),
+                    var.reshape(n_ref, -1),
+                    bad.reshape(n_ref, -1),
+                    weight.ravel(),
+                )
             sci[:, at], var[:, at] = repair.fill_from_others(
                 sci[:, at], var[:, at], bad[:, at], self._likeness
             )
@@ -264,14 +277,18 @@ class Aligner:
                     first, weight, refs.spectra[pick], max_shift=int(limits[k, 0])
                 )
             near = registration.polish(
-                first, weight, first, refs.spectra[pick], refs.variance[pick], whole,
-                tolerance=1e-3, bound_yx=(-limits[pick], limits[pick]),
+                first,
+                weight,
+                first,
+                refs.spectra[pick],
+                refs.variance[pick],
+                whole,
+                tolerance=1e-3,
+                bound_yx=(-limits[pick], limits[pick]),
             ).shift_yx
             if n_int == 1 or not weight_all.any():
                 return np.repeat(near[None], n_int, axis=0)
-            return np.asarray(
-                registration.expand(images, weight_all, refs.spectra[pick], near)
-            )
+            return np.asarray(registration.expand(images, weight_all, refs.spectra[pick], near))
 
         found = execution.map_ordered(one, range(len(refs.cube.sci)))
         return np.clip(np.concatenate(found, axis=1), -limits, limits)
@@ -300,7 +317,7 @@ def _move_rest(
     """Move variance, flags and bad pixels of one reference along with its image."""
     shape = refs.cube.frame_shape
     variance = errors.shift_variance(refs.variance[k], shift_yx)
-    whole = tuple(int(round(float(s))) for s in shift_yx)
+    whole = tuple(round(float(s)) for s in shift_yx)
     dq = refs.cube.dq[k] if whole == (0, 0) else np.roll(refs.cube.dq[k], whole, axis=(0, 1))
     bad = refs.bad[k]
     if bad.any():
@@ -355,7 +372,11 @@ def _report(shifts: Shifts, info: ExposureInfo, integration: int) -> None:
         log.warning(
             "The alignment of %d of %d references to integration %d of %s did not converge or "
             "met its bound (first: reference %d).",
-            failed.size, len(shifts.converged), integration + 1, info.name, failed[0] + 1,
+            failed.size,
+            len(shifts.converged),
+            integration + 1,
+            info.name,
+            failed[0] + 1,
         )
 
 

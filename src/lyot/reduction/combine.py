@@ -141,8 +141,12 @@ def _on_star(exposure: Residuals, sky: tuple[float, float]) -> Any:
             f"The WCS of {exposure.info.name} has no pixel for the star at RA, Dec = "
             f"{sky[0]:.6f}, {sky[1]:.6f}; combine with align_on = header."
         )
-    log.info("The star of %s is %.2f, %.2f pixels (x, y) from where its header puts it.",
-             exposure.info.name, -dx, -dy)
+    log.info(
+        "The star of %s is %.2f, %.2f pixels (x, y) from where its header puts it.",
+        exposure.info.name,
+        -dx,
+        -dy,
+    )
     wcs.insert_transform(wcs.available_frames[0], Shift(dx) & Shift(dy), after=True)
     return wcs
 
@@ -178,8 +182,12 @@ def _output_wcs(
     # One footprint per integration: the fiducial is the middle of all of them.
     repeated = [f for f, n in zip(footprints, n_int, strict=True) for _ in range(n)]
     wcs = wcs_from_sregions(
-        repeated, ref_wcs=anchored[0], ref_wcsinfo=info, pscale_ratio=recipe.pixel_scale_ratio,
-        pscale=scale, rotation=recipe.rotation,
+        repeated,
+        ref_wcs=anchored[0],
+        ref_wcsinfo=info,
+        pscale_ratio=recipe.pixel_scale_ratio,
+        pscale=scale,
+        rotation=recipe.rotation,
     )
     return wcs, recipe.pixel_scale_ratio
 
@@ -189,8 +197,9 @@ def _weight(exposure: Residuals, i: int, recipe: CombineRecipe) -> NDArray[np.fl
     good = ~exposure.bad[i] & np.isfinite(exposure.sci[i])
     if recipe.weight_type == "exptime":
         time = exposure.info.exposure_time_s
-        return np.where(good, np.float32(time if np.isfinite(time) and time > 0 else 1.0),
-                        np.float32(0))
+        return np.where(
+            good, np.float32(time if np.isfinite(time) and time > 0 else 1.0), np.float32(0)
+        )
     noise = exposure.variances.get("var_rnoise")
     if recipe.weight_type == "uniform" or noise is None:
         return good.astype(np.float32)
@@ -200,18 +209,24 @@ def _weight(exposure: Residuals, i: int, recipe: CombineRecipe) -> NDArray[np.fl
 
 
 def _drizzle(
-    anchored: list[Any], exposures: list[Residuals], wcs: Any, recipe: CombineRecipe,
-    n_int: int, ratio: float,
+    anchored: list[Any],
+    exposures: list[Residuals],
+    wcs: Any,
+    recipe: CombineRecipe,
+    n_int: int,
+    ratio: float,
 ) -> dict[str, Any]:
     from drizzle.resample import Drizzle
     from stcal.resample.utils import calc_pixmap
 
     shape = wcs.array_shape
     common = [v for v in VARIANCES if all(v in e.variances for e in exposures)]
-    image = Drizzle(kernel=recipe.kernel, fillval="NAN", fillval2="NAN", out_shape=shape,
-                    max_ctx_id=n_int - 1)
-    coherent = Drizzle(kernel=recipe.kernel, fillval="NAN", fillval2="NAN", out_shape=shape,
-                       disable_ctx=True)
+    image = Drizzle(
+        kernel=recipe.kernel, fillval="NAN", fillval2="NAN", out_shape=shape, max_ctx_id=n_int - 1
+    )
+    coherent = Drizzle(
+        kernel=recipe.kernel, fillval="NAN", fillval2="NAN", out_shape=shape, disable_ctx=True
+    )
     groups: dict[int, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
     rolls = _roll_groups(exposures)
     maps = []
@@ -244,9 +259,14 @@ def _drizzle(
         weight = np.sum([w for w, _ in members], axis=0)
         sigma = np.sum([w * s for w, s in members], axis=0) / np.where(weight > 0, weight, 1.0)
         coherent.add_image(
-            np.zeros(weight.shape, np.float32), exptime=1.0, pixmap=maps[rolls.index(roll)],
-            data2=[(sigma**2).astype(np.float32)], weight_map=weight.astype(np.float32),
-            pixfrac=recipe.pixfrac, pixel_scale_ratio=ratio, in_units="cps",
+            np.zeros(weight.shape, np.float32),
+            exptime=1.0,
+            pixmap=maps[rolls.index(roll)],
+            data2=[(sigma**2).astype(np.float32)],
+            weight_map=weight.astype(np.float32),
+            pixfrac=recipe.pixfrac,
+            pixel_scale_ratio=ratio,
+            in_units="cps",
         )
     planes = image.out_img2
     variance = planes[0]
@@ -259,7 +279,7 @@ def _drizzle(
         "err": err.astype(np.float32),
         "wht": image.out_wht,
         "con": image.out_ctx,
-        "variances": {v: plane for v, plane in zip(common, planes[1:], strict=True)},
+        "variances": dict(zip(common, planes[1:], strict=True)),
     }
 
 

@@ -36,13 +36,13 @@ def outlier_dq(cube: Cube, recipe: OutlierRecipe, /) -> tuple[NDArray[np.uint32]
     """
     if len(cube.sci) < MIN_INTEGRATIONS:
         log.info(
-            "%s has %d integration(s): outliers need at least %d to be told.", cube.info.name,
-            len(cube.sci), MIN_INTEGRATIONS,
+            "%s has %d integration(s): outliers need at least %d to be told.",
+            cube.info.name,
+            len(cube.sci),
+            MIN_INTEGRATIONS,
         )
         return cube.dq.copy(), 0
-    found = repair.outlier_flags(
-        cube.sci, cube.err, cube.bad("DO_NOT_USE"), n_sigma=recipe.n_sigma
-    )
+    found = repair.outlier_flags(cube.sci, cube.err, cube.bad("DO_NOT_USE"), n_sigma=recipe.n_sigma)
     flags = np.uint32(flag_value("OUTLIER") | flag_value("DO_NOT_USE"))
     return np.where(found, cube.dq | flags, cube.dq).astype(np.uint32), int(found.sum())
 

@@ -118,7 +118,10 @@ def measure_star(
     if not centres:
         log.warning(
             "The star of %s could not be measured; (x, y) = (%.2f, %.2f) from %s is taken.",
-            cube.info.name, guess.x, guess.y, guess.origin,
+            cube.info.name,
+            guess.x,
+            guess.y,
+            guess.origin,
         )
         return guess
     y, x = np.median(centres, axis=0)

@@ -162,8 +162,7 @@ def subtract(
             )
         pick = slice(rows.start, rows.stop)
         fits = [
-            _fit_zone(images[pick], bad[pick], variance[pick], refs, zone, recipe)
-            for zone in zones
+            _fit_zone(images[pick], bad[pick], variance[pick], refs, zone, recipe) for zone in zones
         ]
         for number, n in enumerate(recipe.n_modes):
             for fit in fits:
@@ -172,8 +171,11 @@ def subtract(
         raise LyotError(f"{target.info.name} has no integrations.")
     asked = max(recipe.n_modes)
     if asked > max(f.n_kept for f in fits):
-        log.info("%d modes were asked for; the references span %d and all are used.", asked,
-                 max(f.n_kept for f in fits))
+        log.info(
+            "%d modes were asked for; the references span %d and all are used.",
+            asked,
+            max(f.n_kept for f in fits),
+        )
     before = _rms(images, bad)
     return [
         results[number].finish(n, fits, refs, shape, before)
@@ -195,7 +197,7 @@ class _RefPixels(NamedTuple):
         missing = ~np.isfinite(sci)
         if not missing.any():
             return cls(sci, variance, np.zeros(sci.shape[1], bool))
-        nowhere = missing.all(axis=0)
+        nowhere = np.asarray(missing.all(axis=0))
         sci, variance = sci.copy(), variance.copy()
         at = np.flatnonzero(missing.any(axis=0) & ~nowhere)
         if at.size:
@@ -242,13 +244,20 @@ class _ZoneFit:
 
     def squared(self, coefs: Array, noise_scale: Array, n_modes: int) -> Array:
         return errors.squared_coefficients(
-            coefs, self.mode_matrix, self.mode_noise, noise_scale,
+            coefs,
+            self.mode_matrix,
+            self.mode_noise,
+            noise_scale,
             n_modes=min(n_modes, self.n_kept),
         )
 
 
 def _fit_zone(
-    images: Array, bad: Array, variance: Array, refs: _RefPixels, zone: Zone,
+    images: Array,
+    bad: Array,
+    variance: Array,
+    refs: _RefPixels,
+    zone: Zone,
     recipe: SubtractRecipe,
 ) -> _ZoneFit:
     """Form the products of one zone and decompose them."""
@@ -271,7 +280,9 @@ def _fit_zone(
     def sums(block: slice) -> klip.Sums:
         data, missing = target_block(block)
         return klip.block_sums(
-            data, (~missing).astype(np.float64), pixels(refs.sci, block).astype(np.float64),
+            data,
+            (~missing).astype(np.float64),
+            pixels(refs.sci, block).astype(np.float64),
             weight[block],
         )
 
@@ -294,8 +305,14 @@ def _fit_zone(
     common = klip.decompose(gram)
     matrix = klip.to_modes(common)
     own, offset = _own_modes(
-        gram, (bad[:, index] & (weight > 0)), refs.sci, index, weight, mean_ref,
-        weight_t if recipe.subtract_mean else np.full(n_t, np.inf), matrix,
+        gram,
+        (bad[:, index] & (weight > 0)),
+        refs.sci,
+        index,
+        weight,
+        mean_ref,
+        weight_t if recipe.subtract_mean else np.full(n_t, np.inf),
+        matrix,
     )
     n_most = min(max(recipe.n_modes), len(matrix))
     typical = variance.mean(axis=0, dtype=np.float64)
@@ -311,15 +328,31 @@ def _fit_zone(
     if recipe.error == "propagated":
         noise = sum(execution.map_ordered(mode_noise, blocks), noise)
     return _ZoneFit(
-        index, share[index], weight, mean_target, mean_ref,
-        weight_sum if recipe.subtract_mean else np.inf, cross, offset, common, matrix[:n_most], own,
-        noise, scale,
+        index,
+        share[index],
+        weight,
+        mean_target,
+        mean_ref,
+        weight_sum if recipe.subtract_mean else np.inf,
+        cross,
+        offset,
+        common,
+        matrix[:n_most],
+        own,
+        noise,
+        scale,
     )
 
 
 def _own_modes(
-    gram: Array, missing: Array, ref_rows: Array, index: Array | slice, weight: Array,
-    mean_ref: Array, weight_left: Array, common: Array,
+    gram: Array,
+    missing: Array,
+    ref_rows: Array,
+    index: Array | slice,
+    weight: Array,
+    mean_ref: Array,
+    weight_left: Array,
+    common: Array,
 ) -> tuple[list[Array] | None, Array]:
     """Decompose anew for targets that miss pixels; equal gaps share a decomposition."""
     n_t = len(missing)
@@ -337,7 +370,9 @@ def _own_modes(
                 known[key] = (common, offset[i])
             else:
                 left, mean = klip.leave_out(
-                    gram, rows[:, at] - mean_ref[:, None], weight[at],
+                    gram,
+                    rows[:, at] - mean_ref[:, None],
+                    weight[at],
                     weight_left[i] if weight_left[i] > 0 else np.inf,
                 )
                 known[key] = (klip.to_modes(klip.decompose(left)), mean)
@@ -359,7 +394,11 @@ class _Accumulator:
         self.levers: list[Array] = []
 
     def finish(
-        self, n_modes: int, fits: list[_ZoneFit], refs: _RefPixels, shape: tuple[int, int],
+        self,
+        n_modes: int,
+        fits: list[_ZoneFit],
+        refs: _RefPixels,
+        shape: tuple[int, int],
         before: Array,
     ) -> Subtraction:
         """Make the result; the references of the last set stand for those of all."""
@@ -397,15 +436,24 @@ def _plane(values: Array, covered: Array, shape: tuple[int, int]) -> NDArray[np.
 
 def _rms(frames: Array, bad: Array) -> Array:
     """Standard deviation of the good pixels of each frame, NaN where there are none."""
-    return np.array([
-        np.std(frame[~b], dtype=np.float64) if not b.all() else np.nan
-        for frame, b in zip(frames, bad, strict=True)
-    ])
+    return np.array(
+        [
+            np.std(frame[~b], dtype=np.float64) if not b.all() else np.nan
+            for frame, b in zip(frames, bad, strict=True)
+        ]
+    )
 
 
 def _apply(
-    out: _Accumulator, pick: slice, fit: _ZoneFit, n_modes: int, images: Array, bad: Array,
-    variance: Array, refs: _RefPixels, recipe: SubtractRecipe,
+    out: _Accumulator,
+    pick: slice,
+    fit: _ZoneFit,
+    n_modes: int,
+    images: Array,
+    bad: Array,
+    variance: Array,
+    refs: _RefPixels,
+    recipe: SubtractRecipe,
 ) -> None:
     """Add the residual and the variance of one zone to the results."""
     index, share = fit.index, fit.share

@@ -101,5 +101,10 @@ def _warn_of_offset(
     if offset > 2.0 * info.lambda_over_d_pix:
         log.warning(
             "The hole of PSFMASK %s lies %.1f pixels from the star of %s at (x, y) = (%.1f, %.1f); "
-            "the built-in weight may align better.", name, offset, info.name, star.x, star.y,
+            "the built-in weight may align better.",
+            name,
+            offset,
+            info.name,
+            star.x,
+            star.y,
         )

@@ -128,7 +128,10 @@ class Scene:
     )
     disc: Disc | None = field(
         default_factory=lambda: Disc(
-            radius_arcsec=3.0, width_arcsec=0.25, inclination_deg=77.0, pa_deg=110.0,
+            radius_arcsec=3.0,
+            width_arcsec=0.25,
+            inclination_deg=77.0,
+            pa_deg=110.0,
             contrast=2e-3,
         )
     )
@@ -203,11 +206,20 @@ def simulate_observation(
         stars[exposure.name] = _write_exposure(folder, exposure, scene, sky, seed)
     product = f"jw09999_demo_nircam_{scene.filter.lower()}-{scene.mask.lower()}"
     association = {
-        "asn_type": "coron3", "asn_rule": "lyot_simulate", "asn_id": "a3001",
-        "program": "09999", "target": "DEMO", "asn_pool": "none",
-        "products": [{"name": product, "members": [
-            {"expname": e.name, "exptype": "psf" if e.is_psf else "science"} for e in plan
-        ]}],
+        "asn_type": "coron3",
+        "asn_rule": "lyot_simulate",
+        "asn_id": "a3001",
+        "program": "09999",
+        "target": "DEMO",
+        "asn_pool": "none",
+        "products": [
+            {
+                "name": product,
+                "members": [
+                    {"expname": e.name, "exptype": "psf" if e.is_psf else "science"} for e in plan
+                ],
+            }
+        ],
     }
     path = folder / "demo_asn.json"
     _write_json(path, association)
@@ -222,7 +234,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _plan(scene: Scene) -> list[_Exposure]:
-    plan = []
+    plan: list[_Exposure] = []
     for i, roll in enumerate(scene.rolls_deg):
         name = f"jw09999{i + 1:03d}001_03102_00001_nrcalong_calints.fits"
         plan.append(_Exposure(name, False, roll, (0.0, 0.0), scene.n_int, len(plan)))
@@ -233,8 +245,14 @@ def _plan(scene: Scene) -> list[_Exposure]:
     for i, (x, y) in enumerate(grid[: scene.n_dither]):
         name = f"jw09999{number:03d}001_03102_{i + 1:05d}_nrcalong_calints.fits"
         plan.append(
-            _Exposure(name, True, scene.rolls_deg[0] + 35.0, (float(x), float(y)),
-                      scene.n_int_psf, len(plan))
+            _Exposure(
+                name,
+                True,
+                scene.rolls_deg[0] + 35.0,
+                (float(x), float(y)),
+                scene.n_int_psf,
+                len(plan),
+            )
         )
     return plan
 
@@ -249,9 +267,7 @@ class _Sky:
         self.optics = RoundCoronagraph(
             scene.mask, scene.filter, scene.pixel_scale_arcsec, scene.shape
         )
-        self.static = segment_wavefront(
-            scene.wavefront_nm * 1e-9, np.random.default_rng([seed, 1])
-        )
+        self.static = segment_wavefront(scene.wavefront_nm * 1e-9, np.random.default_rng([seed, 1]))
 
     def to_detector(self, east: float, north: float, roll_deg: float) -> tuple[float, float]:
         """Turn an offset on the sky into one along x and y [arcsec]."""
@@ -277,7 +293,8 @@ class _Sky:
                 c.separation_arcsec * np.sin(pa), c.separation_arcsec * np.cos(pa), roll_deg
             )
             total += c.contrast * self.optics.image(
-                wavefront_m=self.static, centre_xy=self.mask_xy,
+                wavefront_m=self.static,
+                centre_xy=self.mask_xy,
                 source_xy_arcsec=(star_xy[0] + dx, star_xy[1] + dy),
             )
         if self.scene.disc is not None:
@@ -360,12 +377,17 @@ def _write_exposure(
     )
     save_whole(model, folder / exposure.name)
     model.close()
-    return {"star_xy": [float(v) for v in star], "roll_ref_deg": exposure.roll_deg,
-            "jitter_xy_pix": (jitter / scale).tolist()}
+    return {
+        "star_xy": [float(v) for v in star],
+        "roll_ref_deg": exposure.roll_deg,
+        "jitter_xy_pix": (jitter / scale).tolist(),
+    }
 
 
 def _observe(
-    images: NDArray[np.float64], scene: Scene, rng: np.random.Generator,
+    images: NDArray[np.float64],
+    scene: Scene,
+    rng: np.random.Generator,
     detector: np.random.Generator,
 ) -> dict[str, NDArray[Any]]:
     """Add noise, bad pixels and hits; return the arrays of an exposure."""

@@ -44,8 +44,10 @@ class AlignRefsStep(LyotStep):
     def recipe(self) -> AlignRecipe:
         """Return the parameters as a recipe."""
         return AlignRecipe(
-            align_to=self.align_to, bad_bits=self.bad_bits,
-            median_box_length=self.median_box_length, max_shift=self.max_shift,
+            align_to=self.align_to,
+            bad_bits=self.bad_bits,
+            median_box_length=self.median_box_length,
+            max_shift=self.max_shift,
         )
 
     def process(self, target: Any, psf: Any) -> Any:
@@ -69,8 +71,11 @@ class AlignRefsStep(LyotStep):
             stack_model = as_model(psf, "CubeModel")
             refs = prepare_refs(cube_from_model(stack_model), self.recipe())
         aligner = Aligner(
-            cube_from_model(target_model), refs, self.recipe(),
-            weight_of=self._weight(target_model), star_xy=self.star_parameter(),
+            cube_from_model(target_model),
+            refs,
+            self.recipe(),
+            weight_of=self._weight(target_model),
+            star_xy=self.star_parameter(),
         )
         if note := undersampling_note(aligner.target.info):
             log.warning(note)
@@ -84,8 +89,12 @@ class AlignRefsStep(LyotStep):
         return result
 
     def product(
-        self, aligner: Aligner, target_model: Any, frames: list[AlignedFrames],
-        inputs: list[str], /,
+        self,
+        aligner: Aligner,
+        target_model: Any,
+        frames: list[AlignedFrames],
+        inputs: list[str],
+        /,
     ) -> Any:
         """Make the psfalign model of aligned frames."""
         arrays: dict[str, Any] = {
@@ -98,8 +107,12 @@ class AlignRefsStep(LyotStep):
             kind, arrays = "CubeModel", {k: a[0] for k, a in arrays.items()}
         model = derived_model(kind, target_model, arrays)
         stamp(
-            model, "align_psfs", recipe=to_dict(self.recipe()), inputs=inputs,
-            star=aligner.star, details=alignment_details(aligner),
+            model,
+            "align_psfs",
+            recipe=to_dict(self.recipe()),
+            inputs=inputs,
+            star=aligner.star,
+            details=alignment_details(aligner),
         )
         return model
 

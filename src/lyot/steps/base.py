@@ -14,8 +14,17 @@ from lyot.models.products import save_whole
 log = logging.getLogger(__name__)
 
 SUFFIXES = (
-    "calints", "crfints", "psfstack", "psfalign", "psfsub", "i2d", "snr", "contrast",
-    "rateints", "cal", "c1d",
+    "calints",
+    "crfints",
+    "psfstack",
+    "psfalign",
+    "psfsub",
+    "i2d",
+    "snr",
+    "contrast",
+    "rateints",
+    "cal",
+    "c1d",
 )
 
 
@@ -55,6 +64,9 @@ class LyotStep(Step):
         output_ext = string(default='.fits')  # Type of output
     """
 
+    save_results: bool
+    output_file: str | None
+
     prefetch_references = False
     reference_file_types: ClassVar[list[str]] = []
 
@@ -88,16 +100,19 @@ class LyotStep(Step):
         return (head, "_") if separator and tail in SUFFIXES else (name, "_")
 
     def save_model(
-        self, model: Any, suffix: str | None = None, idx: Any = None,
-        output_file: str | None = None, force: bool = False, **components: Any,
+        self,
+        model: Any,
+        suffix: str | None = None,
+        idx: Any = None,
+        output_file: str | None = None,
+        force: bool = False,
+        **components: Any,
     ) -> Any:
         """Save a model under the step's name for it, whole or not at all."""
         output_file = output_file or self.output_file
         if not (force or self.save_results or output_file):
             return None
-        path = self.make_output_path(
-            basepath=output_file, suffix=suffix, idx=idx, **components
-        )
+        path = self.make_output_path(basepath=output_file, suffix=suffix, idx=idx, **components)
         saved = save_whole(model, path)
         log.info("Saved %s", saved)
         return saved

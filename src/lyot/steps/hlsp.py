@@ -54,7 +54,9 @@ class HlspStep(LyotStep):
         centre, origin = self._centre(model, data.shape)
         curve = annulus_noise(_mean_image(data), centre, width=float(self.annuli_width))
         parameters = {
-            "annuli_width": self.annuli_width, "centre_yx": list(centre), "centre_on": origin
+            "annuli_width": self.annuli_width,
+            "centre_yx": list(centre),
+            "centre_on": origin,
         }
         snr = derived_model(kind, model, {"data": ratio.astype(np.float32)})
         for name in ("err", "con", "wht", "var_rnoise", "var_poisson", "var_flat", "area"):
@@ -62,8 +64,13 @@ class HlspStep(LyotStep):
         snr.meta.bunit_data = ""
         contrast = _contrast_model(model, curve)
         for product in (snr, contrast):
-            stamp(product, "hlsp", recipe=parameters, inputs=[name_of(source)],
-                  star=star_of(model) if product is snr else None)
+            stamp(
+                product,
+                "hlsp",
+                recipe=parameters,
+                inputs=[name_of(source)],
+                star=star_of(model) if product is snr else None,
+            )
             set_keyword(product, "PRIMARY", "S_HLSP", "COMPLETE", "High-level products")
         if self.save_results:
             if self.output_file is None:

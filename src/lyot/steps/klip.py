@@ -47,11 +47,17 @@ class KlipStep(LyotStep):
     def recipe(self) -> SubtractRecipe:
         """Return the parameters as a recipe."""
         return SubtractRecipe(
-            n_modes=tuple(_whole_number(n) for n in self.truncate), zones=self.zones,
-            n_annuli=self.n_annuli, n_sectors=self.n_sectors, annuli_spacing=self.annuli_spacing,
-            inner_arcsec=self.inner_arcsec, outer_arcsec=self.outer_arcsec,
-            sector_overlap=self.sector_overlap, subtract_mean=self.subtract_mean,
-            error=self.error, bad_bits=self.bad_bits,
+            n_modes=tuple(_whole_number(n) for n in self.truncate),
+            zones=self.zones,
+            n_annuli=self.n_annuli,
+            n_sectors=self.n_sectors,
+            annuli_spacing=self.annuli_spacing,
+            inner_arcsec=self.inner_arcsec,
+            outer_arcsec=self.outer_arcsec,
+            sector_overlap=self.sector_overlap,
+            subtract_mean=self.subtract_mean,
+            error=self.error,
+            bad_bits=self.bad_bits,
         )
 
     def process(self, target: Any, psfrefs: Any) -> Any:
@@ -110,13 +116,20 @@ class KlipStep(LyotStep):
             images = [hdu.data for hdu in hdus if hdu.data is not None]
         return np.asarray(images[0]).astype(int) if images else None
 
-    def save_model(self, model: Any, suffix: str | None = None, idx: Any = None,
-                   **rest: Any) -> Any:
+    def save_model(
+        self,
+        model: Any,
+        suffix: str | None = None,
+        idx: Any = None,
+        output_file: str | None = None,
+        force: bool = False,
+        **components: Any,
+    ) -> Any:
         """Save a product; one of several is named by its number of modes."""
         if idx is not None:
             n = branch_of(model)["steps"]["klip"]["n_modes"]
-            rest["modes"], idx = f"k{n:03d}", None
-        return super().save_model(model, suffix=suffix, idx=idx, **rest)
+            components["modes"], idx = f"k{n:03d}", None
+        return super().save_model(model, suffix, idx, output_file, force, **components)
 
 
 def _whole_number(value: Any) -> int:
@@ -136,8 +149,12 @@ def _kind_of(source: Any) -> str:
 
 
 def _product(
-    model: Any, result: Subtraction, recipe: SubtractRecipe, inputs: list[str],
-    star: StarPosition, history: dict[str, Any],
+    model: Any,
+    result: Subtraction,
+    recipe: SubtractRecipe,
+    inputs: list[str],
+    star: StarPosition,
+    history: dict[str, Any],
 ) -> Any:
     """Make the psfsub model of one number of modes."""
     out = model.copy()
@@ -150,7 +167,11 @@ def _product(
     branch["steps"] = history | branch.get("steps", {})
     out.instance["lyot"] = branch
     stamp(
-        out, "klip", recipe=to_dict(recipe), inputs=inputs, star=star,
+        out,
+        "klip",
+        recipe=to_dict(recipe),
+        inputs=inputs,
+        star=star,
         details={
             "n_modes": result.n_modes,
             "n_kept": result.n_kept,

@@ -48,8 +48,11 @@ class OutlierDetectionStep(LyotStep):
         log.info("%d outliers in %d integrations of %s.", n_found, len(cube.sci), cube.info.name)
         drop_unknown_long_keywords(result)
         stamp(
-            result, "outlier_detection", recipe=to_dict(self.recipe()),
-            inputs=[name_of(source)], details={"n_outliers": n_found},
+            result,
+            "outlier_detection",
+            recipe=to_dict(self.recipe()),
+            inputs=[name_of(source)],
+            details={"n_outliers": n_found},
         )
         if model is not source:
             model.close()

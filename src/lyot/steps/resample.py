@@ -37,9 +37,13 @@ class ResampleStep(LyotStep):
     def recipe(self) -> CombineRecipe:
         """Return the parameters as a recipe."""
         return CombineRecipe(
-            align_on=self.align_on, pixfrac=self.pixfrac, kernel=self.kernel,
-            weight_type=self.weight_type, pixel_scale_ratio=self.pixel_scale_ratio,
-            rotation=self.rotation, bad_bits=self.bad_bits,
+            align_on=self.align_on,
+            pixfrac=self.pixfrac,
+            kernel=self.kernel,
+            weight_type=self.weight_type,
+            pixel_scale_ratio=self.pixel_scale_ratio,
+            rotation=self.rotation,
+            bad_bits=self.bad_bits,
         )
 
     def process(self, source: Any) -> Any:
@@ -64,7 +68,10 @@ class ResampleStep(LyotStep):
         shape = np.shape(image.sci)
         log.info("Combined %d exposure(s) into %d x %d pixels.", len(models), shape[1], shape[0])
         stamp(
-            result, "resample", recipe=to_dict(recipe), inputs=[name_of(i) for i in items],
+            result,
+            "resample",
+            recipe=to_dict(recipe),
+            inputs=[name_of(i) for i in items],
             star=image.star,
             details={"error": "ERR is per pixel; the covariance of drizzling is not in it"},
         )

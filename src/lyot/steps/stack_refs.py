@@ -58,8 +58,13 @@ class StackRefsStep(LyotStep):
         like = as_model(first[0], "CubeModel")
         result = stack_model(like, cube)
         log.info("Stacked %d integrations of %d reference exposures.", len(cube.sci), len(names))
-        stamp(result, "stack_psfs", recipe={}, inputs=names,
-              details={"dither_arcsec": cube.dither_arcsec})
+        stamp(
+            result,
+            "stack_psfs",
+            recipe={},
+            inputs=names,
+            details={"dither_arcsec": cube.dither_arcsec},
+        )
         if like is not first[0]:
             like.close()
         return result

@@ -63,7 +63,11 @@ def image(
     s = pixel_scale_arcsec
     extent = ((-0.5 - x0) * s, (n_x - 0.5 - x0) * s, (-0.5 - y0) * s, (n_y - 0.5 - y0) * s)
     shown = ax.imshow(
-        data, origin="lower", extent=extent, cmap=cmap, norm=norm or stretch(data),
+        data,
+        origin="lower",
+        extent=extent,
+        cmap=cmap,
+        norm=norm or stretch(data),
         interpolation="nearest",
     )
     ax.set_facecolor("0.35")
@@ -110,15 +114,32 @@ def _compass(ax: Axes, pa_y_deg: float) -> None:
         angle = np.radians(pa - pa_y_deg)
         tip = (0.86 - 0.09 * np.sin(angle), 0.14 + 0.09 * np.cos(angle))
         ax.annotate(
-            "", xy=tip, xytext=(0.86, 0.14), xycoords="axes fraction",
-            textcoords="axes fraction", arrowprops={"arrowstyle": "->", "color": "white"},
+            "",
+            xy=tip,
+            xytext=(0.86, 0.14),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            arrowprops={"arrowstyle": "->", "color": "white"},
         )
-        ax.text(0.86 - 0.13 * np.sin(angle), 0.14 + 0.13 * np.cos(angle), letter, color="white",
-                transform=ax.transAxes, ha="center", va="center", fontsize=9)
+        ax.text(
+            0.86 - 0.13 * np.sin(angle),
+            0.14 + 0.13 * np.cos(angle),
+            letter,
+            color="white",
+            transform=ax.transAxes,
+            ha="center",
+            va="center",
+            fontsize=9,
+        )
 
 
 def noise_curve(
-    ax: Axes, separation_arcsec: NDArray[Any], sigma: NDArray[Any], /, *, label: str,
+    ax: Axes,
+    separation_arcsec: NDArray[Any],
+    sigma: NDArray[Any],
+    /,
+    *,
+    label: str,
     unit: str = "MJy/sr",
 ) -> Axes:
     """Draw 1-sigma noise against separation.

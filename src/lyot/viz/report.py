@@ -22,7 +22,8 @@ from lyot.viz import figures
 mpl.rcParams["axes.unicode_minus"] = True
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1c2430; --paper: #ffffff; --line: #c9d0da; --soft: #5b6675 }
+:root { color-scheme: light dark; --ink: #1c2430; --paper: #ffffff; --line: #c9d0da;
+  --soft: #5b6675 }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e7ebf1; --paper: #14181f; --line: #3a4350; --soft: #a4afbe } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
@@ -36,9 +37,7 @@ th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px so
 """
 
 
-def write_report(
-    products: list[str], folder: str | Path, summary: list[dict[str, Any]], /
-) -> str:
+def write_report(products: list[str], folder: str | Path, summary: list[dict[str, Any]], /) -> str:
     """Write the report of a run.
 
     Parameters
@@ -55,30 +54,44 @@ def write_report(
     str
         Path of the report, ``<product>_report.html``.
     """
-    views = {p: read_view(p) for p in products if p.endswith(("_i2d.fits", "_psfsub.fits",
-                                                              "_contrast.fits"))}
+    views = {
+        p: read_view(p)
+        for p in products
+        if p.endswith(("_i2d.fits", "_psfsub.fits", "_contrast.fits"))
+    }
     images = [v for p, v in views.items() if p.endswith("_i2d.fits")]
     first = images[0]
     name = first.path.name.removesuffix("_i2d.fits")
     parts = [_head(first, name)]
     for view in images:
-        parts.append(_section("Combined image", _picture(_sky_figure(view), "Combined image and "
-                              "signal-to-noise ratio, with the star as a cross")))
+        parts.append(
+            _section(
+                "Combined image",
+                _picture(
+                    _sky_figure(view),
+                    "Combined image and signal-to-noise ratio, with the star as a cross",
+                ),
+            )
+        )
     parts += [
-        _section(f"Before and after: {view.info.name}", _picture(figure, "One integration before "
-                 "subtraction, after it, and the mean of all"))
+        _section(
+            f"Before and after: {view.info.name}",
+            _picture(figure, "One integration before subtraction, after it, and the mean of all"),
+        )
         for view, figure in _subtractions(views)
     ]
     curves = [v for p, v in views.items() if p.endswith("_contrast.fits")]
     if curves:
-        parts.append(_section("Noise", _picture(_curve_figure(curves, first), "Scatter against "
-                              "separation")))
+        parts.append(
+            _section("Noise", _picture(_curve_figure(curves, first), "Scatter against separation"))
+        )
     parts.append(_section("How it was made", _summary_table(summary) + _provenance(first)))
     text = (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         f"<title>{html.escape(name)}</title><style>{_STYLE}</style></head><body>"
-        + "\n".join(parts) + "</body></html>\n"
+        + "\n".join(parts)
+        + "</body></html>\n"
     )
     path = Path(folder) / f"{name}_report.html"
     with written_whole(path) as temporary:
@@ -87,8 +100,11 @@ def write_report(
 
 
 def _head(view: View, name: str) -> str:
-    what = " ".join(p for p in (view.info.target, view.info.instrument, view.info.filter,
-                                view.info.coronagraph) if p)
+    what = " ".join(
+        p
+        for p in (view.info.target, view.info.instrument, view.info.filter, view.info.coronagraph)
+        if p
+    )
     return f"<h1>{html.escape(what)}</h1><p class='lead'>{html.escape(name)}</p>"
 
 
@@ -120,12 +136,20 @@ def before_after_figure(before: View, after: View, /) -> Figure:
     """
     figure = Figure(figsize=(10.5, 4.4), layout="constrained", dpi=110)
     axes = figure.subplots(1, 2)
-    for ax, view, title in ((axes[0], before, "before: one integration"),
-                            (axes[1], after, "after: mean of the integrations")):
+    for ax, view, title in (
+        (axes[0], before, "before: one integration"),
+        (axes[1], after, "after: mean of the integrations"),
+    ):
         data = np.asarray(view.data, dtype=float)
         frame = data[0] if view is before else _mean(data)
-        figures.image(ax, frame, title=title, star=after.star,
-                      pixel_scale_arcsec=view.info.pixel_scale_arcsec, pa_y_deg=after.pa_y_deg)
+        figures.image(
+            ax,
+            frame,
+            title=title,
+            star=after.star,
+            pixel_scale_arcsec=view.info.pixel_scale_arcsec,
+            pa_y_deg=after.pa_y_deg,
+        )
     return figure
 
 
@@ -140,11 +164,25 @@ def _sky_figure(view: View) -> Figure:
     left, right = figure.subplots(1, 2)
     data, err = np.asarray(view.data, float), np.asarray(view.err, float)
     scale = view.info.pixel_scale_arcsec
-    figures.image(left, data, title="surface brightness", star=view.star,
-                  pixel_scale_arcsec=scale, pa_y_deg=view.pa_y_deg)
-    figures.image(right, data / err, title="SNR = SCI / ERR", star=view.star, unit="SNR",
-                  pixel_scale_arcsec=scale, pa_y_deg=view.pa_y_deg,
-                  norm=Normalize(-10, 10), cmap=figures.DIVERGING)
+    figures.image(
+        left,
+        data,
+        title="surface brightness",
+        star=view.star,
+        pixel_scale_arcsec=scale,
+        pa_y_deg=view.pa_y_deg,
+    )
+    figures.image(
+        right,
+        data / err,
+        title="SNR = SCI / ERR",
+        star=view.star,
+        unit="SNR",
+        pixel_scale_arcsec=scale,
+        pa_y_deg=view.pa_y_deg,
+        norm=Normalize(-10, 10),
+        cmap=figures.DIVERGING,
+    )
     return figure
 
 
@@ -164,10 +202,13 @@ def _curve_figure(curves: list[View], sky: View) -> Figure:
     ax = figure.subplots()
     for view in curves:
         columns = list(view.table.values())
-        figures.noise_curve(ax, columns[0] * sky.info.pixel_scale_arcsec, columns[1],
-                            label=view.path.name)
-    ax.set_title("combined image: scatter in annuli about the star, disc and companions included",
-                 fontsize=10)
+        figures.noise_curve(
+            ax, columns[0] * sky.info.pixel_scale_arcsec, columns[1], label=view.path.name
+        )
+    ax.set_title(
+        "combined image: scatter in annuli about the star, disc and companions included",
+        fontsize=10,
+    )
     return figure
 
 
@@ -180,13 +221,31 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _summary_table(summary: list[dict[str, Any]]) -> str:
-    header = ["exposure", "integrations", "references", "median shift [px]", "largest [px]",
-              "modes", "rms before", "rms after", "star x, y [px]", "from"]
+    header = [
+        "exposure",
+        "integrations",
+        "references",
+        "median shift [px]",
+        "largest [px]",
+        "modes",
+        "rms before",
+        "rms after",
+        "star x, y [px]",
+        "from",
+    ]
     rows = [
-        [s["exposure"], str(s["integrations"]), str(s["references"]),
-         f"{s['median_shift_pix']:.3f}", f"{s['largest_shift_pix']:.3f}", str(s["n_kept"]),
-         f"{s['rms_before']:.3g}", f"{s['rms_after']:.3g}",
-         f"{s['star']['x']:.2f}, {s['star']['y']:.2f}", s["star"]["origin"]]
+        [
+            s["exposure"],
+            str(s["integrations"]),
+            str(s["references"]),
+            f"{s['median_shift_pix']:.3f}",
+            f"{s['largest_shift_pix']:.3f}",
+            str(s["n_kept"]),
+            f"{s['rms_before']:.3g}",
+            f"{s['rms_after']:.3g}",
+            f"{s['star']['x']:.2f}, {s['star']['y']:.2f}",
+            s["star"]["origin"],
+        ]
         for s in summary
     ]
     return _table(header, rows)
