@@ -17,7 +17,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m numpydoc.hooks.validate_docstrings $(shell find src -name '*.py' -not -name 'cli.py' -not -path '*/steps/*')
+	$(BIN)/numpydoc lint $(shell find src -name '*.py' -not -name 'cli.py' -not -path '*/steps/*')
 
 parity: $(VENV)-parity/.done
 	$(VENV)-parity/bin/python -m pytest tests/parity -p no:cacheprovider

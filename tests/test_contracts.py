@@ -80,3 +80,47 @@ def test_no_file_names_a_registry_or_a_path_of_a_machine():
         if path.suffix in {".png", ".gz"} or not path.is_file() or path == Path(__file__):
             continue
         assert not pattern.search(path.read_text(errors="ignore")), name
+
+
+def test_public_functions_say_what_they_return():
+    for path in MODULES:
+        if path.name == "cli.py" or path.parent.name == "steps":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+                continue
+            returns = ast.unparse(node.returns) if node.returns else "None"
+            text = ast.get_docstring(node) or ""
+            if returns == "None" or node.decorator_list or not node.args.posonlyargs or not text:
+                continue
+            assert "Returns\n-------" in text or "Yields\n------" in text, (path, node.name)
+
+
+@pytest.mark.parametrize(
+    "alias",
+    ["calwebb_coron3", "outlier_detection", "stack_refs", "align_refs", "klip", "resample", "hlsp"],
+)
+def test_every_parameter_is_on_its_page(alias):
+    from importlib import import_module
+
+    from lyot.stpipe_steps import get_steps
+
+    [name] = [n for n, a, _ in get_steps() if a == alias]
+    module, _, cls = name.rpartition(".")
+    step = getattr(import_module(module), cls)
+    own = re.findall(r"^\s*(\w+) = ", step.spec, flags=re.MULTILINE)
+    page = (ROOT / "docs" / "steps" / f"{alias}.md").read_text()
+    assert own
+    for parameter in own:
+        assert f"`{parameter}`" in page, f"{parameter} is not on the page of {alias}"
+
+
+def blocks(path):
+    return re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/simulate.md"])
+def test_the_examples_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(ROOT / page):
+        exec(compile(block, page, "exec"), {})

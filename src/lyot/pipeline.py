@@ -47,7 +47,13 @@ def _no_progress(stage: str, done: int, total: int) -> None:
 
 
 class Coron3Pipeline(Pipeline, LyotStep):
-    """Reduce an association of coronagraphic exposures."""
+    """Reduce an association of coronagraphic exposures.
+
+    Parameters
+    ----------
+    *args, **kwargs : object
+        Name, parent and parameters, as for any `stpipe` step.
+    """
 
     class_alias = "calwebb_coron3"
 
@@ -72,6 +78,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
     prefetch_references = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pipeline and its steps."""
         super().__init__(*args, **kwargs)
         self.progress: Progress = _no_progress
         self.products: list[str] = []
@@ -288,12 +295,28 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
 
 def partial_progress(progress: Progress, stage: str, total: int, /) -> Callable[[int], None]:
-    """Return a callback that reports how many sets of one stage are done."""
+    """Return a callback that reports how many sets of one stage are done.
 
-    def report(done: int) -> None:
+    Parameters
+    ----------
+    progress : callable
+        Takes the stage, the number done and their total.
+    stage : str
+        The stage.
+    total : int
+        Number of sets.
+
+    Returns
+    -------
+    callable
+        Takes the number done.
+    """
+
+    def _report(done: int) -> None:
+        """Pass the number on."""
         progress(stage, done, total)
 
-    return report
+    return _report
 
 
 def _modes_tag(model: Any) -> str:

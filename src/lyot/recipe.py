@@ -206,12 +206,13 @@ def to_dict(recipe: Any, /) -> dict[str, Any]:
         Nested dictionaries of numbers, strings, lists and None.
     """
 
-    def plain(value: Any) -> Any:
+    def _plain(value: Any) -> Any:
+        """Turn tuples into lists, at any depth."""
         if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, tuple) else value
+            return {key: _plain(item) for key, item in value.items()}
+        return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
-    result: dict[str, Any] = plain(asdict(recipe))
+    result: dict[str, Any] = _plain(asdict(recipe))
     return result
 
 

@@ -108,7 +108,7 @@ class RoundCoronagraph:
 
     @cached_property
     def wavelengths_m(self) -> NDArray[Any]:
-        """Wavelengths at which images are computed [m]."""
+        """The wavelengths at which images are computed [m]."""
         band: Filter = filter_named(self.filter)
         u = (np.arange(self.n_wavelengths) + 0.5) / self.n_wavelengths - 0.5
         return (band.pivot_um + u * band.width_um) * 1e-6

@@ -41,7 +41,18 @@ class AlignedRefs(Protocol):
         """The star on the science frames, where it is known."""
 
     def frames(self, integration: int, /) -> AlignedFrames:
-        """Return the references on the pixels of one science integration."""
+        """Return the references on the pixels of one science integration.
+
+        Parameters
+        ----------
+        integration : int
+            Index of the integration.
+
+        Returns
+        -------
+        AlignedFrames
+            The references.
+        """
 
 
 class AlignedArrays:

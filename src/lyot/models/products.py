@@ -129,12 +129,13 @@ def branch_of(model: Any, /) -> dict[str, Any]:
         there is none.
     """
 
-    def copy(node: Any) -> Any:
+    def _copy(node: Any) -> Any:
+        """Copy a node down to its arrays."""
         if isinstance(node, dict):
-            return {k: copy(v) for k, v in node.items()}
+            return {k: _copy(v) for k, v in node.items()}
         return np.asarray(node) if hasattr(node, "dtype") else node
 
-    branch: dict[str, Any] = copy(dict(model.instance.get(BRANCH, {})))
+    branch: dict[str, Any] = _copy(dict(model.instance.get(BRANCH, {})))
     return branch
 
 

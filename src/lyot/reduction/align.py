@@ -104,13 +104,13 @@ def prepare_refs(refs: Cube, recipe: AlignRecipe, /) -> PreparedRefs:
         if not np.any(refs.sci[k][~bad[k]]):
             raise LyotError(f"Reference {k + 1} of the stack is zero everywhere; leave it out.")
 
-    def one(k: int) -> NDArray[np.complex128]:
+    def _one(k: int) -> NDArray[np.complex128]:
         frame = repair.median_fill(
             refs.sci[k : k + 1], bad[k : k + 1], box=recipe.median_box_length
         )
         return np.asarray(fourier.spectrum(frame[0]))
 
-    spectra = np.stack(execution.map_ordered(one, range(len(refs.sci))))
+    spectra = np.stack(execution.map_ordered(_one, range(len(refs.sci))))
     return PreparedRefs(refs, bad, refs.variance(), spectra)
 
 
@@ -147,6 +147,7 @@ class Aligner:
         weight_of: Callable[[ExposureInfo, StarPosition], NDArray[np.float64]] = builtin_weight,
         star_xy: tuple[float, float] | None = None,
     ) -> None:
+        """Check the inputs; nothing is computed yet."""
         check_same_mode(target.info, refs.cube.info)
         self.target = target
         self.refs = refs

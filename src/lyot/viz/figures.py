@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import AsinhNorm, Normalize
+from matplotlib.ticker import AsinhLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from lyot.models.star import StarPosition
@@ -80,6 +81,11 @@ def image(
         ax.set_ylim(-half_width_arcsec, half_width_arcsec)
     bar = ax.figure.colorbar(shown, ax=ax, fraction=0.046, pad=0.03)
     bar.set_label(unit)
+    if isinstance(shown.norm, AsinhNorm):
+        bar.locator = AsinhLocator(shown.norm.linear_width, numticks=7)
+        bar.formatter = FuncFormatter(lambda value, _: f"{value:.3g}")
+        bar.minorlocator = NullLocator()
+        bar.update_ticks()
     if pa_y_deg is not None:
         _compass(ax, pa_y_deg)
     return ax
