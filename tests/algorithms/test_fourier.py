@@ -63,7 +63,9 @@ def test_derivatives_agree_with_central_differences(star_image):
 def test_second_derivatives_are_derivatives_of_the_first(star_image):
     spectrum = fourier.spectrum(star_image())
     d, h = np.array([0.1, 0.3]), 1e-4
-    yy, yx, xx = fourier.second_derivatives(spectrum, d, shape=(64, 66))
+    powers = ((0, 2), (1, 1), (2, 0))
+    xx, yx, yy = fourier.taylor_images(spectrum, d, shape=(64, 66), powers=powers)
+    xx, yy = 2 * xx, 2 * yy
 
     def first(at):
         return fourier.shift_with_derivatives(spectrum, np.asarray(at), shape=(64, 66))
@@ -73,6 +75,25 @@ def test_second_derivatives_are_derivatives_of_the_first(star_image):
     np.testing.assert_allclose(yx, (up.d_x - down.d_x) / (2 * h), atol=1e-5)
     right, left = first(d + np.array([0, h])), first(d - np.array([0, h]))
     np.testing.assert_allclose(xx, (right.d_x - left.d_x) / (2 * h), atol=1e-5)
+
+
+def test_the_expansion_is_the_shift_to_its_order(star_image):
+    from lyot.algorithms.registration import POWERS
+
+    spectrum = fourier.spectrum(star_image(fwhm=5.0))
+    d, delta = np.array([0.3, -0.2]), np.array([0.05, 0.08])
+    images = fourier.taylor_images(spectrum, d, shape=(64, 66), powers=POWERS)
+    near = sum(i * delta[0] ** a * delta[1] ** b for i, (a, b) in zip(images, POWERS, strict=True))
+    exact = fourier.shift(spectrum, d + delta, shape=(64, 66))
+    assert abs(near - exact).max() < 1e-5 * abs(exact).max()
+
+
+def test_some_rows_are_those_rows_of_all(star_image):
+    spectrum, d = fourier.spectrum(star_image()), np.array([0.3, -0.2])
+    all_rows = fourier.shift_with_derivatives(spectrum, d, shape=(64, 66))
+    some = fourier.shift_with_derivatives(spectrum, d, shape=(64, 66), rows=slice(20, 31))
+    for a, b in zip(some, all_rows, strict=True):
+        np.testing.assert_allclose(a, b[20:31], atol=1e-13)
 
 
 def test_outside_tells_which_pixels_came_from_beyond_an_edge():

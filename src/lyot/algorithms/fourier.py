@@ -7,12 +7,16 @@ Nyquist term, so the shift is a real, exactly invertible rotation of phases.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
 MIN_GAP = 16
 """Smallest number of pixels between the far edges of an image on the periodic grid."""
+
+
+ALL_ROWS = slice(None)
 
 
 class ShiftedImage(NamedTuple):
@@ -96,7 +100,7 @@ def _bridge(images: Any, *, length: int, axis: int) -> Any:
     return xp.concat([images, last + (first - last) * u], axis=axis)
 
 
-def shift(spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int]) -> Any:
+def shift(spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int], rows: slice = ALL_ROWS) -> Any:
     r"""Shift images by any fraction of a pixel: :math:`T_d r(x) = r(x - d)`.
 
     Parameters
@@ -108,10 +112,12 @@ def shift(spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int]) -> Any:
         `spectra`.
     shape : tuple of int
         ``(n_y, n_x)`` of the images.
+    rows : slice, optional
+        The rows that are wanted; fewer rows cost less.
 
     Returns
     -------
-    array, shape (..., n_y, n_x), float64
+    array, shape (..., n_rows, n_x), float64
         The shifted images. Pixels that come from outside the frame hold the bridge between its
         edges; `outside` tells which they are.
 
@@ -119,12 +125,11 @@ def shift(spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int]) -> Any:
     -----
     One inverse transform per image; exact for band-limited images.
     """
-    phase_y, phase_x, _, _ = _phases(spectra, shift_yx, shape)
-    return _to_image(spectra * phase_y * phase_x, shape)
+    return _derivatives(spectra, shift_yx, shape, rows, ((0, 0),))[0]
 
 
 def shift_with_derivatives(
-    spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int]
+    spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int], rows: slice = ALL_ROWS
 ) -> ShiftedImage:
     """Shift images and differentiate the result with respect to the shift, analytically.
 
@@ -136,77 +141,92 @@ def shift_with_derivatives(
         Shift of each image along y and x [pixel].
     shape : tuple of int
         ``(n_y, n_x)`` of the images.
+    rows : slice, optional
+        The rows that are wanted.
 
     Returns
     -------
     ShiftedImage
-        Value and both derivatives, float64; three inverse transforms per image.
+        Value and both derivatives, float64; the transforms along y are two per image, those
+        along x three per row that is wanted.
     """
-    phase_y, phase_x, ik_y, ik_x = _phases(spectra, shift_yx, shape)
-    shifted = spectra * phase_y * phase_x
-    return ShiftedImage(
-        _to_image(shifted, shape),
-        _to_image(shifted * -ik_y, shape),
-        _to_image(shifted * -ik_x, shape),
-    )
+    value, d_x, d_y = _derivatives(spectra, shift_yx, shape, rows, ((0, 0), (0, 1), (1, 0)))
+    return ShiftedImage(value, d_y, d_x)
 
 
-def second_derivatives(
-    spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int]
-) -> tuple[Any, Any, Any]:
-    """Return the second derivatives of the shifted images with respect to the shift.
+def taylor_images(
+    spectra: Any,
+    shift_yx: Any,
+    /,
+    *,
+    shape: tuple[int, int],
+    powers: tuple[tuple[int, int], ...],
+    rows: slice = ALL_ROWS,
+) -> list[Any]:
+    r"""Return the coefficients of the expansion of shifted images about a shift.
 
     Parameters
     ----------
     spectra : array, shape (..., m_y, m_x // 2 + 1)
         From `spectrum`.
     shift_yx : array, shape (..., 2)
-        Shift of each image along y and x [pixel].
+        The shift d about which to expand [pixel].
     shape : tuple of int
         ``(n_y, n_x)`` of the images.
+    powers : tuple of (int, int)
+        Powers ``(a, b)`` of the offset along y and x, in ascending order of a.
+    rows : slice, optional
+        The rows that are wanted.
 
     Returns
     -------
-    d_yy, d_yx, d_xx : array, shape (..., n_y, n_x)
-        Three inverse transforms per image.
+    list of array, shape (..., n_rows, n_x)
+        For each power the derivative over :math:`a!\,b!`, so that
+        :math:`T_{d + \delta} r \approx \sum \delta_y^a \delta_x^b\,r_{ab}`.
     """
-    phase_y, phase_x, ik_y, ik_x = _phases(spectra, shift_yx, shape)
-    shifted = spectra * phase_y * phase_x
-    return (
-        _to_image(shifted * ik_y * ik_y, shape),
-        _to_image(shifted * ik_y * ik_x, shape),
-        _to_image(shifted * ik_x * ik_x, shape),
-    )
+    images = _derivatives(spectra, shift_yx, shape, rows, powers)
+    return [
+        image / (math.factorial(a) * math.factorial(b))
+        for image, (a, b) in zip(images, powers, strict=True)
+    ]
 
 
-def _phases(spectra: Any, shift_yx: Any, shape: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
-    """Return the phase ramps of a shift and i times the angular frequencies of both axes."""
+def _derivatives(
+    spectra: Any,
+    shift_yx: Any,
+    shape: tuple[int, int],
+    rows: slice,
+    orders: tuple[tuple[int, int], ...],
+) -> list[Any]:
+    """Differentiate shifted images ``(a, b)`` times along y and x, sharing the transforms."""
     xp = array_namespace(spectra, shift_yx)
     m_y, m_x = spectra.shape[-2], odd_grid_length(shape[1])
-    k_y = 2.0 * xp.pi * xp.fft.fftfreq(m_y, dtype=xp.float64)
-    k_x = 2.0 * xp.pi * xp.fft.rfftfreq(m_x, dtype=xp.float64)
-    d_y = shift_yx[..., 0][..., None]
-    d_x = shift_yx[..., 1][..., None]
-    phase_y = _cis(-k_y * d_y)[..., :, None]
-    phase_x = _cis(-k_x * d_x)[..., None, :]
-    zero_y, zero_x = xp.zeros_like(k_y), xp.zeros_like(k_x)
-    return phase_y, phase_x, _complex(zero_y, k_y)[:, None], _complex(zero_x, k_x)[None, :]
+    ik_y = _imaginary(2.0 * xp.pi * _frequencies(xp, m_y))[:, None]
+    ik_x = _imaginary(2.0 * xp.pi * _frequencies(xp, m_x)[: m_x // 2 + 1])[None, :]
+    phase_y = xp.exp(-ik_y * shift_yx[..., 0][..., None, None])
+    phase_x = xp.exp(-ik_x * shift_yx[..., 1][..., None, None])
+    shifted = spectra * (phase_y * phase_x)
+    images = []
+    done, columns = -1, None
+    for a, b in orders:
+        if a != done:
+            source = shifted if a == 0 else shifted * (-ik_y) ** a
+            columns = xp.fft.ifft(source, axis=-2)[..., : shape[0], :][..., rows, :]
+            done = a
+        part = columns if b == 0 else columns * (-ik_x) ** b
+        images.append(xp.fft.irfft(part, n=m_x, axis=-1)[..., : shape[1]])
+    return images
 
 
-def _cis(angle: Any) -> Any:
-    xp = array_namespace(angle)
-    return _complex(xp.cos(angle), xp.sin(angle))
+def _frequencies(xp: Any, n: int) -> Any:
+    """Frequencies of an odd grid [cycles per pixel]: zero, the positive, the negative ones."""
+    k = xp.arange(n, dtype=xp.float64)
+    return xp.where(k > n // 2, k - n, k) / n
 
 
-def _complex(real: Any, imag: Any) -> Any:
-    xp = array_namespace(real, imag)
-    return xp.astype(real, xp.complex128) + 1j * xp.astype(imag, xp.complex128)
-
-
-def _to_image(half_spectrum: Any, shape: tuple[int, int]) -> Any:
-    xp = array_namespace(half_spectrum)
-    grid = (half_spectrum.shape[-2], odd_grid_length(shape[1]))
-    return xp.fft.irfftn(half_spectrum, s=grid, axes=(-2, -1))[..., : shape[0], : shape[1]]
+def _imaginary(values: Any) -> Any:
+    xp = array_namespace(values)
+    return 1j * xp.astype(values, xp.complex128)
 
 
 def outside(shift_yx: Any, /, *, shape: tuple[int, int]) -> Any:

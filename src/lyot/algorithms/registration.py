@@ -117,12 +117,16 @@ def _correlate(a: Any, b: Any, grid: tuple[int, int]) -> Any:
     return xp.fft.irfftn(a * xp.conj(b), s=grid, axes=(-2, -1))
 
 
-def expand(targets: Any, weight: Any, spectra: Any, centre_yx: Any, /) -> Any:
-    r"""Estimate the shifts of all pairs from the second-order expansion about one shift.
+POWERS = ((0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (3, 0))
+"""Powers of the offset along y and x in the expansion of a shifted image."""
 
-    With :math:`T_d r \approx r + \delta_y r_y + \delta_x r_x + \ldots` (six images per
-    reference), :math:`N_d` and :math:`D_d` of every pair follow from six matrix products with
-    the targets, and Newton's method on the pairs needs no image at all.
+
+def expand(targets: Any, weight: Any, spectra: Any, centre_yx: Any, /) -> Any:
+    r"""Estimate the shifts of all pairs from the expansion of each reference about one shift.
+
+    With :math:`T_{d + \delta} r \approx \sum \delta_y^a \delta_x^b\,r_{ab}` to third order (ten images
+    per reference), :math:`N_d` and :math:`D_d` of every pair follow from matrix products with the
+    targets, and Newton's method on the pairs needs no image at all.
 
     Parameters
     ----------
@@ -138,41 +142,63 @@ def expand(targets: Any, weight: Any, spectra: Any, centre_yx: Any, /) -> Any:
     Returns
     -------
     array, shape (n_t, n_ref, 2), float64
-        Estimated shift of every pair [pixel]; good to about 4e-3 pixel when the targets drift
+        Estimated shift of every pair [pixel]; good to about 1e-4 pixel when the targets drift
         by 0.1 pixel.
 
     Notes
     -----
-    Six transforms per reference and six products of ``(n_t, n_pix)`` by ``(n_pix,)`` each.
+    Four transforms along y and ten along x per reference, and one product of ``(n_t, n_pix)``
+    by ``(n_pix, 10)``.
     """
     xp = array_namespace(targets, weight, spectra, centre_yx)
-    n_t, shape = targets.shape[0], targets.shape[-2:]
-    n_ref = spectra.shape[0]
-    index = xp.nonzero(xp.reshape(weight, (-1,)) > 0)[0]
-    w = xp.take(xp.reshape(weight, (-1,)), index)
-    ws = xp.take(xp.reshape(targets, (n_t, -1)), index, axis=1) * w[None, :]
+    zone = _zone(weight)
+    w = _pick(weight, zone)
+    ws = xp.stack([_pick(targets[i, ...], zone) for i in range(targets.shape[0])]) * w[None, :]
     out = []
-    for k in range(n_ref):
-        first = fourier.shift_with_derivatives(spectra[k, ...], centre_yx[k, :], shape=shape)
-        second = fourier.second_derivatives(spectra[k, ...], centre_yx[k, :], shape=shape)
-        images = [*first, 0.5 * second[0], second[1], 0.5 * second[2]]
-        basis = xp.stack([xp.take(xp.reshape(im, (-1,)), index) for im in images])
+    for k in range(spectra.shape[0]):
+        images = fourier.taylor_images(
+            spectra[k, ...],
+            centre_yx[k, :],
+            shape=targets.shape[-2:],
+            powers=POWERS,
+            rows=zone.rows,
+        )
+        basis = xp.stack([_pick_rows(image, zone) for image in images])
         n = xp.matmul(ws, xp.matrix_transpose(basis))
         d = xp.matmul(basis * w[None, :], xp.matrix_transpose(basis))
         out.append(centre_yx[k, :][None, :] + _newton_on_expansion(n, d))
     return xp.stack(out, axis=1)
 
 
+class _Zone(NamedTuple):
+    """The pixels of positive weight: the rows that hold them, and their places in these."""
+
+    rows: slice
+    index: Any
+
+
+def _zone(weight: Any) -> _Zone:
+    xp = array_namespace(weight)
+    used = xp.nonzero(xp.any(weight > 0, axis=1))[0]
+    rows = slice(int(used[0]), int(used[-1]) + 1) if used.shape[0] else slice(0, 1)
+    return _Zone(rows, xp.nonzero(xp.reshape(weight[rows, :], (-1,)) > 0)[0])
+
+
+def _pick(image: Any, zone: _Zone) -> Any:
+    return _pick_rows(image[zone.rows, :], zone)
+
+
+def _pick_rows(rows: Any, zone: _Zone) -> Any:
+    xp = array_namespace(rows)
+    return xp.take(xp.reshape(rows, (-1,)), zone.index)
+
+
 def _newton_on_expansion(n: Any, d: Any) -> Any:
-    """Maximise ``(n.m)^2 / (m.d.m)`` over ``m = (1, y, x, y^2, yx, x^2)`` for each row of n."""
+    """Maximise ``(n.m)^2 / (m.d.m)`` over the monomials m of the offset, for each row of n."""
     xp = array_namespace(n, d)
     delta = xp.zeros((n.shape[0], 2), dtype=xp.float64)
-    for _ in range(8):
-        y, x = delta[:, 0], delta[:, 1]
-        one, zero = xp.ones_like(y), xp.zeros_like(y)
-        m = xp.stack([one, y, x, y * y, y * x, x * x], axis=1)
-        m_y = xp.stack([zero, one, zero, 2.0 * y, x, zero], axis=1)
-        m_x = xp.stack([zero, zero, one, zero, y, 2.0 * x], axis=1)
+    for _ in range(12):
+        m, m_y, m_x = (_monomials(delta, along) for along in (None, 0, 1))
         dm = xp.matmul(m, d)
         scale = xp.sum(n * m, axis=1) / xp.sum(dm * m, axis=1)
         gradient = xp.stack(
@@ -181,6 +207,23 @@ def _newton_on_expansion(n: Any, d: Any) -> Any:
         step = _solve_step(gradient, m, m_y, m_x, d, scale)
         delta = xp.clip(delta + xp.clip(step, -MAX_STEP_PIX, MAX_STEP_PIX), -1.0, 1.0)
     return delta
+
+
+def _monomials(delta: Any, along: int | None) -> Any:
+    """Return the monomials of the offsets, or their derivatives along one axis."""
+    xp = array_namespace(delta)
+    columns = []
+    for powers in POWERS:
+        column = xp.ones_like(delta[:, 0])
+        for axis, power in enumerate(powers):
+            factor, left = (power, power - 1) if axis == along else (1, power)
+            if factor == 0:
+                column = xp.zeros_like(column)
+            for _ in range(max(left, 0)):
+                column = column * delta[:, axis]
+            column = column * float(factor)
+        columns.append(column)
+    return xp.stack(columns, axis=1)
 
 
 def _solve_step(gradient: Any, m: Any, m_y: Any, m_x: Any, d: Any, scale: Any) -> Any:
@@ -193,8 +236,9 @@ def _solve_step(gradient: Any, m: Any, m_y: Any, m_x: Any, d: Any, scale: Any) -
     yx = xp.sum(dy * m_x, axis=1) - ry * rx / rr
     xx = xp.sum(dx * m_x, axis=1) - rx * rx / rr
     det = yy * xx - yx * yx
-    safe = xp.where((det > 0) & (scale != 0), det * scale, xp.ones_like(det))
-    ok = xp.astype((det > 0) & (scale != 0), xp.float64)
+    usable = (det > 0) & (scale != 0)
+    safe = xp.where(usable, det * scale, xp.ones_like(det))
+    ok = xp.astype(usable, xp.float64)
     g_y, g_x = gradient[:, 0], gradient[:, 1]
     return xp.stack([(xx * g_y - yx * g_x) * ok / safe, (yy * g_x - yx * g_y) * ok / safe], axis=1)
 
@@ -242,26 +286,25 @@ def polish(
 
     Notes
     -----
-    Three transforms per reference and step; one to three steps from a good start. The
+    Two transforms along y, and three along x for each row of the fit zone, per reference and
+    step; one to three steps from a good start; one more transform for the aligned image. The
     covariance is the sandwich of the normal matrix with the pixel variances, so it holds for
     any weight.
     """
     xp = array_namespace(target, weight, spectra)
-    shape = target.shape
-    index = xp.nonzero(xp.reshape(weight, (-1,)) > 0)[0]
-    w = xp.take(xp.reshape(weight, (-1,)), index)
-    s = xp.take(xp.reshape(target, (-1,)), index)
-    v_s = xp.take(xp.reshape(variance_target, (-1,)), index)
+    zone = _zone(weight)
+    w, s, v_s = (_pick(image, zone) for image in (weight, target, variance_target))
     fits = []
     for k in range(spectra.shape[0]):
-        v_r = xp.take(xp.reshape(variance_refs[k, ...], (-1,)), index)
+        v_r = _pick(variance_refs[k, ...], zone)
         bound = None if bound_yx is None else (bound_yx[0][k, :], bound_yx[1][k, :])
         fits.append(
             _polish_one(
-                (s, w, v_s, v_r, index),
+                (s, w, v_s, v_r),
+                zone,
                 spectra[k, ...],
                 start_yx[k, :],
-                shape,
+                target.shape,
                 bound,
                 max_iterations,
                 tolerance,
@@ -271,7 +314,8 @@ def polish(
 
 
 def _polish_one(
-    pixels: tuple[Any, Any, Any, Any, Any],
+    pixels: tuple[Any, Any, Any, Any],
+    zone: _Zone,
     one_spectrum: Any,
     start: Any,
     shape: tuple[int, int],
@@ -279,14 +323,14 @@ def _polish_one(
     max_iterations: int,
     tolerance: float,
 ) -> tuple[Any, ...]:
-    s, w, v_s, v_r, index = pixels
+    s, w, v_s, v_r = pixels
     xp = array_namespace(s, one_spectrum)
     d = start
     inverse = xp.eye(2, dtype=xp.float64)
     before: tuple[Any, Any] | None = None
     for _ in range(max_iterations):
-        moved = fourier.shift_with_derivatives(one_spectrum, d, shape=shape)
-        columns = xp.stack([xp.take(xp.reshape(im, (-1,)), index) for im in moved])
+        moved = fourier.shift_with_derivatives(one_spectrum, d, shape=shape, rows=zone.rows)
+        columns = xp.stack([_pick_rows(image, zone) for image in moved])
         weighted = columns * w[None, :]
         normal = xp.matmul(weighted, xp.matrix_transpose(columns))
         b, step = _gauss_newton(normal, xp.matmul(weighted, s))
@@ -306,7 +350,7 @@ def _polish_one(
     covariance = _shift_covariance(normal, weighted, b, v_s + b * b * v_r)
     rms = xp.sqrt(xp.sum(w * residual * residual) / xp.sum(w))
     converged = xp.asarray(last < tolerance and not at_bound)
-    return d, b, covariance, rms, converged, moved.value
+    return d, b, covariance, rms, converged, fourier.shift(one_spectrum, d, shape=shape)
 
 
 def _broyden(inverse: Any, moved: Any, change: Any) -> Any:
