@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import sys
@@ -147,6 +148,7 @@ def _run(association: str, output_dir: str, options: dict[str, Any]) -> list[str
     with _logging(), _progress() as progress:
         from lyot.pipeline import Coron3Pipeline
 
+        gc.freeze()  # the libraries' objects stay: each step would go through them again
         pipeline = _configured(Coron3Pipeline, steps, keep, output_dir)
         if options.get("input_dir"):
             pipeline.members_in(options["input_dir"])

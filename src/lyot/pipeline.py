@@ -85,6 +85,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.summary: list[dict[str, Any]] = []
         self._saving = True
         self._asn = Association("", (), ())
+        self._checksums: dict[str, str] = {}
 
     def process(self, source: Any) -> Any:
         """Run all steps.
@@ -113,6 +114,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
                 "exposures."
             )
         self._check_modes(asn)
+        self._checksums = {p.name: checksum(p) for p in asn.science + asn.psf}
         refs, stack_name = self._stack(asn)
         subtracted: list[list[Any]] = []
         for number, path in enumerate(asn.science):
@@ -234,7 +236,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             "product": self._asn.product,
             "science": [p.name for p in self._asn.science],
             "psf": [p.name for p in self._asn.psf],
-            "sha256": {p.name: checksum(p) for p in self._asn.science + self._asn.psf},
+            "sha256": self._checksums,
         }
         model.instance["lyot"] = branch
         for step in ("stack_psfs", "align_psfs"):

@@ -124,8 +124,8 @@ POWERS = ((0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)
 def expand(targets: Any, weight: Any, spectra: Any, centre_yx: Any, /) -> Any:
     r"""Estimate the shifts of all pairs from the expansion of each reference about one shift.
 
-    With :math:`T_{d + \delta} r \approx \sum \delta_y^a \delta_x^b\,r_{ab}` to third order (ten images
-    per reference), :math:`N_d` and :math:`D_d` of every pair follow from matrix products with the
+    With :math:`T_{d + \delta} r \approx \sum \delta_y^a \delta_x^b\,r_{ab}` to third order (ten
+    images per reference), :math:`N_d` and :math:`D_d` of every pair follow from products with the
     targets, and Newton's method on the pairs needs no image at all.
 
     Parameters

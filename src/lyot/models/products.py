@@ -9,10 +9,11 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -316,15 +317,24 @@ class BlockWriter:
         Where the product is to be.
     model : callable
         Makes the model that the headers and the tree are taken from, with arrays of any shape;
-        called when writing starts and again at the end, when everything has been measured.
+        called when everything has been written, and so measured.
     shape : tuple of int
-        Shape of the arrays, three or four axes; the first but last three are written block by
-        block.
+        Shape of the arrays, three or four axes; what precedes the last three is written block
+        by block.
+
+    Notes
+    -----
+    Blocks are converted and written on a thread of their own, one behind the caller. Room for the
+    headers is reserved at the start and filled at the end.
     """
+
+    RESERVED: ClassVar[dict[str, int]] = {"PRIMARY": 40, "SCI": 12, "ERR": 2, "DQ": 2}
+    """FITS blocks that are reserved for each header."""
 
     def __init__(
         self, path: str | Path, model: Callable[[], Any], shape: tuple[int, ...], /
     ) -> None:
+        """Note what is to be written; nothing is opened yet."""
         self.path = Path(path)
         self._model = model
         self._shape = shape
@@ -347,76 +357,83 @@ class BlockWriter:
         return 12 * int(np.prod(shape))
 
     def __enter__(self) -> BlockWriter:
-        """Write the headers into a temporary file."""
-        self._context = written_whole(self.path)
-        self._temporary = self._context.__enter__()
+        """Open a temporary file."""
+        self._stack = ExitStack()
+        temporary = self._stack.enter_context(written_whole(self.path))
         try:
-            self._start()
-        except BaseException as err:
-            self._context.__exit__(type(err), err, err.__traceback__)
-            raise
-        return self
-
-    def _start(self) -> None:
-        hdus = self._headers()
-        self._file = open(self._temporary, "wb")  # noqa: SIM115 - closed in __exit__
+            self._file = self._stack.enter_context(open(temporary, "wb"))
+        except OSError as err:
+            self._stack.close()
+            raise LyotError(_why_unwritten(err, self.path)) from err
+        self._writer = self._stack.enter_context(ThreadPoolExecutor(1))
+        self._pending: Future[None] | None = None
         self._offset: dict[str, int] = {}
-        position = self._file.write(hdus["PRIMARY"])
+        position = self.RESERVED["PRIMARY"] * FITS_BLOCK
         padded = -(-4 * int(np.prod(self._shape)) // FITS_BLOCK) * FITS_BLOCK
         for name in ("SCI", "ERR", "DQ"):
-            self._file.seek(position)
-            position += self._file.write(hdus[name])
-            self._offset[name] = position
-            position += padded
+            self._offset[name] = position + self.RESERVED[name] * FITS_BLOCK
+            position = self._offset[name] + padded
         self._end = position
-
-    def _headers(self) -> dict[str, bytes]:
-        """Headers of the extensions, with the shape of the arrays, and the ASDF extension."""
-        from astropy.io import fits
-
-        with tempfile.TemporaryDirectory() as folder:
-            small = Path(folder) / self.path.name
-            model = self._model()
-            model.save(str(small))
-            model.close()
-            parts = {}
-            with fits.open(small) as hdus:
-                for name in ("PRIMARY", "SCI", "ERR", "DQ"):
-                    header = hdus[name].header.copy()
-                    if name != "PRIMARY":
-                        for i, n in enumerate(reversed(self._shape)):
-                            header[f"NAXIS{i + 1}"] = n
-                        if name == "DQ":
-                            header["BZERO"], header["BSCALE"] = 2147483648, 1
-                    parts[name] = header.tostring().encode("ascii")
-                asdf = hdus["ASDF"]
-                start = asdf._header_offset
-                parts["ASDF"] = small.read_bytes()[start : asdf._data_offset + asdf._data_size]
-        return parts
+        return self
 
     def write(
         self, block: int, sci: NDArray[Any], err: NDArray[Any], dq: NDArray[np.uint32], /
     ) -> None:
-        """Write one block.
+        """Write one block; it returns while the block is still being written.
 
         Parameters
         ----------
         block : int
             Its number.
         sci, err, dq : ndarray, shape (n_ref, n_y, n_x)
-            Its arrays.
+            Its arrays; not to be changed afterwards.
         """
+        self._finish_pending()
+        self._pending = self._writer.submit(self._write, block, sci, err, dq)
+
+    def _finish_pending(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
         try:
-            signed = (dq ^ np.uint32(0x80000000)).view(np.int32)
-            for name, array, kind in (
-                ("SCI", sci, ">f4"),
-                ("ERR", err, ">f4"),
-                ("DQ", signed, ">i4"),
-            ):
-                self._file.seek(self._offset[name] + 4 * self._block * block)
-                self._file.write(np.ascontiguousarray(array, dtype=kind).data)
-        except OSError as err_:
-            raise LyotError(_why_unwritten(err_, self.path)) from err_
+            pending.result()
+        except OSError as err:
+            raise LyotError(_why_unwritten(err, self.path)) from err
+
+    def _write(
+        self, block: int, sci: NDArray[Any], err: NDArray[Any], dq: NDArray[np.uint32]
+    ) -> None:
+        signed = (dq ^ np.uint32(0x80000000)).view(np.int32)
+        for name, array, kind in (("SCI", sci, ">f4"), ("ERR", err, ">f4"), ("DQ", signed, ">i4")):
+            self._file.seek(self._offset[name] + 4 * self._block * block)
+            for plane in array:  # a plane at a time: the converted copy stays small
+                self._file.write(plane.astype(kind).data)
+
+    def _finish(self) -> None:
+        """Write the headers where room was left for them, and the tree at the end."""
+        from astropy.io import fits
+
+        self._finish_pending()
+        with tempfile.TemporaryDirectory() as folder:
+            small = Path(folder) / self.path.name
+            model = self._model()
+            model.save(str(small))
+            model.close()
+            with fits.open(small) as hdus:
+                for name, n_blocks in self.RESERVED.items():
+                    header = hdus[name].header.copy()
+                    if name != "PRIMARY":
+                        for i, n in enumerate(reversed(self._shape)):
+                            header[f"NAXIS{i + 1}"] = n
+                        if name == "DQ":
+                            header["BZERO"], header["BSCALE"] = 2147483648, 1
+                    size = n_blocks * FITS_BLOCK
+                    self._file.seek(0 if name == "PRIMARY" else self._offset[name] - size)
+                    self._file.write(_padded_header(header, size))
+                tree = hdus["ASDF"]
+                start, end = tree._header_offset, tree._data_offset + tree._data_size
+            self._file.seek(self._end)
+            self._file.write(small.read_bytes()[start:end])
 
     def __exit__(
         self,
@@ -424,17 +441,20 @@ class BlockWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Append the tree and move the file into place, or remove it."""
+        """Write the headers and move the file into place, or remove it."""
         if error is None:
             try:
-                self._file.seek(self._end)
-                self._file.write(self._headers()["ASDF"])
-                self._file.close()
+                self._finish()
             except BaseException as err:
-                self._file.close()
-                self._context.__exit__(type(err), err, err.__traceback__)
+                self._stack.__exit__(type(err), err, err.__traceback__)
                 raise
-            self._context.__exit__(None, None, None)
-            return
-        self._file.close()
-        self._context.__exit__(kind, error, trace)
+        self._stack.__exit__(kind, error, trace)
+
+
+def _padded_header(header: Any, size: int) -> bytes:
+    """Return a header of exactly `size` bytes, with blank cards before its end."""
+    text = header.tostring(sep="", endcard=False, padding=False)
+    blank = size - len(text) - 80
+    if blank < 0:
+        raise LyotError(f"A header of {len(text)} bytes does not fit the {size} reserved for it.")
+    return (text + " " * (blank // 80 * 80) + "END".ljust(80)).ljust(size).encode("ascii")

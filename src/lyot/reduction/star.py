@@ -7,6 +7,7 @@ import logging
 import numpy as np
 from numpy.typing import NDArray
 
+from lyot import execution
 from lyot.algorithms import registration, repair
 from lyot.models.cubes import Cube
 from lyot.models.info import ExposureInfo
@@ -18,7 +19,8 @@ INNER_LAMBDA_D, OUTER_LAMBDA_D = 2.2, 18.0
 SYSTEMATIC_PIX = 0.1
 """How far the centre of symmetry was seen to lie from the star: the speckles are not quite
 point-symmetric (NIRCam F444W, AU Mic and its references)."""
-MAX_FRAMES = 24
+MAX_FRAMES = 12
+"""How many frames, evenly spread over the stack, the star is measured on."""
 
 
 def stated_star(
@@ -98,11 +100,11 @@ def measure_star(
         Median over the frames, with origin ``measured``; the guess where no frame has a centre
         within three pixels of it.
     """
-    every = max(1, len(cube.sci) // MAX_FRAMES)
+    every = max(1, -(-len(cube.sci) // MAX_FRAMES))
     scale = cube.info.lambda_over_d_pix
     variance = cube.variance()
-    centres = []
-    for i in range(0, len(cube.sci), every):
+
+    def _one(i: int) -> NDArray[np.float64] | None:
         shift = np.zeros(2) if shift_yx is None else np.asarray(shift_yx[i])
         image = repair.median_fill(cube.sci[i : i + 1], bad[i : i + 1])[0]
         centre = registration.symmetry_centre(
@@ -113,8 +115,11 @@ def measure_star(
             inner_pix=INNER_LAMBDA_D * scale,
             outer_pix=OUTER_LAMBDA_D * scale,
         )
-        if centre.converged and float(centre.contrast) > 0.5:
-            centres.append(np.asarray(centre.centre_yx) + shift)
+        good = centre.converged and float(centre.contrast) > 0.5
+        return np.asarray(centre.centre_yx) + shift if good else None
+
+    found = execution.map_ordered(_one, range(0, len(cube.sci), every))
+    centres = [centre for centre in found if centre is not None]
     if not centres:
         log.warning(
             "The star of %s could not be measured; (x, y) = (%.2f, %.2f) from %s is taken.",
