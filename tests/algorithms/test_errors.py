@@ -49,12 +49,11 @@ def test_propagated_error_agrees_with_monte_carlo(rng, n_pix, n_modes):
         coefs = klip.coefficients(products.cross, matrix, n_modes=n_modes)
         out.append(klip.residual(t, r, coefs, np.zeros(1))[0])
         z = matrix @ r
-        noise = errors.coefficient_noise(z, matrix, var_t, weight)
-        squared = errors.squared_coefficients(coefs, matrix, noise, np.ones(1), n_modes=n_modes)
+        noise = errors.coefficient_noise(z, var_t, weight)
+        squared = coefs**2 - errors.own_noise(matrix, noise, n_modes=n_modes)
         v = var_t + squared @ var_r
         lever = errors.leverage(z, 1.0 / n_pix)
-        sums = errors.leverage_sums(v, lever, weight)
-        stated.append(errors.after_fit(v, lever, weight, sums.weighted / sums.leverage)[0])
+        stated.append(errors.after_fit(v, lever, weight, v @ lever / lever.sum())[0])
     residual_noise = np.var(np.array(out) - np.mean(out, axis=0), axis=0, ddof=1)
     ratio = np.sqrt(np.mean(stated) / residual_noise.mean())
     assert abs(ratio - 1) < 0.05
@@ -75,12 +74,10 @@ def test_runs_on_a_strict_array_library(rng):
 
     def chain(convert):
         a = [convert(x) for x in (z, w, matrix, coefs, variance)]
-        noise = errors.coefficient_noise(a[0], a[2], a[4][0, :], a[1])
-        squared = errors.squared_coefficients(a[3], a[2], noise, a[3][:, 0], n_modes=2)
-        lever = errors.leverage(a[0], 0.01)
-        sums = errors.leverage_sums(a[4], lever, a[1])
-        after = errors.after_fit(a[4], lever, a[1], sums.weighted / sums.leverage)
-        return [squared, after, errors.shift_variance(a[4], np.array([0.5, 1.2]))]
+        noise = errors.coefficient_noise(a[0], a[4][0, :], a[1])
+        own = errors.own_noise(a[2], noise, n_modes=2)
+        after = errors.after_fit(a[4], errors.leverage(a[0], 0.01), a[1], a[3][:, 0])
+        return [own, after, errors.shift_variance(a[4], np.array([0.5, 1.2]))]
 
     for got, expected in zip(chain(strict.asarray), chain(np.asarray), strict=True):
         np.testing.assert_allclose(np.asarray(got), expected, rtol=1e-10)

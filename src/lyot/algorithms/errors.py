@@ -14,24 +14,9 @@ are those of photon and detector noise; the speckles that are left are not in th
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from array_api_compat import array_namespace
-
-
-class LeverageSums(NamedTuple):
-    """Sums over a block of pixels from which the h-weighted means follow.
-
-    Attributes
-    ----------
-    leverage : array, shape ()
-        Sum of h over the fit zone.
-    weighted : array, shape (n_t,)
-        Sum of ``h w v`` over the fit zone.
-    """
-
-    leverage: Any
-    weighted: Any
 
 
 def shift_variance(variance: Any, shift_yx: Any, /) -> Any:
@@ -71,15 +56,13 @@ def _shift_linear(image: Any, shift: float, axis: int) -> Any:
     return (1.0 - fraction) * moved + fraction * xp.take(image, far, axis=axis)
 
 
-def coefficient_noise(mode_pixels: Any, mode_matrix: Any, variance: Any, weight: Any, /) -> Any:
+def coefficient_noise(mode_pixels: Any, variance: Any, weight: Any, /) -> Any:
     r"""Sum a block of pixels into the covariance of the mode coordinates of a target.
 
     Parameters
     ----------
     mode_pixels : array, shape (n_modes, n_pix)
         The modes Z.
-    mode_matrix : array, shape (n_modes, n_ref)
-        From `lyot.algorithms.klip.to_modes`; gives the shape of the answer's namespace alone.
     variance : array, shape (n_pix,)
         Variance of the target.
     weight : array, shape (n_pix,)
@@ -88,42 +71,38 @@ def coefficient_noise(mode_pixels: Any, mode_matrix: Any, variance: Any, weight:
     Returns
     -------
     array, shape (n_modes, n_modes)
-        :math:`Z\,w^2 var_T\,Z^T`; to be added over blocks. The noise of the coefficients with K
-        modes is the diagonal of :math:`W_K^T M_{KK} W_K`.
+        :math:`Z\,w^2 var_T\,Z^T`; to be added over blocks.
+
+    Notes
+    -----
+    ``n_modes^2 n_pix`` operations.
     """
-    xp = array_namespace(mode_pixels, mode_matrix, variance)
-    return xp.matmul(
-        mode_pixels * (weight * weight * variance)[None, :], xp.matrix_transpose(mode_pixels)
-    )
+    xp = array_namespace(mode_pixels, variance, weight)
+    root = mode_pixels * (weight * xp.sqrt(variance))[None, :]
+    return xp.matmul(root, xp.matrix_transpose(root))
 
 
-def squared_coefficients(
-    coefs: Any, mode_matrix: Any, mode_noise: Any, noise_scale: Any, /, *, n_modes: int
-) -> Any:
-    """Return the squared coefficients without the part that is their own noise.
+def own_noise(mode_matrix: Any, mode_noise: Any, /, *, n_modes: int) -> Any:
+    r"""Return the variance that the noise of a target gives to each of its coefficients.
 
     Parameters
     ----------
-    coefs : array, shape (n_t, n_ref)
-        Coefficients with `n_modes` modes.
     mode_matrix : array, shape (n_kept, n_ref)
         From `lyot.algorithms.klip.to_modes`.
     mode_noise : array, shape (n_kept, n_kept)
-        From `coefficient_noise`, for a variance map common to the targets.
-    noise_scale : array, shape (n_t,)
-        Variance of each target in units of the common map.
+        From `coefficient_noise`, summed over blocks.
     n_modes : int
-        Number of modes.
+        Number of modes K.
 
     Returns
     -------
-    array, shape (n_t, n_ref)
-        Unbiased estimates of the squared noiseless coefficients; they can be negative.
+    array, shape (n_ref,)
+        Diagonal of :math:`W_K^T M_{KK} W_K`, to be taken off the squared coefficients: what is
+        left, c2, is unbiased and can be negative.
     """
-    xp = array_namespace(coefs, mode_matrix, mode_noise)
+    xp = array_namespace(mode_matrix, mode_noise)
     w = mode_matrix[:n_modes, :]
-    own = xp.sum(w * xp.matmul(mode_noise[:n_modes, :n_modes], w), axis=0)
-    return coefs * coefs - noise_scale[:, None] * own[None, :]
+    return xp.sum(w * xp.matmul(mode_noise[:n_modes, :n_modes], w), axis=0)
 
 
 def leverage(mode_pixels: Any, level: float, /) -> Any:
@@ -143,28 +122,6 @@ def leverage(mode_pixels: Any, level: float, /) -> Any:
     """
     xp = array_namespace(mode_pixels)
     return xp.sum(mode_pixels * mode_pixels, axis=0) + level
-
-
-def leverage_sums(variance: Any, lever: Any, weight: Any, /) -> LeverageSums:
-    """Sum a block of pixels for the h-weighted mean variance.
-
-    Parameters
-    ----------
-    variance : array, shape (n_t, n_pix)
-        The variance v before the effect of the fit.
-    lever : array, shape (n_pix,)
-        From `leverage`.
-    weight : array, shape (n_pix,)
-        Weight of the fit; zero outside the zone.
-
-    Returns
-    -------
-    LeverageSums
-        To be added over blocks.
-    """
-    xp = array_namespace(variance, lever, weight)
-    h = lever * weight
-    return LeverageSums(xp.sum(h), xp.matmul(variance, h * weight))
 
 
 def after_fit(variance: Any, lever: Any, weight: Any, mean: Any, /) -> Any:

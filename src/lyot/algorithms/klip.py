@@ -20,27 +20,6 @@ EIGENVALUE_FLOOR = 1e-12
 """Modes whose eigenvalue is below this fraction of the largest are dropped."""
 
 
-class Sums(NamedTuple):
-    """Weighted sums of a block of pixels, from which the zone means follow.
-
-    Attributes
-    ----------
-    weight : array, shape (n_t,)
-        Sum of the weights that each target has data for.
-    target : array, shape (n_t,)
-        Weighted sum of each target over its own good pixels.
-    ref : array, shape (n_ref,)
-        Weighted sum of each reference.
-    ref_weight : array, shape ()
-        Sum of the weights.
-    """
-
-    weight: Any
-    target: Any
-    ref: Any
-    ref_weight: Any
-
-
 class Products(NamedTuple):
     """Inner products over a block of centred pixels.
 
@@ -50,10 +29,13 @@ class Products(NamedTuple):
         ``(R w) R^T``.
     cross : array, shape (n_t, n_ref)
         ``(T w) R^T`` over the good pixels of each target.
+    ref_sum : array, shape (n_ref,)
+        ``R w``.
     """
 
     gram: Any
     cross: Any
+    ref_sum: Any
 
 
 class Modes(NamedTuple):
@@ -74,41 +56,15 @@ class Modes(NamedTuple):
     n_dropped: int
 
 
-def block_sums(targets: Any, good: Any, refs: Any, weight: Any, /) -> Sums:
-    """Sum a block of pixels for the zone means.
-
-    Parameters
-    ----------
-    targets : array, shape (n_t, n_pix)
-        Target pixels, finite; what stands where `good` is zero does not count.
-    good : array, shape (n_t, n_pix)
-        1 where the target has data, 0 where it is missing.
-    refs : array, shape (n_ref, n_pix)
-        Reference pixels, finite.
-    weight : array, shape (n_pix,)
-        Weight of the fit, >= 0.
-
-    Returns
-    -------
-    Sums
-        To be added over blocks.
-    """
-    xp = array_namespace(targets, refs, weight)
-    w = good * weight[None, :]
-    return Sums(
-        xp.sum(w, axis=1), xp.sum(w * targets, axis=1), xp.matmul(refs, weight), xp.sum(weight)
-    )
-
-
 def block_products(targets: Any, refs: Any, weight: Any, /) -> Products:
-    """Form the Gram matrix and the cross products of a block of centred pixels.
+    """Form the inner products of a block of pixels.
 
     Parameters
     ----------
     targets : array, shape (n_t, n_pix), float64
-        Centred targets, zero where they are missing.
+        Targets, centred on their weighted means, zero where they are missing.
     refs : array, shape (n_ref, n_pix), float64
-        Centred references.
+        References, centred nearly: `recentre` takes off what is left.
     weight : array, shape (n_pix,)
         Weight of the fit, >= 0.
 
@@ -124,7 +80,36 @@ def block_products(targets: Any, refs: Any, weight: Any, /) -> Products:
     xp = array_namespace(targets, refs, weight)
     root = refs * xp.sqrt(weight)[None, :]
     gram = xp.matmul(root, xp.matrix_transpose(root))
-    return Products(gram, xp.matmul(targets * weight[None, :], xp.matrix_transpose(refs)))
+    cross = xp.matmul(targets * weight[None, :], xp.matrix_transpose(refs))
+    return Products(gram, cross, xp.matmul(refs, weight))
+
+
+def recentre(gram: Any, ref_sum: Any, weight_sum: float, /) -> Any:
+    r"""Centre a Gram matrix of nearly centred references on their exact means.
+
+    With :math:`\delta = \sum w R / S` it is :math:`G - S\,\delta\,\delta^T`. This costs the faint
+    modes nothing as long as the pedestal has been taken off the pixels before, for example by
+    the mean of every sixteenth of them. The cross products with centred targets need no such
+    correction.
+
+    Parameters
+    ----------
+    gram : array, shape (n_ref, n_ref)
+        From `block_products`, summed over blocks.
+    ref_sum : array, shape (n_ref,)
+        Weighted sum of each reference, likewise.
+    weight_sum : float
+        Sum of the weights, S.
+
+    Returns
+    -------
+    gram : array, shape (n_ref, n_ref)
+        Gram matrix of the centred references.
+    mean : array, shape (n_ref,)
+        What was left of the mean of each reference.
+    """
+    mean = ref_sum / weight_sum
+    return gram - weight_sum * mean[:, None] * mean[None, :], mean
 
 
 def leave_out(gram: Any, refs_missing: Any, weight_missing: Any, weight_left: Any, /) -> Any:

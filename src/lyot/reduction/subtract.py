@@ -147,10 +147,9 @@ def subtract(
     One set of aligned references is held at a time.
     """
     n_int, shape = len(target.sci), target.frame_shape
-    bad, variance = target.bad(recipe.bad_bits), target.variance()
-    images = target.sci.reshape(n_int, -1)
-    bad, variance = bad.reshape(n_int, -1), variance.reshape(n_int, -1)
-    results = [_Accumulator(n_int, images.shape[1]) for _ in recipe.n_modes]
+    bad = target.bad(recipe.bad_bits).reshape(n_int, -1)
+    images, variance = target.sci.reshape(n_int, -1), target.variance().reshape(n_int, -1)
+    results = [_Result(n_int, images.shape[1], n) for n in recipe.n_modes]
     groups = [range(n_int)] if aligned.shared else [range(i, i + 1) for i in range(n_int)]
     fits: list[_ZoneFit] = []
     refs = None
@@ -161,26 +160,31 @@ def subtract(
                 f"References of {refs.sci.shape[1]} pixels do not fit frames of {shape}."
             )
         pick = slice(rows.start, rows.stop)
-        fits = [
-            _fit_zone(images[pick], bad[pick], variance[pick], refs, zone, recipe) for zone in zones
-        ]
-        for number, n in enumerate(recipe.n_modes):
-            for fit in fits:
-                _apply(results[number], pick, fit, n, images, bad, variance, refs, recipe)
+        targets = _Targets(images[pick], bad[pick], variance[pick])
+        fits = [_fit_zone(targets, refs, zone, recipe) for zone in zones]
+        for fit in fits:
+            _apply(results, pick, fit, targets, refs, recipe)
     if refs is None:
         raise LyotError(f"{target.info.name} has no integrations.")
-    asked = max(recipe.n_modes)
-    if asked > max(f.n_kept for f in fits):
-        log.info(
-            "%d modes were asked for; the references span %d and all are used.",
-            asked,
-            max(f.n_kept for f in fits),
-        )
+    asked, most = max(recipe.n_modes), max(f.n_kept for f in fits)
+    if asked > most:
+        log.info("%d modes were asked for; the references have %d and all are used.", asked, most)
     before = _rms(images, bad)
-    return [
-        results[number].finish(n, fits, refs, shape, before)
-        for number, n in enumerate(recipe.n_modes)
-    ]
+    return [result.finish(fits, refs, shape, before) for result in results]
+
+
+class _Targets(NamedTuple):
+    """Rows of target pixels that share their references."""
+
+    sci: Array
+    bad: Array
+    variance: Array
+
+    def centred(self, at: Any, mean: Array) -> Array:
+        """Return pixels less the mean of their row, zero where they are missing."""
+        data = self.sci[:, at] - mean[:, None]
+        missing = self.bad[:, at]
+        return np.where(missing, 0.0, data) if missing.any() else data
 
 
 class _RefPixels(NamedTuple):
@@ -225,12 +229,20 @@ class _ZoneFit:
     common: klip.Modes
     mode_matrix: Array
     own_matrices: list[Array] | None
-    mode_noise: Array
+    typical_variance: Array
     noise_scale: Array
 
     @property
     def n_kept(self) -> int:
+        """Number of modes that there are, at most the largest number asked for."""
         return len(self.mode_matrix)
+
+    def blocks(self) -> list[tuple[slice, Any]]:
+        """Blocks of the zone's pixels: where they are in the zone, and in the frame."""
+        blocks = execution.pixel_blocks(len(self.share))
+        if isinstance(self.index, slice):
+            return [(block, block) for block in blocks]
+        return [(block, self.index[block]) for block in blocks]
 
     def coefs(self, n_modes: int) -> Array:
         """Return the coefficients with a number of modes."""
@@ -242,106 +254,77 @@ class _ZoneFit:
         ]
         return np.concatenate(rows)
 
-    def squared(self, coefs: Array, noise_scale: Array, n_modes: int) -> Array:
-        return errors.squared_coefficients(
-            coefs,
-            self.mode_matrix,
-            self.mode_noise,
-            noise_scale,
-            n_modes=min(n_modes, self.n_kept),
-        )
 
-
-def _fit_zone(
-    images: Array,
-    bad: Array,
-    variance: Array,
-    refs: _RefPixels,
-    zone: Zone,
-    recipe: SubtractRecipe,
-) -> _ZoneFit:
+def _fit_zone(targets: _Targets, refs: _RefPixels, zone: Zone, recipe: SubtractRecipe) -> _ZoneFit:
     """Form the products of one zone and decompose them."""
-    n_t, n_ref = len(images), len(refs.sci)
     share, weight = zone.share.ravel(), zone.weight.ravel()
     used = (share > 0) | (weight > 0)
     index: Array | slice = slice(None) if used.all() else np.flatnonzero(used)
-    weight = np.where(refs.nowhere[index] | bad[:, index].all(axis=0), 0.0, weight[index])
-    n_pix = len(weight)
-    blocks = execution.pixel_blocks(n_pix)
-
-    def pixels(rows: Array, block: slice) -> Array:
-        at = block if isinstance(index, slice) else index[block]
-        return rows[:, at]
-
-    def target_block(block: slice) -> tuple[Array, Array]:
-        missing = pixels(bad, block)
-        return np.where(missing, 0.0, pixels(images, block)).astype(np.float64), missing
-
-    def sums(block: slice) -> klip.Sums:
-        data, missing = target_block(block)
-        return klip.block_sums(
-            data,
-            (~missing).astype(np.float64),
-            pixels(refs.sci, block).astype(np.float64),
-            weight[block],
+    missing = targets.bad[:, index]
+    weight = np.where(refs.nowhere[index] | missing.all(axis=0), 0.0, weight[index])
+    weight_t = weight.sum() - missing @ weight
+    mean_target, mean_ref = np.zeros(len(targets.sci)), np.zeros(len(refs.sci))
+    if recipe.subtract_mean:
+        data = (
+            np.where(missing, 0.0, targets.sci[:, index])
+            if missing.any()
+            else (targets.sci[:, index])
         )
-
-    total = [sum(parts) for parts in zip(*execution.map_ordered(sums, blocks), strict=True)]
-    weight_t, weight_sum = total[0], float(total[3])
-    mean_target, mean_ref = np.zeros(n_t), np.zeros(n_ref)
-    if recipe.subtract_mean and weight_sum > 0:
-        mean_target = total[1] / np.where(weight_t > 0, weight_t, 1.0)
-        mean_ref = total[2] / weight_sum
-
-    def products(block: slice) -> klip.Products:
-        data, missing = target_block(block)
-        centred = np.where(missing, 0.0, data - mean_target[:, None])
-        return klip.block_products(
-            centred, pixels(refs.sci, block) - mean_ref[:, None], weight[block]
-        )
-
-    parts = execution.map_ordered(products, blocks)
-    gram, cross = (sum(p) for p in zip(*parts, strict=True))
-    common = klip.decompose(gram)
-    matrix = klip.to_modes(common)
-    own, offset = _own_modes(
-        gram,
-        (bad[:, index] & (weight > 0)),
-        refs.sci,
-        index,
-        weight,
-        mean_ref,
-        weight_t if recipe.subtract_mean else np.full(n_t, np.inf),
-        matrix,
-    )
-    n_most = min(max(recipe.n_modes), len(matrix))
-    typical = variance.mean(axis=0, dtype=np.float64)
-    scale = variance.mean(axis=1, dtype=np.float64) / max(typical.mean(), np.finfo(float).tiny)
-
-    def mode_noise(block: slice) -> Array:
-        modes = matrix[:n_most] @ (pixels(refs.sci, block) - mean_ref[:, None])
-        return errors.coefficient_noise(
-            modes, matrix[:n_most], pixels(typical[None], block)[0], weight[block]
-        )
-
-    noise = np.zeros((n_most, n_most))
-    if recipe.error == "propagated":
-        noise = sum(execution.map_ordered(mode_noise, blocks), noise)
-    return _ZoneFit(
+        mean_target = (data @ weight) / np.where(weight_t > 0, weight_t, 1.0)
+        mean_ref = _rough_mean(refs.sci, index, weight)
+    fit = _ZoneFit(
         index,
         share[index],
         weight,
         mean_target,
         mean_ref,
-        weight_sum if recipe.subtract_mean else np.inf,
-        cross,
-        offset,
-        common,
-        matrix[:n_most],
-        own,
-        noise,
-        scale,
+        np.inf,
+        np.empty(0),
+        np.empty(0),
+        klip.Modes(np.empty(0), np.empty((0, 0)), 0),
+        np.empty((0, 0)),
+        None,
+        np.empty(0),
+        np.empty(0),
     )
+
+    def _products(block: tuple[slice, Any]) -> klip.Products:
+        inside, at = block
+        rows = refs.sci[:, at] - mean_ref[:, None]
+        return klip.block_products(targets.centred(at, mean_target), rows, weight[inside])
+
+    parts = execution.map_ordered(_products, fit.blocks())
+    gram, fit.cross, ref_sum = (sum(p) for p in zip(*parts, strict=True))
+    if recipe.subtract_mean and weight.any():
+        fit.weight_sum = float(weight.sum())
+        gram, rest = klip.recentre(gram, ref_sum, fit.weight_sum)
+        fit.mean_ref = mean_ref + rest
+    fit.common = klip.decompose(gram)
+    matrix = klip.to_modes(fit.common)
+    fit.own_matrices, fit.offset = _own_modes(
+        gram,
+        missing & (weight > 0),
+        refs.sci,
+        index,
+        weight,
+        fit.mean_ref,
+        weight_t if recipe.subtract_mean else np.full(len(weight_t), np.inf),
+        matrix,
+    )
+    fit.mode_matrix = matrix[: max(recipe.n_modes)]
+    fit.typical_variance = targets.variance[:, index].mean(axis=0, dtype=np.float64)
+    level = targets.variance.mean(axis=1, dtype=np.float64)
+    fit.noise_scale = level / max(level.mean(), np.finfo(float).tiny)
+    return fit
+
+
+def _rough_mean(rows: Array, index: Array | slice, weight: Array) -> Array:
+    """Weighted mean of each row over every sixteenth pixel: it takes off the pedestal."""
+    every = slice(None, None, 16)
+    at = every if isinstance(index, slice) else index[every]
+    w = weight[every]
+    total = float(w.sum())
+    return np.asarray(rows[:, at] @ w / total if total > 0 else np.zeros(len(rows)))
 
 
 def _own_modes(
@@ -381,25 +364,29 @@ def _own_modes(
     return matrices, offset
 
 
-class _Accumulator:
+class _Lever(NamedTuple):
+    """How the fit of a zone with one number of modes acts on variances."""
+
+    pixels: Array
+    mean: Array
+    own_noise: Array
+
+
+class _Result:
     """Residuals and variances of one number of modes, summed over zones and sets."""
 
-    def __init__(self, n_int: int, n_pix: int) -> None:
+    def __init__(self, n_int: int, n_pix: int, n_modes: int) -> None:
+        self.n_modes = n_modes
         self.sci = np.zeros((n_int, n_pix), np.float32)
         self.variance = np.zeros((n_int, n_pix), np.float32)
         self.variance_refs = np.zeros(n_pix)
         self.share = np.zeros(n_pix)
         self.bad = np.zeros((n_int, n_pix), bool)
         self.coefs: list[Array] = []
-        self.levers: list[Array] = []
+        self.levers: list[_Lever] = []
 
     def finish(
-        self,
-        n_modes: int,
-        fits: list[_ZoneFit],
-        refs: _RefPixels,
-        shape: tuple[int, int],
-        before: Array,
+        self, fits: list[_ZoneFit], refs: _RefPixels, shape: tuple[int, int], before: Array
     ) -> Subtraction:
         """Make the result; the references of the last set stand for those of all."""
         n_zone, n_int = len(fits), len(self.sci)
@@ -407,26 +394,31 @@ class _Accumulator:
         coherent = np.zeros(len(self.share))
         values = np.zeros((n_zone, coefs.shape[-1]))
         for z, fit in enumerate(fits):
-            mean = coefs[z].mean(axis=0, keepdims=True)
-            squared = fit.squared(mean, np.array([fit.noise_scale.mean() / n_int]), n_modes)
-            plane = _variance_after_fit(squared, refs, fit, self.levers[z - n_zone])
-            coherent[fit.index] += fit.share * plane[0]
+            lever = self.levers[z - n_zone]
+            squared = coefs[z].mean(axis=0) ** 2 - lever.own_noise * fit.noise_scale.mean() / n_int
+            for inside, at in fit.blocks():
+                plane = (squared.astype(np.float32) @ refs.variance[:, at])[None]
+                after = errors.after_fit(
+                    plane, lever.pixels[inside], fit.weight[inside], squared[None] @ lever.mean
+                )
+                coherent[at] += fit.share[inside] * after[0]
             values[z, : len(fit.common.values)] = fit.common.values
         covered = self.share > 0
         nothing = self.bad | ~covered
-        sci = np.where(nothing, np.float32(np.nan), self.sci)
-        err = np.where(nothing, np.float32(np.nan), np.sqrt(self.variance))
+        self.sci[nothing] = np.nan
+        err = np.sqrt(self.variance, out=self.variance)
+        err[nothing] = np.nan
         return Subtraction(
-            n_modes=n_modes,
-            n_kept=min(n_modes, max(f.n_kept for f in fits)),
-            sci=sci.reshape(-1, *shape),
+            n_modes=self.n_modes,
+            n_kept=min(self.n_modes, max(f.n_kept for f in fits)),
+            sci=self.sci.reshape(-1, *shape),
             err=err.reshape(-1, *shape),
             coefs=coefs,
             eigenvalues=values,
             variance_refs=_plane(self.variance_refs / n_int, covered, shape),
             variance_refs_coherent=_plane(coherent, covered, shape),
             rms_before=before,
-            rms_after=_rms(sci, nothing),
+            rms_after=_rms(self.sci, nothing),
         )
 
 
@@ -445,83 +437,94 @@ def _rms(frames: Array, bad: Array) -> Array:
 
 
 def _apply(
-    out: _Accumulator,
+    results: list[_Result],
     pick: slice,
     fit: _ZoneFit,
-    n_modes: int,
-    images: Array,
-    bad: Array,
-    variance: Array,
+    targets: _Targets,
     refs: _RefPixels,
     recipe: SubtractRecipe,
 ) -> None:
-    """Add the residual and the variance of one zone to the results."""
-    index, share = fit.index, fit.share
-    coefs = fit.coefs(n_modes)
-    n_used = min(n_modes, fit.n_kept)
-    modes = fit.mode_matrix[:n_used]
-    level = (coefs * fit.offset).sum(axis=1)
-    n_t, n_pix = len(coefs), len(share)
-    residual = np.empty((n_t, n_pix), np.float32)
-    lever, scatter = np.zeros(n_pix), np.zeros(n_pix)
+    """Add the residuals and variances of one zone to the results of all numbers of modes."""
     propagated = recipe.error == "propagated"
+    used = [min(result.n_modes, fit.n_kept) for result in results]
+    coefs = [fit.coefs(result.n_modes) for result in results]
+    level = [(c * fit.offset).sum(axis=1) for c in coefs]
     # The model is coefficients times references; where one decomposition serves all targets
     # it is also their coordinates times the modes, which is shorter.
     one_basis = fit.own_matrices is None
-    left = fit.cross @ modes.T if one_basis else coefs
+    left = [
+        fit.cross @ fit.mode_matrix[:n].T if one_basis else c
+        for n, c in zip(used, coefs, strict=True)
+    ]
+    levers = np.zeros((len(results), len(fit.share)))
 
-    def one(block: slice) -> None:
-        at = block if isinstance(index, slice) else index[block]
+    def _subtract(block: tuple[slice, Any]) -> tuple[Array, Array, Array, Array]:
+        inside, at = block
         rows = refs.sci[:, at] - fit.mean_ref[:, None]
-        mode_pixels = modes @ rows if one_basis or propagated else rows
-        data = np.where(bad[pick][:, at], 0.0, images[pick][:, at]) - fit.mean_target[:, None]
-        residual[:, block] = klip.residual(data, mode_pixels if one_basis else rows, left, level)
-        if propagated:
-            lever[block] = errors.leverage(mode_pixels, 1.0 / fit.weight_sum)
-        else:
-            scatter[block] = klip.reference_scatter(rows, fit.common, n_modes=n_used)
-
-    execution.map_ordered(one, execution.pixel_blocks(n_pix))
-    out.coefs.append(coefs)
-    out.levers.append(lever)
-    if propagated:
-        squared = fit.squared(coefs, fit.noise_scale, n_modes)
-        total = _variance_after_fit(squared, refs, fit, lever, own=variance[pick])
-        mean = squared.mean(axis=0, keepdims=True)
-        out.variance_refs[index] += n_t * share * _variance_after_fit(mean, refs, fit, lever)[0]
-    else:
-        total = np.broadcast_to(scatter**2, residual.shape)
-    out.sci[pick, index] += (share * residual).astype(np.float32)
-    out.variance[pick, index] += (share * total).astype(np.float32)
-    out.bad[pick, index] |= bad[pick][:, index] | refs.nowhere[index]
-    if pick.start == 0:
-        out.share[index] += share
-
-
-def _variance_after_fit(
-    squared: Array, refs: _RefPixels, fit: _ZoneFit, lever: Array, *, own: Array | None = None
-) -> Array:
-    """Return ``own + squared @ var_R`` in the pixels of a zone, with the effect of the fit."""
-    index, n_pix = fit.index, len(lever)
-    out = np.empty((len(squared), n_pix), np.float32)
-    factors = squared.astype(np.float32)
-    blocks = execution.pixel_blocks(n_pix)
-
-    def before(block: slice) -> errors.LeverageSums:
-        at = block if isinstance(index, slice) else index[block]
-        out[:, block] = factors @ refs.variance[:, at]
-        if own is not None:
-            out[:, block] += own[:, at]
-        return errors.leverage_sums(
-            out[:, block].astype(np.float64), lever[block], fit.weight[block]
+        modes = fit.mode_matrix @ rows if one_basis or propagated else rows
+        data = targets.centred(at, fit.mean_target)
+        w = fit.weight[inside]
+        for k, result in enumerate(results):
+            basis = modes[: used[k]] if one_basis else rows
+            out = klip.residual(data, basis, left[k], level[k])
+            result.sci[pick, at] += fit.share[inside] * out
+            if propagated:
+                levers[k, inside] = errors.leverage(modes[: used[k]], 1.0 / fit.weight_sum)
+            else:
+                scatter = klip.reference_scatter(rows, fit.common, n_modes=used[k])
+                result.variance[pick, at] += fit.share[inside] * scatter**2
+        if not propagated:
+            return np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1)
+        h = levers[:, inside] * w
+        noise = errors.coefficient_noise(modes, fit.typical_variance[inside], w)
+        return (
+            noise,
+            h.sum(axis=1),
+            targets.variance[:, at] @ (h * w).T,
+            refs.variance[:, at] @ ((h * w).T.astype(np.float32)),
         )
 
-    parts = execution.map_ordered(before, blocks)
-    h, weighted = (sum(p) for p in zip(*parts, strict=True))
-    mean = weighted / h if h > 0 else np.zeros(len(squared))
+    parts = execution.map_ordered(_subtract, fit.blocks())
+    noise, h_sum, from_target, from_refs = (sum(p) for p in zip(*parts, strict=True))
+    for k, result in enumerate(results):
+        result.coefs.append(coefs[k])
+        lever = _Lever(levers[k], np.zeros(coefs[k].shape[1]), np.zeros(coefs[k].shape[1]))
+        if propagated:
+            per_h = 1.0 / h_sum[k] if h_sum[k] > 0 else 0.0
+            own = errors.own_noise(fit.mode_matrix, noise, n_modes=used[k])
+            lever = _Lever(levers[k], per_h * from_refs[:, k], own)
+            squared = coefs[k] ** 2 - fit.noise_scale[:, None] * own
+            mean = per_h * from_target[:, k] + squared @ lever.mean
+            _add_variance(result, pick, fit, targets, refs, lever, squared, mean)
+        result.levers.append(lever)
+        result.bad[pick, fit.index] |= targets.bad[:, fit.index] | refs.nowhere[fit.index]
+        if pick.start == 0:
+            result.share[fit.index] += fit.share
 
-    def after(block: slice) -> None:
-        out[:, block] = errors.after_fit(out[:, block], lever[block], fit.weight[block], mean)
 
-    execution.map_ordered(after, blocks)
-    return out
+def _add_variance(
+    result: _Result,
+    pick: slice,
+    fit: _ZoneFit,
+    targets: _Targets,
+    refs: _RefPixels,
+    lever: _Lever,
+    squared: Array,
+    mean: Array,
+) -> None:
+    """Add ``var_T + squared @ var_R`` with the effect of the fit; its last row is refs alone."""
+    average = squared.mean(axis=0, keepdims=True)
+    factors = np.concatenate([squared, average]).astype(np.float32)
+    means = np.concatenate([mean, average @ lever.mean])
+    n_t = len(squared)
+
+    def _add(block: tuple[slice, Any]) -> None:
+        inside, at = block
+        variance = factors @ refs.variance[:, at]
+        variance[:-1] += targets.variance[:, at]
+        after = errors.after_fit(variance, lever.pixels[inside], fit.weight[inside], means)
+        after *= fit.share[inside]
+        result.variance[pick, at] += after[:-1]
+        result.variance_refs[at] += n_t * after[-1]
+
+    execution.map_ordered(_add, fit.blocks())
