@@ -152,6 +152,11 @@ BAD_FILES = {
         lambda h: h[0].header.__setitem__("CORONMSK", "MASKA430R"),
         "MASKA430R",
     ),
+    "an empty cube": (
+        "001001",
+        lambda h: [setattr(h[n], "data", h[n].data[:0]) for n in ("SCI", "ERR", "DQ")],
+        "SCI data",
+    ),
     "no SCI": ("001001", lambda h: h.__delitem__("SCI"), "has no SCI image"),
 }
 

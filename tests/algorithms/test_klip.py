@@ -14,6 +14,11 @@ def pixels(rng):
     return targets, refs, rng.uniform(0.2, 1.0, 500)
 
 
+def products_of(targets, refs, weight):
+    root = np.sqrt(weight)
+    return klip.block_products(targets * root, refs * root, root)
+
+
 def centred(rows, weight):
     return rows - (rows @ weight / weight.sum())[:, None]
 
@@ -22,7 +27,7 @@ def centred(rows, weight):
 def test_residual_is_that_of_the_pixel_decomposition(pixels, n_modes):
     targets, refs, weight = pixels
     t, r = centred(targets, weight), centred(refs, weight)
-    products = klip.block_products(t, r, weight)
+    products = products_of(t, r, weight)
     modes = klip.decompose(products.gram)
     coefs = klip.coefficients(products.cross, klip.to_modes(modes), n_modes=n_modes)
     ours = klip.residual(t, r, coefs, np.zeros(3))
@@ -45,16 +50,15 @@ def test_all_modes_are_least_squares(pixels):
 def test_modes_are_orthonormal_under_the_weight(pixels):
     _, refs, weight = pixels
     r = centred(refs, weight)
-    z = klip.to_modes(klip.decompose(klip.block_products(r, r, weight).gram)) @ r
+    z = klip.to_modes(klip.decompose(products_of(r, r, weight).gram)) @ r
     np.testing.assert_allclose((z * weight) @ z.T, np.eye(12), atol=1e-9)
 
 
 def test_blocks_sum_to_the_whole(pixels):
     targets, refs, weight = pixels
-    whole = klip.block_products(targets, refs, weight)
+    whole = products_of(targets, refs, weight)
     halves = [
-        klip.block_products(targets[:, s], refs[:, s], weight[s])
-        for s in (slice(0, 200), slice(200, 500))
+        products_of(targets[:, s], refs[:, s], weight[s]) for s in (slice(0, 200), slice(200, 500))
     ]
     np.testing.assert_allclose(halves[0].gram + halves[1].gram, whole.gram, rtol=1e-12)
     np.testing.assert_allclose(halves[0].cross + halves[1].cross, whole.cross, rtol=1e-10)
@@ -64,9 +68,9 @@ def test_recentring_is_centring_the_pixels(pixels):
     targets, refs, weight = pixels
     t = centred(targets, weight)
     near = refs - refs[:, ::16].mean(axis=1, keepdims=True)
-    products = klip.block_products(t, near, weight)
+    products = products_of(t, near, weight)
     gram, rest = klip.recentre(products.gram, products.ref_sum, weight.sum())
-    exact = klip.block_products(t, centred(refs, weight), weight)
+    exact = products_of(t, centred(refs, weight), weight)
     np.testing.assert_allclose(gram, exact.gram, rtol=1e-10, atol=1e-9)
     np.testing.assert_allclose(products.cross, exact.cross, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(near - rest[:, None], centred(refs, weight), atol=1e-12)
@@ -78,7 +82,7 @@ def test_leaving_pixels_out_is_never_having_had_them(pixels, rng):
     missing = np.flatnonzero(rng.random(500) < 0.1)
     left = np.setdiff1d(np.arange(500), missing)
     r = centred(refs, weight)
-    gram = klip.block_products(r, r, weight).gram
+    gram = products_of(r, r, weight).gram
     ours, offset = klip.leave_out(gram, r[:, missing], weight[missing], weight[left].sum())
     direct = centred(refs[:, left], weight[left])
     np.testing.assert_allclose(ours, (direct * weight[left]) @ direct.T, rtol=1e-8, atol=1e-6)
@@ -88,7 +92,7 @@ def test_leaving_pixels_out_is_never_having_had_them(pixels, rng):
 def test_repeated_references_are_dropped_not_amplified(pixels):
     _, refs, weight = pixels
     twice = centred(np.concatenate([refs, refs]), weight)
-    modes = klip.decompose(klip.block_products(twice, twice, weight).gram)
+    modes = klip.decompose(products_of(twice, twice, weight).gram)
     assert modes.n_dropped == 12
     assert len(modes.values) == 12
 
@@ -101,7 +105,7 @@ def test_references_of_zeros_have_no_modes():
 
 def test_zero_modes_subtract_nothing(pixels):
     targets, refs, weight = pixels
-    products = klip.block_products(targets, refs, weight)
+    products = products_of(targets, refs, weight)
     coefs = klip.coefficients(
         products.cross, klip.to_modes(klip.decompose(products.gram)), n_modes=0
     )

@@ -277,6 +277,17 @@ def test_a_missing_wcs_is_said(target, psfstack):
         ResampleStep.call(subtracted)
 
 
+def test_crds_that_does_not_answer_is_said_and_done_without(
+    target, psfstack, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("CRDS_PATH", str(tmp_path))
+    with caplog.at_level("INFO", logger="lyot"):
+        result = AlignRefsStep.call(target, psfstack, configure_log=False)
+    assert "CRDS is set but did not answer" in caplog.text
+    assert "built in" in caplog.text
+    assert result.meta.cal_step.align_psfs == "COMPLETE"
+
+
 def shell(*arguments, cwd):
     env = {k: v for k, v in os.environ.items() if not k.startswith("CRDS")}
     return subprocess.run(

@@ -56,17 +56,19 @@ class Modes(NamedTuple):
     n_dropped: int
 
 
-def block_products(targets: Any, refs: Any, weight: Any, /) -> Products:
+def block_products(targets: Any, refs: Any, root_weight: Any, /) -> Products:
     """Form the inner products of a block of pixels.
 
     Parameters
     ----------
     targets : array, shape (n_t, n_pix), float64
-        Targets, centred on their weighted means, zero where they are missing.
+        Targets, centred on their weighted means, zero where they are missing, times the root of
+        the weight.
     refs : array, shape (n_ref, n_pix), float64
-        References, centred nearly: `recentre` takes off what is left.
-    weight : array, shape (n_pix,)
-        Weight of the fit, >= 0.
+        References, centred nearly (`recentre` takes off what is left), times the root of the
+        weight.
+    root_weight : array, shape (n_pix,)
+        Square root of the weight of the fit.
 
     Returns
     -------
@@ -77,11 +79,11 @@ def block_products(targets: Any, refs: Any, weight: Any, /) -> Products:
     -----
     ``n_ref^2 n_pix + 2 n_t n_ref n_pix`` operations: the Gram matrix is a symmetric product.
     """
-    xp = array_namespace(targets, refs, weight)
-    root = refs * xp.sqrt(weight)[None, :]
-    gram = xp.matmul(root, xp.matrix_transpose(root))
-    cross = xp.matmul(targets * weight[None, :], xp.matrix_transpose(refs))
-    return Products(gram, cross, xp.matmul(refs, weight))
+    xp = array_namespace(targets, refs, root_weight)
+    turned = xp.matrix_transpose(refs)
+    return Products(
+        xp.matmul(refs, turned), xp.matmul(targets, turned), xp.matmul(refs, root_weight)
+    )
 
 
 def recentre(gram: Any, ref_sum: Any, weight_sum: float, /) -> Any:

@@ -127,7 +127,10 @@ class AlignedArrays:
         sci = np.asarray(self._arrays[0][pick], dtype=np.float32)
         err = np.asarray(self._arrays[1][pick], dtype=np.float32)
         dq = np.asarray(self._arrays[2][pick]).astype(np.uint32)
-        return AlignedFrames(sci, np.where(np.isfinite(err), err, 0.0) ** 2, dq)
+        variance = np.square(err)
+        if not np.isfinite(variance.sum()):
+            variance[~np.isfinite(variance)] = 0.0
+        return AlignedFrames(sci, variance, dq)
 
 
 def aligned_from_model(model: Any, star: StarPosition | None, /) -> AlignedArrays:

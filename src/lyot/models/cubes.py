@@ -72,6 +72,8 @@ class Cube:
 
 def _frame_variance(err: NDArray[np.float32]) -> NDArray[np.float32]:
     known = np.isfinite(err) & (err >= 0)
+    if known.all():
+        return np.square(err, dtype=np.float32)
     typical = float(np.median(err[known])) if known.any() else 0.0
     return np.square(np.where(known, err, np.float32(typical)), dtype=np.float32)
 

@@ -194,6 +194,11 @@ class _RefPixels(NamedTuple):
     variance: NDArray[np.float32]
     nowhere: NDArray[np.bool_]
 
+    def centred(self, at: Any, mean: Array, space: execution.Workspace) -> Array:
+        """Return pixels less the mean of their row, in a thread's own memory."""
+        rows = self.sci[:, at]
+        return np.subtract(rows, mean[:, None], out=space.array("rows", rows.shape))
+
     @classmethod
     def of(cls, frames: AlignedFrames) -> _RefPixels:
         n_ref = len(frames.sci)
@@ -262,15 +267,10 @@ def _fit_zone(targets: _Targets, refs: _RefPixels, zone: Zone, recipe: SubtractR
     index: Array | slice = slice(None) if used.all() else np.flatnonzero(used)
     missing = targets.bad[:, index]
     weight = np.where(refs.nowhere[index] | missing.all(axis=0), 0.0, weight[index])
-    weight_t = weight.sum() - missing @ weight
+    weight_t = np.array([weight.sum() - weight[row].sum() for row in missing])
     mean_target, mean_ref = np.zeros(len(targets.sci)), np.zeros(len(refs.sci))
     if recipe.subtract_mean:
-        data = (
-            np.where(missing, 0.0, targets.sci[:, index])
-            if missing.any()
-            else (targets.sci[:, index])
-        )
-        mean_target = (data @ weight) / np.where(weight_t > 0, weight_t, 1.0)
+        mean_target = _good_mean(targets.sci[:, index], missing, weight, weight_t)
         mean_ref = _rough_mean(refs.sci, index, weight)
     fit = _ZoneFit(
         index,
@@ -288,10 +288,18 @@ def _fit_zone(targets: _Targets, refs: _RefPixels, zone: Zone, recipe: SubtractR
         np.empty(0),
     )
 
+    space = execution.Workspace()
+    plain = bool((weight == 1.0).all())
+
     def _products(block: tuple[slice, Any]) -> klip.Products:
         inside, at = block
-        rows = refs.sci[:, at] - mean_ref[:, None]
-        return klip.block_products(targets.centred(at, mean_target), rows, weight[inside])
+        rows = refs.centred(at, mean_ref, space)
+        data = targets.centred(at, mean_target)
+        root = np.sqrt(weight[inside])
+        if not plain:
+            rows *= root
+            data *= root
+        return klip.block_products(data, rows, root)
 
     parts = execution.map_ordered(_products, fit.blocks())
     gram, fit.cross, ref_sum = (sum(p) for p in zip(*parts, strict=True))
@@ -316,6 +324,15 @@ def _fit_zone(targets: _Targets, refs: _RefPixels, zone: Zone, recipe: SubtractR
     level = targets.variance.mean(axis=1, dtype=np.float64)
     fit.noise_scale = level / max(level.mean(), np.finfo(float).tiny)
     return fit
+
+
+def _good_mean(rows: Array, missing: Array, weight: Array, total: Array) -> Array:
+    """Weighted mean of each row over the pixels that are not missing."""
+    means = np.zeros(len(rows))
+    for i, (row, gaps) in enumerate(zip(rows, missing, strict=True)):
+        data = np.where(gaps, 0.0, row) if gaps.any() else row.astype(np.float64)
+        means[i] = data @ weight / total[i] if total[i] > 0 else 0.0
+    return means
 
 
 def _rough_mean(rows: Array, index: Array | slice, weight: Array) -> Array:
@@ -457,17 +474,22 @@ def _apply(
         for n, c in zip(used, coefs, strict=True)
     ]
     levers = np.zeros((len(results), len(fit.share)))
+    space = execution.Workspace()
+    whole = bool((fit.share == 1.0).all())
 
     def _subtract(block: tuple[slice, Any]) -> tuple[Array, Array, Array, Array]:
         inside, at = block
-        rows = refs.sci[:, at] - fit.mean_ref[:, None]
-        modes = fit.mode_matrix @ rows if one_basis or propagated else rows
+        rows = refs.centred(at, fit.mean_ref, space)
+        modes = rows
+        if one_basis or propagated:
+            modes = space.array("modes", (fit.n_kept, rows.shape[1]))
+            np.matmul(fit.mode_matrix, rows, out=modes)
         data = targets.centred(at, fit.mean_target)
         w = fit.weight[inside]
         for k, result in enumerate(results):
             basis = modes[: used[k]] if one_basis else rows
             out = klip.residual(data, basis, left[k], level[k])
-            result.sci[pick, at] += fit.share[inside] * out
+            result.sci[pick, at] += out if whole else fit.share[inside] * out
             if propagated:
                 levers[k, inside] = errors.leverage(modes[: used[k]], 1.0 / fit.weight_sum)
             else:
