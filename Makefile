@@ -1,11 +1,14 @@
 # make demo    simulate a small observation, reduce it, say where the products are
 # make test    run the tests
+# make lint    style, types, layers, docstrings
+# make parity  agreement with the official pipeline, in an environment that holds it
+# make bench   speed and memory, against peers in an environment of their own
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test lint parity bench docs clean
+.PHONY: demo test lint parity bench clean
 
 demo: $(VENV)/.lyot
 	$(BIN)/lyot demo
@@ -21,6 +24,9 @@ lint: $(VENV)/.test
 
 parity: $(VENV)-parity/.done
 	$(VENV)-parity/bin/python -m pytest tests/parity -p no:cacheprovider
+
+bench: $(VENV)/.lyot
+	for each in start klip_speed align_speed run_speed memory; do $(BIN)/python benchmarks/$$each.py || exit 1; done
 
 $(VENV)/bin/python:
 ifdef UV
@@ -49,4 +55,4 @@ $(VENV)-parity/.done: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-parity lyot-demo
+	rm -rf $(VENV) $(VENV)-parity lyot-demo .bench $(VENV)-peers

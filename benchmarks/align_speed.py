@@ -1,0 +1,70 @@
+"""The alignment of all pairs against jwst's, given the float64 input that it needs."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from common import best_of, line, machine, peer_python, run_peer, speckled
+from lyot.models.cubes import Cube
+from lyot.models.info import ExposureInfo
+from lyot.recipe import AlignRecipe
+from lyot.reduction.align import Aligner, prepare_refs
+
+N_TARGET, N_REF, SHAPE = 20, 100, (320, 320)
+JWST = """
+import json, sys, time
+import numpy as np
+from jwst.coron.imageregistration import align_array
+data = np.load(sys.argv[1])
+target = data["targets"][0].astype("float64")
+refs = data["refs"][:6].astype("float64")
+start = time.perf_counter()
+align_array(target, refs, data["weight"])
+print(json.dumps({"seconds": (time.perf_counter() - start) / 6}))
+"""
+
+
+def main() -> None:
+    """Print the comparison; theirs is measured on six pairs and multiplied."""
+    print(machine())
+    images, (x0, y0) = speckled(N_TARGET + N_REF, SHAPE)
+    info = ExposureInfo(
+        "bench",
+        (N_TARGET, *SHAPE),
+        filter="F444W",
+        crpix_xy=(x0, y0),
+        detector="NRCALONG",
+        instrument="NIRCAM",
+    )
+
+    def cube(sci: np.ndarray) -> Cube:
+        return Cube(sci, np.full_like(sci, 0.6), np.zeros(sci.shape, np.uint32), info)
+
+    target, refs = cube(images[:N_TARGET]), cube(images[N_TARGET:])
+    recipe = AlignRecipe()
+
+    def ours() -> None:
+        aligner = Aligner(target, prepare_refs(refs, recipe), recipe, star_xy=(x0, y0))
+        for i in range(N_TARGET):
+            aligner.frames(i)
+
+    y, x = np.ogrid[: SHAPE[0], : SHAPE[1]]
+    r = np.hypot(y - y0, x - x0)
+    weight = ((r > 8) & (r < 48)).astype(float)
+    seconds = best_of(ours, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "frames.npz"
+        np.savez(path, targets=target.sci, refs=refs.sci, weight=weight)
+        pair = run_peer(peer_python("jwst==3.0.0"), JWST, str(path))["seconds"]
+    line(
+        "align all pairs of 20 x 100, 320 x 320, with errors",
+        seconds,
+        pair * N_TARGET * N_REF,
+        "jwst",
+        50,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""What the benchmarks share: input, timing, peers in their own environment, and a way to print."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+PEERS = ROOT / ".venv-peers"
+SCRATCH = Path(os.environ.get("LYOT_BENCH_DIR", ROOT / ".bench"))
+
+
+def machine() -> str:
+    """Say what the figures are measured on."""
+    names = [
+        line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    name = names[0].partition(":")[2].strip() if names else platform.processor()
+    return f"{len(os.sched_getaffinity(0))} cores, {name}, Python {platform.python_version()}"
+
+
+def best_of(function: Callable[[], object], n: int = 3) -> float:
+    """Return the shortest time of several calls [s], after one call that warms up."""
+    function()
+    times = []
+    for _ in range(n):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def line(what: str, ours: float, theirs: float, peer: str, must: float | None = None) -> None:
+    """Print one comparison."""
+    ratio = theirs / ours
+    goal = "" if must is None else f"   must {must:g}x: {'yes' if ratio >= must else 'NO'}"
+    print(
+        f"{what:55s} ours {ours:8.3f} s   {peer} {theirs:8.2f} s   {ratio:6.1f}x{goal}", flush=True
+    )
+
+
+def peer_python(*packages: str) -> str:
+    """Return the interpreter of the peers' environment, made where it is missing."""
+    python = PEERS / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True)
+    done = PEERS / "-".join(sorted(p.replace("=", "") for p in packages))
+    if not done.exists():
+        subprocess.run(
+            [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages],
+            check=True,
+        )
+        done.touch()
+    return str(python)
+
+
+def run_peer(python: str, code: str, *arguments: str) -> dict:
+    """Run code of a peer and return the JSON object that its last line holds."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("CRDS")}
+    env["STPIPE_DISABLE_CRDS_STEPPARS"] = "true"
+    done = subprocess.run(
+        [python, "-W", "ignore", "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        env=env,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def frames(n_target: int, n_ref: int, shape: tuple[int, int], seed: int = 0):
+    """Draw float32 targets and references that share a dozen patterns, and noise."""
+    rng = np.random.default_rng(seed)
+    patterns = rng.normal(size=(12, *shape)).astype(np.float32) * 10
+
+    def draw(n: int):
+        mix = rng.normal(size=(n, 12)).astype(np.float32)
+        noise = rng.normal(size=(n, *shape)).astype(np.float32)
+        return np.tensordot(mix, patterns, 1) + noise
+
+    return draw(n_target), draw(n_ref)
+
+
+def speckled(n: int, shape: tuple[int, int], seed: int = 0):
+    """Draw float32 images of a star behind a coronagraph, each at a shift of its own."""
+    from lyot.algorithms import fourier
+    from lyot.instruments.optics import RoundCoronagraph, segment_wavefront
+
+    rng = np.random.default_rng(seed)
+    centre = (shape[1] / 2 - 10.0, shape[0] / 2 + 14.0)
+    optics = RoundCoronagraph("MASK335R", "F444W", 0.063, shape, n_wavelengths=1)
+    static = segment_wavefront(60e-9, rng)
+    views = [
+        optics.image(wavefront_m=static + segment_wavefront(5e-9, rng), centre_xy=centre)
+        for _ in range(8)
+    ]
+    spectra = fourier.spectrum(2e6 * np.array(views))
+    out = np.empty((n, *shape), np.float32)
+    for k in range(n):
+        mix = np.tensordot(rng.dirichlet(np.ones(8)), spectra, 1)
+        clean = fourier.shift(mix, rng.normal(0, 0.3, 2), shape=shape)
+        noise = np.sqrt(np.maximum(clean, 0) * 0.05 + 0.36)
+        out[k] = clean + rng.normal(size=shape) * noise
+    return out, centre
+
+
+def observation(name: str, n_science: tuple[int, ...], n_refs: tuple[int, ...]) -> Path:
+    """Write an observation of 320 x 320 frames, and return its association."""
+    from lyot.models.exposures import Pointing, exposure_model
+    from lyot.models.products import save_whole
+
+    folder, shape = SCRATCH / name, (320, 320)
+    path = folder / "bench_asn.json"
+    if path.exists():
+        return path
+    images, centre = speckled(sum(n_science) + sum(n_refs), shape)
+    bad = np.random.default_rng(1).random(shape) < 0.003
+    members, start = [], 0
+    plan = [(n, False) for n in n_science] + [(n, True) for n in n_refs]
+    for number, (n, is_psf) in enumerate(plan):
+        data = images[start : start + n].copy()
+        start += n
+        variance = np.maximum(data, 0) * 0.05
+        dq = np.zeros(data.shape, np.uint32)
+        data[:, bad], dq[:, bad] = np.nan, 1
+        variance[:, bad] = 0.0
+        model = exposure_model(
+            {
+                "data": data,
+                "err": np.sqrt(variance + 0.36),
+                "dq": dq,
+                "var_poisson": variance,
+                "var_rnoise": np.full(data.shape, 0.36, np.float32),
+            },
+            Pointing(
+                target="R" if is_psf else "T",
+                radec_deg=(150.0, -25.0),
+                crpix_xy=centre,
+                roll_ref_deg=60.0 + 10.0 * number,
+                v3i_yangle_deg=0.05,
+                is_psf=is_psf,
+                number=number,
+            ),
+        )
+        file = f"jw08888{number + 1:03d}001_03102_00001_nrcalong_calints.fits"
+        save_whole(model, folder / file)
+        model.close()
+        members.append({"expname": file, "exptype": "psf" if is_psf else "science"})
+    content = {
+        "asn_type": "coron3",
+        "asn_rule": "bench",
+        "asn_id": "a3001",
+        "program": "08888",
+        "target": "T",
+        "asn_pool": "none",
+        "products": [{"name": "jw08888_bench", "members": members}],
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+RUN = """
+import json, logging, resource, sys, time
+logging.disable(logging.WARNING)
+start = time.perf_counter()
+import stdatamodels.jwst.datamodels
+from lyot.cli import _run
+imports = time.perf_counter() - start
+import contextlib, io
+start = time.perf_counter()
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    _run(sys.argv[1], sys.argv[2], {"align_to": sys.argv[3], "no_report": True})
+seconds = time.perf_counter() - start
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"seconds": seconds, "imports": imports, "peak_mb": peak}))
+"""
+
+
+def our_run(association: Path, align_to: str) -> dict:
+    """Run `lyot run` in a process of its own, and return its times and peak memory."""
+    return run_peer(
+        sys.executable, RUN, str(association), str(association.parent / "ours"), align_to
+    )

@@ -1,0 +1,100 @@
+"""klip against jwst 3.0.0, a NumPy floor and VIP."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from common import best_of, frames, line, machine, peer_python, run_peer
+from lyot.algorithms.zones import full_frame
+from lyot.models.aligned import AlignedArrays
+from lyot.models.cubes import Cube
+from lyot.models.info import ExposureInfo
+from lyot.recipe import SubtractRecipe
+from lyot.reduction.subtract import subtract
+
+JWST = """
+import json, sys, time
+import numpy as np
+from jwst.coron.klip import klip
+from stdatamodels.jwst import datamodels
+data = np.load(sys.argv[1])
+target = datamodels.CubeModel(data["targets"]); target.err = np.ones_like(data["targets"])
+refs = datamodels.CubeModel(data["refs"])
+start = time.perf_counter()
+klip(target, refs, 50, return_psf=False)
+print(json.dumps({"seconds": time.perf_counter() - start}))
+"""
+VIP = """
+import json, sys, time
+import numpy as np
+from vip_hci.psfsub import pca
+data = np.load(sys.argv[1])
+t, r = data["targets"].astype("float64"), data["refs"].astype("float64")
+n = len(t)
+def run():
+    pca(t, np.zeros(n), cube_ref=r, ncomp=50, svd_mode="eigen", scaling="temp-mean",
+        verbose=False, full_output=True)
+start = time.perf_counter(); run()
+print(json.dumps({"seconds": time.perf_counter() - start}))
+"""
+
+
+class Each:
+    """A 4-D psfalign: the same references for each integration, but asked for one by one."""
+
+    shared, star = False, None
+
+    def __init__(self, refs: AlignedArrays) -> None:
+        self.frames = refs.frames
+
+
+def inputs(targets: np.ndarray, refs: np.ndarray):
+    """Make what `subtract` takes."""
+    info = ExposureInfo("bench", targets.shape)
+    target = Cube(targets, np.ones_like(targets), np.zeros(targets.shape, np.uint32), info)
+    return target, AlignedArrays(refs, np.full_like(refs, 0.3), np.zeros(refs.shape, np.uint32))
+
+
+def floor(targets: np.ndarray, refs: np.ndarray, n_modes: int) -> None:
+    """Do KLIP in the fewest lines of NumPy: a Gram matrix, its decomposition, a projection."""
+    t, r = (a.reshape(len(a), -1).astype(np.float64) for a in (targets, refs))
+    t -= t.mean(axis=1, keepdims=True)
+    r -= r.mean(axis=1, keepdims=True)
+    values, vectors = np.linalg.eigh(r @ r.T)
+    modes = (vectors[:, ::-1][:, :n_modes] / np.sqrt(values[::-1][:n_modes])).T @ r
+    (t - (t @ modes.T) @ modes).astype(np.float32)
+
+
+def main() -> None:
+    """Print the comparisons."""
+    print(machine())
+    jwst = peer_python("jwst==3.0.0")
+    targets, refs = frames(20, 100, (320, 320))
+    target, shared = inputs(targets, refs)
+    zones, recipe = full_frame((320, 320)), SubtractRecipe(n_modes=(50,))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "frames.npz"
+        np.savez(path, targets=targets, refs=refs)
+        theirs = run_peer(jwst, JWST, str(path))["seconds"]
+        ours = best_of(lambda: subtract(target, shared, zones, recipe), 5)
+        line("klip 20 x 100, 320 x 320, K = 50, 3-D, with errors", ours, theirs, "jwst", 40)
+        ours = best_of(lambda: subtract(target, Each(shared), zones, recipe), 2)
+        line("the same with a 4-D psfalign", ours, theirs, "jwst 3-D", 5)
+        targets, refs = frames(120, 540, (224, 288))
+        target, shared = inputs(targets, refs)
+        zones = full_frame((224, 288))
+        five = SubtractRecipe(n_modes=(5, 10, 20, 35, 50))
+        ours = best_of(lambda: subtract(target, shared, zones, five), 2)
+        lowest = best_of(lambda: floor(targets, refs, 50), 2)
+        line(
+            "klip 120 x 540, 224 x 288, errors, five truncations", ours, lowest, "NumPy floor", 0.5
+        )
+        vip = peer_python("vip_hci==2.1.1")
+        np.savez(path, targets=targets, refs=refs)
+        theirs = run_peer(vip, VIP, str(path))["seconds"]
+        line("the same, VIP with one truncation and no errors", ours, theirs, "VIP eigen", 1)
+
+
+if __name__ == "__main__":
+    main()
