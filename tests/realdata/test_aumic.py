@@ -115,7 +115,8 @@ def test_a_known_shift_comes_back(frames):
     aligner.frames(0)
     found = aligner.shifts[0].shift_yx - still.shifts[0].shift_yx
     np.testing.assert_allclose(found[2], [0.30, -0.40], atol=0.005)
-    np.testing.assert_allclose(np.delete(found, 2, axis=0), 0.0, atol=1e-6)
+    # The others stay, but for the weight, which asks what the references have in common.
+    np.testing.assert_allclose(np.delete(found, 2, axis=0), 0.0, atol=1e-4)
 
 
 def test_the_star_is_where_the_frames_were_centred(run):

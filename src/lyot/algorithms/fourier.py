@@ -229,6 +229,30 @@ def _imaginary(values: Any) -> Any:
     return 1j * xp.astype(values, xp.complex128)
 
 
+def low_pass(spectra: Any, /, *, shape: tuple[int, int], cutoff: float) -> Any:
+    r"""Dampen high frequencies by a Gaussian, :math:`\exp(-(k / k_c)^2)`.
+
+    Parameters
+    ----------
+    spectra : array, shape (..., m_y, m_x // 2 + 1)
+        From `spectrum`.
+    shape : tuple of int
+        ``(n_y, n_x)`` of the images.
+    cutoff : float
+        Frequency :math:`k_c` at which the amplitude is 1/e [Nyquist frequency].
+
+    Returns
+    -------
+    array, shape (..., m_y, m_x // 2 + 1)
+        The dampened spectra.
+    """
+    xp = array_namespace(spectra)
+    m_y, m_x = spectra.shape[-2], odd_grid_length(shape[1])
+    k_y = 2.0 * _frequencies(xp, m_y)[:, None]
+    k_x = 2.0 * _frequencies(xp, m_x)[: m_x // 2 + 1][None, :]
+    return spectra * xp.exp(-(k_y**2 + k_x**2) / cutoff**2)
+
+
 def outside(shift_yx: Any, /, *, shape: tuple[int, int]) -> Any:
     """Tell which pixels of a shifted image come from outside the frame.
 

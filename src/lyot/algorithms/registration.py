@@ -255,6 +255,7 @@ def polish(
     bound_yx: Any = None,
     max_iterations: int = MAX_ITERATIONS,
     tolerance: float = TOLERANCE_PIX,
+    cutoff: float | None = None,
 ) -> Alignment:
     """Fit shift and scale of each reference to one target until the step is below tolerance.
 
@@ -278,6 +279,9 @@ def polish(
         Number of Gauss-Newton steps after which a fit counts as not converged.
     tolerance : float, optional
         Size of the last step [pixel].
+    cutoff : float, optional
+        Where target and spectra have been low-passed (`lyot.algorithms.fourier.low_pass`), the
+        cutoff, so that the covariance knows that their noise is correlated.
 
     Returns
     -------
@@ -293,42 +297,50 @@ def polish(
     """
     xp = array_namespace(target, weight, spectra)
     zone = _zone(weight)
-    w, s, v_s = (_pick(image, zone) for image in (weight, target, variance_target))
+    w, s = _pick(weight, zone), _pick(target, zone)
     fits = []
     for k in range(spectra.shape[0]):
-        v_r = _pick(variance_refs[k, ...], zone)
         bound = None if bound_yx is None else (bound_yx[0][k, :], bound_yx[1][k, :])
-        fits.append(
-            _polish_one(
-                (s, w, v_s, v_r),
-                zone,
-                spectra[k, ...],
-                start_yx[k, :],
-                target.shape,
-                bound,
-                max_iterations,
-                tolerance,
-            )
+        options = _Options(bound, max_iterations, tolerance)
+        d, b, step, images = _solve_pair(
+            s, w, zone, spectra[k, ...], start_yx[k, :], target.shape, options
         )
+        columns = xp.stack([_pick_rows(image, zone) for image in images])
+        normal = xp.matmul(columns * w[None, :], xp.matrix_transpose(columns))
+        noise = variance_target + b * b * variance_refs[k, ...]
+        covariance = _shift_covariance(normal, _noise_of(images, weight, noise, zone, cutoff), b)
+        residual = s - b * columns[0, :]
+        rms = xp.sqrt(xp.sum(w * residual * residual) / xp.sum(w))
+        at_bound = bound is not None and bool(xp.any((d <= bound[0]) | (d >= bound[1])))
+        converged = xp.asarray(step < tolerance and not at_bound)
+        aligned = fourier.shift(spectra[k, ...], d, shape=target.shape)
+        fits.append((d, b, covariance, rms, converged, aligned))
     return Alignment(*(xp.stack(list(column)) for column in zip(*fits, strict=True)))
 
 
-def _polish_one(
-    pixels: tuple[Any, Any, Any, Any],
+class _Options(NamedTuple):
+    """When a fit stops, and where it may go."""
+
+    bound: tuple[Any, Any] | None
+    max_iterations: int
+    tolerance: float
+
+
+def _solve_pair(
+    s: Any,
+    w: Any,
     zone: _Zone,
     one_spectrum: Any,
     start: Any,
     shape: tuple[int, int],
-    bound: tuple[Any, Any] | None,
-    max_iterations: int,
-    tolerance: float,
-) -> tuple[Any, ...]:
-    s, w, v_s, v_r = pixels
+    options: _Options,
+) -> tuple[Any, Any, float, fourier.ShiftedImage]:
+    """Fit one pair; return shift, scale, last step, and the images at that shift."""
     xp = array_namespace(s, one_spectrum)
     d = start
     inverse = xp.eye(2, dtype=xp.float64)
     before: tuple[Any, Any] | None = None
-    for _ in range(max_iterations):
+    for _ in range(options.max_iterations):
         moved = fourier.shift_with_derivatives(one_spectrum, d, shape=shape, rows=zone.rows)
         columns = xp.stack([_pick_rows(image, zone) for image in moved])
         weighted = columns * w[None, :]
@@ -339,18 +351,13 @@ def _polish_one(
         before = (d, step)
         move = xp.clip(xp.matmul(inverse, step), -MAX_STEP_PIX, MAX_STEP_PIX)
         new = d + move
-        if bound is not None:
-            new = xp.clip(new, bound[0], bound[1])
+        if options.bound is not None:
+            new = xp.clip(new, options.bound[0], options.bound[1])
         last = float(xp.max(xp.abs(new - d)))
-        if last < tolerance:
+        if last < options.tolerance:
             break
         d = new
-    at_bound = bound is not None and bool(xp.any((d <= bound[0]) | (d >= bound[1])))
-    residual = s - b * columns[0, :]
-    covariance = _shift_covariance(normal, weighted, b, v_s + b * b * v_r)
-    rms = xp.sqrt(xp.sum(w * residual * residual) / xp.sum(w))
-    converged = xp.asarray(last < tolerance and not at_bound)
-    return d, b, covariance, rms, converged, fourier.shift(one_spectrum, d, shape=shape)
+    return d, b, last, moved
 
 
 def _broyden(inverse: Any, moved: Any, change: Any) -> Any:
@@ -388,15 +395,41 @@ def _gauss_newton(normal: Any, right: Any) -> tuple[Any, Any]:
     return b, xp.stack([y, x]) / scale
 
 
-def _shift_covariance(normal: Any, weighted: Any, b: Any, variance: Any) -> Any:
-    xp = array_namespace(normal, weighted)
+def _noise_of(
+    images: fourier.ShiftedImage, weight: Any, variance: Any, zone: _Zone, cutoff: float | None
+) -> Any:
+    """Return the covariance that pixel noise gives to the right side of the normal equations.
+
+    Where the frames were low-passed, so was their noise; the filter is symmetric, so it may act on
+    the columns instead.
+    """
+    xp = array_namespace(weight, variance)
+    if cutoff is None:
+        columns = xp.stack([_pick_rows(image, zone) for image in images])
+        columns, v = columns * _pick(weight, zone)[None, :], _pick(variance, zone)
+    else:
+        n_y, n_x = weight.shape
+        above = xp.zeros((3, zone.rows.start, n_x), dtype=xp.float64)
+        below = xp.zeros((3, n_y - zone.rows.stop, n_x), dtype=xp.float64)
+        inside = xp.stack(list(images)) * weight[zone.rows, :][None, ...]
+        spectra = fourier.spectrum(xp.concat([above, inside, below], axis=1))
+        spectra = fourier.low_pass(spectra, shape=weight.shape, cutoff=cutoff)
+        still = xp.zeros((2,), dtype=xp.float64)
+        columns = xp.reshape(fourier.shift(spectra, still, shape=weight.shape), (3, -1))
+        v = xp.reshape(variance, (-1,))
+    return xp.matmul(columns * v[None, :], xp.matrix_transpose(columns))
+
+
+def _shift_covariance(normal: Any, meat: Any, b: Any) -> Any:
+    """Sandwich of the normal matrix with the noise of the right side, for the shift alone."""
+    xp = array_namespace(normal, meat)
+    nothing = xp.full((2, 2), xp.nan, dtype=xp.float64)
     if not float(normal[0, 0]) > 0.0 or float(b) == 0.0:
-        return xp.full((2, 2), xp.nan, dtype=xp.float64)
-    meat = xp.matmul(weighted * variance[None, :], xp.matrix_transpose(weighted))
+        return nothing
+    if not float(xp.linalg.det(normal / normal[0, 0])) > 0.0:
+        return nothing
     scale = xp.stack([xp.ones_like(b), b, b])
     outer = scale[:, None] * scale[None, :]
-    if not float(xp.linalg.det(normal / normal[0, 0])) > 0.0:
-        return xp.full((2, 2), xp.nan, dtype=xp.float64)
     inverse = xp.linalg.inv(normal * outer)
     return xp.matmul(xp.matmul(inverse, meat * outer), inverse)[1:, 1:]
 

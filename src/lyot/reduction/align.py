@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lyot import execution
 from lyot.algorithms import errors, fourier, registration, repair
+from lyot.algorithms.geometry import radius_map
 from lyot.errors import LyotError
 from lyot.instruments import tables
 from lyot.models.aligned import AlignedFrames
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 FREE_MAX_SHIFT_PIX = 5.0
 FOUR_QUADRANT_MARGIN_PIX = 0.1
 UNDERSAMPLED_FWHM_PIX = 2.0
+MAX_JUDGES, JUDGED_RING_PIX, STRANGE_SIGMA = 12, 3.0, 3.0
 BAD_FRACTION = 0.25
 
 
@@ -160,6 +162,7 @@ class Aligner:
         if not np.any(self._weight[~self._bad[0]] > 0):
             raise LyotError(f"No good pixel of {target.info.name} has weight in the alignment.")
         self._limits = _shift_limits(target.info, refs.cube, recipe)[:, None] * np.ones(2)
+        self._cutoff = low_pass_cutoff(target.info)
         self.shifts: dict[int, Shifts] = {}
         self._likeness: repair.Likeness | None = None
         self._latest: tuple[int, AlignedFrames] | None = None
@@ -213,10 +216,10 @@ class Aligner:
         return self._latest[1]
 
     def _align(self, i: int) -> AlignedFrames:
-        weight = np.where(self._bad[i], 0.0, self._weight)
-        image = np.where(self._bad[i], 0.0, self.target.sci[i]).astype(np.float64)
-        variance = self._variance[i].astype(np.float64)
         start = self._starts[i]
+        weight = np.where(self._bad[i], 0.0, self._weight)
+        image, spectra = self._fit_image(i), self._fit_spectra
+        variance = self._variance[i].astype(np.float64)
         shape = self.target.frame_shape
         n_ref = len(self.refs.cube.sci)
         sci = np.empty((n_ref, *shape), np.float32)
@@ -230,12 +233,15 @@ class Aligner:
                 image,
                 weight,
                 variance,
-                self.refs.spectra[pick],
+                spectra[pick],
                 self.refs.variance[pick],
                 start[pick],
                 bound_yx=(-self._limits[pick], self._limits[pick]),
+                cutoff=self._cutoff,
             )
             sci[k] = fit.aligned[0]
+            if self._cutoff is not None:  # what was fitted is not what is subtracted
+                sci[k] = fourier.shift(self.refs.spectra[k], fit.shift_yx[0], shape=shape)
             var[k], dq[k], bad[k] = _move_rest(self.refs, k, fit.shift_yx[0])
             return fit._replace(aligned=np.empty(0))
 
@@ -260,39 +266,82 @@ class Aligner:
         return AlignedFrames(sci, var, dq)
 
     @cached_property
+    def _fit_spectra(self) -> NDArray[np.complex128]:
+        """Spectra of the references for the fit: low-passed where they are undersampled."""
+        if self._cutoff is None:
+            return self.refs.spectra
+        shape = self.target.frame_shape
+        return np.asarray(fourier.low_pass(self.refs.spectra, shape=shape, cutoff=self._cutoff))
+
+    def _fit_image(self, i: int) -> NDArray[np.float64]:
+        """One science integration for the fit: bad pixels repaired, or zero; low-passed."""
+        bad = self._bad[i]
+        if self._cutoff is None:
+            return np.where(bad, 0.0, self.target.sci[i]).astype(np.float64)
+        shape = self.target.frame_shape
+        whole = repair.median_fill(self.target.sci[i : i + 1], bad[None])
+        smooth = fourier.low_pass(fourier.spectrum(whole[0]), shape=shape, cutoff=self._cutoff)
+        return np.asarray(fourier.shift(smooth, np.zeros(2), shape=shape))
+
+    @cached_property
     def _starts(self) -> NDArray[np.float64]:
         """Where the fit of every pair starts: whole pixels, then the expansion for all pairs."""
-        n_int = self.n_sets
+        n_int, limits, refs = self.n_sets, self._limits, self.refs
+        first, spectra = self._fit_image(0), self._fit_spectra
         weight = np.where(self._bad[0], 0.0, self._weight)
-        first = np.where(self._bad[0], 0.0, self.target.sci[0]).astype(np.float64)
-        limits = self._limits
-        refs = self.refs
-        weight_all = np.where(self._bad[:n_int].any(axis=0), 0.0, self._weight)
-        images = np.where(self._bad[:n_int], 0.0, self.target.sci[:n_int]).astype(np.float64)
 
-        def one(k: int) -> NDArray[np.float64]:
+        def _near(k: int) -> registration.Alignment:
             pick = slice(k, k + 1)
             whole = np.zeros((1, 2))
             if limits[k, 0] >= 1.0:
                 whole = registration.integer_shift(
-                    first, weight, refs.spectra[pick], max_shift=int(limits[k, 0])
+                    first, weight, spectra[pick], max_shift=int(limits[k, 0])
                 )
-            near = registration.polish(
+            return registration.polish(
                 first,
                 weight,
                 first,
-                refs.spectra[pick],
+                spectra[pick],
                 refs.variance[pick],
                 whole,
                 tolerance=1e-3,
                 bound_yx=(-limits[pick], limits[pick]),
-            ).shift_yx
-            if n_int == 1 or not weight_all.any():
-                return np.repeat(near[None], n_int, axis=0)
-            return np.asarray(registration.expand(images, weight_all, refs.spectra[pick], near))
+            )
 
-        found = execution.map_ordered(one, range(len(refs.cube.sci)))
+        near = execution.map_ordered(_near, range(len(refs.cube.sci)))
+        self._weight = self._weight * self._likeness_weight(first, weight, near)
+        weight_all = np.where(self._bad[:n_int].any(axis=0), 0.0, self._weight)
+        if n_int == 1 or not weight_all.any():
+            return np.repeat(np.concatenate([n.shift_yx for n in near])[None], n_int, axis=0)
+        images = np.stack([self._fit_image(i) for i in range(n_int)])
+
+        def _expand(k: int) -> NDArray[np.float64]:
+            return np.asarray(
+                registration.expand(images, weight_all, spectra[k : k + 1], near[k].shift_yx)
+            )
+
+        found = execution.map_ordered(_expand, range(len(refs.cube.sci)))
         return np.clip(np.concatenate(found, axis=1), -limits, limits)
+
+    def _likeness_weight(
+        self,
+        image: NDArray[np.float64],
+        weight: NDArray[np.float64],
+        near: list[registration.Alignment],
+    ) -> NDArray[np.float64]:
+        """Weigh down what no reference has: a companion, a disc, a star in the background."""
+        some = near[:: max(1, -(-len(near) // MAX_JUDGES))]
+        left = np.median([image - float(n.scale[0]) * n.aligned[0] for n in some], axis=0)
+        ring = (radius_map(image.shape, self._guess.yx) / JUDGED_RING_PIX).astype(int)
+        used = weight > 0
+        factor = np.ones_like(weight)
+        for number in np.unique(ring[used]):
+            here = used & (ring == number)
+            sigma = repair.MAD_TO_SIGMA * float(np.median(np.abs(left[here])))
+            if sigma > 0:
+                far = np.maximum(np.abs(left[here]) / (STRANGE_SIGMA * sigma), 1.0)
+                factor[here] = far**-2
+        return factor
 
 
 def _shift_limits(target: ExposureInfo, refs: Cube, recipe: AlignRecipe) -> NDArray[np.float64]:
@@ -381,6 +430,33 @@ def _report(shifts: Shifts, info: ExposureInfo, integration: int) -> None:
         )
 
 
+def low_pass_cutoff(info: ExposureInfo, /) -> float | None:
+    """Return how far frames are low-passed before undersampled ones are aligned.
+
+    Frequencies above the pixels' Nyquist frequency are folded back below it, and what is folded
+    does not shift with the image. Optics of diffraction limit d = lambda/D [pixel] pass up to
+    2 / d of the Nyquist frequency, so 2 - 2 / d of it is clean.
+
+    Parameters
+    ----------
+    info : ExposureInfo
+        The science exposure.
+
+    Returns
+    -------
+    float or None
+        Cutoff of a Gaussian that keeps to the clean part [Nyquist frequency]; None where the
+        FWHM is two pixels or more.
+    """
+    if info.filter not in tables.FILTERS or _fwhm_pix(info) >= UNDERSAMPLED_FWHM_PIX:
+        return None
+    return 0.6 * max(2.0 - 2.0 / info.lambda_over_d_pix, 0.3)
+
+
+def _fwhm_pix(info: ExposureInfo) -> float:
+    return 1.03 * info.lambda_over_d_pix
+
+
 def undersampling_note(info: ExposureInfo, /) -> str:
     """Say what undersampling does to the shifts of an exposure.
 
@@ -394,10 +470,11 @@ def undersampling_note(info: ExposureInfo, /) -> str:
     str
         A sentence where the FWHM is below two pixels, else nothing.
     """
-    fwhm = 1.03 * info.lambda_over_d_pix
-    if fwhm >= UNDERSAMPLED_FWHM_PIX:
+    cutoff = low_pass_cutoff(info)
+    if cutoff is None:
         return ""
     return (
-        f"The FWHM of {info.filter} is {fwhm:.2f} pixels: undersampled images bias the shifts by "
-        "0.02 to 0.05 pixels beyond their covariance."
+        f"The FWHM of {info.filter} is {_fwhm_pix(info):.2f} pixels: the shifts of undersampled "
+        f"images are fitted below {cutoff:.2f} of the Nyquist frequency, and can be biased by up "
+        "to 0.01 pixel beyond their covariance."
     )
