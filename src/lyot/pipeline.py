@@ -13,7 +13,7 @@ from stpipe import Pipeline
 from lyot.errors import LyotError
 from lyot.models.aligned import AlignedFrames
 from lyot.models.association import Association, read_association
-from lyot.models.cubes import as_model, check_same_mode, cube_from_model
+from lyot.models.cubes import Cube, as_model, check_same_mode, cube_from_model
 from lyot.models.info import read_info
 from lyot.models.products import (
     BlockWriter,
@@ -152,11 +152,32 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.stack_refs.outliers = self.outlier_detection.recipe()
         stack = self.stack_refs.run(list(asn.psf))
         name = f"{asn.product}_psfstack.fits"
-        self._save(stack, name, wanted=self.save_psfstack)
-        refs = prepare_refs(cube_from_model(stack), self.align_refs.recipe())
+        cube = cube_from_model(stack)
+        if self._saving and self.save_psfstack:
+            self._write_stack(stack, cube, name)
         stack.close()
+        del stack
+        refs = prepare_refs(cube, self.align_refs.recipe())
         self.progress("stack references", 1, 1)
         return refs, name
+
+    def _write_stack(self, stack: Any, cube: Cube, name: str) -> None:
+        """Write the psfstack plane by plane: saving the model would hold it twice more."""
+
+        def _small() -> Any:
+            arrays = {n: np.zeros((1, 1, 1), np.float32) for n in ("data", "err")}
+            product = derived_model(
+                "CubeModel", stack, arrays | {"dq": np.zeros((1, 1, 1), np.uint32)}
+            )
+            product.instance["lyot"] = branch_of(stack)
+            return product
+
+        path = self._path(name)
+        check_room(path.parent, BlockWriter.size(cube.sci.shape), name)
+        with BlockWriter(path, _small, cube.sci.shape) as writer:
+            writer.write(0, cube.sci, cube.err, cube.dq)
+        self.products.append(str(path))
+        log.info("Saved %s", path)
 
     def _subtract(self, path: Path, refs: Any, stack_name: str, number: int) -> list[Any]:
         """Take one science exposure from its file to its subtracted cubes."""
@@ -345,5 +366,5 @@ class _Stream:
         self._report(integration)
         frames = self._aligner.frames(integration)
         if self.writer is not None:
-            self.writer.write(integration, frames.sci, np.sqrt(frames.variance), frames.dq)
+            self.writer.write(integration, frames.sci, frames.err, frames.dq)
         return frames

@@ -12,6 +12,16 @@ from lyot.errors import LyotError
 from lyot.models.star import StarPosition
 
 
+class Planes(Protocol):
+    """Planes that can be asked for one at a time: an array is one."""
+
+    def __getitem__(self, number: int, /) -> Any:
+        """Return one plane."""
+
+    def __len__(self) -> int:
+        """Return their number."""
+
+
 @dataclass(frozen=True, eq=False)
 class AlignedFrames:
     """The references on the pixels of one science integration.
@@ -20,13 +30,32 @@ class AlignedFrames:
     ----------
     sci, variance : ndarray, shape (n_ref, n_y, n_x), float32
         References and their variance; NaN where every reference is bad.
-    dq : ndarray, shape (n_ref, n_y, n_x), uint32
-        Flags, moved along; FLUX_ESTIMATED where a pixel was filled from the other references.
+    dq : sequence of ndarray, shape (n_y, n_x), uint32
+        Flags of each reference, moved along; FLUX_ESTIMATED where a pixel was filled from the
+        other references. Made when they are asked for.
     """
 
     sci: NDArray[np.float32]
     variance: NDArray[np.float32]
-    dq: NDArray[np.uint32]
+    dq: Planes
+
+    @property
+    def err(self) -> Planes:
+        """The errors, made a plane at a time."""
+        return _Roots(self.variance)
+
+
+class _Roots:
+    """Square roots of planes, made when they are asked for."""
+
+    def __init__(self, planes: NDArray[np.float32]) -> None:
+        self._planes = planes
+
+    def __getitem__(self, number: int, /) -> NDArray[np.float32]:
+        return np.sqrt(self._planes[number])
+
+    def __len__(self) -> int:
+        return len(self._planes)
 
 
 class AlignedRefs(Protocol):

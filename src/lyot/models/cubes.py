@@ -67,7 +67,10 @@ class Cube:
         ndarray, shape (n, n_y, n_x), float32
             Square of the error; where it is not finite or negative, the median of its frame.
         """
-        return np.stack([_frame_variance(err) for err in self.err])
+        out = np.empty(self.err.shape, np.float32)
+        for frame, err in zip(out, self.err, strict=True):
+            frame[:] = _frame_variance(err)
+        return out
 
 
 def _frame_variance(err: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -267,19 +270,20 @@ def stack(cubes: Iterable[Cube], /) -> Cube:
     LyotError
         If there is none, or their modes differ.
     """
-    parts: list[Cube] = []
+    infos: list[ExposureInfo] = []
+    parts: dict[str, list[NDArray[Any]]] = {"sci": [], "err": [], "dq": []}
     for cube in cubes:
-        if parts:
-            check_same_mode(parts[0].info, cube.info)
-        parts.append(cube)
-    if not parts:
+        if infos:
+            check_same_mode(infos[0], cube.info)
+        infos.append(cube.info)
+        for name, arrays in parts.items():
+            arrays.append(getattr(cube, name))
+    if not infos:
         raise LyotError(
             "There is no psf member to subtract with; add reference exposures of exptype 'psf'."
         )
-    return Cube(
-        np.concatenate([c.sci for c in parts]),
-        np.concatenate([c.err for c in parts]),
-        np.concatenate([c.dq for c in parts]),
-        parts[0].info,
-        np.concatenate([np.tile(c.info.dither_arcsec, (len(c.sci), 1)) for c in parts]),
-    )
+    counts = [len(sci) for sci in parts["sci"]]
+    # One array after another, so that the parts of each can go before the next is joined.
+    joined = {name: np.concatenate(parts.pop(name)) for name in ("sci", "err", "dq")}
+    dither = [np.tile(i.dither_arcsec, (n, 1)) for i, n in zip(infos, counts, strict=True)]
+    return Cube(**joined, info=infos[0], dither_arcsec=np.concatenate(dither))

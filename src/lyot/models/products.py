@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lyot._version import __version__
 from lyot.errors import LyotError
@@ -307,7 +306,7 @@ def stack_model(like: Any, cube: Cube, /) -> Any:
 
 
 class BlockWriter:
-    """A psfalign product, written one science integration at a time.
+    """A product of SCI, ERR and DQ, written one block at a time.
 
     Saving through stdatamodels holds the whole product twice; here one block is held.
 
@@ -376,17 +375,15 @@ class BlockWriter:
         self._end = position
         return self
 
-    def write(
-        self, block: int, sci: NDArray[Any], err: NDArray[Any], dq: NDArray[np.uint32], /
-    ) -> None:
+    def write(self, block: int, sci: Any, err: Any, dq: Any, /) -> None:
         """Write one block; it returns while the block is still being written.
 
         Parameters
         ----------
         block : int
             Its number.
-        sci, err, dq : ndarray, shape (n_ref, n_y, n_x)
-            Its arrays; not to be changed afterwards.
+        sci, err, dq : sequence of ndarray, shape (n_y, n_x)
+            Its planes; not to be changed afterwards.
         """
         self._finish_pending()
         self._pending = self._writer.submit(self._write, block, sci, err, dq)
@@ -400,14 +397,15 @@ class BlockWriter:
         except OSError as err:
             raise LyotError(_why_unwritten(err, self.path)) from err
 
-    def _write(
-        self, block: int, sci: NDArray[Any], err: NDArray[Any], dq: NDArray[np.uint32]
-    ) -> None:
-        signed = (dq ^ np.uint32(0x80000000)).view(np.int32)
-        for name, array, kind in (("SCI", sci, ">f4"), ("ERR", err, ">f4"), ("DQ", signed, ">i4")):
+    def _write(self, block: int, sci: Any, err: Any, dq: Any) -> None:
+        """Convert and write a plane at a time: the converted copy stays small."""
+        for name, planes in (("SCI", sci), ("ERR", err), ("DQ", dq)):
             self._file.seek(self._offset[name] + 4 * self._block * block)
-            for plane in array:  # a plane at a time: the converted copy stays small
-                self._file.write(plane.astype(kind).data)
+            for number in range(len(planes)):
+                plane = planes[number]
+                if name == "DQ":
+                    plane = (plane ^ np.uint32(0x80000000)).view(np.int32)
+                self._file.write(plane.astype(">i4" if name == "DQ" else ">f4").data)
 
     def _finish(self) -> None:
         """Write the headers where room was left for them, and the tree at the end."""

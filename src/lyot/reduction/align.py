@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -112,8 +112,16 @@ def prepare_refs(refs: Cube, recipe: AlignRecipe, /) -> PreparedRefs:
         )
         return np.asarray(fourier.spectrum(frame[0]))
 
-    spectra = np.stack(execution.map_ordered(_one, range(len(refs.sci))))
-    return PreparedRefs(refs, bad, refs.variance(), spectra)
+    shape = np.shape(_one(0))
+    spectra = np.empty((len(refs.sci), *shape), np.complex128)
+
+    def _keep(k: int) -> None:
+        spectra[k] = _one(k)
+
+    execution.map_ordered(_keep, range(len(refs.sci)))
+    variance = refs.variance()
+    # The errors are in the variance; a stack is large enough not to keep them twice.
+    return PreparedRefs(replace(refs, err=variance[:0]), bad, variance, spectra)
 
 
 class Aligner:
@@ -184,8 +192,9 @@ class Aligner:
             return self._stated
         if 0 not in self.shifts:
             self.frames(0)
+        refs = self.refs
         star = measure_star(
-            self.refs.cube, self.refs.bad, self._guess, shift_yx=self.shifts[0].shift_yx
+            refs.cube, refs.variance, refs.bad, self._guess, shift_yx=self.shifts[0].shift_yx
         )
         log.info(
             "The star of %s is at (x, y) = (%.2f, %.2f), %s.",
@@ -224,7 +233,6 @@ class Aligner:
         n_ref = len(self.refs.cube.sci)
         sci = np.empty((n_ref, *shape), np.float32)
         var = np.empty((n_ref, *shape), np.float32)
-        dq = np.empty((n_ref, *shape), np.uint32)
         bad = np.empty((n_ref, *shape), bool)
 
         def one(k: int) -> registration.Alignment:
@@ -242,7 +250,7 @@ class Aligner:
             sci[k] = fit.aligned[0]
             if self._cutoff is not None:  # what was fitted is not what is subtracted
                 sci[k] = fourier.shift(self.refs.spectra[k], fit.shift_yx[0], shape=shape)
-            var[k], dq[k], bad[k] = _move_rest(self.refs, k, fit.shift_yx[0])
+            var[k], bad[k] = _move_rest(self.refs, k, fit.shift_yx[0])
             return fit._replace(aligned=np.empty(0))
 
         fits = execution.map_ordered(one, range(n_ref))
@@ -262,8 +270,7 @@ class Aligner:
             sci[:, at], var[:, at] = repair.fill_from_others(
                 sci[:, at], var[:, at], bad[:, at], self._likeness
             )
-            _mark_filled(dq, bad)
-        return AlignedFrames(sci, var, dq)
+        return AlignedFrames(sci, var, _MovedFlags(self.refs.cube.dq, shifts.shift_yx, bad))
 
     @cached_property
     def _fit_spectra(self) -> NDArray[np.complex128]:
@@ -363,16 +370,36 @@ def _shift_limits(target: ExposureInfo, refs: Cube, recipe: AlignRecipe) -> NDAr
 
 def _move_rest(
     refs: PreparedRefs, k: int, shift_yx: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.uint32], NDArray[np.bool_]]:
-    """Move variance, flags and bad pixels of one reference along with its image."""
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Move variance and bad pixels of one reference along with its image."""
     shape = refs.cube.frame_shape
     variance = errors.shift_variance(refs.variance[k], shift_yx)
-    whole = tuple(round(float(s)) for s in shift_yx)
-    dq = refs.cube.dq[k] if whole == (0, 0) else np.roll(refs.cube.dq[k], whole, axis=(0, 1))
     bad = refs.bad[k]
     if bad.any():
         bad = errors.shift_variance(bad.astype(np.float32), shift_yx) >= BAD_FRACTION - 1e-6
-    return variance, dq, bad | fourier.outside(shift_yx, shape=shape)
+    return variance, bad | fourier.outside(shift_yx, shape=shape)
+
+
+class _MovedFlags:
+    """Flags of the references, moved along by whole pixels, with what was filled marked."""
+
+    def __init__(
+        self, dq: NDArray[np.uint32], shift_yx: NDArray[np.float64], bad: NDArray[np.bool_]
+    ) -> None:
+        self._dq, self._shift_yx, self._bad = dq, shift_yx, bad
+        self._nowhere = bad.all(axis=0)
+
+    def __len__(self) -> int:
+        return len(self._dq)
+
+    def __getitem__(self, k: int, /) -> NDArray[np.uint32]:
+        do_not_use = np.uint32(flag_value("DO_NOT_USE"))
+        whole = tuple(round(float(s)) for s in self._shift_yx[k])
+        dq = np.roll(self._dq[k], whole, axis=(0, 1))
+        bad = self._bad[k]
+        dq[bad] = (dq[bad] & ~do_not_use) | np.uint32(flag_value("FLUX_ESTIMATED"))
+        dq[self._nowhere] |= do_not_use
+        return dq
 
 
 MAX_LEARNT_PIXELS = 20_000
@@ -407,13 +434,6 @@ def learn_from(
     at = np.flatnonzero(good)
     at = at[:: max(1, at.size // MAX_LEARNT_PIXELS)]
     return repair.learn_likeness(sci[:, at], variance[:, at])
-
-
-def _mark_filled(dq: NDArray[np.uint32], bad: NDArray[np.bool_]) -> None:
-    """Flag the pixels that were filled, and those that could not be, in place."""
-    good_bits = np.uint32(~flag_value("DO_NOT_USE") & 0xFFFFFFFF)
-    dq[bad] = (dq[bad] & good_bits) | np.uint32(flag_value("FLUX_ESTIMATED"))
-    dq[:, bad.all(axis=0)] |= np.uint32(flag_value("DO_NOT_USE"))
 
 
 def _report(shifts: Shifts, info: ExposureInfo, integration: int) -> None:

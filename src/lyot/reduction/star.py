@@ -75,6 +75,7 @@ def guess_star(info: ExposureInfo, parameter_xy: tuple[float, float] | None, /) 
 
 def measure_star(
     cube: Cube,
+    variance: NDArray[np.floating],
     bad: NDArray[np.bool_],
     guess: StarPosition,
     /,
@@ -87,6 +88,8 @@ def measure_star(
     ----------
     cube : Cube
         Frames, best those of the references, which hold neither disc nor companion.
+    variance : ndarray, shape (n, n_y, n_x)
+        Their variance.
     bad : ndarray of bool, shape (n, n_y, n_x)
         True where a pixel is left out.
     guess : StarPosition
@@ -102,7 +105,6 @@ def measure_star(
     """
     every = max(1, -(-len(cube.sci) // MAX_FRAMES))
     scale = cube.info.lambda_over_d_pix
-    variance = cube.variance()
 
     def _one(i: int) -> NDArray[np.float64] | None:
         shift = np.zeros(2) if shift_yx is None else np.asarray(shift_yx[i])

@@ -154,6 +154,7 @@ def subtract(
     fits: list[_ZoneFit] = []
     refs = None
     for rows in groups:
+        refs = None  # so that one set is held, not two
         refs = _RefPixels.of(aligned.frames(rows[0]))
         if refs.sci.shape[1] != images.shape[1]:
             raise LyotError(
@@ -188,7 +189,7 @@ class _Targets(NamedTuple):
 
 
 class _RefPixels(NamedTuple):
-    """References as rows of pixels, filled where some are bad, zero where all are."""
+    """References as rows of pixels, filled where some are bad; where all are, they read as zero."""
 
     sci: NDArray[np.float32]
     variance: NDArray[np.float32]
@@ -197,25 +198,28 @@ class _RefPixels(NamedTuple):
     def centred(self, at: Any, mean: Array, space: execution.Workspace) -> Array:
         """Return pixels less the mean of their row, in a thread's own memory."""
         rows = self.sci[:, at]
-        return np.subtract(rows, mean[:, None], out=space.array("rows", rows.shape))
+        out = np.subtract(rows, mean[:, None], out=space.array("rows", rows.shape))
+        out[:, self.nowhere[at]] = 0.0
+        return out
+
+    def variance_at(self, at: Any) -> Array:
+        """Return variances, zero where every reference is bad."""
+        rows, nowhere = self.variance[:, at], self.nowhere[at]
+        return np.where(nowhere, np.float32(0), rows) if nowhere.any() else rows
 
     @classmethod
     def of(cls, frames: AlignedFrames) -> _RefPixels:
         n_ref = len(frames.sci)
         sci, variance = frames.sci.reshape(n_ref, -1), frames.variance.reshape(n_ref, -1)
         missing = ~np.isfinite(sci)
-        if not missing.any():
-            return cls(sci, variance, np.zeros(sci.shape[1], bool))
         nowhere = np.asarray(missing.all(axis=0))
-        sci, variance = sci.copy(), variance.copy()
         at = np.flatnonzero(missing.any(axis=0) & ~nowhere)
         if at.size:
             likeness = learn_from(sci, variance, missing)
+            sci, variance = sci.copy(), variance.copy()
             sci[:, at], variance[:, at] = repair.fill_from_others(
                 sci[:, at], variance[:, at], missing[:, at], likeness
             )
-        sci[:, nowhere] = 0.0
-        variance[:, nowhere] = 0.0
         return cls(sci, variance, nowhere)
 
 
@@ -341,7 +345,8 @@ def _rough_mean(rows: Array, index: Array | slice, weight: Array) -> Array:
     at = every if isinstance(index, slice) else index[every]
     w = weight[every]
     total = float(w.sum())
-    return np.asarray(rows[:, at] @ w / total if total > 0 else np.zeros(len(rows)))
+    pixels = np.where(w > 0, rows[:, at], 0.0)
+    return np.asarray(pixels @ w / total if total > 0 else np.zeros(len(rows)))
 
 
 def _own_modes(
@@ -414,7 +419,7 @@ class _Result:
             lever = self.levers[z - n_zone]
             squared = coefs[z].mean(axis=0) ** 2 - lever.own_noise * fit.noise_scale.mean() / n_int
             for inside, at in fit.blocks():
-                plane = (squared.astype(np.float32) @ refs.variance[:, at])[None]
+                plane = (squared.astype(np.float32) @ refs.variance_at(at))[None]
                 after = errors.after_fit(
                     plane, lever.pixels[inside], fit.weight[inside], squared[None] @ lever.mean
                 )
@@ -503,7 +508,7 @@ def _apply(
             noise,
             h.sum(axis=1),
             targets.variance[:, at] @ (h * w).T,
-            refs.variance[:, at] @ ((h * w).T.astype(np.float32)),
+            refs.variance_at(at) @ ((h * w).T.astype(np.float32)),
         )
 
     parts = execution.map_ordered(_subtract, fit.blocks())
@@ -542,7 +547,7 @@ def _add_variance(
 
     def _add(block: tuple[slice, Any]) -> None:
         inside, at = block
-        variance = factors @ refs.variance[:, at]
+        variance = factors @ refs.variance_at(at)
         variance[:-1] += targets.variance[:, at]
         after = errors.after_fit(variance, lever.pixels[inside], fit.weight[inside], means)
         after *= fit.share[inside]

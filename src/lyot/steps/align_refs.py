@@ -100,7 +100,7 @@ class AlignRefsStep(LyotStep):
         arrays: dict[str, Any] = {
             "data": np.stack([f.sci for f in frames]),
             "err": np.sqrt(np.stack([f.variance for f in frames])),
-            "dq": np.stack([f.dq for f in frames]),
+            "dq": np.stack([[f.dq[k] for k in range(len(f.dq))] for f in frames]),
         }
         kind = "QuadModel"
         if aligner.shared:

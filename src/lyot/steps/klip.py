@@ -107,7 +107,9 @@ class KlipStep(LyotStep):
             return known
         if stated is not None:
             return stated
-        return measure_star(cube, cube.bad(self.bad_bits), guess_star(cube.info, None))
+        return measure_star(
+            cube, cube.variance(), cube.bad(self.bad_bits), guess_star(cube.info, None)
+        )
 
     def _labels(self) -> Any:
         if not self.zone_map:
