@@ -41,7 +41,11 @@ def n_threads() -> int:
 
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """Hold the linear algebra library at one thread: the blocks are what runs in parallel."""
+    """Hold the linear algebra library at one thread: the blocks are what runs in parallel.
+
+    To be held over all of a calculation, not its parallel parts alone: a thread that the library
+    wakes for a product in between waits busily for the next one, in the way of the blocks.
+    """
     with _libraries().limit(limits=1, user_api="blas"):
         yield
 
@@ -59,7 +63,7 @@ def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], /) ->
     Parameters
     ----------
     function : callable
-        Called once per item; must not depend on the others.
+        Called once per item; must not depend on the others, nor call this function itself.
     items : iterable
         What it is called with.
 
@@ -73,11 +77,17 @@ def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], /) ->
     with single_threaded_blas():
         if threads <= 1:
             return [function(item) for item in work]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(function, work))
+        return list(_pool(n_threads(), os.getpid()).map(function, work))
 
 
-class Workspace(threading.local):
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """The threads of this process; kept, and with them the memory that they work in."""
+    del process  # a fork has no threads of its parent's
+    return ThreadPoolExecutor(threads, thread_name_prefix="lyot")
+
+
+class _Workspace(threading.local):
     """Arrays that each thread makes once and uses again for every block.
 
     A block's temporaries are large enough for the system to hand out, clear and take back their
@@ -110,6 +120,9 @@ class Workspace(threading.local):
         if held is None or held.size < size:
             held = self._arrays[name] = np.empty(size)
         return held[:size].reshape(shape)
+
+
+workspace = _Workspace()
 
 
 def pixel_blocks(n_pix: int, /) -> list[slice]:

@@ -91,7 +91,7 @@ def recentre(gram: Any, ref_sum: Any, weight_sum: float, /) -> Any:
 
     With :math:`\delta = \sum w R / S` it is :math:`G - S\,\delta\,\delta^T`. This costs the faint
     modes nothing as long as the pedestal has been taken off the pixels before, for example by
-    the mean of every sixteenth of them. The cross products with centred targets need no such
+    the mean of some of them. The cross products with centred targets need no such
     correction.
 
     Parameters

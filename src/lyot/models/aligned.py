@@ -155,11 +155,10 @@ class AlignedArrays:
         pick: Any = slice(None) if self.shared else integration
         sci = np.asarray(self._arrays[0][pick], dtype=np.float32)
         err = np.asarray(self._arrays[1][pick], dtype=np.float32)
-        dq = np.asarray(self._arrays[2][pick]).astype(np.uint32)
         variance = np.square(err)
         if not np.isfinite(variance.sum()):
             variance[~np.isfinite(variance)] = 0.0
-        return AlignedFrames(sci, variance, dq)
+        return AlignedFrames(sci, variance, self._arrays[2][pick])
 
 
 def aligned_from_model(model: Any, star: StarPosition | None, /) -> AlignedArrays:

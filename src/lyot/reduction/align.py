@@ -205,6 +205,7 @@ class Aligner:
         )
         return star
 
+    @execution.single_threaded_blas()
     def frames(self, integration: int, /) -> AlignedFrames:
         """Align the references to one science integration.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,6 +122,7 @@ def make_zones(
     return zones
 
 
+@execution.single_threaded_blas()
 def subtract(
     target: Cube, aligned: AlignedRefs, zones: list[Zone], recipe: SubtractRecipe, /
 ) -> list[Subtraction]:
@@ -144,7 +146,9 @@ def subtract(
 
     Notes
     -----
-    One set of aligned references is held at a time.
+    One set of aligned references is held at a time. Where every integration has its own, they
+    differ by a fraction of a pixel: the leverage of the pixels, and the noise of a target in its
+    own coefficients, are those of the first set.
     """
     n_int, shape = len(target.sci), target.frame_shape
     bad = target.bad(recipe.bad_bits).reshape(n_int, -1)
@@ -163,8 +167,11 @@ def subtract(
         pick = slice(rows.start, rows.stop)
         targets = _Targets(images[pick], bad[pick], variance[pick])
         fits = [_fit_zone(targets, refs, zone, recipe) for zone in zones]
-        for fit in fits:
-            _apply(results, pick, fit, targets, refs, recipe)
+        for z, fit in enumerate(fits):
+            if recipe.error == "propagated" and rows.start > 0:
+                _apply_again(results, z, pick, fit, targets, refs)
+            else:
+                _apply(results, pick, fit, targets, refs, recipe)
     if refs is None:
         raise LyotError(f"{target.info.name} has no integrations.")
     asked, most = max(recipe.n_modes), max(f.n_kept for f in fits)
@@ -195,10 +202,10 @@ class _RefPixels(NamedTuple):
     variance: NDArray[np.float32]
     nowhere: NDArray[np.bool_]
 
-    def centred(self, at: Any, mean: Array, space: execution.Workspace) -> Array:
+    def centred(self, at: Any, mean: Array) -> Array:
         """Return pixels less the mean of their row, in a thread's own memory."""
         rows = self.sci[:, at]
-        out = np.subtract(rows, mean[:, None], out=space.array("rows", rows.shape))
+        out = np.subtract(rows, mean[:, None], out=execution.workspace.array("rows", rows.shape))
         out[:, self.nowhere[at]] = 0.0
         return out
 
@@ -292,12 +299,11 @@ def _fit_zone(targets: _Targets, refs: _RefPixels, zone: Zone, recipe: SubtractR
         np.empty(0),
     )
 
-    space = execution.Workspace()
     plain = bool((weight == 1.0).all())
 
     def _products(block: tuple[slice, Any]) -> klip.Products:
         inside, at = block
-        rows = refs.centred(at, mean_ref, space)
+        rows = refs.centred(at, mean_ref)
         data = targets.centred(at, mean_target)
         root = np.sqrt(weight[inside])
         if not plain:
@@ -340,8 +346,8 @@ def _good_mean(rows: Array, missing: Array, weight: Array, total: Array) -> Arra
 
 
 def _rough_mean(rows: Array, index: Array | slice, weight: Array) -> Array:
-    """Weighted mean of each row over every sixteenth pixel: it takes off the pedestal."""
-    every = slice(None, None, 16)
+    """Weighted mean of each row over every 64th pixel: it takes off the pedestal."""
+    every = slice(None, None, 64)
     at = every if isinstance(index, slice) else index[every]
     w = weight[every]
     total = float(w.sum())
@@ -392,6 +398,7 @@ class _Lever(NamedTuple):
     pixels: Array
     mean: Array
     own_noise: Array
+    variance: float
 
 
 class _Result:
@@ -416,8 +423,8 @@ class _Result:
         coherent = np.zeros(len(self.share))
         values = np.zeros((n_zone, coefs.shape[-1]))
         for z, fit in enumerate(fits):
-            lever = self.levers[z - n_zone]
-            squared = coefs[z].mean(axis=0) ** 2 - lever.own_noise * fit.noise_scale.mean() / n_int
+            lever = self.levers[z]
+            squared = coefs[z].mean(axis=0) ** 2 - lever.own_noise / n_int
             for inside, at in fit.blocks():
                 plane = (squared.astype(np.float32) @ refs.variance_at(at))[None]
                 after = errors.after_fit(
@@ -479,15 +486,14 @@ def _apply(
         for n, c in zip(used, coefs, strict=True)
     ]
     levers = np.zeros((len(results), len(fit.share)))
-    space = execution.Workspace()
     whole = bool((fit.share == 1.0).all())
 
     def _subtract(block: tuple[slice, Any]) -> tuple[Array, Array, Array, Array]:
         inside, at = block
-        rows = refs.centred(at, fit.mean_ref, space)
+        rows = refs.centred(at, fit.mean_ref)
         modes = rows
         if one_basis or propagated:
-            modes = space.array("modes", (fit.n_kept, rows.shape[1]))
+            modes = execution.workspace.array("modes", (fit.n_kept, rows.shape[1]))
             np.matmul(fit.mode_matrix, rows, out=modes)
         data = targets.centred(at, fit.mean_target)
         w = fit.weight[inside]
@@ -515,43 +521,91 @@ def _apply(
     noise, h_sum, from_target, from_refs = (sum(p) for p in zip(*parts, strict=True))
     for k, result in enumerate(results):
         result.coefs.append(coefs[k])
-        lever = _Lever(levers[k], np.zeros(coefs[k].shape[1]), np.zeros(coefs[k].shape[1]))
+        none = np.zeros(coefs[k].shape[1])
+        lever = _Lever(levers[k], none, none, 1.0)
         if propagated:
             per_h = 1.0 / h_sum[k] if h_sum[k] > 0 else 0.0
             own = errors.own_noise(fit.mode_matrix, noise, n_modes=used[k])
-            lever = _Lever(levers[k], per_h * from_refs[:, k], own)
+            typical = float(fit.typical_variance.mean())
+            lever = _Lever(levers[k], per_h * from_refs[:, k], own, typical)
             squared = coefs[k] ** 2 - fit.noise_scale[:, None] * own
-            mean = per_h * from_target[:, k] + squared @ lever.mean
-            _add_variance(result, pick, fit, targets, refs, lever, squared, mean)
+            effect = _effect(squared, per_h * from_target[:, k] + squared @ lever.mean, lever)
+            add = partial(
+                _add_variance, result, pick, fit=fit, targets=targets, refs=refs, effect=effect
+            )
+            execution.map_ordered(add, fit.blocks())
         result.levers.append(lever)
         result.bad[pick, fit.index] |= targets.bad[:, fit.index] | refs.nowhere[fit.index]
         if pick.start == 0:
             result.share[fit.index] += fit.share
 
 
-def _add_variance(
-    result: _Result,
+def _apply_again(
+    results: list[_Result],
+    z: int,
     pick: slice,
     fit: _ZoneFit,
     targets: _Targets,
     refs: _RefPixels,
-    lever: _Lever,
-    squared: Array,
-    mean: Array,
 ) -> None:
-    """Add ``var_T + squared @ var_R`` with the effect of the fit; its last row is refs alone."""
+    """Do as `_apply` for a later set of references, whose levers are known, in one pass."""
+    coefs = [fit.coefs(result.n_modes) for result in results]
+    level = [(c * fit.offset).sum(axis=1) for c in coefs]
+    effects = []
+    for result, c in zip(results, coefs, strict=True):
+        lever = result.levers[z]
+        brighter = fit.typical_variance.mean() / max(lever.variance, np.finfo(float).tiny)
+        squared = c**2 - brighter * lever.own_noise
+        h = lever.pixels * fit.weight
+        total = float(h.sum())
+        own = (targets.variance[:, fit.index] * h).sum(axis=1) / total if total > 0 else 0.0
+        effects.append(_effect(squared, own + squared @ lever.mean, lever))
+
+    def _subtract(block: tuple[slice, Any]) -> None:
+        inside, at = block
+        rows = refs.centred(at, fit.mean_ref)
+        data = targets.centred(at, fit.mean_target)
+        share = fit.share[inside]
+        for k, result in enumerate(results):
+            result.sci[pick, at] += share * klip.residual(data, rows, coefs[k], level[k])
+            _add_variance(result, pick, block, fit, targets, refs, effects[k])
+
+    execution.map_ordered(_subtract, fit.blocks())
+    for result, c in zip(results, coefs, strict=True):
+        result.coefs.append(c)
+        result.bad[pick, fit.index] |= targets.bad[:, fit.index] | refs.nowhere[fit.index]
+
+
+class _Effect(NamedTuple):
+    """What turns variances into those of the residuals; the last row is the references alone."""
+
+    factors: Array
+    means: Array
+    lever: _Lever
+
+
+def _effect(squared: Array, mean: Array, lever: _Lever) -> _Effect:
     average = squared.mean(axis=0, keepdims=True)
     factors = np.concatenate([squared, average]).astype(np.float32)
-    means = np.concatenate([mean, average @ lever.mean])
-    n_t = len(squared)
+    return _Effect(factors, np.concatenate([mean, average @ lever.mean]), lever)
 
-    def _add(block: tuple[slice, Any]) -> None:
-        inside, at = block
-        variance = factors @ refs.variance_at(at)
-        variance[:-1] += targets.variance[:, at]
-        after = errors.after_fit(variance, lever.pixels[inside], fit.weight[inside], means)
-        after *= fit.share[inside]
-        result.variance[pick, at] += after[:-1]
-        result.variance_refs[at] += n_t * after[-1]
 
-    execution.map_ordered(_add, fit.blocks())
+def _add_variance(
+    result: _Result,
+    pick: slice,
+    block: tuple[slice, Any],
+    fit: _ZoneFit,
+    targets: _Targets,
+    refs: _RefPixels,
+    effect: _Effect,
+) -> None:
+    """Add ``var_T + squared @ var_R`` of a block, with the effect of the fit."""
+    inside, at = block
+    variance = effect.factors @ refs.variance_at(at)
+    variance[:-1] += targets.variance[:, at]
+    after = errors.after_fit(
+        variance, effect.lever.pixels[inside], fit.weight[inside], effect.means
+    )
+    after *= fit.share[inside]
+    result.variance[pick, at] += after[:-1]
+    result.variance_refs[at] += len(targets.sci) * after[-1]
