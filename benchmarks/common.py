@@ -57,6 +57,7 @@ def peer_python(*packages: str) -> str:
         subprocess.run(
             [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages],
             check=True,
+            stderr=subprocess.DEVNULL,
         )
         done.touch()
     return str(python)
@@ -91,8 +92,11 @@ def frames(n_target: int, n_ref: int, shape: tuple[int, int], seed: int = 0):
     return draw(n_target), draw(n_ref)
 
 
-def speckled(n: int, shape: tuple[int, int], seed: int = 0):
-    """Draw float32 images of a star behind a coronagraph, each at a shift of its own."""
+def speckled(n: int, shape: tuple[int, int], seed: int = 0, spread: float = 0.3, drift: int = 0):
+    """Draw float32 images of a star behind a coronagraph, at shifts of their own [pixel].
+
+    The first `drift` images, those of the target, drift by a tenth of a pixel only.
+    """
     from lyot.algorithms import fourier
     from lyot.instruments.optics import RoundCoronagraph, segment_wavefront
 
@@ -108,7 +112,7 @@ def speckled(n: int, shape: tuple[int, int], seed: int = 0):
     out = np.empty((n, *shape), np.float32)
     for k in range(n):
         mix = np.tensordot(rng.dirichlet(np.ones(8)), spectra, 1)
-        clean = fourier.shift(mix, rng.normal(0, 0.3, 2), shape=shape)
+        clean = fourier.shift(mix, rng.normal(0, 0.1 if k < drift else spread, 2), shape=shape)
         noise = np.sqrt(np.maximum(clean, 0) * 0.05 + 0.36)
         out[k] = clean + rng.normal(size=shape) * noise
     return out, centre

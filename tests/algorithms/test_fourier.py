@@ -92,8 +92,10 @@ def test_some_rows_are_those_rows_of_all(star_image):
     spectrum, d = fourier.spectrum(star_image()), np.array([0.3, -0.2])
     all_rows = fourier.shift_with_derivatives(spectrum, d, shape=(64, 66))
     some = fourier.shift_with_derivatives(spectrum, d, shape=(64, 66), rows=slice(20, 31))
-    for a, b in zip(some, all_rows, strict=True):
+    for a, b in zip(some[:3], all_rows[:3], strict=True):
         np.testing.assert_allclose(a, b[20:31], atol=1e-13)
+    whole = fourier.finish(some.columns, shape=(64, 66))
+    np.testing.assert_allclose(whole, all_rows.value, atol=1e-13)
 
 
 def test_outside_tells_which_pixels_came_from_beyond_an_edge():

@@ -48,12 +48,13 @@ def _shift_linear(image: Any, shift: float, axis: int) -> Any:
     n = image.shape[axis]
     whole = int(shift // 1)
     fraction = shift - whole
-    near = xp.clip(xp.arange(n) - whole, 0, n - 1)
+    if whole != 0:
+        image = xp.take(image, xp.clip(xp.arange(n) - whole, 0, n - 1), axis=axis)
     if fraction == 0.0:
-        return image if whole == 0 else xp.take(image, near, axis=axis)
-    far = xp.clip(xp.arange(n) - whole - 1, 0, n - 1)
-    moved = image if whole == 0 else xp.take(image, near, axis=axis)
-    return (1.0 - fraction) * moved + fraction * xp.take(image, far, axis=axis)
+        return image
+    first = image[:1, :] if axis == 0 else image[:, :1]
+    before = xp.concat([first, image[:-1, :] if axis == 0 else image[:, :-1]], axis=axis)
+    return (1.0 - fraction) * image + fraction * before
 
 
 def coefficient_noise(mode_pixels: Any, variance: Any, weight: Any, /) -> Any:

@@ -28,11 +28,14 @@ class ShiftedImage(NamedTuple):
         The shifted image.
     d_y, d_x : array, shape (..., n_y, n_x)
         Derivative of `value` with respect to the shift along y and along x [1/pixel].
+    columns : array, shape (..., n_y, m_x // 2 + 1), complex128
+        The shifted image, transformed back along y alone: `finish` makes all its rows of it.
     """
 
     value: Any
     d_y: Any
     d_x: Any
+    columns: Any
 
 
 def odd_grid_length(n: int, /) -> int:
@@ -125,7 +128,7 @@ def shift(spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int], rows: slice
     -----
     One inverse transform per image; exact for band-limited images.
     """
-    return _derivatives(spectra, shift_yx, shape, rows, ((0, 0),))[0]
+    return _derivatives(spectra, shift_yx, shape, rows, ((0, 0),))[0][0]
 
 
 def shift_with_derivatives(
@@ -150,8 +153,28 @@ def shift_with_derivatives(
         Value and both derivatives, float64; the transforms along y are two per image, those
         along x three per row that is wanted.
     """
-    value, d_x, d_y = _derivatives(spectra, shift_yx, shape, rows, ((0, 0), (0, 1), (1, 0)))
-    return ShiftedImage(value, d_y, d_x)
+    orders = ((0, 0), (0, 1), (1, 0))
+    (value, d_x, d_y), columns = _derivatives(spectra, shift_yx, shape, rows, orders)
+    return ShiftedImage(value, d_y, d_x, columns)
+
+
+def finish(columns: Any, /, *, shape: tuple[int, int]) -> Any:
+    """Finish a shifted image of which some rows were made.
+
+    Parameters
+    ----------
+    columns : array, shape (..., n_y, m_x // 2 + 1)
+        From `ShiftedImage`.
+    shape : tuple of int
+        ``(n_y, n_x)`` of the image.
+
+    Returns
+    -------
+    array, shape (..., n_y, n_x), float64
+        What `shift` gives, for one transform along x.
+    """
+    xp = array_namespace(columns)
+    return xp.fft.irfft(columns, n=odd_grid_length(shape[1]), axis=-1)[..., : shape[1]]
 
 
 def taylor_images(
@@ -184,7 +207,7 @@ def taylor_images(
         For each power the derivative over :math:`a!\,b!`, so that
         :math:`T_{d + \delta} r \approx \sum \delta_y^a \delta_x^b\,r_{ab}`.
     """
-    images = _derivatives(spectra, shift_yx, shape, rows, powers)
+    images, _ = _derivatives(spectra, shift_yx, shape, rows, powers)
     return [
         image / (math.factorial(a) * math.factorial(b))
         for image, (a, b) in zip(images, powers, strict=True)
@@ -197,8 +220,11 @@ def _derivatives(
     shape: tuple[int, int],
     rows: slice,
     orders: tuple[tuple[int, int], ...],
-) -> list[Any]:
-    """Differentiate shifted images ``(a, b)`` times along y and x, sharing the transforms."""
+) -> tuple[list[Any], Any]:
+    """Differentiate shifted images ``(a, b)`` times along y and x, sharing the transforms.
+
+    The columns of the last order with ``a = 0`` are returned too, with all their rows.
+    """
     xp = array_namespace(spectra, shift_yx)
     m_y, m_x = spectra.shape[-2], odd_grid_length(shape[1])
     ik_y = _imaginary(2.0 * xp.pi * _frequencies(xp, m_y))[:, None]
@@ -207,15 +233,24 @@ def _derivatives(
     phase_x = xp.exp(-ik_x * shift_yx[..., 1][..., None, None])
     shifted = spectra * (phase_y * phase_x)
     images = []
-    done, columns = -1, None
+    done, whole, columns = -1, None, None
     for a, b in orders:
         if a != done:
-            source = shifted if a == 0 else shifted * (-ik_y) ** a
-            columns = xp.fft.ifft(source, axis=-2)[..., : shape[0], :][..., rows, :]
-            done = a
-        part = columns if b == 0 else columns * (-ik_x) ** b
+            source = shifted if a == 0 else shifted * _power(-ik_y, a)
+            every = xp.fft.ifft(source, axis=-2)[..., : shape[0], :]
+            whole = every if a == 0 else whole
+            columns, done = every[..., rows, :], a
+        part = columns if b == 0 else columns * _power(-ik_x, b)
         images.append(xp.fft.irfft(part, n=m_x, axis=-1)[..., : shape[1]])
-    return images
+    return images, whole
+
+
+def _power(values: Any, exponent: int) -> Any:
+    """Raise to a small power by multiplying, which is many times quicker for complex numbers."""
+    result = values
+    for _ in range(exponent - 1):
+        result = result * values
+    return result
 
 
 def _frequencies(xp: Any, n: int) -> Any:

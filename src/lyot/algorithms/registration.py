@@ -193,6 +193,12 @@ def _pick_rows(rows: Any, zone: _Zone) -> Any:
     return xp.take(xp.reshape(rows, (-1,)), zone.index)
 
 
+def _columns(images: fourier.ShiftedImage, zone: _Zone) -> Any:
+    """Return the value and both derivatives at the pixels of the zone, as three rows."""
+    xp = array_namespace(images.value)
+    return xp.stack([_pick_rows(i, zone) for i in (images.value, images.d_y, images.d_x)])
+
+
 def _newton_on_expansion(n: Any, d: Any) -> Any:
     """Maximise ``(n.m)^2 / (m.d.m)`` over the monomials m of the offset, for each row of n."""
     xp = array_namespace(n, d)
@@ -305,7 +311,7 @@ def polish(
         d, b, step, images = _solve_pair(
             s, w, zone, spectra[k, ...], start_yx[k, :], target.shape, options
         )
-        columns = xp.stack([_pick_rows(image, zone) for image in images])
+        columns = _columns(images, zone)
         normal = xp.matmul(columns * w[None, :], xp.matrix_transpose(columns))
         noise = variance_target + b * b * variance_refs[k, ...]
         covariance = _shift_covariance(normal, _noise_of(images, weight, noise, zone, cutoff), b)
@@ -313,7 +319,7 @@ def polish(
         rms = xp.sqrt(xp.sum(w * residual * residual) / xp.sum(w))
         at_bound = bound is not None and bool(xp.any((d <= bound[0]) | (d >= bound[1])))
         converged = xp.asarray(step < tolerance and not at_bound)
-        aligned = fourier.shift(spectra[k, ...], d, shape=target.shape)
+        aligned = fourier.finish(images.columns, shape=target.shape)
         fits.append((d, b, covariance, rms, converged, aligned))
     return Alignment(*(xp.stack(list(column)) for column in zip(*fits, strict=True)))
 
@@ -342,7 +348,7 @@ def _solve_pair(
     before: tuple[Any, Any] | None = None
     for _ in range(options.max_iterations):
         moved = fourier.shift_with_derivatives(one_spectrum, d, shape=shape, rows=zone.rows)
-        columns = xp.stack([_pick_rows(image, zone) for image in moved])
+        columns = _columns(moved, zone)
         weighted = columns * w[None, :]
         normal = xp.matmul(weighted, xp.matrix_transpose(columns))
         b, step = _gauss_newton(normal, xp.matmul(weighted, s))
@@ -405,13 +411,13 @@ def _noise_of(
     """
     xp = array_namespace(weight, variance)
     if cutoff is None:
-        columns = xp.stack([_pick_rows(image, zone) for image in images])
+        columns = _columns(images, zone)
         columns, v = columns * _pick(weight, zone)[None, :], _pick(variance, zone)
     else:
         n_y, n_x = weight.shape
         above = xp.zeros((3, zone.rows.start, n_x), dtype=xp.float64)
         below = xp.zeros((3, n_y - zone.rows.stop, n_x), dtype=xp.float64)
-        inside = xp.stack(list(images)) * weight[zone.rows, :][None, ...]
+        inside = xp.stack([images.value, images.d_y, images.d_x]) * weight[zone.rows, :][None, ...]
         spectra = fourier.spectrum(xp.concat([above, inside, below], axis=1))
         spectra = fourier.low_pass(spectra, shape=weight.shape, cutoff=cutoff)
         still = xp.zeros((2,), dtype=xp.float64)

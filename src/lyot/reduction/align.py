@@ -30,6 +30,7 @@ FOUR_QUADRANT_MARGIN_PIX = 0.1
 UNDERSAMPLED_FWHM_PIX = 2.0
 MAX_JUDGES, JUDGED_RING_PIX, STRANGE_SIGMA = 12, 3.0, 3.0
 BAD_FRACTION = 0.25
+REFS_AT_ONCE = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +78,12 @@ class PreparedRefs:
     bad: NDArray[np.bool_]
     variance: NDArray[np.float32]
     spectra: NDArray[np.complex128]
+
+    @cached_property
+    def bad_at(self) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        """The rows and columns of the bad pixels of each reference."""
+        found = [np.nonzero(bad) for bad in self.bad]
+        return [(y, x) for y, x in found]
 
 
 def prepare_refs(refs: Cube, recipe: AlignRecipe, /) -> PreparedRefs:
@@ -236,8 +243,7 @@ class Aligner:
         var = np.empty((n_ref, *shape), np.float32)
         bad = np.empty((n_ref, *shape), bool)
 
-        def one(k: int) -> registration.Alignment:
-            pick = slice(k, k + 1)
+        def _some(pick: slice) -> registration.Alignment:
             fit = registration.polish(
                 image,
                 weight,
@@ -248,13 +254,15 @@ class Aligner:
                 bound_yx=(-self._limits[pick], self._limits[pick]),
                 cutoff=self._cutoff,
             )
-            sci[k] = fit.aligned[0]
-            if self._cutoff is not None:  # what was fitted is not what is subtracted
-                sci[k] = fourier.shift(self.refs.spectra[k], fit.shift_yx[0], shape=shape)
-            var[k], bad[k] = _move_rest(self.refs, k, fit.shift_yx[0])
+            for number, k in enumerate(range(n_ref)[pick]):
+                sci[k] = fit.aligned[number]
+                if self._cutoff is not None:  # what was fitted is not what is subtracted
+                    sci[k] = fourier.shift(self.refs.spectra[k], fit.shift_yx[number], shape=shape)
+                var[k], bad[k] = _move_rest(self.refs, k, fit.shift_yx[number])
             return fit._replace(aligned=np.empty(0))
 
-        fits = execution.map_ordered(one, range(n_ref))
+        chunks = [slice(k, min(k + REFS_AT_ONCE, n_ref)) for k in range(0, n_ref, REFS_AT_ONCE)]
+        fits = execution.map_ordered(_some, chunks)
         joined = [np.concatenate(column) for column in zip(*(f[:5] for f in fits), strict=True)]
         shifts = Shifts(joined[0], joined[2], joined[1], joined[3], joined[4])
         self.shifts[i] = shifts
@@ -375,10 +383,26 @@ def _move_rest(
     """Move variance and bad pixels of one reference along with its image."""
     shape = refs.cube.frame_shape
     variance = errors.shift_variance(refs.variance[k], shift_yx)
-    bad = refs.bad[k]
-    if bad.any():
-        bad = errors.shift_variance(bad.astype(np.float32), shift_yx) >= BAD_FRACTION - 1e-6
-    return variance, bad | fourier.outside(shift_yx, shape=shape)
+    bad = fourier.outside(shift_yx, shape=shape)
+    y, x = refs.bad_at[k]
+    if y.size:
+        bad |= _spread(y, x, shift_yx, shape) >= BAD_FRACTION - 1e-6
+    return variance, bad
+
+
+def _spread(
+    y: NDArray[np.intp], x: NDArray[np.intp], shift_yx: NDArray[np.float64], shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Share of each pixel that comes from given pixels, by linear interpolation."""
+    share = np.zeros(shape, np.float32)
+    whole = np.floor(shift_yx).astype(int)
+    part = shift_yx - whole
+    for step_y, weight_y in ((0, 1 - part[0]), (1, part[0])):
+        for step_x, weight_x in ((0, 1 - part[1]), (1, part[1])):
+            to_y, to_x = y + whole[0] + step_y, x + whole[1] + step_x
+            inside = (to_y >= 0) & (to_y < shape[0]) & (to_x >= 0) & (to_x < shape[1])
+            np.add.at(share, (to_y[inside], to_x[inside]), np.float32(weight_y * weight_x))
+    return share
 
 
 class _MovedFlags:
