@@ -189,14 +189,16 @@ def _pick(image: Any, zone: _Zone) -> Any:
 
 
 def _pick_rows(rows: Any, zone: _Zone) -> Any:
+    """Return the pixels of the zone of one image, or of each of several."""
     xp = array_namespace(rows)
-    return xp.take(xp.reshape(rows, (-1,)), zone.index)
+    return xp.take(xp.reshape(rows, (*rows.shape[:-2], -1)), zone.index, axis=-1)
 
 
 def _columns(images: fourier.ShiftedImage, zone: _Zone) -> Any:
-    """Return the value and both derivatives at the pixels of the zone, as three rows."""
+    """Return the value and both derivatives at the pixels of the zone, ``(n_ref, 3, n_pix)``."""
     xp = array_namespace(images.value)
-    return xp.stack([_pick_rows(i, zone) for i in (images.value, images.d_y, images.d_x)])
+    parts = (images.value, images.d_y, images.d_x)
+    return xp.stack([_pick_rows(part, zone) for part in parts], axis=1)
 
 
 def _newton_on_expansion(n: Any, d: Any) -> Any:
@@ -304,24 +306,19 @@ def polish(
     xp = array_namespace(target, weight, spectra)
     zone = _zone(weight)
     w, s = _pick(weight, zone), _pick(target, zone)
-    fits = []
-    for k in range(spectra.shape[0]):
-        bound = None if bound_yx is None else (bound_yx[0][k, :], bound_yx[1][k, :])
-        options = _Options(bound, max_iterations, tolerance)
-        d, b, step, images = _solve_pair(
-            s, w, zone, spectra[k, ...], start_yx[k, :], target.shape, options
-        )
-        columns = _columns(images, zone)
-        normal = xp.matmul(columns * w[None, :], xp.matrix_transpose(columns))
-        noise = variance_target + b * b * variance_refs[k, ...]
-        covariance = _shift_covariance(normal, _noise_of(images, weight, noise, zone, cutoff), b)
-        residual = s - b * columns[0, :]
-        rms = xp.sqrt(xp.sum(w * residual * residual) / xp.sum(w))
-        at_bound = bound is not None and bool(xp.any((d <= bound[0]) | (d >= bound[1])))
-        converged = xp.asarray(step < tolerance and not at_bound)
-        aligned = fourier.finish(images.columns, shape=target.shape)
-        fits.append((d, b, covariance, rms, converged, aligned))
-    return Alignment(*(xp.stack(list(column)) for column in zip(*fits, strict=True)))
+    options = _Options(bound_yx, max_iterations, tolerance)
+    d, b, step, images = _solve(s, w, zone, spectra, start_yx, target.shape, options)
+    columns = _columns(images, zone)
+    normal = xp.matmul(columns * w, xp.matrix_transpose(columns))
+    noise = variance_target[None, ...] + (b * b)[:, None, None] * variance_refs
+    covariance = _shift_covariance(normal, _noise_of(images, weight, noise, zone, cutoff), b)
+    residual = s[None, :] - b[:, None] * columns[:, 0, :]
+    rms = xp.sqrt(xp.sum(w * residual * residual, axis=1) / xp.sum(w))
+    converged = step < tolerance
+    if bound_yx is not None:
+        converged = converged & ~xp.any((d <= bound_yx[0]) | (d >= bound_yx[1]), axis=1)
+    aligned = fourier.finish(images.columns, shape=target.shape)
+    return Alignment(d, b, covariance, rms, converged, aligned)
 
 
 class _Options(NamedTuple):
@@ -332,112 +329,118 @@ class _Options(NamedTuple):
     tolerance: float
 
 
-def _solve_pair(
+def _solve(
     s: Any,
     w: Any,
     zone: _Zone,
-    one_spectrum: Any,
+    spectra: Any,
     start: Any,
     shape: tuple[int, int],
     options: _Options,
-) -> tuple[Any, Any, float, fourier.ShiftedImage]:
-    """Fit one pair; return shift, scale, last step, and the images at that shift."""
-    xp = array_namespace(s, one_spectrum)
+) -> tuple[Any, Any, Any, fourier.ShiftedImage]:
+    """Fit all references at once; return shifts, scales, last steps, and images at the shifts."""
+    xp = array_namespace(s, spectra)
     d = start
-    inverse = xp.eye(2, dtype=xp.float64)
+    inverse = xp.stack([xp.eye(2, dtype=xp.float64)] * d.shape[0])
     before: tuple[Any, Any] | None = None
     for _ in range(options.max_iterations):
-        moved = fourier.shift_with_derivatives(one_spectrum, d, shape=shape, rows=zone.rows)
+        moved = fourier.shift_with_derivatives(spectra, d, shape=shape, rows=zone.rows)
         columns = _columns(moved, zone)
-        weighted = columns * w[None, :]
+        weighted = columns * w
         normal = xp.matmul(weighted, xp.matrix_transpose(columns))
         b, step = _gauss_newton(normal, xp.matmul(weighted, s))
         if before is not None:
             inverse = _broyden(inverse, d - before[0], before[1] - step)
         before = (d, step)
-        move = xp.clip(xp.matmul(inverse, step), -MAX_STEP_PIX, MAX_STEP_PIX)
-        new = d + move
+        move = xp.matmul(inverse, step[:, :, None])[:, :, 0]
+        new = d + xp.clip(move, -MAX_STEP_PIX, MAX_STEP_PIX)
         if options.bound is not None:
             new = xp.clip(new, options.bound[0], options.bound[1])
-        last = float(xp.max(xp.abs(new - d)))
-        if last < options.tolerance:
+        last = xp.max(xp.abs(new - d), axis=1)
+        active = last >= options.tolerance
+        if not bool(xp.any(active)):
             break
-        d = new
+        d = xp.where(active[:, None], new, d)
     return d, b, last, moved
 
 
 def _broyden(inverse: Any, moved: Any, change: Any) -> Any:
-    """Update the factor on the Gauss-Newton step by how the step changed with the shift.
+    """Update the factors on the Gauss-Newton steps by how the steps changed with the shifts.
 
     The step alone converges slowly where the model fits badly, as behind a 4QPM; with this rank-one
     correction (Broyden 1965, doi:10.1090/S0025-5718-1965-0198670-6) it does not.
     """
     xp = array_namespace(inverse, moved, change)
-    projected = xp.matmul(inverse, change)
-    size = float(xp.sum(moved * projected))
-    if abs(size) < 1e-30:
-        return inverse
-    row = xp.matmul(moved, inverse)
-    updated = inverse + (moved - projected)[:, None] * row[None, :] / size
-    return updated if float(xp.max(xp.abs(updated))) < 10.0 else xp.eye(2, dtype=xp.float64)
+    projected = xp.matmul(inverse, change[:, :, None])[:, :, 0]
+    size = xp.sum(moved * projected, axis=1)
+    usable = xp.abs(size) > 1e-30
+    safe = xp.where(usable, size, xp.ones_like(size))
+    row = xp.matmul(moved[:, None, :], inverse)
+    updated = inverse + (moved - projected)[:, :, None] * row / safe[:, None, None]
+    usable = usable & (xp.max(xp.abs(updated), axis=(1, 2)) < 10.0)
+    return xp.where(usable[:, None, None], updated, inverse)
 
 
 def _gauss_newton(normal: Any, right: Any) -> tuple[Any, Any]:
-    """Solve ``s = b r + (b dy) r_y + (b dx) r_x``; return ``b`` and ``(dy, dx)``."""
+    """Solve ``s = b r + (b dy) r_y + (b dx) r_x``; return ``b`` and ``(dy, dx)`` of each pair."""
     xp = array_namespace(normal, right)
-    zero = xp.zeros((2,), dtype=xp.float64)
-    if not float(normal[0, 0]) > 0.0:
-        return xp.asarray(0.0, dtype=xp.float64), zero
-    b = right[0] / normal[0, 0]
-    reduced = normal[1:, 1:] - normal[1:, :1] * normal[:1, 1:] / normal[0, 0]
-    reduced_right = right[1:] - normal[1:, 0] * b
-    det = reduced[0, 0] * reduced[1, 1] - reduced[0, 1] * reduced[1, 0]
-    if not (float(det) > 0.0 and float(b) != 0.0):
-        return b, zero
-    y = (reduced[1, 1] * reduced_right[0] - reduced[0, 1] * reduced_right[1]) / det
-    x = (reduced[0, 0] * reduced_right[1] - reduced[1, 0] * reduced_right[0]) / det
-    b_new = b - (normal[0, 1] * y + normal[0, 2] * x) / normal[0, 0]
-    scale = b_new if float(b_new) != 0.0 else b
-    return b, xp.stack([y, x]) / scale
+    rr = normal[:, 0, 0]
+    some = rr > 0.0
+    rr = xp.where(some, rr, xp.ones_like(rr))
+    b = xp.where(some, right[:, 0] / rr, xp.zeros_like(rr))
+    reduced = normal[:, 1:, 1:] - normal[:, 1:, :1] * normal[:, :1, 1:] / rr[:, None, None]
+    left = right[:, 1:] - normal[:, 1:, 0] * b[:, None]
+    det = reduced[:, 0, 0] * reduced[:, 1, 1] - reduced[:, 0, 1] * reduced[:, 1, 0]
+    usable = some & (det > 0.0) & (b != 0.0)
+    det = xp.where(usable, det, xp.ones_like(det))
+    y = (reduced[:, 1, 1] * left[:, 0] - reduced[:, 0, 1] * left[:, 1]) / det
+    x = (reduced[:, 0, 0] * left[:, 1] - reduced[:, 1, 0] * left[:, 0]) / det
+    scale = b - (normal[:, 0, 1] * y + normal[:, 0, 2] * x) / rr
+    scale = xp.where(scale != 0.0, scale, b)
+    scale = xp.where(usable, scale, xp.ones_like(scale))
+    step = xp.stack([y / scale, x / scale], axis=1)
+    return b, xp.where(usable[:, None], step, xp.zeros_like(step))
 
 
 def _noise_of(
     images: fourier.ShiftedImage, weight: Any, variance: Any, zone: _Zone, cutoff: float | None
 ) -> Any:
-    """Return the covariance that pixel noise gives to the right side of the normal equations.
+    """Return the covariance that pixel noise gives to the right sides of the normal equations.
 
     Where the frames were low-passed, so was their noise; the filter is symmetric, so it may act on
     the columns instead.
     """
     xp = array_namespace(weight, variance)
     if cutoff is None:
-        columns = _columns(images, zone)
-        columns, v = columns * _pick(weight, zone)[None, :], _pick(variance, zone)
+        columns = _columns(images, zone) * _pick(weight, zone)
+        v = _pick_rows(variance[:, zone.rows, :], zone)
     else:
         n_y, n_x = weight.shape
-        above = xp.zeros((3, zone.rows.start, n_x), dtype=xp.float64)
-        below = xp.zeros((3, n_y - zone.rows.stop, n_x), dtype=xp.float64)
-        inside = xp.stack([images.value, images.d_y, images.d_x]) * weight[zone.rows, :][None, ...]
-        spectra = fourier.spectrum(xp.concat([above, inside, below], axis=1))
+        inside = xp.stack([images.value, images.d_y, images.d_x], axis=1) * weight[zone.rows, :]
+        shape = inside.shape[:2]
+        above = xp.zeros((*shape, zone.rows.start, n_x), dtype=xp.float64)
+        below = xp.zeros((*shape, n_y - zone.rows.stop, n_x), dtype=xp.float64)
+        spectra = fourier.spectrum(xp.concat([above, inside, below], axis=2))
         spectra = fourier.low_pass(spectra, shape=weight.shape, cutoff=cutoff)
-        still = xp.zeros((2,), dtype=xp.float64)
-        columns = xp.reshape(fourier.shift(spectra, still, shape=weight.shape), (3, -1))
-        v = xp.reshape(variance, (-1,))
-    return xp.matmul(columns * v[None, :], xp.matrix_transpose(columns))
+        still = xp.zeros((*shape, 2), dtype=xp.float64)
+        columns = xp.reshape(fourier.shift(spectra, still, shape=weight.shape), (*shape, -1))
+        v = xp.reshape(variance, (shape[0], -1))
+    return xp.matmul(columns * v[:, None, :], xp.matrix_transpose(columns))
 
 
 def _shift_covariance(normal: Any, meat: Any, b: Any) -> Any:
-    """Sandwich of the normal matrix with the noise of the right side, for the shift alone."""
+    """Sandwich of the normal matrices with the noise of the right sides, for the shifts alone."""
     xp = array_namespace(normal, meat)
-    nothing = xp.full((2, 2), xp.nan, dtype=xp.float64)
-    if not float(normal[0, 0]) > 0.0 or float(b) == 0.0:
-        return nothing
-    if not float(xp.linalg.det(normal / normal[0, 0])) > 0.0:
-        return nothing
-    scale = xp.stack([xp.ones_like(b), b, b])
-    outer = scale[:, None] * scale[None, :]
-    inverse = xp.linalg.inv(normal * outer)
-    return xp.matmul(xp.matmul(inverse, meat * outer), inverse)[1:, 1:]
+    rr = normal[:, 0, 0]
+    usable = (rr > 0.0) & (b != 0.0)
+    safe = xp.where(usable, rr, xp.ones_like(rr))[:, None, None]
+    usable = usable & (xp.linalg.det(normal / safe) > 0.0)
+    scale = xp.stack([xp.ones_like(b), b, b], axis=1)
+    outer = scale[:, :, None] * scale[:, None, :]
+    keep = usable[:, None, None]
+    inverse = xp.linalg.inv(xp.where(keep, normal * outer, xp.eye(3, dtype=xp.float64)))
+    covariance = xp.matmul(xp.matmul(inverse, meat * outer), inverse)[:, 1:, 1:]
+    return xp.where(keep, covariance, xp.asarray(xp.nan, dtype=xp.float64))
 
 
 class Centre(NamedTuple):
