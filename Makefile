@@ -14,7 +14,7 @@ demo: $(VENV)/.lyot
 	$(BIN)/lyot demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from lyot.algorithms.geometry import radius_map
 from lyot.errors import LyotError
 from lyot.models.products import branch_of, checksum, star_of
 from lyot.pipeline import Coron3Pipeline
+from lyot.recipe import Recipe, from_dict
 
 NAME = "jw09999_demo_nircam_f444w-mask335r"
 EXPOSURES = ("jw09999001001_03102_00001_nrcalong", "jw09999002001_03102_00001_nrcalong")
@@ -74,6 +75,7 @@ def test_provenance_is_complete(demo):
     assert made["sha256"][files[0].name] == checksum(files[0])
     assert branch["steps"]["resample"]["recipe"]["align_on"] == "star"
     assert {e["n_modes"] for e in branch["exposures"].values()} == {50}
+    assert from_dict(Recipe, branch["recipe"]) == Recipe()
 
 
 def test_measured_shifts_are_the_true_ones(demo):

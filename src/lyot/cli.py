@@ -340,12 +340,14 @@ def _print_table(header: list[str], rows: list[list[str]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*(escape(text) for text in header), box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    for text in header:
+        table.add_column(escape(text), overflow="fold")
     for row in rows:
         table.add_row(*(escape(text) for text in row))
     console = Console()
     if not console.is_terminal:
-        console = Console(width=200)
+        console = Console(width=240)
     console.print(table)
 
 

@@ -24,7 +24,7 @@ from lyot.models.products import (
     save_whole,
     stamp,
 )
-from lyot.recipe import to_dict
+from lyot.recipe import Recipe, to_dict
 from lyot.reduction.align import Aligner, prepare_refs
 from lyot.steps import (
     AlignRefsStep,
@@ -126,6 +126,16 @@ class Coron3Pipeline(Pipeline, LyotStep):
         for k in range(len(subtracted[0])):
             results.append(self._combine([models[k] for models in subtracted], len(subtracted[0])))
         return results[0] if len(results) == 1 else results
+
+    def recipe(self) -> Recipe:
+        """Return the parameters of all steps as one value."""
+        return Recipe(
+            star_xy=self.klip.star_parameter(),
+            outlier=self.outlier_detection.recipe(),
+            align=self.align_refs.recipe(),
+            subtract=self.klip.recipe(),
+            combine=self.resample.recipe(),
+        )
 
     def _folder_given(self) -> bool:
         return bool(getattr(self, "_explicit_input_dir", False))
@@ -259,6 +269,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             "psf": [p.name for p in self._asn.psf],
             "sha256": self._checksums,
         }
+        branch["recipe"] = to_dict(self.recipe())
         model.instance["lyot"] = branch
         for step in ("stack_psfs", "align_psfs"):
             setattr(model.meta.cal_step, step, "COMPLETE")
@@ -292,6 +303,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             branch.setdefault("exposures", {})[str(model.meta.filename)] = {
                 key: made[key] for key in ("n_modes", "n_kept", "rms_before", "rms_after", "recipe")
             }
+        branch["recipe"] = to_dict(self.recipe())
         result.instance["lyot"] = branch
         tag = f"_{_modes_tag(models[0])}" if n_results > 1 else ""
         name = f"{self._asn.product}{tag}_{self.suffix}.fits"

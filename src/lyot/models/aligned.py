@@ -159,21 +159,3 @@ class AlignedArrays:
         if not np.isfinite(variance.sum()):
             variance[~np.isfinite(variance)] = 0.0
         return AlignedFrames(sci, variance, self._arrays[2][pick])
-
-
-def aligned_from_model(model: Any, star: StarPosition | None, /) -> AlignedArrays:
-    """Take the aligned references of a model.
-
-    Parameters
-    ----------
-    model : QuadModel or CubeModel
-        The psfalign product.
-    star : StarPosition or None
-        The star that it records.
-
-    Returns
-    -------
-    AlignedArrays
-        Views of its arrays.
-    """
-    return AlignedArrays(model.data, model.err, model.dq, star=star)

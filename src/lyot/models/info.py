@@ -25,14 +25,12 @@ class ExposureInfo:
         File name.
     shape : tuple of int
         Shape of SCI, ``(n_int, n_y, n_x)`` or ``(n_y, n_x)``.
-    instrument, detector, filter, pupil, coronagraph, subarray, exp_type : str
+    instrument, detector, filter, pupil, coronagraph, subarray : str
         As in the headers; empty where they are missing.
     program, target : str
         Programme and target.
     is_psf : bool
         Whether the exposure is of a reference star.
-    date : str
-        Start of the exposure.
     exposure_time_s : float
         Effective exposure time [s]; NaN where it is missing.
     roll_ref_deg, v3i_yangle_deg : float
@@ -55,11 +53,9 @@ class ExposureInfo:
     pupil: str = ""
     coronagraph: str = ""
     subarray: str = ""
-    exp_type: str = ""
     program: str = ""
     target: str = ""
     is_psf: bool = False
-    date: str = ""
     exposure_time_s: float = np.nan
     roll_ref_deg: float = np.nan
     v3i_yangle_deg: float = np.nan
@@ -104,9 +100,7 @@ _TEXT = {
     "pupil": "PUPIL",
     "coronagraph": "CORONMSK",
     "subarray": "SUBARRAY",
-    "exp_type": "EXP_TYPE",
     "program": "PROGRAM",
-    "date": "DATE-BEG",
 }
 
 
@@ -190,9 +184,7 @@ _PRIMARY_PATHS = {
     "PUPIL": "meta.instrument.pupil",
     "CORONMSK": "meta.instrument.coronagraph",
     "SUBARRAY": "meta.subarray.name",
-    "EXP_TYPE": "meta.exposure.type",
     "PROGRAM": "meta.observation.program_number",
-    "DATE-BEG": "meta.observation.date_beg",
     "TARGPROP": "meta.target.proposer_name",
     "TARGNAME": "meta.target.catalog_name",
     "IS_PSF": "meta.exposure.psf_reference",

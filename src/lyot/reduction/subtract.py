@@ -177,6 +177,9 @@ def subtract(
     asked, most = max(recipe.n_modes), max(f.n_kept for f in fits)
     if asked > most:
         log.info("%d modes were asked for; the references have %d and all are used.", asked, most)
+    dropped = max(f.common.n_dropped for f in fits)
+    if dropped:
+        log.info("%d modes were dropped: their eigenvalues are rounding error.", dropped)
     before = _rms(images, bad)
     return [result.finish(fits, refs, shape, before) for result in results]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import AsinhNorm, Normalize
-from matplotlib.ticker import AsinhLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from lyot.models.star import StarPosition
@@ -82,7 +82,7 @@ def image(
     bar = ax.figure.colorbar(shown, ax=ax, fraction=0.046, pad=0.03)
     bar.set_label(unit)
     if isinstance(shown.norm, AsinhNorm):
-        bar.locator = AsinhLocator(shown.norm.linear_width, numticks=7)
+        bar.locator = FixedLocator(_decades(shown.norm))
         bar.formatter = FuncFormatter(lambda value, _: f"{value:.3g}")
         bar.minorlocator = NullLocator()
         bar.update_ticks()
@@ -111,6 +111,16 @@ def stretch(data: NDArray[Any], /) -> Normalize:
     sigma = 1.4826 * float(np.median(np.abs(finite - centre))) or 1.0
     top = max(float(np.percentile(finite, 99.8)), centre + 5 * sigma)
     return AsinhNorm(linear_width=3 * sigma, vmin=centre - 5 * sigma, vmax=top)
+
+
+def _decades(norm: AsinhNorm) -> list[float]:
+    """Zero, and the powers of ten of both signs beyond the linear part of a stretch."""
+    low, high = float(norm.vmin or 0.0), float(norm.vmax or 1.0)
+    first = int(np.ceil(np.log10(norm.linear_width)))
+    last = int(np.floor(np.log10(max(abs(low), abs(high)))))
+    powers = [10.0**n for n in range(first, last + 1)]
+    ticks = [-p for p in reversed(powers)] + [0.0, *powers]
+    return [t for t in ticks if low <= t <= high]
 
 
 def _compass(ax: Axes, pa_y_deg: float) -> None:
