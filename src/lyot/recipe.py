@@ -94,6 +94,9 @@ class SubtractRecipe:
         zero means the nearest edge of the frame.
     sector_overlap : float
         Overlap of neighbouring sectors as a fraction of a sector, 0 to 0.5.
+    fit_inner_arcsec, fit_outer_arcsec : float
+        Pixels nearer to the star, or farther from it, are subtracted but do not count in the fit
+        [arcsec]; an outer limit of zero means none.
     subtract_mean : bool
         Whether the weighted zone mean is subtracted first.
     error : {"propagated", "scatter"}
@@ -111,6 +114,8 @@ class SubtractRecipe:
     inner_arcsec: float = 0.0
     outer_arcsec: float = 0.0
     sector_overlap: float = 0.0
+    fit_inner_arcsec: float = 0.0
+    fit_outer_arcsec: float = 0.0
     subtract_mean: bool = True
     error: str = "propagated"
     bad_bits: str = "DO_NOT_USE"
@@ -124,6 +129,8 @@ class SubtractRecipe:
         _one_of("zones", self.zones, ZONE_KINDS)
         _one_of("annuli_spacing", self.annuli_spacing, SPACINGS)
         _one_of("error", self.error, ERROR_KINDS)
+        _at_least("fit_inner_arcsec", self.fit_inner_arcsec, 0.0)
+        _at_least("fit_outer_arcsec", self.fit_outer_arcsec, 0.0)
         _at_least("n_annuli", self.n_annuli, 1)
         _at_least("n_sectors", self.n_sectors, 1)
         if not 0.0 <= self.sector_overlap <= 0.5:

@@ -273,6 +273,28 @@ def test_zones_of_a_recipe(scene):
         make_zones(replace(many, zones="map"), SHAPE, star, 0.1, labels=labels[:3])
 
 
+def test_pixels_outside_the_limits_do_not_count_in_the_fit(scene):
+    targets, refs = scene
+    star = StarPosition(12.5, 12.0)
+    recipe = SubtractRecipe(n_modes=(3,), fit_inner_arcsec=0.3, fit_outer_arcsec=0.9)
+    weight = np.ones(SHAPE)
+    weight[:, :6] = 0.0
+    [zone] = make_zones(recipe, SHAPE, star, 0.1, fit_weight=weight)
+    y, x = np.indices(SHAPE)
+    r = np.hypot(y - 12.0, x - 12.5)
+    counts = (r >= 3) & (r <= 9) & (x >= 6)
+    np.testing.assert_array_equal(zone.weight > 0, counts)
+    assert (zone.share == 1).all()
+    [out] = subtract(cube(targets), aligned(refs), [zone], recipe)
+    inside = by_hand(targets[0], refs, counts, 3)
+    np.testing.assert_allclose(out.sci[0][counts], inside[counts], atol=2e-4)
+    assert np.isfinite(out.sci).all()
+    with pytest.raises(LyotError, match="no pixel that counts"):
+        make_zones(replace(recipe, fit_inner_arcsec=9.0, fit_outer_arcsec=0.0), SHAPE, star, 0.1)
+    with pytest.raises(LyotError, match="The fit weight is"):
+        make_zones(recipe, SHAPE, star, 0.1, fit_weight=weight[:3])
+
+
 @pytest.mark.parametrize(
     ("values", "text"),
     [

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lyot import execution
 from lyot.algorithms import errors, klip, repair
+from lyot.algorithms.geometry import radius_map
 from lyot.algorithms.zones import Zone, annuli, from_map, full_frame, radial_edges
 from lyot.errors import LyotError
 from lyot.models.aligned import AlignedFrames, AlignedRefs
@@ -70,6 +71,7 @@ def make_zones(
     /,
     *,
     labels: NDArray[np.integer] | None = None,
+    fit_weight: NDArray[np.floating] | None = None,
 ) -> list[Zone]:
     """Make the search areas of a recipe.
 
@@ -85,6 +87,8 @@ def make_zones(
         Pixel scale [arcsec].
     labels : ndarray of int, shape (n_y, n_x), optional
         Label map for ``zones = "map"``.
+    fit_weight : ndarray, shape (n_y, n_x), optional
+        Weight of each pixel in the fits, >= 0: zero on what is not to be subtracted from itself.
 
     Returns
     -------
@@ -96,6 +100,35 @@ def make_zones(
     LyotError
         If the map is missing or of another shape, or no zone holds a pixel.
     """
+    zones = _areas(recipe, shape, star, pixel_scale_arcsec, labels)
+    limits = _fit_limits(recipe, shape, star, pixel_scale_arcsec)
+    if fit_weight is not None:
+        if fit_weight.shape != shape:
+            raise LyotError(f"The fit weight is {fit_weight.shape} pixels and frames are {shape}.")
+        limits = limits * np.maximum(np.nan_to_num(fit_weight), 0.0)
+    zones = [Zone(zone.weight * limits, zone.share) for zone in zones]
+    if any(not zone.weight.any() for zone in zones):
+        raise LyotError("A zone has no pixel that counts in its fit; widen the limits of the fit.")
+    return zones
+
+
+def _fit_limits(
+    recipe: SubtractRecipe, shape: tuple[int, int], star: StarPosition, pixel_scale_arcsec: float
+) -> Array:
+    """1 where pixels count in the fit by their distance from the star, else 0."""
+    radius = radius_map(shape, star.yx) * pixel_scale_arcsec
+    outer = recipe.fit_outer_arcsec or np.inf
+    return ((radius >= recipe.fit_inner_arcsec) & (radius <= outer)).astype(np.float64)
+
+
+def _areas(
+    recipe: SubtractRecipe,
+    shape: tuple[int, int],
+    star: StarPosition,
+    pixel_scale_arcsec: float,
+    labels: NDArray[np.integer] | None,
+) -> list[Zone]:
+    """Divide the frame as a recipe says."""
     if recipe.zones == "full":
         return full_frame(shape)
     if recipe.zones == "map":

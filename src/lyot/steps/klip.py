@@ -36,6 +36,9 @@ class KlipStep(LyotStep):
         sector_overlap = float(default=0.0, min=0.0, max=0.5)  # Overlap of sectors, as a fraction of one
         inner_arcsec = float(default=0.0, min=0.0)  # Inner edge of the first annulus [arcsec]
         outer_arcsec = float(default=0.0, min=0.0)  # Outer edge of the last annulus [arcsec]; 0 for the edge
+        fit_inner_arcsec = float(default=0.0, min=0.0)  # Pixels nearer to the star do not count in the fit [arcsec]
+        fit_outer_arcsec = float(default=0.0, min=0.0)  # Pixels farther from the star do not count in the fit [arcsec]; 0 for no limit
+        fit_weight = string(default=None)  # FITS image of weights in the fit, for example 0 on a disc or a companion
         zone_map = string(default=None)  # FITS image of labels, for zones = map
         subtract_mean = boolean(default=True)  # Subtract the zone mean first
         error = option('propagated', 'scatter', default='propagated')  # ERR: propagated, or scatter of the references
@@ -55,6 +58,8 @@ class KlipStep(LyotStep):
             inner_arcsec=self.inner_arcsec,
             outer_arcsec=self.outer_arcsec,
             sector_overlap=self.sector_overlap,
+            fit_inner_arcsec=self.fit_inner_arcsec,
+            fit_outer_arcsec=self.fit_outer_arcsec,
             subtract_mean=self.subtract_mean,
             error=self.error,
             bad_bits=self.bad_bits,
@@ -81,8 +86,14 @@ class KlipStep(LyotStep):
         cube = cube_from_model(model)
         aligned, refs_model, history = self._aligned(psfrefs, cube)
         star = self._star(cube, aligned.star)
+        labels = _image(self.zone_map)
         zones = make_zones(
-            recipe, cube.frame_shape, star, cube.info.pixel_scale_arcsec, labels=self._labels()
+            recipe,
+            cube.frame_shape,
+            star,
+            cube.info.pixel_scale_arcsec,
+            labels=None if labels is None else labels.astype(int),
+            fit_weight=_image(self.fit_weight),
         )
         results = subtract(cube, aligned, zones, recipe)
         inputs = [name_of(target), name_of(psfrefs)]
@@ -111,13 +122,6 @@ class KlipStep(LyotStep):
             cube, cube.variance(), cube.bad(self.bad_bits), guess_star(cube.info, None)
         )
 
-    def _labels(self) -> Any:
-        if not self.zone_map:
-            return None
-        with open_fits(self.zone_map, memmap=False) as hdus:
-            images = [hdu.data for hdu in hdus if hdu.data is not None]
-        return np.asarray(images[0]).astype(int) if images else None
-
     def save_model(
         self,
         model: Any,
@@ -132,6 +136,17 @@ class KlipStep(LyotStep):
             n = branch_of(model)["steps"]["klip"]["n_modes"]
             components["modes"], idx = f"k{n:03d}", None
         return super().save_model(model, suffix, idx, output_file, force, **components)
+
+
+def _image(path: str | None) -> Any:
+    """Read the first image of a FITS file, or nothing."""
+    if not path:
+        return None
+    with open_fits(path, memmap=False) as hdus:
+        images = [hdu.data for hdu in hdus if hdu.is_image and hdu.data is not None]
+    if not images:
+        raise LyotError(f"{path} holds no image.")
+    return np.asarray(images[0], dtype=np.float64)
 
 
 def _whole_number(value: Any) -> int:
