@@ -1,0 +1,66 @@
+"""The same kernels on PyTorch tensors; skipped where it is not installed."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from lyot.algorithms import errors, fourier, klip, registration  # noqa: E402
+
+
+def on(array):
+    """Return a tensor."""
+    return torch.asarray(np.ascontiguousarray(array))
+
+
+def test_registration(star_image):
+    target, ref = star_image(), star_image(shift_yx=(-0.3, 0.4))
+    ones = np.ones(target.shape)
+    start = np.zeros((1, 2))
+
+    def fit(convert):
+        spectra = fourier.spectrum(convert(ref))[None, ...]
+        whole = registration.integer_shift(convert(target), convert(ones), spectra)
+        near = registration.expand(
+            convert(target)[None, ...], convert(ones), spectra, convert(start)
+        )
+        found = registration.polish(
+            convert(target),
+            convert(ones),
+            convert(ones),
+            spectra,
+            convert(ones)[None, ...],
+            convert(start),
+        )
+        return [whole, near, *found]
+
+    for tensor, array in zip(fit(on), fit(np.asarray), strict=True):
+        np.testing.assert_allclose(np.asarray(tensor), array, atol=1e-8)
+
+
+def test_klip_and_errors(rng):
+    t, r, w = rng.normal(size=(3, 400)), rng.normal(size=(8, 400)), rng.uniform(0.5, 1, 400)
+    variance = rng.uniform(1, 2, (3, 400))
+
+    def chain(convert):
+        targets, refs, weight, v = (convert(a) for a in (t, r, w, variance))
+        root = weight**0.5
+        products = klip.block_products(targets * root, refs * root, root)
+        gram, _ = klip.recentre(products.gram, products.ref_sum, float(w.sum()))
+        modes = klip.decompose(gram)
+        matrix = klip.to_modes(modes)
+        coefs = klip.coefficients(products.cross, matrix, n_modes=4)
+        pixels = matrix @ refs
+        noise = errors.coefficient_noise(pixels, v[0, :], weight)
+        lever = errors.leverage(pixels, 0.01)
+        return [
+            klip.residual(targets, refs, coefs, coefs[:, 0]),
+            klip.reference_scatter(refs, modes, n_modes=3),
+            klip.leave_out(gram, refs[:, :5], weight[:5], 200.0)[0],
+            errors.own_noise(matrix, noise, n_modes=4),
+            errors.after_fit(v, lever, weight, coefs[:, 0]),
+            errors.shift_variance(v, np.array([0.5, 1.2])),
+        ]
+
+    for tensor, array in zip(chain(on), chain(np.asarray), strict=True):
+        np.testing.assert_allclose(np.asarray(tensor), array, atol=1e-8)
