@@ -258,6 +258,8 @@ def test_bad_parameters_get_one_sentence(small, tmp_path):
         (["--psfmask", "gone.fits"], "does not exist"),
     ):
         assert_refused(lyot("run", small, "-o", tmp_path / "out", *settings), text)
+        left = list((tmp_path / "out").glob("*")) if "--psfmask" not in settings else []
+        assert not left
 
 
 def test_an_unwritable_output_folder_is_said(small, tmp_path):

@@ -151,7 +151,7 @@ def _run(association: str, output_dir: str, options: dict[str, Any]) -> list[str
         gc.freeze()  # the libraries' objects stay: each step would go through them again
         pipeline = _configured(Coron3Pipeline, steps, keep, output_dir)
         if options.get("input_dir"):
-            pipeline.members_in(options["input_dir"])
+            pipeline.input_dir = options["input_dir"]
         pipeline.progress = progress
         pipeline.run(association)
         products = list(pipeline.products)

@@ -13,7 +13,7 @@ from stpipe import Pipeline
 from lyot.errors import LyotError
 from lyot.models.aligned import AlignedFrames
 from lyot.models.association import Association, read_association
-from lyot.models.cubes import Cube, as_model, check_same_mode, cube_from_model
+from lyot.models.cubes import Cube, as_model, check_same_mode, cube_from_model, flag_value
 from lyot.models.info import read_info
 from lyot.models.products import (
     BlockWriter,
@@ -104,7 +104,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.products, self.summary = [], []
         self._saving = bool(self.save_results)
         self.save_results = False  # each product is saved below, under its own name
-        asn = read_association(source, folder=self.input_dir if self._folder_given() else None)
+        self._check_parameters()
+        asn = read_association(source, folder=self._members_folder(source))
         self._asn = asn
         for name, kind in asn.left_out:
             log.info("Member %s of type %r is left out.", name, kind)
@@ -137,19 +138,18 @@ class Coron3Pipeline(Pipeline, LyotStep):
             combine=self.resample.recipe(),
         )
 
-    def _folder_given(self) -> bool:
-        return bool(getattr(self, "_explicit_input_dir", False))
+    def _check_parameters(self) -> None:
+        """Say what is wrong with a parameter before any work is done."""
+        recipe = self.recipe()
+        for part in (recipe.align, recipe.subtract, recipe.combine):
+            flag_value(part.bad_bits)
 
-    def members_in(self, folder: str | Path, /) -> None:
-        """Look for the members of the association in a folder of their own.
-
-        Parameters
-        ----------
-        folder : path
-            The folder.
-        """
-        self.input_dir = str(folder)
-        self._explicit_input_dir = True
+    def _members_folder(self, source: Any) -> str | None:
+        """Return the folder of the members where ``input_dir`` names another than the file's."""
+        given = self.input_dir
+        if not given or isinstance(source, dict):
+            return given or None
+        return None if Path(given).resolve() == Path(source).resolve().parent else given
 
     def _check_modes(self, asn: Association) -> None:
         """Read all headers before any work is done on pixels."""
