@@ -92,11 +92,8 @@ def frames(n_target: int, n_ref: int, shape: tuple[int, int], seed: int = 0):
     return draw(n_target), draw(n_ref)
 
 
-def speckled(n: int, shape: tuple[int, int], seed: int = 0, spread: float = 0.3, drift: int = 0):
-    """Draw float32 images of a star behind a coronagraph, at shifts of their own [pixel].
-
-    The first `drift` images, those of the target, drift by a tenth of a pixel only.
-    """
+def speckled(shifts_yx: np.ndarray, shape: tuple[int, int], seed: int = 0):
+    """Draw float32 images of a star behind a coronagraph, shifted as told [pixel]."""
     from lyot.algorithms import fourier
     from lyot.instruments.optics import RoundCoronagraph, segment_wavefront
 
@@ -109,13 +106,19 @@ def speckled(n: int, shape: tuple[int, int], seed: int = 0, spread: float = 0.3,
         for _ in range(8)
     ]
     spectra = fourier.spectrum(2e6 * np.array(views))
-    out = np.empty((n, *shape), np.float32)
-    for k in range(n):
+    out = np.empty((len(shifts_yx), *shape), np.float32)
+    for image, shift in zip(out, shifts_yx, strict=True):
         mix = np.tensordot(rng.dirichlet(np.ones(8)), spectra, 1)
-        clean = fourier.shift(mix, rng.normal(0, 0.1 if k < drift else spread, 2), shape=shape)
+        clean = fourier.shift(mix, shift, shape=shape)
         noise = np.sqrt(np.maximum(clean, 0) * 0.05 + 0.36)
-        out[k] = clean + rng.normal(size=shape) * noise
+        image[:] = clean + rng.normal(size=shape) * noise
     return out, centre
+
+
+def pointings(counts: tuple[int, ...], drift: float, seed: int = 1) -> np.ndarray:
+    """Draw a pointing for each exposure (0.3 pixel rms), and a drift for each integration."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.normal(0, 0.3, 2) + rng.normal(0, drift, (n, 2)) for n in counts])
 
 
 def observation(name: str, n_science: tuple[int, ...], n_refs: tuple[int, ...]) -> Path:
@@ -127,7 +130,7 @@ def observation(name: str, n_science: tuple[int, ...], n_refs: tuple[int, ...]) 
     path = folder / "bench_asn.json"
     if path.exists():
         return path
-    images, centre = speckled(sum(n_science) + sum(n_refs), shape)
+    images, centre = speckled(pointings((*n_science, *n_refs), 0.03), shape)
     bad = np.random.default_rng(1).random(shape) < 0.003
     members, start = [], 0
     plan = [(n, False) for n in n_science] + [(n, True) for n in n_refs]
