@@ -80,6 +80,17 @@ def test_a_speckle_that_drifts_is_no_outlier(rng):
     assert not flags[:, 14:18, 14:18].any()
 
 
+def test_the_median_of_what_is_known_is_that_of_numpy(rng):
+    data = rng.normal(size=(7, 30, 31))
+    data[rng.random(data.shape) < 0.3] = np.nan
+    data[:, 3, 3] = np.nan
+    data[:, 0, 0] = 1.0
+    known = np.isfinite(data).any(axis=0)
+    found = repair._median_of_known(data)
+    np.testing.assert_allclose(found[known], np.nanmedian(data[:, known], axis=0))
+    assert np.isnan(found[~known]).all()
+
+
 def test_two_integrations_tell_no_outlier(rng):
     cube = rng.normal(size=(2, 8, 8))
     cube[0, 3, 3] = 1e4

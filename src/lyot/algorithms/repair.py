@@ -216,14 +216,24 @@ def outlier_flags(
     """
     if cube.shape[0] < 3:
         return np.zeros(cube.shape, dtype=bool)
-    data = np.where(bad | ~np.isfinite(cube), np.nan, cube).astype(np.float64)
+    data = np.where(bad, np.nan, cube)
     counted = np.isfinite(data).sum(axis=0) >= 3
-    data[:, ~counted] = 0.0
-    deviation = data - np.nanmedian(data, axis=0)
-    scatter = MAD_TO_SIGMA * np.nanmedian(np.abs(deviation), axis=0)
+    deviation = data - _median_of_known(data)
+    scatter = MAD_TO_SIGMA * np.where(counted, _median_of_known(np.abs(deviation)), 0.0)
     # With few integrations a pixel's own scatter is poorly known: its neighbours help.
     scatter = np.maximum(scatter, ndimage.median_filter(scatter, size=5, mode="nearest"))
     floor = np.where(np.isfinite(err), err, 0.0)
     noise = np.maximum(scatter[None], floor)
     with np.errstate(invalid="ignore"):
-        return (np.abs(deviation) > n_sigma * noise) & counted[None] & ~bad & (noise > 0)
+        return (np.abs(deviation) > n_sigma * noise) & counted[None] & (noise > 0)
+
+
+def _median_of_known(data: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Median along the first axis of what is not NaN; NaN where nothing is known."""
+    ordered = np.sort(data, axis=0)  # NaN comes last
+    known = np.isfinite(data).sum(axis=0)[None]
+    low, high = np.maximum(known - 1, 0) // 2, known // 2
+    high = np.minimum(high, len(data) - 1)
+    pair = [np.take_along_axis(ordered, at, axis=0)[0] for at in (low, high)]
+    middle = np.where(known[0] % 2 == 1, pair[0], 0.5 * (pair[0] + pair[1]))
+    return np.where(known[0] > 0, middle, np.nan)
