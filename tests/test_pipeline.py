@@ -193,6 +193,19 @@ def test_the_4d_and_3d_runs_and_steps_by_hand_agree(small, tmp_path):
         np.testing.assert_allclose(model.err, by_hand.err, rtol=1e-5)
 
 
+def test_a_pipeline_can_run_twice(small, tmp_path):
+    pipeline = Coron3Pipeline()
+    for number in ("1", "2"):
+        pipeline.output_dir = str(tmp_path / number)
+        pipeline.run(str(small))
+        assert len(list((tmp_path / number).iterdir())) == 7
+        assert len(pipeline.products) == 7
+    pipeline.save_results = False
+    pipeline.output_dir = str(tmp_path / "3")
+    pipeline.run(str(small))
+    assert not list((tmp_path / "3").iterdir())
+
+
 def test_several_truncations_give_an_image_each(small, tmp_path):
     results = Coron3Pipeline.call(
         str(small), output_dir=str(tmp_path), steps={"klip": {"truncate": [1, 5]}}

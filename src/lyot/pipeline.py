@@ -83,7 +83,6 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.progress: Progress = _no_progress
         self.products: list[str] = []
         self.summary: list[dict[str, Any]] = []
-        self._saving = True
         self._asn = Association("", (), ())
         self._checksums: dict[str, str] = {}
 
@@ -102,8 +101,6 @@ class Coron3Pipeline(Pipeline, LyotStep):
             skipped.
         """
         self.products, self.summary = [], []
-        self._saving = bool(self.save_results)
-        self.save_results = False  # each product is saved below, under its own name
         self._check_parameters()
         asn = read_association(source, folder=self._members_folder(source))
         self._asn = asn
@@ -127,6 +124,15 @@ class Coron3Pipeline(Pipeline, LyotStep):
         for k in range(len(subtracted[0])):
             results.append(self._combine([models[k] for models in subtracted], len(subtracted[0])))
         return results[0] if len(results) == 1 else results
+
+    def save_model(self, *_: Any, **__: Any) -> None:
+        """Do nothing: `process` saves each product under a name of its own.
+
+        Parameters
+        ----------
+        *_, **__ : object
+            What `stpipe` gives; not looked at.
+        """
 
     def recipe(self) -> Recipe:
         """Return the parameters of all steps as one value."""
@@ -163,7 +169,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         stack = self.stack_refs.run(list(asn.psf))
         name = f"{asn.product}_psfstack.fits"
         cube = cube_from_model(stack)
-        if self._saving and self.save_psfstack:
+        if self.save_results and self.save_psfstack:
             self._write_stack(stack, cube, name)
         stack.close()
         del stack
@@ -197,7 +203,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         aligner = self.align_refs.run(target, refs)
         stage = f"exposure {number + 1} of {len(self._asn.science)}"
         stream = _Stream(aligner, partial_progress(self.progress, stage, aligner.n_sets))
-        if self._saving and self.save_psfalign:
+        if self.save_results and self.save_psfalign:
             with self._align_writer(target, aligner, path, stack_name, root) as writer:
                 stream.writer = writer
                 result = self.klip.run(target, stream)
@@ -323,7 +329,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
     def _save(self, model: Any, name: str, *, wanted: bool) -> None:
         model.meta.filename = name
-        if not (wanted and self._saving):
+        if not (wanted and self.save_results):
             return
         self.products.append(save_whole(model, self._path(name)))
         log.info("Saved %s", self.products[-1])

@@ -257,6 +257,18 @@ def test_resample_and_hlsp_on_one_exposure(target, psfstack, tmp_path):
     np.testing.assert_allclose(table["radius"][:3], [1, 3, 5])
 
 
+def test_hlsp_saves_each_time_it_runs(tmp_path):
+    image = datamodels.ImageModel(np.ones((20, 20), np.float32))
+    image.err = np.ones((20, 20), np.float32)
+    image.meta.filename = "a_i2d.fits"
+    step = HlspStep("hlsp")
+    for number in ("1", "2"):
+        step.output_dir = str(tmp_path / number)
+        step.run(image)
+        names = sorted(p.name for p in (tmp_path / number).iterdir())
+        assert names == ["a_contrast.fits", "a_snr.fits"]
+
+
 def test_hlsp_of_a_plain_image_is_centred_on_the_image(tmp_path):
     rng = np.random.default_rng(2)
     image = datamodels.ImageModel(rng.normal(size=(40, 44)).astype(np.float32))

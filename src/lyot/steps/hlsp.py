@@ -73,14 +73,15 @@ class HlspStep(LyotStep):
             )
             set_keyword(product, "PRIMARY", "S_HLSP", "COMPLETE", "High-level products")
         if self.save_results:
-            if self.output_file is None:
-                self.output_file = model.meta.filename
-            self.save_model(snr, suffix="snr")
-            self.save_model(contrast, suffix="contrast")
-            self.save_results, self.output_file = False, None
+            for product, suffix in ((snr, "snr"), (contrast, "contrast")):
+                name = self.output_file or model.meta.filename
+                super().save_model(product, suffix=suffix, output_file=name)
         if model is not source:
             model.close()
         return [snr, contrast]
+
+    def save_model(self, *_: Any, **__: Any) -> None:
+        """Do nothing: `process` saves both products under names of their own."""
 
     def _centre(self, model: Any, shape: tuple[int, ...]) -> tuple[tuple[float, float], str]:
         """Choose the centre: coordinates, the recorded star, or the middle of the image."""
