@@ -6,7 +6,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-UV := $(shell command -v uv 2>/dev/null)
 
 .PHONY: demo test lint parity bench clean
 
@@ -29,17 +28,9 @@ bench: $(VENV)/.lyot
 	for each in start klip_speed align_speed run_speed memory; do $(BIN)/python benchmarks/$$each.py || exit 1; done
 
 $(VENV)/bin/python:
-ifdef UV
-	$(UV) venv -q --seed $(VENV)
-else
 	$(PYTHON) -m venv $(VENV)
-endif
 
-ifdef UV
-INSTALL = VIRTUAL_ENV=$(VENV) $(UV) pip install -q -c constraints.txt
-else
 INSTALL = $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
-endif
 
 $(VENV)/.lyot: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(INSTALL) -e .

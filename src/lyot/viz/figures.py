@@ -82,7 +82,7 @@ def image(
     bar = ax.figure.colorbar(shown, ax=ax, fraction=0.046, pad=0.03)
     bar.set_label(unit)
     if isinstance(shown.norm, AsinhNorm):
-        bar.locator = FixedLocator(_decades(shown.norm))
+        bar.locator = FixedLocator(_ticks(shown.norm))
         bar.formatter = FuncFormatter(lambda value, _: f"{value:.3g}")
         bar.minorlocator = NullLocator()
         bar.update_ticks()
@@ -113,14 +113,18 @@ def stretch(data: NDArray[Any], /) -> Normalize:
     return AsinhNorm(linear_width=3 * sigma, vmin=centre - 5 * sigma, vmax=top)
 
 
-def _decades(norm: AsinhNorm) -> list[float]:
-    """Zero, and the powers of ten of both signs beyond the linear part of a stretch."""
+def _ticks(norm: AsinhNorm) -> list[float]:
+    """Zero, and round numbers of both signs that stand apart on a stretched colour bar."""
     low, high = float(norm.vmin or 0.0), float(norm.vmax or 1.0)
-    first = int(np.ceil(np.log10(norm.linear_width)))
-    last = int(np.floor(np.log10(max(abs(low), abs(high)))))
-    powers = [10.0**n for n in range(first, last + 1)]
-    ticks = [-p for p in reversed(powers)] + [0.0, *powers]
-    return [t for t in ticks if low <= t <= high]
+    top = max(abs(low), abs(high))
+    round_numbers = [m * 10.0**n for n in range(-4, 6) for m in (1, 2, 5) if m * 10.0**n <= top]
+    chosen = [0.0]
+    for value in reversed(round_numbers):
+        for tick in (value, -value):
+            inside = low <= tick <= high
+            if inside and all(abs(norm(tick) - norm(other)) > 0.11 for other in chosen):
+                chosen.append(tick)
+    return sorted(chosen)
 
 
 def _compass(ax: Axes, pa_y_deg: float) -> None:
