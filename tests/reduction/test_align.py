@@ -63,7 +63,7 @@ def test_all_pairs_with_drift_and_large_shifts(star):
         assert found.converged.all()
         np.testing.assert_allclose(found.shift_yx, drift[i] - offsets, atol=2e-5)
         np.testing.assert_allclose(found.scale, 1 / scale, rtol=1e-5)
-        weight = aligner._weight > 0
+        weight = aligner._start.weight > 0
         for k in range(6):
             left = target.sci[i] - found.scale[k] * aligned.sci[k]
             assert np.abs(left[weight]).max() < 1e-4 * np.abs(target.sci[i]).max()
@@ -81,7 +81,7 @@ def test_each_pair_is_its_direct_optimum(star):
         aligner.frames(i)
         again = registration.polish(
             target.sci[i].astype(float),
-            aligner._weight,
+            aligner._start.weight,
             target.variance()[i],
             prepared.spectra,
             prepared.variance,

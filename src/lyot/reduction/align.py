@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,22 +114,26 @@ def prepare_refs(refs: Cube, recipe: AlignRecipe, /) -> PreparedRefs:
         if not np.any(refs.sci[k][~bad[k]]):
             raise LyotError(f"Reference {k + 1} of the stack is zero everywhere; leave it out.")
 
-    def _one(k: int) -> NDArray[np.complex128]:
+    m_y, m_x = (fourier.odd_grid_length(n) for n in refs.frame_shape)
+    spectra = np.empty((len(refs.sci), m_y, m_x // 2 + 1), np.complex128)
+
+    def _transform(k: int) -> None:
         frame = repair.median_fill(
             refs.sci[k : k + 1], bad[k : k + 1], box=recipe.median_box_length
         )
-        return np.asarray(fourier.spectrum(frame[0]))
+        spectra[k] = fourier.spectrum(frame[0])
 
-    shape = np.shape(_one(0))
-    spectra = np.empty((len(refs.sci), *shape), np.complex128)
-
-    def _keep(k: int) -> None:
-        spectra[k] = _one(k)
-
-    execution.map_ordered(_keep, range(len(refs.sci)))
+    execution.map_ordered(_transform, range(len(refs.sci)))
     variance = refs.variance()
     # The errors are in the variance; a stack is large enough not to keep them twice.
     return PreparedRefs(replace(refs, err=variance[:0]), bad, variance, spectra)
+
+
+class _Start(NamedTuple):
+    """Where the fits of all pairs start, ``(n_int, n_ref, 2)``, and the weight they use."""
+
+    shift_yx: NDArray[np.float64]
+    weight: NDArray[np.float64]
 
 
 class Aligner:
@@ -233,8 +238,8 @@ class Aligner:
         return self._latest[1]
 
     def _align(self, i: int) -> AlignedFrames:
-        start = self._starts[i]
-        weight = np.where(self._bad[i], 0.0, self._weight)
+        start = self._start.shift_yx[i]
+        weight = np.where(self._bad[i], 0.0, self._start.weight)
         image, spectra = self._fit_image(i), self._fit_spectra
         variance = self._variance[i].astype(np.float64)
         shape = self.target.frame_shape
@@ -300,7 +305,7 @@ class Aligner:
         return np.asarray(fourier.shift(smooth, np.zeros(2), shape=shape))
 
     @cached_property
-    def _starts(self) -> NDArray[np.float64]:
+    def _start(self) -> _Start:
         """Where the fit of every pair starts: whole pixels, then the expansion for all pairs."""
         n_int, limits, refs = self.n_sets, self._limits, self.refs
         first, spectra = self._fit_image(0), self._fit_spectra
@@ -325,10 +330,11 @@ class Aligner:
             )
 
         near = execution.map_ordered(_near, range(len(refs.cube.sci)))
-        self._weight = self._weight * self._likeness_weight(first, weight, near)
-        weight_all = np.where(self._bad[:n_int].any(axis=0), 0.0, self._weight)
+        judged = self._weight * self._likeness_weight(first, weight, near)
+        weight_all = np.where(self._bad[:n_int].any(axis=0), 0.0, judged)
         if n_int == 1 or not weight_all.any():
-            return np.repeat(np.concatenate([n.shift_yx for n in near])[None], n_int, axis=0)
+            starts = np.repeat(np.concatenate([n.shift_yx for n in near])[None], n_int, axis=0)
+            return _Start(starts, judged)
         images = np.stack([self._fit_image(i) for i in range(n_int)])
 
         def _expand(k: int) -> NDArray[np.float64]:
@@ -337,7 +343,7 @@ class Aligner:
             )
 
         found = execution.map_ordered(_expand, range(len(refs.cube.sci)))
-        return np.clip(np.concatenate(found, axis=1), -limits, limits)
+        return _Start(np.clip(np.concatenate(found, axis=1), -limits, limits), judged)
 
     def _likeness_weight(
         self,
