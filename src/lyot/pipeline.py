@@ -22,6 +22,7 @@ from lyot.models.products import (
     checksum,
     derived_model,
     save_whole,
+    set_branch,
     stamp,
 )
 from lyot.recipe import Recipe, to_dict
@@ -181,11 +182,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
         """Write the psfstack plane by plane: saving the model would hold it twice more."""
 
         def _small() -> Any:
-            arrays = {n: np.zeros((1, 1, 1), np.float32) for n in ("data", "err")}
-            product = derived_model(
-                "CubeModel", stack, arrays | {"dq": np.zeros((1, 1, 1), np.uint32)}
-            )
-            product.instance["lyot"] = branch_of(stack)
+            product = derived_model("CubeModel", stack, _single_pixels(3))
+            set_branch(product, branch_of(stack))
             return product
 
         path = self._path(name)
@@ -238,13 +236,12 @@ class Coron3Pipeline(Pipeline, LyotStep):
         size = BlockWriter.size(full)
         log.info("The aligned references take %.2f GB (%s).", size / 1e9, final.name)
         check_room(final.parent, int(1.02 * size), final.name)
-        small = np.zeros((1,) * len(full), np.float32)
 
         def model() -> Any:
             product = derived_model(
                 "CubeModel" if aligner.shared else "QuadModel",
                 target,
-                {"data": small, "err": small.copy(), "dq": small.astype(np.uint32)},
+                _single_pixels(len(full)),
             )
             stamp(
                 product,
@@ -276,7 +273,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             "sha256": self._checksums,
         }
         branch["recipe"] = to_dict(self.recipe())
-        model.instance["lyot"] = branch
+        set_branch(model, branch)
         for step in ("stack_psfs", "align_psfs"):
             setattr(model.meta.cal_step, step, "COMPLETE")
         model.meta.asn.pool_name = self._asn.pool or None
@@ -310,7 +307,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
                 key: made[key] for key in ("n_modes", "n_kept", "rms_before", "rms_after", "recipe")
             }
         branch["recipe"] = to_dict(self.recipe())
-        result.instance["lyot"] = branch
+        set_branch(result, branch)
         tag = f"_{_modes_tag(models[0])}" if n_results > 1 else ""
         name = f"{self._asn.product}{tag}_{self.suffix}.fits"
         self._save(result, name, wanted=True)
@@ -358,6 +355,12 @@ def partial_progress(progress: Progress, stage: str, total: int, /) -> Callable[
         progress(stage, done, total)
 
     return _report
+
+
+def _single_pixels(n_axes: int) -> dict[str, Any]:
+    """Arrays of one pixel, for a model of which only the headers and the tree are wanted."""
+    kinds = {"data": np.float32, "err": np.float32, "dq": np.uint32}
+    return {name: np.zeros((1,) * n_axes, kind) for name, kind in kinds.items()}
 
 
 def _modes_tag(model: Any) -> str:

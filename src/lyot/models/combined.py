@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lyot.errors import LyotError
 from lyot.models.cubes import cube_from_model
+from lyot.models.exposures import TIMES
 from lyot.models.info import ExposureInfo
 from lyot.models.products import branch_of, derived_model, star_of
 from lyot.models.star import StarPosition
@@ -244,13 +245,7 @@ def _describe_wcs(model: Any, image: Combined) -> None:
 def _describe_times(model: Any, models: list[Any]) -> None:
     """Sum the exposure times; take the earliest start and the latest end."""
     exposure = model.meta.exposure
-    for name in (
-        "exposure_time",
-        "measurement_time",
-        "duration",
-        "effective_exposure_time",
-        "elapsed_exposure_time",
-    ):
+    for name in TIMES:
         values = [getattr(m.meta.exposure, name) for m in models]
         known = [float(v) for v in values if v is not None]
         if known:

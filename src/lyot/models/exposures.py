@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lyot.algorithms.geometry import position_angle_of_y
+
 INTEGRATION_S = 60.0
+TIMES = (
+    "exposure_time",
+    "measurement_time",
+    "duration",
+    "effective_exposure_time",
+    "elapsed_exposure_time",
+)
+"""Names in ``meta.exposure`` of times that add up over exposures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +111,7 @@ def exposure_model(arrays: dict[str, NDArray[Any]], pointing: Pointing, /) -> An
     seconds = n_int * INTEGRATION_S
     start = 61041.0 + pointing.number * 2.0 * seconds / 86400.0
     meta.exposure.start_time, meta.exposure.end_time = start, start + seconds / 86400.0
-    for name in (
-        "exposure_time",
-        "measurement_time",
-        "duration",
-        "effective_exposure_time",
-        "elapsed_exposure_time",
-    ):
+    for name in TIMES:
         setattr(meta.exposure, name, seconds)
     for step in ("assign_wcs", "flat_field", "photom"):
         setattr(meta.cal_step, step, "COMPLETE")
@@ -125,7 +129,9 @@ def _point(model: Any, pointing: Pointing, shape: tuple[int, int]) -> None:
     ra, dec = pointing.radec_deg
     east, north = (o / 3600.0 for o in pointing.sky_offset_arcsec)
     ra, dec = ra + east / np.cos(np.deg2rad(dec)), dec + north
-    pa_y = np.deg2rad(pointing.roll_ref_deg - pointing.vparity * pointing.v3i_yangle_deg)
+    pa_y = np.deg2rad(
+        position_angle_of_y(pointing.roll_ref_deg, pointing.v3i_yangle_deg, pointing.vparity)
+    )
     scale = pointing.pixel_scale_arcsec / 3600.0
     x0, y0 = pointing.crpix_xy
     # Intermediate world coordinates: the first grows to the east, and so does -x at PA 0.

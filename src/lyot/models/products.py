@@ -110,7 +110,7 @@ def stamp(
         branch["star"] = star.to_dict()
         set_keyword(model, "SCI", "STARCENX", star.x + 1.0, "x position of the star (1-based)")
         set_keyword(model, "SCI", "STARCENY", star.y + 1.0, "y position of the star (1-based)")
-    model.instance[BRANCH] = branch
+    set_branch(model, branch)
     set_keyword(model, "PRIMARY", "LYOTVER", __version__, "Version of lyot")
 
 
@@ -137,6 +137,19 @@ def branch_of(model: Any, /) -> dict[str, Any]:
 
     branch: dict[str, Any] = _copy(dict(model.instance.get(BRANCH, {})))
     return branch
+
+
+def set_branch(model: Any, branch: dict[str, Any], /) -> None:
+    """Record something in a product beyond the schemas.
+
+    Parameters
+    ----------
+    model : JwstDataModel
+        Changed in place.
+    branch : dict
+        What `branch_of` returns from then on.
+    """
+    model.instance[BRANCH] = branch
 
 
 def star_of(model: Any, /) -> StarPosition | None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lyot.algorithms.geometry import position_angle_of_y
 from lyot.models.info import ExposureInfo, info_from_headers, open_fits
 from lyot.models.products import BRANCH
 from lyot.models.star import StarPosition
@@ -107,6 +108,6 @@ def _pa_of_y(sci: Any) -> float | None:
         return float(np.degrees(np.arctan2(sci["PC1_2"], sci["PC2_2"])) % 360.0)
     if sci.get("ROLL_REF") is None:
         return None
-    return float(
-        (sci["ROLL_REF"] - (sci.get("VPARITY") or -1) * (sci.get("V3I_YANG") or 0.0)) % 360
+    return position_angle_of_y(
+        float(sci["ROLL_REF"]), float(sci.get("V3I_YANG") or 0.0), int(sci.get("VPARITY") or -1)
     )

@@ -11,7 +11,13 @@ from lyot.errors import LyotError
 from lyot.models.aligned import AlignedArrays
 from lyot.models.cubes import Cube, as_model, cube_from_model, flag_value
 from lyot.models.info import open_fits
-from lyot.models.products import branch_of, drop_unknown_long_keywords, stamp, star_of
+from lyot.models.products import (
+    branch_of,
+    drop_unknown_long_keywords,
+    set_branch,
+    stamp,
+    star_of,
+)
 from lyot.models.star import StarPosition
 from lyot.recipe import SubtractRecipe, to_dict
 from lyot.reduction.star import guess_star, measure_star, stated_star
@@ -182,7 +188,7 @@ def _product(
     drop_unknown_long_keywords(out)
     branch = branch_of(out)
     branch["steps"] = history | branch.get("steps", {})
-    out.instance["lyot"] = branch
+    set_branch(out, branch)
     stamp(
         out,
         "klip",
