@@ -91,14 +91,45 @@ def test_integer_shift_is_found_through_a_mask(star_image, shift):
     np.testing.assert_array_equal(found[0], shift)
 
 
-def test_expansion_estimates_all_pairs(star_image):
-    drift = [(0.0, 0.0), (0.05, -0.1), (-0.1, 0.08)]
+def pairs(targets, ref, centre, weight=None, bad=None, var_t=None, var_r=None):
+    weight = np.ones(SHAPE) if weight is None else weight
+    bad = np.zeros(targets.shape, bool) if bad is None else bad
+    var_t = np.ones(targets.shape) if var_t is None else var_t
+    var_r = np.ones(SHAPE) if var_r is None else var_r
+    prepared = registration.pair_targets(targets, weight, bad, var_t)
+    return registration.fit_pairs(prepared, fourier.spectrum(ref), var_r, np.asarray(centre))
+
+
+def test_all_pairs_are_fitted_to_their_direct_optimum(star_image, rng):
+    drift = [(0.0, 0.0), (0.05, -0.1), (-0.2, 0.18), (0.3, 0.2)]
     targets = np.stack([star_image(shift_yx=d) for d in drift])
-    offsets = [(0.4, 0.3), (-0.8, 1.2)]
-    refs = np.stack([0.1 * star_image(shift_yx=(-o[0], -o[1])) for o in offsets])
-    found = registration.expand(targets, np.ones(SHAPE), fourier.spectrum(refs), np.array(offsets))
-    expected = np.array(drift)[:, None] + np.array(offsets)[None]
-    np.testing.assert_allclose(found, expected, atol=2e-4)
+    targets += rng.normal(0, 0.02, targets.shape)
+    ref = 0.1 * star_image(shift_yx=(0.8, -1.2)) + 0.02 * star_image(seed=5)
+    weight = rng.uniform(0, 1, SHAPE)
+    bad = rng.random(targets.shape) < 0.02
+    targets[bad] = np.nan
+    var_t, var_r = rng.uniform(1, 2, targets.shape), rng.uniform(0.1, 0.2, SHAPE)
+    found = pairs(targets, ref, (-0.8, 1.2), weight, bad, var_t, var_r)
+    for i, target in enumerate(targets):
+        w = np.where(bad[i], 0.0, weight)
+        whole = np.where(bad[i], 0.0, target)
+        alone = fit(
+            whole, ref, start=found.shift_yx[i : i + 1], weight=w, var_t=var_t[i], var_r=var_r[None]
+        )
+        if found.settled[i]:
+            np.testing.assert_allclose(found.shift_yx[i], alone.shift_yx[0], atol=1e-6)
+            np.testing.assert_allclose(found.scale[i], alone.scale[0], rtol=1e-6)
+            np.testing.assert_allclose(found.rms[i], alone.rms[0], rtol=1e-6)
+            np.testing.assert_allclose(found.covariance[i], alone.covariance[0], rtol=1e-4)
+        else:
+            np.testing.assert_allclose(found.shift_yx[i], alone.shift_yx[0], atol=1e-3)
+    assert found.settled[:3].all()
+
+
+def test_a_pair_too_far_for_the_expansion_does_not_count_as_settled(star_image):
+    targets = np.stack([star_image(), star_image(shift_yx=(0.9, -0.8))])
+    found = pairs(targets, star_image(), (0.0, 0.0))
+    np.testing.assert_array_equal(found.settled, [True, False])
 
 
 def test_centre_of_a_symmetric_pattern_is_found(star_image):
@@ -138,6 +169,10 @@ def test_runs_on_a_strict_array_library(star_image):
         np.testing.assert_allclose(np.asarray(a), b, atol=1e-9)
     whole = registration.integer_shift(strict.asarray(target), ones, spectra)
     np.testing.assert_array_equal(np.asarray(whole), 0.0)
-    start = strict.zeros((1, 2), dtype=strict.float64)
-    near = registration.expand(strict.asarray(target)[None, ...], ones, spectra, start)
-    np.testing.assert_allclose(np.asarray(near)[0, 0], [0.3, -0.4], atol=0.05)
+    prepared = registration.pair_targets(
+        strict.asarray(target)[None, ...], ones, ones[None, ...] < 0, ones[None, ...]
+    )
+    centre = strict.asarray([0.2, -0.3], dtype=strict.float64)
+    near = registration.fit_pairs(prepared, spectra[0, ...], ones, centre)
+    for a, b in zip(near, pairs(target[None], ref, (0.2, -0.3)), strict=True):
+        np.testing.assert_allclose(np.asarray(a), b, atol=1e-9)

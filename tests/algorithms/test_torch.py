@@ -21,9 +21,10 @@ def test_registration(star_image):
     def fit(convert):
         spectra = fourier.spectrum(convert(ref))[None, ...]
         whole = registration.integer_shift(convert(target), convert(ones), spectra)
-        near = registration.expand(
-            convert(target)[None, ...], convert(ones), spectra, convert(start)
+        prepared = registration.pair_targets(
+            convert(target)[None, ...], convert(ones), convert(ones < 0)[None], convert(ones)[None]
         )
+        near = registration.fit_pairs(prepared, spectra[0], convert(ones), convert(start[0]))
         found = registration.polish(
             convert(target),
             convert(ones),
@@ -32,7 +33,7 @@ def test_registration(star_image):
             convert(ones)[None, ...],
             convert(start),
         )
-        return [whole, near, *found]
+        return [whole, *near, *found]
 
     for tensor, array in zip(fit(on), fit(np.asarray), strict=True):
         np.testing.assert_allclose(np.asarray(tensor), array, atol=1e-8)

@@ -245,6 +245,32 @@ def _derivatives(
     return images, whole
 
 
+def waves(positions: Any, grid: tuple[int, int], /) -> tuple[Any, Any]:
+    """Return what takes a half spectrum back to an image at a few pixels.
+
+    Parameters
+    ----------
+    positions : array, shape (n,)
+        Positions along y and along x [pixel].
+    grid : tuple of int
+        ``(m_y, m_x)``, both odd.
+
+    Returns
+    -------
+    tuple of array, shapes (n, m_y) and (m_x // 2 + 1, n), complex128
+        The real part of ``waves[0] @ spectrum @ waves[1]`` is the image.
+    """
+    xp = array_namespace(positions)
+    m_y, m_x = grid
+    k_y = 2.0 * xp.pi * _frequencies(xp, m_y)
+    k_x = 2.0 * xp.pi * _frequencies(xp, m_x)[: m_x // 2 + 1]
+    # The half that is left out is the conjugate of the one that is there, but for frequency zero.
+    twice = (1.0 + xp.astype(k_x > 0.0, xp.float64)) / (m_y * m_x)
+    along_y = xp.exp(_imaginary(positions[:, None] * k_y[None, :]))
+    along_x = xp.exp(_imaginary(k_x[:, None] * positions[None, :])) * twice[:, None]
+    return along_y, along_x
+
+
 def _power(values: Any, exponent: int) -> Any:
     """Raise to a small power by multiplying, which is many times quicker for complex numbers."""
     result = values

@@ -9,6 +9,7 @@ zero.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
@@ -72,7 +73,8 @@ def integer_shift(target: Any, weight: Any, spectra: Any, /, *, max_shift: int =
 
     Notes
     -----
-    Three transforms per reference. References without positive correlation get shift zero.
+    Three transforms per reference, and the correlations at these few shifts alone. References
+    without positive correlation get shift zero.
     """
     xp = array_namespace(target, weight, spectra)
     shape = target.shape
@@ -81,15 +83,13 @@ def integer_shift(target: Any, weight: Any, spectra: Any, /, *, max_shift: int =
     weight_spectrum = _embed_and_transform(weight, grid)
     data_spectrum = _embed_and_transform(weight * target, grid)
     inside = _embed(xp.ones(shape, dtype=xp.float64), grid)
-    offsets = xp.arange(-limit, limit + 1)
+    waves = fourier.waves(xp.arange(-limit, limit + 1, dtype=xp.float64), grid)
     size = 2 * limit + 1
     best = []
     for k in range(spectra.shape[0]):
         image = xp.fft.irfftn(spectra[k, ...], s=grid, axes=(-2, -1)) * inside
-        numerator = _correlate(data_spectrum, xp.fft.rfftn(image, axes=(-2, -1)), grid)
-        power = _correlate(weight_spectrum, xp.fft.rfftn(image * image, axes=(-2, -1)), grid)
-        n = xp.take(xp.take(numerator, offsets % grid[0], axis=0), offsets % grid[1], axis=1)
-        d = xp.take(xp.take(power, offsets % grid[0], axis=0), offsets % grid[1], axis=1)
+        n = _correlate(data_spectrum, xp.fft.rfftn(image, axes=(-2, -1)), waves)
+        d = _correlate(weight_spectrum, xp.fft.rfftn(image * image, axes=(-2, -1)), waves)
         gain = xp.where((n > 0) & (d > 0), n * n / xp.where(d > 0, d, 1.0), 0.0)
         if float(xp.max(gain)) > 0.0:
             index = int(xp.argmax(xp.reshape(gain, (-1,))))
@@ -111,63 +111,10 @@ def _embed_and_transform(image: Any, grid: tuple[int, int]) -> Any:
     return xp.fft.rfftn(_embed(xp.astype(image, xp.float64), grid), axes=(-2, -1))
 
 
-def _correlate(a: Any, b: Any, grid: tuple[int, int]) -> Any:
-    """Return ``sum_x a(x) b(x - d)`` for every ``d`` of the periodic grid."""
+def _correlate(a: Any, b: Any, waves: tuple[Any, Any]) -> Any:
+    """Return ``sum_x a(x) b(x - d)`` for the few ``d`` that `fourier.waves` were made for."""
     xp = array_namespace(a, b)
-    return xp.fft.irfftn(a * xp.conj(b), s=grid, axes=(-2, -1))
-
-
-POWERS = ((0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (3, 0))
-"""Powers of the offset along y and x in the expansion of a shifted image."""
-
-
-def expand(targets: Any, weight: Any, spectra: Any, centre_yx: Any, /) -> Any:
-    r"""Estimate the shifts of all pairs from the expansion of each reference about one shift.
-
-    With :math:`T_{d + \delta} r \approx \sum \delta_y^a \delta_x^b\,r_{ab}` to third order (ten
-    images per reference), :math:`N_d` and :math:`D_d` of every pair follow from products with the
-    targets, and Newton's method on the pairs needs no image at all.
-
-    Parameters
-    ----------
-    targets : array, shape (n_t, n_y, n_x)
-        Finite target frames.
-    weight : array, shape (n_y, n_x)
-        Weight common to the targets, >= 0.
-    spectra : array, shape (n_ref, m_y, m_x // 2 + 1)
-        References, from `lyot.algorithms.fourier.spectrum`.
-    centre_yx : array, shape (n_ref, 2)
-        The shift about which each reference is expanded [pixel].
-
-    Returns
-    -------
-    array, shape (n_t, n_ref, 2), float64
-        Estimated shift of every pair [pixel]; good to about 1e-4 pixel when the targets drift
-        by 0.1 pixel.
-
-    Notes
-    -----
-    Four transforms along y and ten along x per reference, and one product of ``(n_t, n_pix)``
-    by ``(n_pix, 10)``.
-    """
-    xp = array_namespace(targets, weight, spectra, centre_yx)
-    zone = _zone(weight)
-    w = _pick(weight, zone)
-    ws = xp.stack([_pick(targets[i, ...], zone) for i in range(targets.shape[0])]) * w[None, :]
-    out = []
-    for k in range(spectra.shape[0]):
-        images = fourier.taylor_images(
-            spectra[k, ...],
-            centre_yx[k, :],
-            shape=targets.shape[-2:],
-            powers=POWERS,
-            rows=zone.rows,
-        )
-        basis = xp.stack([_pick_rows(image, zone) for image in images])
-        n = xp.matmul(ws, xp.matrix_transpose(basis))
-        d = xp.matmul(basis * w[None, :], xp.matrix_transpose(basis))
-        out.append(centre_yx[k, :][None, :] + _newton_on_expansion(n, d))
-    return xp.stack(out, axis=1)
+    return xp.real(xp.matmul(xp.matmul(waves[0], a * xp.conj(b)), waves[1]))
 
 
 class _Zone(NamedTuple):
@@ -201,54 +148,287 @@ def _columns(images: fourier.ShiftedImage, zone: _Zone) -> Any:
     return xp.stack([_pick_rows(part, zone) for part in parts], axis=1)
 
 
-def _newton_on_expansion(n: Any, d: Any) -> Any:
-    """Maximise ``(n.m)^2 / (m.d.m)`` over the monomials m of the offset, for each row of n."""
+ORDER = 7
+"""Order of the expansion of a shifted image about a shift."""
+
+POWERS = tuple((a, b) for a in range(ORDER + 1) for b in range(ORDER + 1 - a))
+"""Powers of the offset along y and x in that expansion."""
+
+NEWTON_STEPS = 12
+MAX_OFFSET_PIX = 1.0
+
+
+class PairTargets(NamedTuple):
+    """What the fit of all pairs takes from the targets, at the pixels of the fit zone.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(n_y, n_x)`` of the frames.
+    zone : _Zone
+        Where the fit zone is.
+    weight : array, shape (n_pix,)
+        Weight where no pixel is bad.
+    weighted : array, shape (n_t, n_pix)
+        Weight times target; zero where the target is bad.
+    power : array, shape (n_t,)
+        Weighted sum of the squared target.
+    total : array, shape (n_t,)
+        Sum of the weights.
+    bad_at : list of array, shape (n_bad,)
+        Places of each target's bad pixels.
+    weight_squared : array, shape (n_t, n_pix)
+        Squared weight; zero where the target is bad.
+    variance : array, shape (n_t, n_pix)
+        Noise variance of the targets.
+    """
+
+    shape: tuple[int, int]
+    zone: _Zone
+    weight: Any
+    weighted: Any
+    power: Any
+    total: Any
+    bad_at: list[Any]
+    weight_squared: Any
+    variance: Any
+
+
+def pair_targets(targets: Any, weight: Any, bad: Any, variance: Any, /) -> PairTargets:
+    """Pick from the targets what `fit_pairs` needs of them.
+
+    Parameters
+    ----------
+    targets : array, shape (n_t, n_y, n_x)
+        Target frames, finite where not bad.
+    weight : array, shape (n_y, n_x)
+        Weight of each pixel, >= 0.
+    bad : array of bool, shape (n_t, n_y, n_x)
+        True where a target is bad: its weight there is zero.
+    variance : array, shape (n_t, n_y, n_x)
+        Noise variance of the targets.
+
+    Returns
+    -------
+    PairTargets
+        Float64 arrays that hold the fit zone alone.
+    """
+    xp = array_namespace(targets, weight, bad, variance)
+    zone = _zone(weight)
+    w, s, v, out = [], [], [], []
+    common = _pick(weight, zone)
+    zero = xp.zeros_like(common)
+    for i in range(targets.shape[0]):
+        gone = _pick(bad[i, ...], zone)
+        w.append(xp.where(gone, zero, common))
+        s.append(xp.where(gone, zero, xp.astype(_pick(targets[i, ...], zone), xp.float64)))
+        v.append(xp.where(gone, zero, xp.astype(_pick(variance[i, ...], zone), xp.float64)))
+        out.append(xp.nonzero(gone)[0])
+    weights, data = xp.stack(w), xp.stack(s)
+    weighted = weights * data
+    return PairTargets(
+        (targets.shape[-2], targets.shape[-1]),
+        zone,
+        common,
+        weighted,
+        xp.sum(weighted * data, axis=1),
+        xp.sum(weights, axis=1),
+        out,
+        weights * weights,
+        xp.stack(v),
+    )
+
+
+class Pairs(NamedTuple):
+    """One reference fitted to every target.
+
+    Attributes
+    ----------
+    shift_yx : array, shape (n_t, 2)
+        Shift of the reference onto each target [pixel].
+    scale : array, shape (n_t,)
+        Factor from the reference to the target in the fit zone.
+    covariance : array, shape (n_t, 2, 2)
+        Covariance of `shift_yx` [pixel^2], from the noise variances.
+    rms : array, shape (n_t,)
+        Weighted rms of the residual in the fit zone.
+    settled : array of bool, shape (n_t,)
+        True where the orders that the expansion leaves out move the shift by less than the
+        tolerance, so that it is the direct optimum; elsewhere it is a start for `polish`.
+    """
+
+    shift_yx: Any
+    scale: Any
+    covariance: Any
+    rms: Any
+    settled: Any
+
+
+def fit_pairs(
+    targets: PairTargets,
+    spectrum: Any,
+    variance_ref: Any,
+    centre_yx: Any,
+    /,
+    *,
+    tolerance: float = TOLERANCE_PIX,
+) -> Pairs:
+    r"""Fit shift and scale of one reference to all targets from one expansion of its image.
+
+    With :math:`T_{d + \delta} r \approx \sum \delta_y^a \delta_x^b\,r_{ab}` to seventh order (36
+    images), :math:`N_d = \sum w s\,T_d r` and :math:`D_d = \sum w\,(T_d r)^2` of every pair follow
+    from products with the targets, and Newton's method on :math:`N_d^2 / D_d` needs no image at
+    all.
+
+    Parameters
+    ----------
+    targets : PairTargets
+        From `pair_targets`.
+    spectrum : array, shape (m_y, m_x // 2 + 1)
+        The reference, from `lyot.algorithms.fourier.spectrum`.
+    variance_ref : array, shape (n_y, n_x)
+        Its noise variance.
+    centre_yx : array, shape (2,)
+        The shift about which it is expanded [pixel].
+    tolerance : float, optional
+        How far the orders left out may move a shift that counts as settled [pixel].
+
+    Returns
+    -------
+    Pairs
+        Shifts, scales, covariances, and which of them are final.
+
+    Notes
+    -----
+    Eight transforms along y and, for each row of the fit zone, 36 along x; products of
+    ``(4 n_t, n_pix)`` by ``(n_pix, 36)``. For speckles of F444W offsets up to 0.3 pixel settle.
+    """
+    xp = array_namespace(targets.weighted, spectrum)
+    zone = targets.zone
+    images = fourier.taylor_images(
+        spectrum, centre_yx, shape=targets.shape, powers=POWERS, rows=zone.rows
+    )
+    basis = xp.stack([_pick_rows(image, zone) for image in images])
+    n = xp.matmul(targets.weighted, xp.matrix_transpose(basis))
+    d = _power_without_bad(basis, targets)
+    delta, last = _maximise(n, d)
+    lower = xp.asarray([a + b < ORDER for a, b in POWERS])
+    keep = xp.astype(lower, xp.float64)
+    less = _newton_step(delta, n * keep, d * keep[:, None] * keep)
+    monomials = _monomials(delta)
+    m = [monomials[order] for order in ((0, 0), (1, 0), (0, 1))]
+    dm = [xp.matmul(d, row[:, :, None])[:, :, 0] for row in m]
+    value, power = xp.sum(n * m[0], axis=1), xp.sum(m[0] * dm[0], axis=1)
+    some = power > 0.0
+    scale = xp.where(some, value / xp.where(some, power, xp.ones_like(power)), 0.0 * power)
+    left = targets.power - 2.0 * scale * value + scale * scale * power
+    rms = xp.sqrt(xp.clip(left, 0.0, None) / xp.where(targets.total > 0, targets.total, 1.0))
+    normal = xp.stack(
+        [xp.stack([xp.sum(a * b, axis=1) for b in dm], axis=1) for a in m], axis=1
+    )
+    columns = xp.matmul(xp.stack(m, axis=1), basis)
+    v_ref = xp.astype(_pick(variance_ref, zone), xp.float64)
+    noise = (targets.variance + (scale * scale)[:, None] * v_ref) * targets.weight_squared
+    meat = xp.matmul(columns * noise[:, None, :], xp.matrix_transpose(columns))
+    # No frequency is above pi, so each order is at most this part of the one before it.
+    ratio = xp.pi * xp.sum(xp.abs(delta), axis=1) / (ORDER + 1)
+    rest = xp.max(xp.abs(less), axis=1) * ratio / (1.0 - xp.clip(ratio, 0.0, 0.5))
+    settled = (last < tolerance) & (rest < tolerance) & (ratio < 0.5) & (scale != 0.0)
+    covariance = _shift_covariance(normal, meat, scale)
+    return Pairs(centre_yx[None, :] + delta, scale, covariance, rms, settled)
+
+
+def _power_without_bad(basis: Any, targets: PairTargets) -> Any:
+    """Return the weighted products of the expansion's images, ``(n_t, n_powers, n_powers)``."""
+    xp = array_namespace(basis)
+    every = xp.matmul(basis * targets.weight, xp.matrix_transpose(basis))
+    parts = []
+    for at in targets.bad_at:
+        if at.shape[0] == 0:
+            parts.append(every)
+            continue
+        here = xp.take(basis, at, axis=1)
+        weighted = here * xp.take(targets.weight, at)
+        parts.append(every - xp.matmul(weighted, xp.matrix_transpose(here)))
+    return xp.stack(parts)
+
+
+def _maximise(n: Any, d: Any) -> tuple[Any, Any]:
+    """Maximise ``(n.m)^2 / (m.d.m)`` over the offsets; return them and the last steps."""
     xp = array_namespace(n, d)
     delta = xp.zeros((n.shape[0], 2), dtype=xp.float64)
-    for _ in range(12):
-        m, m_y, m_x = (_monomials(delta, along) for along in (None, 0, 1))
-        dm = xp.matmul(m, d)
-        scale = xp.sum(n * m, axis=1) / xp.sum(dm * m, axis=1)
-        gradient = xp.stack(
-            [xp.sum((n - scale[:, None] * dm) * g, axis=1) for g in (m_y, m_x)], axis=1
-        )
-        step = _solve_step(gradient, m, m_y, m_x, d, scale)
-        delta = xp.clip(delta + xp.clip(step, -MAX_STEP_PIX, MAX_STEP_PIX), -1.0, 1.0)
-    return delta
+    last = xp.zeros_like(delta[:, 0])
+    for _ in range(NEWTON_STEPS):
+        step = xp.clip(_newton_step(delta, n, d), -MAX_STEP_PIX, MAX_STEP_PIX)
+        last = xp.max(xp.abs(step), axis=1)
+        delta = xp.clip(delta + step, -MAX_OFFSET_PIX, MAX_OFFSET_PIX)
+        if float(xp.max(last)) < 1e-10:
+            break
+    return delta, last
 
 
-def _monomials(delta: Any, along: int | None) -> Any:
-    """Return the monomials of the offsets, or their derivatives along one axis."""
+def _newton_step(delta: Any, n: Any, d: Any) -> Any:
+    r"""Newton's step for :math:`-N^2 / 2D`; the Gauss-Newton one where that is not convex."""
+    xp = array_namespace(n, d)
+    monomials = _monomials(delta)
+    m, first = monomials[0, 0], (monomials[1, 0], monomials[0, 1])
+    second = {(0, 0): (2, 0), (0, 1): (1, 1), (1, 1): (0, 2)}
+    dm = xp.matmul(d, m[:, :, None])[:, :, 0]
+    power = xp.sum(m * dm, axis=1)
+    some = power > 0.0
+    power = xp.where(some, power, xp.ones_like(power))
+    b = xp.sum(n * m, axis=1) / power
+    n_j = [xp.sum(n * g, axis=1) for g in first]
+    d_j = [2.0 * xp.sum(dm * g, axis=1) for g in first]
+    b_j = [(nj - b * dj) / power for nj, dj in zip(n_j, d_j, strict=True)]
+    gradient = [0.5 * b * b * dj - b * nj for nj, dj in zip(n_j, d_j, strict=True)]
+    newton, plain = {}, {}
+    for (j, k), order in second.items():
+        m_jk = monomials[order]
+        cross = xp.sum(first[j] * xp.matmul(d, first[k][:, :, None])[:, :, 0], axis=1)
+        plain[j, k] = b * b * (cross - 0.25 * d_j[j] * d_j[k] / power)
+        curve = b * b * (xp.sum(m_jk * dm, axis=1) + cross) - b * xp.sum(n * m_jk, axis=1)
+        newton[j, k] = curve - power * b_j[j] * b_j[k]
+    convex = (newton[0, 0] > 0.0) & (_determinant(newton) > 0.0)
+    used = {key: xp.where(convex, newton[key], plain[key]) for key in second}
+    det = _determinant(used)
+    usable = some & (det > 0.0)
+    det = xp.where(usable, det, xp.ones_like(det))
+    y = (used[0, 1] * gradient[1] - used[1, 1] * gradient[0]) / det
+    x = (used[0, 1] * gradient[0] - used[0, 0] * gradient[1]) / det
+    step = xp.stack([y, x], axis=1)
+    return xp.where(usable[:, None], step, xp.zeros_like(step))
+
+
+def _determinant(h: dict[tuple[int, int], Any]) -> Any:
+    return h[0, 0] * h[1, 1] - h[0, 1] * h[0, 1]
+
+
+def _monomials(delta: Any) -> dict[tuple[int, int], Any]:
+    """Return the monomials of the offsets and their derivatives, ``(n_t, n_powers)`` each.
+
+    The keys are how often they are differentiated along y and along x.
+    """
     xp = array_namespace(delta)
+    a, b = (xp.asarray([powers[axis] for powers in POWERS]) for axis in (0, 1))
+    y = [xp.take(columns, a, axis=1) for columns in _powers(delta[:, 0])]
+    x = [xp.take(columns, b, axis=1) for columns in _powers(delta[:, 1])]
+    return {(j, k): y[j] * x[k] for j in range(3) for k in range(3 - j)}
+
+
+def _powers(value: Any) -> list[Any]:
+    """Return ``value**p`` for all powers p and its two derivatives, ``(n_t, ORDER + 1)`` each."""
+    xp = array_namespace(value)
+    plain = [xp.ones_like(value)]
+    for _ in range(ORDER):
+        plain.append(plain[-1] * value)
+    zero = xp.zeros_like(value)
     columns = []
-    for powers in POWERS:
-        column = xp.ones_like(delta[:, 0])
-        for axis, power in enumerate(powers):
-            factor, left = (power, power - 1) if axis == along else (1, power)
-            if factor == 0:
-                column = xp.zeros_like(column)
-            for _ in range(max(left, 0)):
-                column = column * delta[:, axis]
-            column = column * float(factor)
-        columns.append(column)
-    return xp.stack(columns, axis=1)
-
-
-def _solve_step(gradient: Any, m: Any, m_y: Any, m_x: Any, d: Any, scale: Any) -> Any:
-    """Gauss-Newton step with the scale projected out, for all pairs of one reference."""
-    xp = array_namespace(gradient, m, d)
-    dm, dy, dx = xp.matmul(m, d), xp.matmul(m_y, d), xp.matmul(m_x, d)
-    rr = xp.sum(dm * m, axis=1)
-    ry, rx = xp.sum(dy * m, axis=1), xp.sum(dx * m, axis=1)
-    yy = xp.sum(dy * m_y, axis=1) - ry * ry / rr
-    yx = xp.sum(dy * m_x, axis=1) - ry * rx / rr
-    xx = xp.sum(dx * m_x, axis=1) - rx * rx / rr
-    det = yy * xx - yx * yx
-    usable = (det > 0) & (scale != 0)
-    safe = xp.where(usable, det * scale, xp.ones_like(det))
-    ok = xp.astype(usable, xp.float64)
-    g_y, g_x = gradient[:, 0], gradient[:, 1]
-    return xp.stack([(xx * g_y - yx * g_x) * ok / safe, (yy * g_x - yx * g_y) * ok / safe], axis=1)
+    for times in range(3):
+        factors = [float(math.perm(p, times)) for p in range(ORDER + 1)]
+        shifted = xp.stack([zero] * times + plain[: ORDER + 1 - times], axis=1)
+        columns.append(shifted * xp.asarray(factors, dtype=xp.float64))
+    return columns
 
 
 def polish(

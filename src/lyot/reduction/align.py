@@ -32,31 +32,79 @@ UNDERSAMPLED_FWHM_PIX = 2.0
 MAX_JUDGES, JUDGED_RING_PIX, STRANGE_SIGMA = 12, 3.0, 3.0
 BAD_FRACTION = 0.25
 REFS_AT_ONCE = 4
+NEAR_PIX = 0.001
 
 
 @dataclass(frozen=True, eq=False)
 class Shifts:
-    """What was measured in aligning to one science integration.
+    """What was measured in aligning to one science integration, or to several.
 
     Attributes
     ----------
-    shift_yx : ndarray, shape (n_ref, 2)
+    shift_yx : ndarray, shape (..., n_ref, 2)
         Shift applied to each reference [pixel].
-    covariance : ndarray, shape (n_ref, 2, 2)
-        Its covariance [pixel^2].
-    scale : ndarray, shape (n_ref,)
+    scale : ndarray, shape (..., n_ref)
         Factor from the reference to the science frame.
-    rms : ndarray, shape (n_ref,)
+    covariance : ndarray, shape (..., n_ref, 2, 2)
+        Covariance of the shift [pixel^2].
+    rms : ndarray, shape (..., n_ref)
         Rms of the residual in the fit zone.
-    converged : ndarray of bool, shape (n_ref,)
+    converged : ndarray of bool, shape (..., n_ref)
         Whether the fit converged.
     """
 
     shift_yx: NDArray[np.float64]
-    covariance: NDArray[np.float64]
     scale: NDArray[np.float64]
+    covariance: NDArray[np.float64]
     rms: NDArray[np.float64]
     converged: NDArray[np.bool_]
+
+    @classmethod
+    def unsettled(cls, start_yx: NDArray[np.float64], n_int: int, /) -> Shifts:
+        """Return starts of fits that are still to be made.
+
+        Parameters
+        ----------
+        start_yx : ndarray, shape (n_ref, 2)
+            Where the fits of every integration start [pixel].
+        n_int : int
+            Number of integrations.
+
+        Returns
+        -------
+        Shifts
+            For all integrations; none has converged.
+        """
+        shape = (n_int, len(start_yx))
+        return cls(
+            np.repeat(start_yx[None], n_int, axis=0),
+            np.ones(shape),
+            np.full((*shape, 2, 2), np.nan),
+            np.full(shape, np.nan),
+            np.zeros(shape, bool),
+        )
+
+    def of(self, integration: int, /) -> Shifts:
+        """Return a copy of what was measured on one integration of several.
+
+        Parameters
+        ----------
+        integration : int
+            Its index.
+
+        Returns
+        -------
+        Shifts
+            For this integration alone.
+        """
+        i = integration
+        return Shifts(
+            self.shift_yx[i].copy(),
+            self.scale[i].copy(),
+            self.covariance[i].copy(),
+            self.rms[i].copy(),
+            self.converged[i].copy(),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +178,9 @@ def prepare_refs(refs: Cube, recipe: AlignRecipe, /) -> PreparedRefs:
 
 
 class _Start(NamedTuple):
-    """Where the fits of all pairs start, ``(n_int, n_ref, 2)``, and the weight they use."""
+    """The fit of all pairs, of which some are starts alone, and the weight that fits use."""
 
-    shift_yx: NDArray[np.float64]
+    fits: Shifts
     weight: NDArray[np.float64]
 
 
@@ -238,7 +286,6 @@ class Aligner:
         return self._latest[1]
 
     def _align(self, i: int) -> AlignedFrames:
-        start = self._start.shift_yx[i]
         weight = np.where(self._bad[i], 0.0, self._start.weight)
         image, spectra = self._fit_image(i), self._fit_spectra
         variance = self._variance[i].astype(np.float64)
@@ -247,8 +294,11 @@ class Aligner:
         sci = np.empty((n_ref, *shape), np.float32)
         var = np.empty((n_ref, *shape), np.float32)
         bad = np.empty((n_ref, *shape), bool)
+        shifts = self._start.fits.of(i)
+        again = np.flatnonzero(~shifts.converged)
+        start = shifts.shift_yx.copy()
 
-        def _some(pick: slice) -> registration.Alignment:
+        def _polish(pick: NDArray[np.intp]) -> None:
             fit = registration.polish(
                 image,
                 weight,
@@ -259,17 +309,20 @@ class Aligner:
                 bound_yx=(-self._limits[pick], self._limits[pick]),
                 cutoff=self._cutoff,
             )
-            for number, k in enumerate(range(n_ref)[pick]):
-                sci[k] = fit.aligned[number]
-                if self._cutoff is not None:  # what was fitted is not what is subtracted
-                    sci[k] = fourier.shift(self.refs.spectra[k], fit.shift_yx[number], shape=shape)
-                var[k], bad[k] = _move_rest(self.refs, k, fit.shift_yx[number])
-            return fit._replace(aligned=np.empty(0))
+            shifts.shift_yx[pick], shifts.scale[pick] = fit.shift_yx, fit.scale
+            shifts.covariance[pick], shifts.rms[pick] = fit.covariance, fit.rms
+            shifts.converged[pick] = fit.converged
+            sci[pick] = fit.aligned
 
-        chunks = [slice(k, min(k + REFS_AT_ONCE, n_ref)) for k in range(0, n_ref, REFS_AT_ONCE)]
-        fits = execution.map_ordered(_some, chunks)
-        joined = [np.concatenate(column) for column in zip(*(f[:5] for f in fits), strict=True)]
-        shifts = Shifts(joined[0], joined[2], joined[1], joined[3], joined[4])
+        def _move(k: int) -> None:
+            # What was fitted is not what is subtracted, where it was low-passed.
+            if self._cutoff is not None or k not in polished:
+                sci[k] = fourier.shift(self.refs.spectra[k], shifts.shift_yx[k], shape=shape)
+            var[k], bad[k] = _move_rest(self.refs, k, shifts.shift_yx[k])
+
+        polished = set(again.tolist())
+        execution.map_ordered(_polish, [again[pick] for pick in _some(again.size)])
+        execution.map_ordered(_move, range(n_ref))
         self.shifts[i] = shifts
         _report(shifts, self.target.info, i)
         at = bad.any(axis=0)
@@ -308,52 +361,62 @@ class Aligner:
     def _start(self) -> _Start:
         """Where the fit of every pair starts: whole pixels, then the expansion for all pairs."""
         n_int, limits, refs = self.n_sets, self._limits, self.refs
+        n_ref = len(refs.cube.sci)
         first, spectra = self._fit_image(0), self._fit_spectra
         weight = np.where(self._bad[0], 0.0, self._weight)
 
-        def _near(k: int) -> registration.Alignment:
-            pick = slice(k, k + 1)
-            whole = np.zeros((1, 2))
-            if limits[k, 0] >= 1.0:
+        judges = range(0, n_ref, max(1, -(-n_ref // MAX_JUDGES)))
+
+        def _near(pick: slice) -> registration.Alignment:
+            whole = np.zeros_like(limits[pick])
+            if np.all(limits[pick] >= 1.0):
                 whole = registration.integer_shift(
-                    first, weight, spectra[pick], max_shift=int(limits[k, 0])
+                    first, weight, spectra[pick], max_shift=int(limits[pick].max())
                 )
-            return registration.polish(
+            fit = registration.polish(
                 first,
                 weight,
                 first,
                 spectra[pick],
                 refs.variance[pick],
                 whole,
-                tolerance=1e-3,
+                tolerance=NEAR_PIX,
                 bound_yx=(-limits[pick], limits[pick]),
             )
+            asked = [number for number, k in enumerate(range(n_ref)[pick]) if k in judges]
+            return fit._replace(aligned=fit.scale[asked, None, None] * fit.aligned[asked])
 
-        near = execution.map_ordered(_near, range(len(refs.cube.sci)))
-        judged = self._weight * self._likeness_weight(first, weight, near)
-        weight_all = np.where(self._bad[:n_int].any(axis=0), 0.0, judged)
-        if n_int == 1 or not weight_all.any():
-            starts = np.repeat(np.concatenate([n.shift_yx for n in near])[None], n_int, axis=0)
-            return _Start(starts, judged)
-        images = np.stack([self._fit_image(i) for i in range(n_int)])
+        near = execution.map_ordered(_near, _some(n_ref))
+        start = np.concatenate([fit.shift_yx for fit in near])
+        models = np.concatenate([fit.aligned for fit in near])
+        judged = self._weight * self._likeness_weight(first, weight, models)
+        if n_int == 1 or self._cutoff is not None or not (judged > 0).any():
+            return _Start(Shifts.unsettled(start, n_int), judged)
+        targets = registration.pair_targets(
+            self.target.sci, judged, self._bad, self._variance.astype(np.float64)
+        )
 
-        def _expand(k: int) -> NDArray[np.float64]:
-            return np.asarray(
-                registration.expand(images, weight_all, spectra[k : k + 1], near[k].shift_yx)
-            )
+        drift = np.zeros(2)  # of the middle of the targets from the first, which comes first
 
-        found = execution.map_ordered(_expand, range(len(refs.cube.sci)))
-        return _Start(np.clip(np.concatenate(found, axis=1), -limits, limits), judged)
+        def _fit(k: int) -> registration.Pairs:
+            centre = start[k] + drift
+            return registration.fit_pairs(targets, spectra[k], refs.variance[k], centre)
+
+        drift = np.median(_fit(0).shift_yx, axis=0) - start[0]
+        pairs = execution.map_ordered(_fit, range(n_ref))
+        fits = Shifts(*(np.stack(column, axis=1) for column in zip(*pairs, strict=True)))
+        beyond = np.any(np.abs(fits.shift_yx) >= limits, axis=-1)
+        np.clip(fits.shift_yx, -limits, limits, out=fits.shift_yx)
+        return _Start(replace(fits, converged=fits.converged & ~beyond), judged)
 
     def _likeness_weight(
         self,
         image: NDArray[np.float64],
         weight: NDArray[np.float64],
-        near: list[registration.Alignment],
+        models: NDArray[np.float64],
     ) -> NDArray[np.float64]:
         """Weigh down what no reference has: a companion, a disc, a star in the background."""
-        some = near[:: max(1, -(-len(near) // MAX_JUDGES))]
-        left = np.median([image - float(n.scale[0]) * n.aligned[0] for n in some], axis=0)
+        left = image - np.median(models, axis=0)
         ring = (radius_map(image.shape, self._guess.yx) / JUDGED_RING_PIX).astype(int)
         used = weight > 0
         factor = np.ones_like(weight)
@@ -364,6 +427,11 @@ class Aligner:
                 far = np.maximum(np.abs(left[here]) / (STRANGE_SIGMA * sigma), 1.0)
                 factor[here] = far**-2
         return factor
+
+
+def _some(n: int) -> list[slice]:
+    """Divide references into groups that are worked on at once."""
+    return [slice(k, min(k + REFS_AT_ONCE, n)) for k in range(0, n, REFS_AT_ONCE)]
 
 
 def _shift_limits(target: ExposureInfo, refs: Cube, recipe: AlignRecipe) -> NDArray[np.float64]:
