@@ -95,11 +95,11 @@ def frames(n_target: int, n_ref: int, shape: tuple[int, int], seed: int = 0):
 def speckled(shifts_yx: np.ndarray, shape: tuple[int, int], seed: int = 0):
     """Draw float32 images of a star behind a coronagraph, shifted as told [pixel]."""
     from lyot.algorithms import fourier
-    from lyot.instruments.optics import RoundCoronagraph, segment_wavefront
+    from lyot.instruments.optics import CoronagraphModel, segment_wavefront
 
     rng = np.random.default_rng(seed)
     centre = (shape[1] / 2 - 10.0, shape[0] / 2 + 14.0)
-    optics = RoundCoronagraph("MASK335R", "F444W", 0.063, shape, n_wavelengths=1)
+    optics = CoronagraphModel("MASK335R", "F444W", 0.063, shape, n_wavelengths=1)
     static = segment_wavefront(60e-9, rng)
     views = [
         optics.image(wavefront_m=static + segment_wavefront(5e-9, rng), centre_xy=centre)
@@ -181,6 +181,8 @@ import json, logging, resource, sys, time
 logging.disable(logging.WARNING)
 start = time.perf_counter()
 import stdatamodels.jwst.datamodels
+import drizzle, gwcs, scipy.ndimage, stcal.resample, stdatamodels.jwst.transforms
+import lyot.pipeline
 from lyot.cli import _run
 imports = time.perf_counter() - start
 import contextlib, io

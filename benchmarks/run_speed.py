@@ -1,4 +1,4 @@
-"""`lyot run` against the official pipeline on one observation of 20 + 40 frames."""
+"""`lyot run` against the official pipeline: observations of 20 + 40 and of 60 + 200 frames."""
 
 from common import line, machine, observation, our_run, peer_python, run_peer
 
@@ -27,20 +27,32 @@ print(json.dumps({"seconds": seconds, "imports": imports, "peak_mb": peak}))
 """
 
 
+CASES = (
+    ("run20", (10, 10), (10,) * 4, "20 + 40", "1 GB", (5, 3)),
+    ("run60", (30, 30), (20,) * 10, "60 + 200", "15 GB", (8, None)),
+)
+
+
 def main() -> None:
     """Print the comparisons."""
     print(machine())
-    association = observation("run20", (10, 10), (10, 10, 10, 10))
-    theirs = run_peer(
-        peer_python("jwst==3.0.0"), JWST, str(association), str(association.parent / "jwst")
-    )
-    for align_to, must, what in (("first", 5, "3-D"), ("all", 3, "4-D, 1 GB")):
-        ours = our_run(association, align_to)
-        line(f"lyot run, 20 + 40 frames, {what}", ours["seconds"], theirs["seconds"], "jwst", must)
-        print(
-            f"    imports {ours['imports']:.2f} s against {theirs['imports']:.2f} s, peak "
-            f"{ours['peak_mb']:.0f} MB against {theirs['peak_mb']:.0f} MB"
+    for name, n_science, n_refs, what, size, (must_first, must_all) in CASES:
+        association = observation(name, n_science, n_refs)
+        theirs = run_peer(
+            peer_python("jwst==3.0.0"), JWST, str(association), str(association.parent / "jwst")
         )
+        for align_to, must, kind in (
+            ("first", must_first, "3-D"),
+            ("all", must_all, f"4-D, {size}"),
+        ):
+            ours = our_run(association, align_to)
+            line(
+                f"lyot run, {what} frames, {kind}", ours["seconds"], theirs["seconds"], "jwst", must
+            )
+            print(
+                f"    imports {ours['imports']:.2f} s against {theirs['imports']:.2f} s, peak "
+                f"{ours['peak_mb']:.0f} MB against {theirs['peak_mb']:.0f} MB"
+            )
 
 
 if __name__ == "__main__":

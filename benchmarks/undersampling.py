@@ -6,7 +6,7 @@ Noiseless images of a star behind the mask, drawn at true positions; star and ma
 import numpy as np
 
 from lyot.algorithms import fourier, registration
-from lyot.instruments.optics import RoundCoronagraph, segment_wavefront
+from lyot.instruments.optics import CoronagraphModel, segment_wavefront
 from lyot.models.info import ExposureInfo
 from lyot.models.star import StarPosition
 from lyot.reduction.align import low_pass_cutoff
@@ -41,7 +41,7 @@ def main() -> None:
     print("filter  scale [mas]  FWHM [pixel]  plain fit [pixel]  low-passed [pixel]")
     wavefront = segment_wavefront(60e-9, np.random.default_rng(1))
     for name, scale, mask in CASES:
-        optics = RoundCoronagraph(mask, name, scale, SHAPE, oversample=5, n_wavelengths=1)
+        optics = CoronagraphModel(mask, name, scale, SHAPE, oversample=5, n_wavelengths=1)
         images = [
             optics.image(wavefront_m=wavefront, centre_xy=(CENTRE - d[1], CENTRE - d[0]))
             for d in (np.zeros(2), *SHIFTS)

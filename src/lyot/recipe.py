@@ -8,6 +8,7 @@ from typing import Any
 from lyot.errors import LyotError
 
 ALL_INTEGRATIONS, FIRST_INTEGRATION = "all", "first"
+AUTO, BY_SYMMETRY, BY_MODEL = "auto", "symmetry", "model"
 ZONE_KINDS = ("full", "annuli", "map")
 SPACINGS = ("constant", "linear", "log")
 ERROR_KINDS = ("propagated", "scatter")
@@ -60,16 +61,20 @@ class AlignRecipe:
         Side of the box from which a bad pixel is repaired for the fit [pixel].
     max_shift : float or None
         Largest shift along each axis [pixel]; None for the coronagraph's own.
+    star_from : {"auto", "symmetry", "model"}
+        How a star that nobody states is measured.
     """
 
     align_to: str = ALL_INTEGRATIONS
     bad_bits: str = "DO_NOT_USE"
     median_box_length: int = 3
     max_shift: float | None = None
+    star_from: str = AUTO
 
     def __post_init__(self) -> None:
         """Check the values."""
         _one_of("align_to", self.align_to, (ALL_INTEGRATIONS, FIRST_INTEGRATION))
+        _one_of("star_from", self.star_from, (AUTO, BY_SYMMETRY, BY_MODEL))
         _at_least("median_box_length", self.median_box_length, 1)
         if self.max_shift is not None:
             _at_least("max_shift", self.max_shift, 0.0)

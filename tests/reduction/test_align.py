@@ -7,7 +7,7 @@ import pytest
 
 from lyot.algorithms import fourier, registration
 from lyot.errors import LyotError
-from lyot.instruments.optics import RoundCoronagraph, segment_wavefront
+from lyot.instruments.optics import CoronagraphModel, segment_wavefront
 from lyot.models.cubes import Cube, read_cube, stack
 from lyot.models.info import ExposureInfo
 from lyot.recipe import AlignRecipe
@@ -40,7 +40,7 @@ def cube(sci, sigma=0.5, **more):
 @pytest.fixture(scope="module")
 def star():
     """Return the image of a star behind the mask, shifted at will."""
-    optics = RoundCoronagraph("MASK335R", "F444W", 0.063, SHAPE, n_wavelengths=1)
+    optics = CoronagraphModel("MASK335R", "F444W", 0.063, SHAPE, n_wavelengths=1)
     rng = np.random.default_rng(3)
     image = 1e6 * optics.image(wavefront_m=segment_wavefront(60e-9, rng), centre_xy=STAR)
     spectrum = fourier.spectrum(image)
@@ -143,7 +143,7 @@ def test_a_bright_neighbour_does_not_move_the_star(bright, neighbour):
 @pytest.mark.parametrize(("name", "worst"), [("F277W", 0.003), ("F335M", 0.003), ("F250M", 0.005)])
 def test_the_bias_of_undersampled_images_is_small(name, worst):
     """True shifts, made with the optics; without the low-pass the bias is 0.05 to 0.34 pixel."""
-    optics = RoundCoronagraph("MASK335R", name, 0.063, SHAPE, oversample=5, n_wavelengths=1)
+    optics = CoronagraphModel("MASK335R", name, 0.063, SHAPE, oversample=5, n_wavelengths=1)
     wavefront = segment_wavefront(60e-9, np.random.default_rng(1))
 
     def draw(d):

@@ -323,9 +323,7 @@ def fit_pairs(
     scale = xp.where(some, value / xp.where(some, power, xp.ones_like(power)), 0.0 * power)
     left = targets.power - 2.0 * scale * value + scale * scale * power
     rms = xp.sqrt(xp.clip(left, 0.0, None) / xp.where(targets.total > 0, targets.total, 1.0))
-    normal = xp.stack(
-        [xp.stack([xp.sum(a * b, axis=1) for b in dm], axis=1) for a in m], axis=1
-    )
+    normal = xp.stack([xp.stack([xp.sum(a * b, axis=1) for b in dm], axis=1) for a in m], axis=1)
     columns = xp.matmul(xp.stack(m, axis=1), basis)
     v_ref = xp.astype(_pick(variance_ref, zone), xp.float64)
     noise = (targets.variance + (scale * scale)[:, None] * v_ref) * targets.weight_squared

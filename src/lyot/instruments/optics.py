@@ -1,4 +1,4 @@
-"""A model of NIRCam's and MIRI's round coronagraphs: segmented pupil, mask, Lyot stop.
+"""A model of the coronagraphs of NIRCam and MIRI: segmented pupil, mask, Lyot stop.
 
 The propagation is semi-analytic (Soummer et al. 2007, doi:10.1364/OE.15.015935): only the part of
 the focal plane that the mask changes is computed, and taken off the pupil. Elements and matrix
@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.instruments.tables import ARCSEC_PER_RADIAN, Filter, filter_named
+from lyot.instruments.masks import bar_position, known_coronagraph, mask_amplitude
+from lyot.instruments.tables import ARCSEC_PER_RADIAN, ROUND, Filter, filter_named
 
 PUPIL_WIDTH_M = 6.60
 SEGMENT_FLAT_TO_FLAT_M = 1.32
 SEGMENT_GAP_M = 0.007
 N_PUPIL = 192
-MASK_SIGMA = {"MASK210R": 5.253, "MASK335R": 3.2927866, "MASK430R": 2.5652}
-"""Scale of the band-limited masks [1/arcsec], from Krist et al. 2007, doi:10.1117/12.734873."""
 
 
 @lru_cache(maxsize=4)
@@ -58,35 +57,14 @@ def segmented_pupil(n: int = N_PUPIL, /, *, undersize: float = 1.0) -> NDArray[A
     return np.asarray(optic.sample(npix=n, grid_size=PUPIL_WIDTH_M, what="amplitude"))
 
 
-def mask_transmission(mask: str, x_arcsec: NDArray[Any], y_arcsec: NDArray[Any], /) -> NDArray[Any]:
-    """Return the amplitude transmission of a round NIRCam mask.
-
-    Parameters
-    ----------
-    mask : str
-        MASK210R, MASK335R or MASK430R.
-    x_arcsec, y_arcsec : ndarray
-        Position with respect to the centre of the mask [arcsec].
-
-    Returns
-    -------
-    ndarray
-        Amplitude transmission, 0 at the centre; its square is what a faint source loses.
-    """
-    from scipy.special import j1
-
-    r = np.maximum(np.hypot(x_arcsec, y_arcsec) * MASK_SIGMA[mask], 1e-8)
-    return 1.0 - (2.0 * j1(r) / r) ** 2
-
-
 @dataclass(frozen=True)
-class RoundCoronagraph:
-    """A round coronagraph that makes images of point sources.
+class CoronagraphModel:
+    """A coronagraph that makes images of point sources.
 
     Attributes
     ----------
     mask : str
-        Name of the mask, for example MASK335R.
+        Name of the coronagraph, for example MASK335R.
     filter : str
         Name of the filter, for example F444W.
     pixel_scale_arcsec : float
@@ -177,10 +155,13 @@ class RoundCoronagraph:
 
     def _blocked(self, field: NDArray[Any], wavelength: float, grid: NDArray[Any]) -> NDArray[Any]:
         """Return the part of the pupil field that the mask takes away."""
-        reach, n = 5.0, 256
+        # A round mask changes little beyond a few arcseconds, bars and phase masks all of it.
+        round_mask = known_coronagraph(self.mask).kind == ROUND
+        reach, n = (5.0, 256) if round_mask else (10.0, 512)
         sky = (np.arange(n) - 0.5 * (n - 1)) * (2.0 * reach / n)
         focal = _transform(field, grid, sky, sky, wavelength, -1)
-        focal = focal * (1.0 - mask_transmission(self.mask, sky[None, :], sky[:, None]))
+        x = sky[None, :] + bar_position(self.mask, filter_named(self.filter).pivot_um)
+        focal = focal * (1.0 - mask_amplitude(self.mask, x, sky[:, None]))
         back = _transform(focal, sky, grid, grid, wavelength, +1)
         unit = (2.0 * reach / n) / ARCSEC_PER_RADIAN * (PUPIL_WIDTH_M / N_PUPIL) / wavelength
         return np.asarray(back * unit**2)

@@ -254,7 +254,12 @@ class Aligner:
             self.frames(0)
         refs = self.refs
         star = measure_star(
-            refs.cube, refs.variance, refs.bad, self._guess, shift_yx=self.shifts[0].shift_yx
+            refs.cube,
+            refs.variance,
+            refs.bad,
+            self._guess,
+            shift_yx=self.shifts[0].shift_yx,
+            method=self.recipe.star_from,
         )
         log.info(
             "The star of %s is at (x, y) = (%.2f, %.2f), %s.",

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lyot import execution
-from lyot.algorithms import registration, repair
+from lyot.algorithms import fourier, registration, repair
+from lyot.algorithms.geometry import radius_map
+from lyot.instruments import tables
+from lyot.instruments.optics import CoronagraphModel, segment_wavefront
 from lyot.models.cubes import Cube
 from lyot.models.info import ExposureInfo
 from lyot.models.star import CRPIX, HEADER, MEASURED, PARAMETER, StarPosition
+from lyot.recipe import AUTO, BY_MODEL, BY_SYMMETRY
 
 log = logging.getLogger(__name__)
+
+Array = NDArray[Any]
+MAX_OFFSET_PIX = 3.0
 
 INNER_LAMBDA_D, OUTER_LAMBDA_D = 2.2, 18.0
 SYSTEMATIC_PIX = 0.1
@@ -21,6 +30,8 @@ SYSTEMATIC_PIX = 0.1
 point-symmetric (NIRCam F444W, AU Mic and its references)."""
 MAX_FRAMES = 12
 """How many frames, evenly spread over the stack, the star is measured on."""
+N_DRAWS, DRAW_WAVEFRONT_M, DRAW_OFFSET_ARCSEC = 12, 60e-9, 0.01
+"""The wavefronts and the offsets from the mask over which the model's error is averaged."""
 
 
 def stated_star(
@@ -81,8 +92,9 @@ def measure_star(
     /,
     *,
     shift_yx: NDArray[np.floating] | None = None,
+    method: str = BY_SYMMETRY,
 ) -> StarPosition:
-    """Measure the star as the centre of symmetry of frames, seen from another frame.
+    """Measure the star on frames, seen from another frame.
 
     Parameters
     ----------
@@ -96,6 +108,9 @@ def measure_star(
         First guess.
     shift_yx : ndarray, shape (n, 2), optional
         The shift that aligns each frame to the frame in which the star is wanted [pixel].
+    method : {"auto", "symmetry", "model"}, optional
+        The centre of symmetry; or the fit of a model of a star behind the mask; ``auto`` takes
+        the model where the mask is not symmetric to the image (bars and phase masks).
 
     Returns
     -------
@@ -104,21 +119,17 @@ def measure_star(
         within three pixels of it.
     """
     every = max(1, -(-len(cube.sci) // MAX_FRAMES))
-    scale = cube.info.lambda_over_d_pix
+    by_model = method == BY_MODEL or (method == AUTO and _mask_is_asymmetric(cube.info))
+    measure: _ModelFit | _SymmetryFit = _SymmetryFit(cube.info.lambda_over_d_pix)
+    if by_model:
+        measure = _ModelFit(_optics_of(cube.info), guess.yx, cube.info.lambda_over_d_pix)
 
     def _one(i: int) -> NDArray[np.float64] | None:
         shift = np.zeros(2) if shift_yx is None else np.asarray(shift_yx[i])
         image = repair.median_fill(cube.sci[i : i + 1], bad[i : i + 1])[0]
-        centre = registration.symmetry_centre(
-            image,
-            variance[i].astype(np.float64),
-            bad[i],
-            (guess.y - shift[0], guess.x - shift[1]),
-            inner_pix=INNER_LAMBDA_D * scale,
-            outer_pix=OUTER_LAMBDA_D * scale,
-        )
-        good = centre.converged and float(centre.contrast) > 0.5
-        return np.asarray(centre.centre_yx) + shift if good else None
+        start = np.asarray(guess.yx) - shift
+        centre = measure(image, variance[i].astype(np.float64), bad[i], start)
+        return None if centre is None else centre + shift
 
     found = execution.map_ordered(_one, range(0, len(cube.sci), every))
     centres = [centre for centre in found if centre is not None]
@@ -133,5 +144,105 @@ def measure_star(
         return guess
     y, x = np.median(centres, axis=0)
     spread = np.std(centres, axis=0) / np.sqrt(len(centres))
-    err = np.hypot(spread, SYSTEMATIC_PIX)
+    err = np.hypot(spread, measure.systematic_yx())
     return StarPosition(float(x), float(y), float(err[1]), float(err[0]), MEASURED)
+
+
+def _mask_is_asymmetric(info: ExposureInfo) -> bool:
+    mask = tables.coronagraph(info.coronagraph)
+    return mask is not None and mask.kind in (tables.BAR, tables.FOUR_QUADRANT)
+
+
+class _SymmetryFit:
+    """The centre about which a frame is symmetric."""
+
+    def __init__(self, lambda_over_d_pix: float) -> None:
+        self._scale = lambda_over_d_pix
+
+    def __call__(
+        self, image: Array, variance: Array, bad: Array, start_yx: Array
+    ) -> NDArray[np.float64] | None:
+        centre = registration.symmetry_centre(
+            image,
+            variance,
+            bad,
+            (float(start_yx[0]), float(start_yx[1])),
+            inner_pix=INNER_LAMBDA_D * self._scale,
+            outer_pix=OUTER_LAMBDA_D * self._scale,
+        )
+        good = centre.converged and float(centre.contrast) > 0.5
+        return np.asarray(centre.centre_yx) if good else None
+
+    def systematic_yx(self) -> NDArray[np.float64]:
+        return np.full(2, SYSTEMATIC_PIX)
+
+
+class _ModelFit:
+    """The model of a star behind the middle of the mask, fitted to a frame.
+
+    The weight grows with the square of the separation, as the image fades with it: so the many
+    faint fringes count, not only the few bright speckles that the wavefront moves most.
+    """
+
+    def __init__(
+        self, optics: CoronagraphModel, middle_yx: tuple[float, float], lambda_over_d_pix: float
+    ) -> None:
+        self._optics = optics
+        self._at = np.asarray(middle_yx)
+        self._scale = lambda_over_d_pix
+        model = optics.image(centre_xy=(middle_yx[1], middle_yx[0]))
+        self._spectra = fourier.spectrum(model)[None]
+        radius = radius_map(optics.shape, middle_yx) / lambda_over_d_pix
+        self._weight = ((radius >= INNER_LAMBDA_D) & (radius <= OUTER_LAMBDA_D)) * radius**2
+
+    def __call__(
+        self, image: Array, variance: Array, bad: Array, start_yx: Array
+    ) -> NDArray[np.float64] | None:
+        start = (start_yx - self._at)[None]
+        whole = np.where(bad, 0.0, image).astype(np.float64)
+        fit = registration.polish(
+            whole,
+            np.where(bad, 0.0, self._weight),
+            variance,
+            self._spectra,
+            np.zeros_like(variance)[None],
+            start,
+            bound_yx=(start - MAX_OFFSET_PIX, start + MAX_OFFSET_PIX),
+        )
+        return fit.shift_yx[0] + self._at if fit.converged[0] else None
+
+    def systematic_yx(self) -> NDArray[np.float64]:
+        return np.asarray(_model_error(self._optics, self._scale))
+
+
+def _optics_of(info: ExposureInfo) -> CoronagraphModel:
+    return CoronagraphModel(
+        info.coronagraph, info.filter, info.pixel_scale_arcsec, (info.shape[-2], info.shape[-1])
+    )
+
+
+@lru_cache(maxsize=8)
+def _model_error(optics: CoronagraphModel, lambda_over_d_pix: float) -> tuple[float, float]:
+    """Rms error along y and x over wavefronts and offsets as they may be; they are not known."""
+    rng = np.random.default_rng(0)
+    middle = (0.5 * (optics.shape[0] - 1), 0.5 * (optics.shape[1] - 1))
+    fit = _ModelFit(optics, middle, lambda_over_d_pix)
+
+    def _error(draw: tuple[Array, Array]) -> NDArray[np.float64]:
+        wavefront, offset = draw
+        image = optics.image(
+            wavefront_m=wavefront,
+            source_xy_arcsec=(float(offset[1]), float(offset[0])),
+            centre_xy=(middle[1], middle[0]),
+        )
+        star = np.asarray(middle) + offset / optics.pixel_scale_arcsec
+        centre = fit(image, image, np.zeros(image.shape, bool), star)
+        return np.full(2, np.nan) if centre is None else centre - star
+
+    draws = [
+        (segment_wavefront(DRAW_WAVEFRONT_M, rng), rng.normal(0.0, DRAW_OFFSET_ARCSEC, 2))
+        for _ in range(N_DRAWS)
+    ]
+    found = np.array(execution.map_ordered(_error, draws))
+    y, x = np.sqrt(np.nanmean(found**2, axis=0))
+    return float(y), float(x)

@@ -18,12 +18,8 @@ from numpy.typing import NDArray
 from lyot import execution
 from lyot.algorithms.geometry import position_angle_of_y
 from lyot.errors import LyotError
-from lyot.instruments.optics import (
-    MASK_SIGMA,
-    RoundCoronagraph,
-    mask_transmission,
-    segment_wavefront,
-)
+from lyot.instruments.masks import MASK_SIGMA, mask_amplitude
+from lyot.instruments.optics import CoronagraphModel, segment_wavefront
 from lyot.models.exposures import Pointing, exposure_model
 from lyot.models.products import save_whole, written_whole
 
@@ -264,7 +260,7 @@ class _Sky:
         self.scene = scene
         n_y, n_x = scene.shape
         self.mask_xy = (0.5 * n_x - 0.75, 0.5 * n_y - 0.25)
-        self.optics = RoundCoronagraph(
+        self.optics = CoronagraphModel(
             scene.mask, scene.filter, scene.pixel_scale_arcsec, scene.shape
         )
         self.static = segment_wavefront(scene.wavefront_nm * 1e-9, np.random.default_rng([seed, 1]))
@@ -318,7 +314,7 @@ class _Sky:
         n_y, n_x = self.scene.shape
         x = (np.arange(n_x)[None, :] - self.mask_xy[0]) * scale
         y = (np.arange(n_y)[:, None] - self.mask_xy[1]) * scale
-        transmission = mask_transmission(self.scene.mask, x, y) ** 2
+        transmission = mask_amplitude(self.scene.mask, x, y) ** 2
         pa_y = np.radians(position_angle_of_y(roll_deg, V3I_YANGLE_DEG, VPARITY))
         dx, dy = x - star_xy[0], y - star_xy[1]
         north = dy * np.cos(pa_y) + dx * np.sin(pa_y)

@@ -32,6 +32,7 @@ class AlignRefsStep(LyotStep):
         bad_bits = string(default='DO_NOT_USE')  # DQ flags of bad pixels
         median_box_length = integer(default=3, min=1)  # Box from which bad pixels are repaired [pixel]
         max_shift = float(default=None)  # Largest shift along each axis [pixel]; None for the coronagraph's own
+        star_from = option('auto', 'symmetry', 'model', default='auto')  # How a star that is not stated is measured
         star_x = float(default=None)  # Star in the science exposure, x [pixel, 0-based]
         star_y = float(default=None)  # Star in the science exposure, y [pixel, 0-based]
     """  # noqa: E501
@@ -48,6 +49,7 @@ class AlignRefsStep(LyotStep):
             bad_bits=self.bad_bits,
             median_box_length=self.median_box_length,
             max_shift=self.max_shift,
+            star_from=self.star_from,
         )
 
     def process(self, target: Any, psf: Any) -> Any:
