@@ -1,4 +1,4 @@
-"""Not speed: noise and throughput against separation for different search areas and fits.
+"""Not speed: noise and throughput against separation for search areas, fits and levels.
 
 A point source is put into the science frames, the same references are subtracted with and without
 it, and the throughput is what is left of its flux in an aperture of one FWHM. The noise is the
@@ -23,13 +23,18 @@ from lyot.simulate import Scene, simulate_observation
 FWHM = 2.3
 SEPARATIONS_ARCSEC = (0.5, 1.0, 2.0, 4.0)
 N_ANGLES = 6
+ZONE_LEVEL = SubtractRecipe(level_inner_arcsec=0.0)
+ANNULI = replace(ZONE_LEVEL, zones="annuli")
 RECIPES = {
-    "full frame": SubtractRecipe(),
-    "full frame, fit r < 3 arcsec": SubtractRecipe(fit_outer_arcsec=3.0),
+    "full frame": ZONE_LEVEL,
+    "full frame, fit r < 3 arcsec": replace(ZONE_LEVEL, fit_outer_arcsec=3.0),
     "full frame, no mean": SubtractRecipe(subtract_mean=False),
-    "5 annuli": SubtractRecipe(zones="annuli", n_annuli=5),
-    "5 annuli, 6 sectors": SubtractRecipe(zones="annuli", n_annuli=5, n_sectors=6),
-    "8 annuli, 12 sectors": SubtractRecipe(zones="annuli", n_annuli=8, n_sectors=12),
+    "full frame, level r > 5 arcsec": SubtractRecipe(),
+    "fit r < 3, level r > 5 arcsec": SubtractRecipe(fit_outer_arcsec=3.0),
+    "5 annuli": ANNULI,
+    "5 annuli, level r > 5 arcsec": SubtractRecipe(zones="annuli"),
+    "5 annuli, 6 sectors": replace(ANNULI, n_sectors=6),
+    "8 annuli, 12 sectors": replace(ANNULI, n_annuli=8, n_sectors=12),
 }
 
 
@@ -47,22 +52,36 @@ def aperture(image: np.ndarray, y: float, x: float) -> float:
     return float(np.nansum(image * share))
 
 
+def mean_of(cube: np.ndarray) -> np.ndarray:
+    """Average the integrations, NaN where there is none."""
+    good = np.isfinite(cube)
+    n = good.sum(axis=0)
+    total = np.where(good, cube, 0.0).sum(axis=0, dtype=np.float64)
+    return np.where(n > 0, total / np.maximum(n, 1), np.nan)
+
+
+def ring(shape: tuple[int, int], star: StarPosition, radius: float) -> np.ndarray:
+    """Draw a face-on ring around the star, of a width of a tenth of its radius and peak 1."""
+    yy, xx = np.ogrid[: shape[0], : shape[1]]
+    return np.exp(-0.5 * ((np.hypot(yy - star.y, xx - star.x) - radius) / (0.1 * radius)) ** 2)
+
+
 def measure(target: Cube, frames: AlignedArrays, star: StarPosition, name: str) -> None:
     """Print a table for one observation."""
     print(f"\n{name}: {len(target.sci)} integration(s), {len(frames.frames(0).sci)} references")
-    print(f"{'':32s}" + "".join(f"{s:>16.1f} arcsec" for s in SEPARATIONS_ARCSEC))
+    print(f"{'':32s}" + "".join(f"{s:>15.1f} arcsec" for s in SEPARATIONS_ARCSEC))
     shape, scale = target.frame_shape, target.info.pixel_scale_arcsec
     for label, recipe in RECIPES.items():
         zones = make_zones(recipe, shape, star, scale)
 
         def residual(cube: Cube, zones=zones, recipe=recipe) -> np.ndarray:
-            return np.nanmean(subtract(cube, frames, zones, recipe)[0].sci, axis=0)
+            return mean_of(subtract(cube, frames, zones, recipe)[0].sci)
 
         plain, cells = residual(target), []
         for separation in SEPARATIONS_ARCSEC:
             r = separation / scale
             if r > min(star.y, star.x, shape[0] - star.y, shape[1] - star.x) - 4:
-                cells.append(f"{'':>23s}")
+                cells.append(f"{'':>22s}")
                 continue
             kept = []
             for angle in 2 * np.pi * (np.arange(N_ANGLES) + 0.3) / N_ANGLES:
@@ -70,14 +89,21 @@ def measure(target: Cube, frames: AlignedArrays, star: StarPosition, name: str) 
                 put = 1e3 * source(shape, y, x)
                 with_it = residual(replace(target, sci=target.sci + put.astype(np.float32)))
                 kept.append(aperture(with_it - plain, y, x) / aperture(put, y, x))
+            disc = 10.0 * ring(shape, star, r)
+            both = residual(replace(target, sci=target.sci + disc.astype(np.float32)))
+            top = disc > 5.0
+            disc_kept = np.nanmean((both - plain)[top]) / disc[top].mean()
             n = int(2 * np.pi * r / FWHM)
             around = 2 * np.pi * np.arange(n) / n
             flux = [aperture(plain, star.y + r * np.cos(a), star.x + r * np.sin(a)) for a in around]
             noise = 1.4826 * np.median(np.abs(flux - np.median(flux)))
             through = float(np.mean(kept))
-            cells.append(f"{through:8.2f} {noise / max(through, 1e-9):8.2f}      ")
+            cells.append(f"{through:6.2f} {noise / max(through, 1e-9):8.2f} {disc_kept:6.2f} ")
         print(f"{label:32s}" + "".join(cells), flush=True)
-    print("(throughput, and noise over throughput [MJy/sr x pixel])")
+    print(
+        "(throughput of a point source, noise over it [MJy/sr x pixel], throughput of a face-on "
+        "ring)"
+    )
 
 
 def prepared(science: Path, refs: list[Path], star: StarPosition | None):
@@ -104,6 +130,10 @@ def main() -> None:
     if real is not None and real.is_dir():
         files = sorted(real.glob("*_calints.fits"))
         measure(*prepared(files[0], files[2:], StarPosition(150.0, 174.0)), "AU Mic F444W")
+        folder = real.parent / "hd106906_f1140c"
+        files = sorted(folder.glob("jw0119401500*_calints.fits"))
+        science = folder / "jw01277019001_04101_00001_mirimage_calints.fits"
+        measure(*prepared(science, files, None), "HD 106906 F1140C")
 
 
 if __name__ == "__main__":

@@ -107,6 +107,12 @@ def _parameters(values: tuple[str, ...]) -> dict[str, Any]:
 @click.option(
     "--psfmask", type=click.Path(), metavar="FILE", help="PSFMASK reference file for the alignment."
 )
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda", "torch"]),
+    help="Where align_refs and klip compute: NumPy, a GPU by PyTorch or CuPy, or PyTorch.  "
+    "[default: cpu]",
+)
 @click.option("--skip-outliers", is_flag=True, help="Do not look for outliers.")
 @click.option("--no-psfalign", is_flag=True, help="Do not write the aligned references.")
 @click.option("--only-final", is_flag=True, help="Write the combined image and what follows it.")
@@ -135,6 +141,8 @@ def _run(association: str, output_dir: str, options: dict[str, Any]) -> list[str
     put("klip", "zones", options.get("zones"))
     put("align_refs", "align_to", options.get("align_to"))
     put("align_refs", "override_psfmask", options.get("psfmask"))
+    put("align_refs", "device", options.get("device"))
+    put("klip", "device", options.get("device"))
     put("outlier_detection", "skip", options.get("skip_outliers"))
     put("resample", "align_on", options.get("align_on"))
     if options.get("star"):

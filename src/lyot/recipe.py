@@ -102,8 +102,11 @@ class SubtractRecipe:
     fit_inner_arcsec, fit_outer_arcsec : float
         Pixels nearer to the star, or farther from it, are subtracted but do not count in the fit
         [arcsec]; an outer limit of zero means none.
+    level_inner_arcsec : float
+        Where the level of the residual is taken: beyond this separation [arcsec]; zero for the
+        zone's own mean.
     subtract_mean : bool
-        Whether the weighted zone mean is subtracted first.
+        Whether the weighted zone mean is subtracted first, and a level in the end.
     error : {"propagated", "scatter"}
         Propagate the errors, or write the scatter of the residuals of the references, as the
         official step does.
@@ -121,6 +124,7 @@ class SubtractRecipe:
     sector_overlap: float = 0.0
     fit_inner_arcsec: float = 0.0
     fit_outer_arcsec: float = 0.0
+    level_inner_arcsec: float = 5.0
     subtract_mean: bool = True
     error: str = "propagated"
     bad_bits: str = "DO_NOT_USE"
@@ -136,6 +140,7 @@ class SubtractRecipe:
         _one_of("error", self.error, ERROR_KINDS)
         _at_least("fit_inner_arcsec", self.fit_inner_arcsec, 0.0)
         _at_least("fit_outer_arcsec", self.fit_outer_arcsec, 0.0)
+        _at_least("level_inner_arcsec", self.level_inner_arcsec, 0.0)
         _at_least("n_annuli", self.n_annuli, 1)
         _at_least("n_sectors", self.n_sectors, 1)
         if not 0.0 <= self.sector_overlap <= 0.5:

@@ -6,6 +6,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from lyot.algorithms import errors, fourier, klip, registration  # noqa: E402
+from lyot.execution import device  # noqa: E402
+from lyot.models.cubes import Cube  # noqa: E402
+from lyot.models.info import ExposureInfo  # noqa: E402
+from lyot.recipe import AlignRecipe, SubtractRecipe  # noqa: E402
+from lyot.reduction.align import Aligner, prepare_refs  # noqa: E402
+from lyot.reduction.subtract import make_zones, subtract  # noqa: E402
 
 
 def on(array):
@@ -65,3 +71,33 @@ def test_klip_and_errors(rng):
 
     for tensor, array in zip(chain(on), chain(np.asarray), strict=True):
         np.testing.assert_allclose(np.asarray(tensor), array, atol=1e-8)
+
+
+def test_a_reduction_on_another_device_is_the_same(rng):
+    patterns = rng.normal(size=(4, 40, 42)) * 10
+    smooth = np.fft.irfft2(np.fft.rfft2(patterns) * np.exp(-np.arange(22) / 4), s=(40, 42))
+
+    def cube(n):
+        sci = np.tensordot(rng.normal(size=(n, 4)), smooth, 1) + rng.normal(size=(n, 40, 42)) * 0.1
+        info = ExposureInfo("t", sci.shape, filter="F444W", crpix_xy=(20.0, 21.0))
+        dq = (rng.random(sci.shape) < 0.01).astype(np.uint32)
+        return Cube(sci.astype(np.float32), np.full(sci.shape, 0.1, np.float32), dq, info)
+
+    target, refs = cube(3), cube(6)
+    recipe, subtraction = AlignRecipe(), SubtractRecipe(n_modes=(2, 5))
+    found = []
+    for name in ("cpu", "torch"):
+        there = device(name)
+        aligner = Aligner(
+            target,
+            prepare_refs(refs, recipe),
+            recipe,
+            star_xy=(20.0, 21.0),
+            device=there,
+            weight_of=lambda *_: np.ones((40, 42)),
+        )
+        zones = make_zones(subtraction, (40, 42), aligner.star, 0.063)
+        found.append(subtract(target, aligner, zones, subtraction, device=there))
+    for here, other in zip(*found, strict=True):
+        np.testing.assert_allclose(other.sci, here.sci, atol=1e-4)
+        np.testing.assert_allclose(other.err, here.err, rtol=1e-4)

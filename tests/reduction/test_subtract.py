@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lyot.algorithms.geometry import radius_map
 from lyot.algorithms.zones import Zone, annuli, full_frame
 from lyot.errors import LyotError
 from lyot.models.aligned import AlignedArrays
@@ -12,7 +13,7 @@ from lyot.models.cubes import Cube
 from lyot.models.info import ExposureInfo
 from lyot.models.star import StarPosition
 from lyot.recipe import SubtractRecipe
-from lyot.reduction.subtract import make_zones, subtract
+from lyot.reduction.subtract import Subtraction, make_zones, speckle_noise, subtract
 
 SHAPE = (24, 26)
 N_INT, N_REF = 4, 7
@@ -308,3 +309,46 @@ def test_pixels_outside_the_limits_do_not_count_in_the_fit(scene):
 def test_a_recipe_checks_itself(values, text):
     with pytest.raises(LyotError, match=text):
         SubtractRecipe(**values)
+
+
+def test_the_level_is_taken_far_from_the_star(scene, rng):
+    targets, refs = scene
+    targets = targets.copy()
+    targets[0, 3, 4] = np.nan
+    star, scale = StarPosition(12.0, 11.0), 0.1
+    recipe = SubtractRecipe(zones="annuli", n_annuli=3, level_inner_arcsec=1.0)
+    far = radius_map(SHAPE, star.yx) * scale >= 1.0
+    zones = make_zones(recipe, SHAPE, star, scale)
+    [result] = subtract(cube(targets), aligned(refs), zones, recipe)
+    # By hand: each zone's coefficients, applied to all pixels; their mean far out is the level.
+    for z, zone in enumerate(zones):
+        inside = zone.share > 0
+        for i in range(N_INT):
+            left = targets[i] - np.tensordot(result.coefs[z, i], refs.astype(float), 1)
+            expected = (left - np.nanmean(left[far]))[inside]
+            np.testing.assert_allclose(result.sci[i][inside], expected, atol=2e-4)
+
+
+def test_speckle_noise_is_what_the_errors_do_not_explain(rng):
+    shape, star = (90, 90), StarPosition(45.0, 45.0)
+    n_int, noise, speckles = 8, 1.0, 0.7
+    fixed = rng.normal(0, speckles, shape)
+    sci = (fixed + rng.normal(0, noise, (n_int, *shape))).astype(np.float32)
+    sci[:, 10, 10] = np.nan
+    zero = np.zeros(shape, np.float32)
+    result = Subtraction(
+        n_modes=1,
+        n_kept=1,
+        sci=sci,
+        err=np.where(np.isfinite(sci), np.float32(noise), np.nan),
+        coefs=np.zeros((1, n_int, 1)),
+        eigenvalues=np.zeros((1, 1)),
+        variance_refs=zero,
+        variance_refs_coherent=zero,
+        rms_before=np.zeros(n_int),
+        rms_after=np.zeros(n_int),
+    )
+    found = speckle_noise(result, star, 0.1)
+    np.testing.assert_allclose(found.propagated, noise / np.sqrt(n_int), rtol=1e-5)
+    np.testing.assert_allclose(np.mean(found.speckle[5:]), speckles, rtol=0.05)
+    np.testing.assert_allclose(found.separation_arcsec[:2], [0.1, 0.3])

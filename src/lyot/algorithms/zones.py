@@ -22,10 +22,13 @@ class Zone(NamedTuple):
     share : ndarray, shape (n_y, n_x)
         Share of the result that each pixel takes from this zone; the shares of all zones sum
         to 1 where the frame is covered.
+    level : ndarray of bool, shape (n_y, n_x)
+        True where the level of the result is taken; empty for the zone itself.
     """
 
     weight: NDArray[np.float64]
     share: NDArray[np.float64]
+    level: NDArray[np.bool_] = np.zeros((0, 0), bool)
 
 
 def full_frame(shape: tuple[int, int], /) -> list[Zone]:

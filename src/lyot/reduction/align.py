@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -200,6 +200,8 @@ class Aligner:
         default.
     star_xy : tuple of float, optional
         The star, where the user states it [pixel, 0-based].
+    device : lyot.execution.Device, optional
+        Where the fits and the shifts are computed.
 
     Raises
     ------
@@ -216,12 +218,14 @@ class Aligner:
         *,
         weight_of: Callable[[ExposureInfo, StarPosition], NDArray[np.float64]] = builtin_weight,
         star_xy: tuple[float, float] | None = None,
+        device: execution.Device | None = None,
     ) -> None:
         """Check the inputs; nothing is computed yet."""
         check_same_mode(target.info, refs.cube.info)
         self.target = target
         self.refs = refs
         self.recipe = recipe
+        self._device = device or execution.device("cpu")
         self._guess = guess_star(target.info, star_xy)
         self._stated = stated_star(target.info, star_xy)
         self._bad = target.bad(recipe.bad_bits)
@@ -292,7 +296,7 @@ class Aligner:
 
     def _align(self, i: int) -> AlignedFrames:
         weight = np.where(self._bad[i], 0.0, self._start.weight)
-        image, spectra = self._fit_image(i), self._fit_spectra
+        image, spectra, whole_spectra = self._fit_image(i), self._fit_spectra, self._spectra
         variance = self._variance[i].astype(np.float64)
         shape = self.target.frame_shape
         n_ref = len(self.refs.cube.sci)
@@ -303,8 +307,9 @@ class Aligner:
         again = np.flatnonzero(~shifts.converged)
         start = shifts.shift_yx.copy()
 
-        def _polish(pick: NDArray[np.intp]) -> None:
-            fit = registration.polish(
+        def _polish(pick: list[int]) -> None:
+            fit = self._device.run(
+                registration.polish,
                 image,
                 weight,
                 variance,
@@ -322,11 +327,12 @@ class Aligner:
         def _move(k: int) -> None:
             # What was fitted is not what is subtracted, where it was low-passed.
             if self._cutoff is not None or k not in polished:
-                sci[k] = fourier.shift(self.refs.spectra[k], shifts.shift_yx[k], shape=shape)
+                at = shifts.shift_yx[k]
+                sci[k] = self._device.run(fourier.shift, whole_spectra[k], at, shape=shape)
             var[k], bad[k] = _move_rest(self.refs, k, shifts.shift_yx[k])
 
         polished = set(again.tolist())
-        execution.map_ordered(_polish, [again[pick] for pick in _some(again.size)])
+        execution.map_ordered(_polish, [again[pick].tolist() for pick in _some(again.size)])
         execution.map_ordered(_move, range(n_ref))
         self.shifts[i] = shifts
         _report(shifts, self.target.info, i)
@@ -345,12 +351,16 @@ class Aligner:
         return AlignedFrames(sci, var, _MovedFlags(self.refs.cube.dq, shifts.shift_yx, bad))
 
     @cached_property
-    def _fit_spectra(self) -> NDArray[np.complex128]:
+    def _spectra(self) -> Any:
+        """Spectra of the references, on the device."""
+        return self._device.put(self.refs.spectra)
+
+    @cached_property
+    def _fit_spectra(self) -> Any:
         """Spectra of the references for the fit: low-passed where they are undersampled."""
         if self._cutoff is None:
-            return self.refs.spectra
-        shape = self.target.frame_shape
-        return np.asarray(fourier.low_pass(self.refs.spectra, shape=shape, cutoff=self._cutoff))
+            return self._spectra
+        return fourier.low_pass(self._spectra, shape=self.target.frame_shape, cutoff=self._cutoff)
 
     def _fit_image(self, i: int) -> NDArray[np.float64]:
         """One science integration for the fit: bad pixels repaired, or zero; low-passed."""
@@ -375,10 +385,15 @@ class Aligner:
         def _near(pick: slice) -> registration.Alignment:
             whole = np.zeros_like(limits[pick])
             if np.all(limits[pick] >= 1.0):
-                whole = registration.integer_shift(
-                    first, weight, spectra[pick], max_shift=int(limits[pick].max())
+                whole = self._device.run(
+                    registration.integer_shift,
+                    first,
+                    weight,
+                    spectra[pick],
+                    max_shift=int(limits[pick].max()),
                 )
-            fit = registration.polish(
+            fit: registration.Alignment = self._device.run(
+                registration.polish,
                 first,
                 weight,
                 first,
@@ -397,15 +412,20 @@ class Aligner:
         judged = self._weight * self._likeness_weight(first, weight, models)
         if n_int == 1 or self._cutoff is not None or not (judged > 0).any():
             return _Start(Shifts.unsettled(start, n_int), judged)
-        targets = registration.pair_targets(
-            self.target.sci, judged, self._bad, self._variance.astype(np.float64)
+        targets = self._device.put(
+            registration.pair_targets(
+                self.target.sci, judged, self._bad, self._variance.astype(np.float64)
+            )
         )
 
         drift = np.zeros(2)  # of the middle of the targets from the first, which comes first
 
         def _fit(k: int) -> registration.Pairs:
             centre = start[k] + drift
-            return registration.fit_pairs(targets, spectra[k], refs.variance[k], centre)
+            fit: registration.Pairs = self._device.run(
+                registration.fit_pairs, targets, spectra[k], refs.variance[k], centre
+            )
+            return fit
 
         drift = np.median(_fit(0).shift_yx, axis=0) - start[0]
         pairs = execution.map_ordered(_fit, range(n_ref))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lyot import execution
 from lyot.algorithms import errors, klip, repair
 from lyot.algorithms.geometry import radius_map
+from lyot.algorithms.noise import annulus_noise
 from lyot.algorithms.zones import Zone, annuli, from_map, full_frame, radial_edges
 from lyot.errors import LyotError
 from lyot.models.aligned import AlignedFrames, AlignedRefs
@@ -106,7 +107,8 @@ def make_zones(
         if fit_weight.shape != shape:
             raise LyotError(f"The fit weight is {fit_weight.shape} pixels and frames are {shape}.")
         limits = limits * np.maximum(np.nan_to_num(fit_weight), 0.0)
-    zones = [Zone(zone.weight * limits, zone.share) for zone in zones]
+    level = _level_area(recipe, shape, star, pixel_scale_arcsec)
+    zones = [Zone(zone.weight * limits, zone.share, level) for zone in zones]
     if any(not zone.weight.any() for zone in zones):
         raise LyotError("A zone has no pixel that counts in its fit; widen the limits of the fit.")
     return zones
@@ -119,6 +121,24 @@ def _fit_limits(
     radius = radius_map(shape, star.yx) * pixel_scale_arcsec
     outer = recipe.fit_outer_arcsec or np.inf
     return ((radius >= recipe.fit_inner_arcsec) & (radius <= outer)).astype(np.float64)
+
+
+def _level_area(
+    recipe: SubtractRecipe, shape: tuple[int, int], star: StarPosition, pixel_scale_arcsec: float
+) -> NDArray[np.bool_]:
+    """Where the level is taken; nowhere means in the zone itself."""
+    if recipe.level_inner_arcsec == 0.0:
+        return np.zeros(shape, bool)
+    radius = radius_map(shape, star.yx) * pixel_scale_arcsec
+    area = np.asarray(radius >= recipe.level_inner_arcsec)
+    if not area.any():
+        log.warning(
+            "The frame ends at %.1f arcsec, within level_inner_arcsec = %g: the level is the mean "
+            "of each zone.",
+            radius.max(),
+            recipe.level_inner_arcsec,
+        )
+    return area
 
 
 def _areas(
@@ -155,9 +175,77 @@ def _areas(
     return zones
 
 
+class SpeckleNoise(NamedTuple):
+    """Scatter of the mean residual against separation, beside its propagated error.
+
+    Attributes
+    ----------
+    separation_arcsec : ndarray, shape (n,)
+        Mid-radius of annuli two pixels wide [arcsec].
+    scatter : ndarray, shape (n,)
+        Standard deviation of the pixels of the mean of the integrations.
+    propagated : ndarray, shape (n,)
+        Rms of the propagated error of that mean.
+    speckle : ndarray, shape (n,)
+        What is left of the scatter without it: residual speckles, and sources.
+    """
+
+    separation_arcsec: Array
+    scatter: Array
+    propagated: Array
+    speckle: Array
+
+
+def speckle_noise(
+    result: Subtraction, star: StarPosition, pixel_scale_arcsec: float, /
+) -> SpeckleNoise:
+    """Compare the scatter of the residual with its propagated error.
+
+    Parameters
+    ----------
+    result : Subtraction
+        A subtracted exposure.
+    star : StarPosition
+        Centre of the annuli.
+    pixel_scale_arcsec : float
+        Pixel scale [arcsec].
+
+    Returns
+    -------
+    SpeckleNoise
+        NaN in annuli without a good pixel.
+    """
+    n_good = np.isfinite(result.sci).sum(axis=0)
+    at_least = np.maximum(n_good, 1)
+    mean = np.nansum(result.sci, axis=0, dtype=np.float64) / at_least
+    variance = np.nansum(np.square(result.err, dtype=np.float64), axis=0) / at_least
+    shared = np.nan_to_num(result.variance_refs_coherent)
+    own = np.maximum(variance - np.nan_to_num(result.variance_refs), 0.0)
+    variance = own / at_least + shared
+    nowhere = n_good == 0
+    mean[nowhere], variance[nowhere] = np.nan, np.nan
+    scatter = annulus_noise(mean, star.yx)
+    ring = np.floor(radius_map(mean.shape, star.yx) / 2.0).astype(int)
+    used = ~nowhere & (ring < len(scatter.sigma))
+    n = len(scatter.sigma)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        propagated = np.sqrt(
+            np.bincount(ring[used], variance[used], minlength=n)
+            / np.bincount(ring[used], minlength=n)
+        )
+        speckle = np.sqrt(np.maximum(scatter.sigma**2 - propagated**2, 0.0))
+    return SpeckleNoise(scatter.radius_pix * pixel_scale_arcsec, scatter.sigma, propagated, speckle)
+
+
 @execution.single_threaded_blas()
 def subtract(
-    target: Cube, aligned: AlignedRefs, zones: list[Zone], recipe: SubtractRecipe, /
+    target: Cube,
+    aligned: AlignedRefs,
+    zones: list[Zone],
+    recipe: SubtractRecipe,
+    /,
+    *,
+    device: execution.Device | None = None,
 ) -> list[Subtraction]:
     """Subtract the star from every integration of an exposure.
 
@@ -171,6 +259,8 @@ def subtract(
         Search areas.
     recipe : SubtractRecipe
         How to subtract.
+    device : lyot.execution.Device, optional
+        Where the products over pixels are computed.
 
     Returns
     -------
@@ -183,6 +273,7 @@ def subtract(
     differ by a fraction of a pixel: the leverage of the pixels, and the noise of a target in its
     own coefficients, are those of the first set.
     """
+    device = device or execution.device("cpu")
     n_int, shape = len(target.sci), target.frame_shape
     bad = target.bad(recipe.bad_bits).reshape(n_int, -1)
     images, variance = target.sci.reshape(n_int, -1), target.variance().reshape(n_int, -1)
@@ -199,12 +290,12 @@ def subtract(
             )
         pick = slice(rows.start, rows.stop)
         targets = _Targets(images[pick], bad[pick], variance[pick])
-        fits = [_fit_zone(targets, refs, zone, recipe) for zone in zones]
+        fits = [_fit_zone(targets, refs, zone, recipe, device) for zone in zones]
         for z, fit in enumerate(fits):
             if recipe.error == "propagated" and rows.start > 0:
-                _apply_again(results, z, pick, fit, targets, refs)
+                _apply_again(results, z, pick, fit, targets, refs, device)
             else:
-                _apply(results, pick, fit, targets, refs, recipe)
+                _apply(results, pick, fit, targets, refs, recipe, device)
     if refs is None:
         raise LyotError(f"{target.info.name} has no integrations.")
     asked, most = max(recipe.n_modes), max(f.n_kept for f in fits)
@@ -278,6 +369,7 @@ class _ZoneFit:
     weight_sum: float
     cross: Array
     offset: Array
+    target_level: Array
     common: klip.Modes
     mode_matrix: Array
     own_matrices: list[Array] | None
@@ -307,7 +399,13 @@ class _ZoneFit:
         return np.concatenate(rows)
 
 
-def _fit_zone(targets: _Targets, refs: _RefPixels, zone: Zone, recipe: SubtractRecipe) -> _ZoneFit:
+def _fit_zone(
+    targets: _Targets,
+    refs: _RefPixels,
+    zone: Zone,
+    recipe: SubtractRecipe,
+    device: execution.Device,
+) -> _ZoneFit:
     """Form the products of one zone and decompose them."""
     share, weight = zone.share.ravel(), zone.weight.ravel()
     used = (share > 0) | (weight > 0)
@@ -328,6 +426,7 @@ def _fit_zone(targets: _Targets, refs: _RefPixels, zone: Zone, recipe: SubtractR
         np.inf,
         np.empty(0),
         np.empty(0),
+        np.zeros(len(targets.sci)),
         klip.Modes(np.empty(0), np.empty((0, 0)), 0),
         np.empty((0, 0)),
         None,
@@ -345,7 +444,8 @@ def _fit_zone(targets: _Targets, refs: _RefPixels, zone: Zone, recipe: SubtractR
         if not plain:
             rows *= root
             data *= root
-        return klip.block_products(data, rows, root)
+        products: klip.Products = device.run(klip.block_products, data, rows, root)
+        return products
 
     parts = execution.map_ordered(_products, fit.blocks())
     gram, fit.cross, ref_sum = (sum(p) for p in zip(*parts, strict=True))
@@ -353,7 +453,7 @@ def _fit_zone(targets: _Targets, refs: _RefPixels, zone: Zone, recipe: SubtractR
         fit.weight_sum = float(weight.sum())
         gram, rest = klip.recentre(gram, ref_sum, fit.weight_sum)
         fit.mean_ref = mean_ref + rest
-    fit.common = klip.decompose(gram)
+    fit.common = device.run(klip.decompose, gram)
     matrix = klip.to_modes(fit.common)
     fit.own_matrices, fit.offset = _own_modes(
         gram,
@@ -365,11 +465,28 @@ def _fit_zone(targets: _Targets, refs: _RefPixels, zone: Zone, recipe: SubtractR
         weight_t if recipe.subtract_mean else np.full(len(weight_t), np.inf),
         matrix,
     )
+    if recipe.subtract_mean and zone.level.any():
+        fit.target_level, fit.offset = _levels(targets, refs, zone.level, fit)
     fit.mode_matrix = matrix[: max(recipe.n_modes)]
     fit.typical_variance = targets.variance[:, index].mean(axis=0, dtype=np.float64)
     level = targets.variance.mean(axis=1, dtype=np.float64)
     fit.noise_scale = level / max(level.mean(), np.finfo(float).tiny)
     return fit
+
+
+def _levels(targets: _Targets, refs: _RefPixels, area: Array, fit: _ZoneFit) -> tuple[Array, Array]:
+    """Mean of each centred target and, over its good pixels, of each centred reference."""
+    at = np.flatnonzero(area.ravel() & ~refs.nowhere)
+    targets_mean = np.zeros(len(targets.sci))
+    refs_mean = np.zeros((len(targets.sci), len(refs.sci)))
+    rows = refs.sci[:, at] - fit.mean_ref[:, None]
+    every = rows.sum(axis=1)
+    for i, (image, bad) in enumerate(zip(targets.sci, targets.bad, strict=True)):
+        gaps = bad[at]
+        n = max(at.size - int(gaps.sum()), 1)
+        targets_mean[i] = image[at[~gaps]].sum(dtype=np.float64) / n - fit.mean_target[i]
+        refs_mean[i] = (every - rows[:, gaps].sum(axis=1)) / n
+    return targets_mean, refs_mean
 
 
 def _good_mean(rows: Array, missing: Array, weight: Array, total: Array) -> Array:
@@ -508,12 +625,13 @@ def _apply(
     targets: _Targets,
     refs: _RefPixels,
     recipe: SubtractRecipe,
+    device: execution.Device,
 ) -> None:
     """Add the residuals and variances of one zone to the results of all numbers of modes."""
     propagated = recipe.error == "propagated"
     used = [min(result.n_modes, fit.n_kept) for result in results]
     coefs = [fit.coefs(result.n_modes) for result in results]
-    level = [(c * fit.offset).sum(axis=1) for c in coefs]
+    level = [(c * fit.offset).sum(axis=1) - fit.target_level for c in coefs]
     # The model is coefficients times references; where one decomposition serves all targets
     # it is also their coordinates times the modes, which is shorter.
     one_basis = fit.own_matrices is None
@@ -535,17 +653,19 @@ def _apply(
         w = fit.weight[inside]
         for k, result in enumerate(results):
             basis = modes[: used[k]] if one_basis else rows
-            out = klip.residual(data, basis, left[k], level[k])
+            out = device.run(klip.residual, data, basis, left[k], level[k])
             result.sci[pick, at] += out if whole else fit.share[inside] * out
             if propagated:
-                levers[k, inside] = errors.leverage(modes[: used[k]], 1.0 / fit.weight_sum)
+                levers[k, inside] = device.run(
+                    errors.leverage, modes[: used[k]], 1.0 / fit.weight_sum
+                )
             else:
                 scatter = klip.reference_scatter(rows, fit.common, n_modes=used[k])
                 result.variance[pick, at] += fit.share[inside] * scatter**2
         if not propagated:
             return np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1)
         h = levers[:, inside] * w
-        noise = errors.coefficient_noise(modes, fit.typical_variance[inside], w)
+        noise = device.run(errors.coefficient_noise, modes, fit.typical_variance[inside], w)
         return (
             noise,
             h.sum(axis=1),
@@ -583,10 +703,11 @@ def _apply_again(
     fit: _ZoneFit,
     targets: _Targets,
     refs: _RefPixels,
+    device: execution.Device,
 ) -> None:
     """Do as `_apply` for a later set of references, whose levers are known, in one pass."""
     coefs = [fit.coefs(result.n_modes) for result in results]
-    level = [(c * fit.offset).sum(axis=1) for c in coefs]
+    level = [(c * fit.offset).sum(axis=1) - fit.target_level for c in coefs]
     effects = []
     for result, c in zip(results, coefs, strict=True):
         lever = result.levers[z]
@@ -603,7 +724,8 @@ def _apply_again(
         data = targets.centred(at, fit.mean_target)
         share = fit.share[inside]
         for k, result in enumerate(results):
-            result.sci[pick, at] += share * klip.residual(data, rows, coefs[k], level[k])
+            left = device.run(klip.residual, data, rows, coefs[k], level[k])
+            result.sci[pick, at] += share * left
             _add_variance(result, pick, block, fit, targets, refs, effects[k])
 
     execution.map_ordered(_subtract, fit.blocks())

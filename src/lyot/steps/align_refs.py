@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from lyot import execution
 from lyot.models.aligned import AlignedFrames
 from lyot.models.cubes import as_model, cube_from_model
 from lyot.models.info import ExposureInfo
@@ -32,6 +33,7 @@ class AlignRefsStep(LyotStep):
         bad_bits = string(default='DO_NOT_USE')  # DQ flags of bad pixels
         median_box_length = integer(default=3, min=1)  # Box from which bad pixels are repaired [pixel]
         max_shift = float(default=None)  # Largest shift along each axis [pixel]; None for the coronagraph's own
+        device = option('cpu', 'cuda', 'torch', default='cpu')  # Where it computes: NumPy, a GPU (PyTorch or CuPy), or PyTorch
         star_from = option('auto', 'symmetry', 'model', default='auto')  # How a star that is not stated is measured
         star_x = float(default=None)  # Star in the science exposure, x [pixel, 0-based]
         star_y = float(default=None)  # Star in the science exposure, y [pixel, 0-based]
@@ -78,6 +80,7 @@ class AlignRefsStep(LyotStep):
             self.recipe(),
             weight_of=self._weight(target_model),
             star_xy=self.star_parameter(),
+            device=execution.device(self.device),
         )
         if note := undersampling_note(aligner.target.info):
             log.warning(note)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lyot import execution
 from lyot.errors import LyotError
 from lyot.models.aligned import AlignedArrays
 from lyot.models.cubes import Cube, as_model, cube_from_model, flag_value
@@ -21,7 +22,13 @@ from lyot.models.products import (
 from lyot.models.star import StarPosition
 from lyot.recipe import SubtractRecipe, to_dict
 from lyot.reduction.star import guess_star, measure_star, stated_star
-from lyot.reduction.subtract import Subtraction, make_zones, subtract
+from lyot.reduction.subtract import (
+    SpeckleNoise,
+    Subtraction,
+    make_zones,
+    speckle_noise,
+    subtract,
+)
 from lyot.steps.base import LyotStep, name_of
 
 log = logging.getLogger(__name__)
@@ -45,10 +52,12 @@ class KlipStep(LyotStep):
         fit_inner_arcsec = float(default=0.0, min=0.0)  # Pixels nearer to the star do not count in the fit [arcsec]
         fit_outer_arcsec = float(default=0.0, min=0.0)  # Pixels farther from the star do not count in the fit [arcsec]; 0 for no limit
         fit_weight = string(default=None)  # FITS image of weights in the fit, for example 0 on a disc or a companion
+        level_inner_arcsec = float(default=5.0, min=0.0)  # The level of the residual is taken beyond this separation [arcsec]; 0 for the zone
         zone_map = string(default=None)  # FITS image of labels, for zones = map
         subtract_mean = boolean(default=True)  # Subtract the zone mean first
         error = option('propagated', 'scatter', default='propagated')  # ERR: propagated, or scatter of the references
         bad_bits = string(default='DO_NOT_USE')  # DQ flags of science pixels that are left out
+        device = option('cpu', 'cuda', 'torch', default='cpu')  # Where it computes: NumPy, a GPU (PyTorch or CuPy), or PyTorch
         star_x = float(default=None)  # Star in the science exposure, x [pixel, 0-based]
         star_y = float(default=None)  # Star in the science exposure, y [pixel, 0-based]
     """  # noqa: E501
@@ -66,6 +75,7 @@ class KlipStep(LyotStep):
             sector_overlap=self.sector_overlap,
             fit_inner_arcsec=self.fit_inner_arcsec,
             fit_outer_arcsec=self.fit_outer_arcsec,
+            level_inner_arcsec=self.level_inner_arcsec,
             subtract_mean=self.subtract_mean,
             error=self.error,
             bad_bits=self.bad_bits,
@@ -101,9 +111,20 @@ class KlipStep(LyotStep):
             labels=None if labels is None else labels.astype(int),
             fit_weight=_image(self.fit_weight),
         )
-        results = subtract(cube, aligned, zones, recipe)
+        results = subtract(cube, aligned, zones, recipe, device=execution.device(self.device))
         inputs = [name_of(target), name_of(psfrefs)]
-        products = [_product(model, r, recipe, inputs, star, history) for r in results]
+        products = [
+            _product(
+                model,
+                r,
+                recipe,
+                inputs,
+                star,
+                history,
+                speckle_noise(r, star, cube.info.pixel_scale_arcsec),
+            )
+            for r in results
+        ]
         for opened, given in ((model, target), (refs_model, psfrefs)):
             if opened is not None and opened is not given:
                 opened.close()
@@ -178,6 +199,7 @@ def _product(
     inputs: list[str],
     star: StarPosition,
     history: dict[str, Any],
+    speckles: SpeckleNoise,
 ) -> Any:
     """Make the psfsub model of one number of modes."""
     out = model.copy()
@@ -204,6 +226,7 @@ def _product(
             "variance_refs_coherent": result.variance_refs_coherent,
             "rms_before": result.rms_before,
             "rms_after": result.rms_after,
+            "speckle_noise": dict(speckles._asdict()),
             "error": f"ERR is {recipe.error}; residual speckles are not in a propagated error",
         },
     )
