@@ -337,8 +337,12 @@ class _RefPixels(NamedTuple):
         return out
 
     def variance_at(self, at: Any) -> Array:
-        """Return variances, zero where every reference is bad."""
-        rows, nowhere = self.variance[:, at], self.nowhere[at]
+        """Return variances, zero where every reference is bad.
+
+        A copy: rows a multiple of 64 KiB apart, as those of 640 x 640 pixels are, get in each
+        other's way in the cache of the processor, and a product reads them many times.
+        """
+        rows, nowhere = self.variance[:, at].copy(), self.nowhere[at]
         return np.where(nowhere, np.float32(0), rows) if nowhere.any() else rows
 
     @classmethod
