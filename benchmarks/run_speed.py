@@ -29,7 +29,7 @@ print(json.dumps({"seconds": seconds, "imports": imports, "peak_mb": peak}))
 
 CASES = (
     ("run20", (10, 10), (10,) * 4, "20 + 40", "1 GB", (5, 3)),
-    ("run60", (30, 30), (20,) * 10, "60 + 200", "15 GB", (8, None)),
+    ("run60", (30, 30), (50,) * 4, "60 + 200", "15 GB", (8, None)),
 )
 
 

@@ -62,3 +62,31 @@ def position_angle_of_y(roll_ref_deg: float, v3i_yangle_deg: float, vparity: int
         Degrees east of north, 0 to 360.
     """
     return (roll_ref_deg - vparity * v3i_yangle_deg) % 360.0
+
+
+def detector_offset(
+    separation: NDArray[np.floating] | float,
+    pa_deg: NDArray[np.floating] | float,
+    pa_y_deg: float,
+    /,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Turn separation and position angle into an offset on the detector.
+
+    Parameters
+    ----------
+    separation : ndarray or float
+        Separation from the star, in any unit.
+    pa_deg : ndarray or float
+        Position angle [degree east of north].
+    pa_y_deg : float
+        Position angle of the detector's y axis [degree].
+
+    Returns
+    -------
+    dy, dx : ndarray
+        Offset along y and x, in the unit of the separation. East lies towards negative x where
+        north is up.
+    """
+    angle = np.radians(np.asarray(pa_deg, dtype=np.float64) - pa_y_deg)
+    r = np.asarray(separation, dtype=np.float64)
+    return r * np.cos(angle), -r * np.sin(angle)

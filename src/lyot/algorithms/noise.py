@@ -1,8 +1,15 @@
-"""Noise in annuli."""
+r"""Noise in annuli, and the statistic of a source among few resolution elements.
+
+At separation r (in FWHM) there are :math:`n = \lfloor 2 \pi r \rfloor` independent positions. One is
+tested against the mean and the scatter s of the n - 1 others by
+:math:`t = (F - \bar F)\,/\,(s \sqrt{1 + 1/(n-1)})`, which for Gaussian noise follows Student's
+distribution with n - 2 degrees of freedom (Mawet et al. 2014, doi:10.1088/0004-637X/792/2/97).
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,3 +67,113 @@ def annulus_noise(
         sigma = np.sqrt(np.bincount(label, (value - mean[label]) ** 2, minlength=n) / count)
     radius = (np.arange(n, dtype=np.float64) + 0.5) * width
     return NoiseCurve(np.asarray(radius, dtype=np.float64), sigma, count)
+
+
+FIVE_SIGMA_FPF = 2.866515719235352e-7
+"""False-positive fraction of five sigma of a Gaussian."""
+
+MAWET, PYKLIP = "n-1", "n"
+GAUSSIAN, LAPLACE = "gaussian", "laplace"
+
+
+def n_positions(radius_fwhm: float, /) -> int:
+    """Return the number of independent positions at a separation.
+
+    Parameters
+    ----------
+    radius_fwhm : float
+        Separation [FWHM].
+
+    Returns
+    -------
+    int
+        The floor of its circumference.
+    """
+    return int(np.floor(2.0 * np.pi * radius_fwhm + 1e-9))
+
+
+def threshold(
+    n: int,
+    /,
+    *,
+    fpf: float = FIVE_SIGMA_FPF,
+    others: str = MAWET,
+    distribution: str = GAUSSIAN,
+) -> float:
+    """Return by how many standard deviations of the others a position must stand out.
+
+    Parameters
+    ----------
+    n : int
+        Number of positions, the tested one included.
+    fpf : float, optional
+        False-positive fraction of one test.
+    others : {"n-1", "n"}, optional
+        Whether the tested position counts among the n (this package's detection), or n others
+        are meant, as pyKLIP and VIP print.
+    distribution : {"gaussian", "laplace"}, optional
+        Distribution of the noise; residual speckles have the heavier tail of the second
+        (Bonse et al. 2023, doi:10.3847/1538-3881/acc93c).
+
+    Returns
+    -------
+    float
+        The factor on the standard deviation; NaN where fewer than three positions remain.
+
+    Raises
+    ------
+    ValueError
+        If an option is not known.
+    """
+    from scipy.stats import t
+
+    if others not in (MAWET, PYKLIP) or distribution not in (GAUSSIAN, LAPLACE):
+        raise ValueError(f"others is {others!r} and distribution {distribution!r}.")
+    m = n - 1 if others == MAWET else n
+    if m < 2:
+        return float("nan")
+    spread = np.sqrt(1.0 + 1.0 / m)
+    if distribution == LAPLACE:
+        return float(_laplace_factor(m, fpf) * spread)
+    return float(t.isf(fpf, m - 1) * spread)
+
+
+@lru_cache(maxsize=512)
+def _laplace_factor(m: int, fpf: float) -> float:
+    """Threshold of t for Laplacian noise.
+
+    The others are drawn; the tail of the tested one, given them, is known exactly.
+    """
+    from scipy.optimize import brentq
+
+    rng = np.random.default_rng(m)
+    draws = rng.laplace(size=(100_000, m)) / np.sqrt(2.0)
+    mean, scatter = draws.mean(axis=1), draws.std(axis=1, ddof=1) * np.sqrt(1.0 + 1.0 / m)
+
+    def _excess(log_factor: float) -> float:
+        level = np.sqrt(2.0) * (mean + np.exp(log_factor) * scatter)
+        half = 0.5 * np.exp(-np.abs(level))
+        tail = float(np.mean(np.where(level > 0, half, 1.0 - half)))
+        return float(np.log(max(tail, 1e-300)) - np.log(fpf))
+
+    return float(np.exp(brentq(_excess, np.log(1e-3), np.log(1e9))))
+
+
+def false_positive_fraction(t_value: NDArray[np.floating], n: NDArray[np.floating], /) -> Any:
+    """Return the probability that noise alone stands out as much.
+
+    Parameters
+    ----------
+    t_value : ndarray
+        The statistic t.
+    n : ndarray
+        Number of positions, the tested one included.
+
+    Returns
+    -------
+    ndarray
+        False-positive fraction for Gaussian noise.
+    """
+    from scipy.stats import t
+
+    return t.sf(t_value, np.maximum(np.asarray(n) - 2, 1))

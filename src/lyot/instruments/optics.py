@@ -22,6 +22,7 @@ PUPIL_WIDTH_M = 6.60
 SEGMENT_FLAT_TO_FLAT_M = 1.32
 SEGMENT_GAP_M = 0.007
 N_PUPIL = 192
+LYOT_UNDERSIZE = 0.86
 
 
 @lru_cache(maxsize=4)
@@ -91,6 +92,12 @@ class CoronagraphModel:
         u = (np.arange(self.n_wavelengths) + 0.5) / self.n_wavelengths - 0.5
         return (band.pivot_um + u * band.width_um) * 1e-6
 
+    @property
+    def lyot_throughput(self) -> float:
+        """Fraction of the flux in the pupil that passes the Lyot stop, without a mask."""
+        pupil, stop = segmented_pupil(), segmented_pupil(undersize=LYOT_UNDERSIZE)
+        return float(np.sum((pupil * stop) ** 2) / np.sum(pupil**2))
+
     def image(
         self,
         *,
@@ -132,7 +139,7 @@ class CoronagraphModel:
         centre_xy: tuple[float, float] | None,
         with_mask: bool,
     ) -> NDArray[Any]:
-        pupil, stop = segmented_pupil(), segmented_pupil(undersize=0.86)
+        pupil, stop = segmented_pupil(), segmented_pupil(undersize=LYOT_UNDERSIZE)
         grid = (np.arange(N_PUPIL) - 0.5 * (N_PUPIL - 1)) * (PUPIL_WIDTH_M / N_PUPIL)
         tilt = grid[None, :] * source_xy[0] + grid[:, None] * source_xy[1]
         path = tilt / ARCSEC_PER_RADIAN + (0.0 if wavefront is None else wavefront)

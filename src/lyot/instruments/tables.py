@@ -3,7 +3,8 @@
 Sources: JWST User Documentation, "NIRCam Coronagraphic Occulting Masks and Lyot Stops" and
 "MIRI Coronagraphs" (mask types, half-width-half-maximum radii, inner working angles); pivot
 wavelengths and bandwidths of the filters from the JWST User Documentation "NIRCam Filters" and
-Boccaletti et al. 2022, doi:10.1051/0004-6361/202244578 (MIRI).
+Boccaletti et al. 2022, doi:10.1051/0004-6361/202244578 (MIRI); zero points of the Vega system from the
+SVO Filter Profile Service (Rodrigo and Solano 2020).
 """
 
 from __future__ import annotations
@@ -50,11 +51,15 @@ class Filter:
         Pivot wavelength [micrometre].
     width_um : float
         Bandwidth [micrometre].
+    vega_jy : float or None
+        Flux density of a star of magnitude zero in the Vega system [Jy]; None where the table
+        has none.
     """
 
     name: str
     pivot_um: float
     width_um: float
+    vega_jy: float | None = None
 
     @property
     def lambda_over_d_arcsec(self) -> float:
@@ -80,23 +85,23 @@ CORONAGRAPHS = {
 FILTERS = {
     f.name: f
     for f in (
-        Filter("F182M", 1.845, 0.238),
-        Filter("F187N", 1.874, 0.024),
-        Filter("F200W", 1.990, 0.461),
-        Filter("F210M", 2.093, 0.205),
-        Filter("F212N", 2.120, 0.027),
-        Filter("F250M", 2.503, 0.181),
-        Filter("F277W", 2.786, 0.672),
-        Filter("F300M", 2.996, 0.318),
-        Filter("F322W2", 3.247, 1.339),
-        Filter("F335M", 3.365, 0.347),
-        Filter("F356W", 3.563, 0.787),
-        Filter("F360M", 3.621, 0.372),
-        Filter("F410M", 4.092, 0.436),
-        Filter("F430M", 4.280, 0.228),
-        Filter("F444W", 4.421, 1.024),
-        Filter("F460M", 4.624, 0.228),
-        Filter("F480M", 4.834, 0.303),
+        Filter("F182M", 1.845, 0.238, 844.943),
+        Filter("F187N", 1.874, 0.024, 794.848),
+        Filter("F200W", 1.990, 0.461, 757.654),
+        Filter("F210M", 2.093, 0.205, 688.033),
+        Filter("F212N", 2.120, 0.027, 674.832),
+        Filter("F250M", 2.503, 0.181, 504.651),
+        Filter("F277W", 2.786, 0.672, 430.140),
+        Filter("F300M", 2.996, 0.318, 369.648),
+        Filter("F322W2", 3.247, 1.339, 343.302),
+        Filter("F335M", 3.365, 0.347, 298.910),
+        Filter("F356W", 3.563, 0.787, 271.393),
+        Filter("F360M", 3.621, 0.372, 260.306),
+        Filter("F410M", 4.092, 0.436, 208.750),
+        Filter("F430M", 4.280, 0.228, 190.697),
+        Filter("F444W", 4.421, 1.024, 184.102),
+        Filter("F460M", 4.624, 0.228, 164.110),
+        Filter("F480M", 4.834, 0.303, 153.224),
         Filter("F1065C", 10.563, 0.75),
         Filter("F1140C", 11.310, 0.80),
         Filter("F1550C", 15.516, 0.90),

@@ -118,6 +118,24 @@ class AlignedArrays:
         """The star on the science frames, where it is known."""
         return self._star
 
+    def section(self, integration: int, rows: slice, columns: slice, /) -> NDArray[np.float64]:
+        """Return part of the references on the pixels of one science integration.
+
+        Parameters
+        ----------
+        integration : int
+            Index of the integration.
+        rows, columns : slice
+            The part.
+
+        Returns
+        -------
+        ndarray, shape (n_ref, n_rows, n_columns)
+            Native float64; NaN where every reference is bad.
+        """
+        planes = self._arrays[0] if self.shared else self._arrays[0][integration]
+        return np.asarray(planes[:, rows, columns], dtype=np.float64)
+
     def check(self, n_int: int, name: str, /) -> None:
         """Refuse a product that does not belong to a science exposure.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -273,7 +273,95 @@ def subtract(
     differ by a fraction of a pixel: the leverage of the pixels, and the noise of a target in its
     own coefficients, are those of the first set.
     """
-    device = device or execution.device("cpu")
+    return _subtract(target, aligned, zones, recipe, device or execution.device("cpu"), None)
+
+
+@dataclass(frozen=True, eq=False)
+class KeptFit:
+    """What the fit of one zone to one set of references does to anything added to the targets.
+
+    Attributes
+    ----------
+    rows : range
+        The integrations that the set serves.
+    zone : Zone
+        The zone.
+    missing : ndarray of bool, shape (n_t, n_pix)
+        Pixels that are left out: bad in the target, or in every reference.
+    mean_target : ndarray, shape (n_t,)
+        What is taken off each target.
+    mean_ref : ndarray, shape (n_ref,)
+        What is taken off each reference.
+    weight_left : ndarray, shape (n_t,)
+        Sum of the weights of the good pixels of each integration; infinity where no mean is
+        subtracted.
+    offset : ndarray, shape (n_t, n_ref)
+        Mean of each centred reference over the good pixels of each integration.
+    level_at : ndarray of int, shape (n_level,)
+        Pixels, flattened, where the level is taken; none for the zone's own mean.
+    level_target : ndarray, shape (n_t,)
+        Mean of each centred target over those of them that are good.
+    level_offset : ndarray, shape (n_t, n_ref)
+        Mean of each centred reference over them.
+    mode_matrices : list of ndarray, shape (n_kept, n_ref)
+        For each integration, what turns references into modes.
+    grams : list of ndarray, shape (n_ref, n_ref)
+        For each integration, its Gram matrix about its own mean.
+    cross : ndarray, shape (n_t, n_ref)
+        Products of the targets with the references.
+    """
+
+    rows: range
+    zone: Zone
+    missing: NDArray[np.bool_]
+    mean_target: Array
+    mean_ref: Array
+    weight_left: Array
+    offset: Array
+    level_at: Array
+    level_target: Array
+    level_offset: Array
+    mode_matrices: list[Array]
+    grams: list[Array]
+    cross: Array
+
+
+@execution.single_threaded_blas()
+def subtract_and_keep(
+    target: Cube, aligned: AlignedRefs, zones: list[Zone], recipe: SubtractRecipe, /
+) -> tuple[list[Subtraction], list[KeptFit]]:
+    """Do as `subtract`, and keep what a source added to the targets would need.
+
+    Parameters
+    ----------
+    target : Cube
+        The science exposure.
+    aligned : AlignedRefs
+        Its references.
+    zones : list of Zone
+        Search areas.
+    recipe : SubtractRecipe
+        How to subtract.
+
+    Returns
+    -------
+    results : list of Subtraction
+        As from `subtract`.
+    kept : list of KeptFit
+        One per set of references and zone.
+    """
+    kept: list[KeptFit] = []
+    return _subtract(target, aligned, zones, recipe, execution.device("cpu"), kept), kept
+
+
+def _subtract(
+    target: Cube,
+    aligned: AlignedRefs,
+    zones: list[Zone],
+    recipe: SubtractRecipe,
+    device: execution.Device,
+    kept: list[KeptFit] | None,
+) -> list[Subtraction]:
     n_int, shape = len(target.sci), target.frame_shape
     bad = target.bad(recipe.bad_bits).reshape(n_int, -1)
     images, variance = target.sci.reshape(n_int, -1), target.variance().reshape(n_int, -1)
@@ -291,6 +379,9 @@ def subtract(
         pick = slice(rows.start, rows.stop)
         targets = _Targets(images[pick], bad[pick], variance[pick])
         fits = [_fit_zone(targets, refs, zone, recipe, device) for zone in zones]
+        if kept is not None:
+            missing = targets.bad | refs.nowhere
+            kept += [_kept(fit, z, rows, missing) for fit, z in zip(fits, zones, strict=True)]
         for z, fit in enumerate(fits):
             if recipe.error == "propagated" and rows.start > 0:
                 _apply_again(results, z, pick, fit, targets, refs, device)
@@ -379,6 +470,11 @@ class _ZoneFit:
     own_matrices: list[Array] | None
     typical_variance: Array
     noise_scale: Array
+    gram: Array = field(default_factory=lambda: np.empty((0, 0)))
+    own_grams: list[Array] | None = None
+    own_offset: Array = field(default_factory=lambda: np.empty(0))
+    weight_left: Array = field(default_factory=lambda: np.empty(0))
+    has_level: bool = False
 
     @property
     def n_kept(self) -> int:
@@ -401,6 +497,26 @@ class _ZoneFit:
             for row, matrix in zip(self.cross, self.own_matrices, strict=True)
         ]
         return np.concatenate(rows)
+
+
+def _kept(fit: _ZoneFit, zone: Zone, rows: range, missing: NDArray[np.bool_]) -> KeptFit:
+    n_t = len(fit.cross)
+    matrices = fit.own_matrices or [fit.mode_matrix] * n_t
+    return KeptFit(
+        rows=rows,
+        zone=zone,
+        missing=missing,
+        mean_target=fit.mean_target,
+        mean_ref=fit.mean_ref,
+        weight_left=fit.weight_left,
+        offset=fit.own_offset,
+        level_at=np.flatnonzero(zone.level) if fit.has_level else np.empty(0, np.intp),
+        level_target=fit.target_level,
+        level_offset=fit.offset,
+        mode_matrices=matrices,
+        grams=fit.own_grams or [fit.gram] * n_t,
+        cross=fit.cross,
+    )
 
 
 def _fit_zone(
@@ -459,17 +575,21 @@ def _fit_zone(
         fit.mean_ref = mean_ref + rest
     fit.common = device.run(klip.decompose, gram)
     matrix = klip.to_modes(fit.common)
-    fit.own_matrices, fit.offset = _own_modes(
+    fit.gram = gram
+    fit.weight_left = weight_t if recipe.subtract_mean else np.full(len(weight_t), np.inf)
+    fit.own_matrices, fit.own_grams, fit.own_offset = _own_modes(
         gram,
         missing & (weight > 0),
         refs.sci,
         index,
         weight,
         fit.mean_ref,
-        weight_t if recipe.subtract_mean else np.full(len(weight_t), np.inf),
+        fit.weight_left,
         matrix,
     )
-    if recipe.subtract_mean and zone.level.any():
+    fit.offset = fit.own_offset
+    fit.has_level = recipe.subtract_mean and bool(zone.level.any())
+    if fit.has_level:
         fit.target_level, fit.offset = _levels(targets, refs, zone.level, fit)
     fit.mode_matrix = matrix[: max(recipe.n_modes)]
     fit.typical_variance = targets.variance[:, index].mean(axis=0, dtype=np.float64)
@@ -521,21 +641,21 @@ def _own_modes(
     mean_ref: Array,
     weight_left: Array,
     common: Array,
-) -> tuple[list[Array] | None, Array]:
+) -> tuple[list[Array] | None, list[Array] | None, Array]:
     """Decompose anew for targets that miss pixels; equal gaps share a decomposition."""
     n_t = len(missing)
     offset = np.zeros((n_t, len(gram)))
     if not missing.any():
-        return None, offset
+        return None, None, offset
     rows = ref_rows[:, index]
-    known: dict[bytes, tuple[Array, Array]] = {}
-    matrices = []
+    known: dict[bytes, tuple[Array, Array, Array]] = {}
+    matrices, grams = [], []
     for i in range(n_t):
         key = np.packbits(missing[i]).tobytes()
         if key not in known:
             at = np.flatnonzero(missing[i])
             if at.size == 0:
-                known[key] = (common, offset[i])
+                known[key] = (common, gram, offset[i])
             else:
                 left, mean = klip.leave_out(
                     gram,
@@ -543,10 +663,11 @@ def _own_modes(
                     weight[at],
                     weight_left[i] if weight_left[i] > 0 else np.inf,
                 )
-                known[key] = (klip.to_modes(klip.decompose(left)), mean)
+                known[key] = (klip.to_modes(klip.decompose(left)), left, mean)
         matrices.append(known[key][0])
-        offset[i] = known[key][1]
-    return matrices, offset
+        grams.append(known[key][1])
+        offset[i] = known[key][2]
+    return matrices, grams, offset
 
 
 class _Lever(NamedTuple):

@@ -19,6 +19,7 @@ from lyot.models.products import (
     stamp,
     star_of,
 )
+from lyot.models.runs import read_image
 from lyot.models.star import StarPosition
 from lyot.recipe import SubtractRecipe, to_dict
 from lyot.reduction.star import guess_star, measure_star, stated_star
@@ -167,13 +168,7 @@ class KlipStep(LyotStep):
 
 def _image(path: str | None) -> Any:
     """Read the first image of a FITS file, or nothing."""
-    if not path:
-        return None
-    with open_fits(path, memmap=False) as hdus:
-        images = [hdu.data for hdu in hdus if hdu.is_image and hdu.data is not None]
-    if not images:
-        raise LyotError(f"{path} holds no image.")
-    return np.asarray(images[0], dtype=np.float64)
+    return read_image(path)[0] if path else None
 
 
 def _whole_number(value: Any) -> int:

@@ -1,0 +1,159 @@
+r"""What a subtraction does to a source that is put into the data, without touching the pixels.
+
+Where the references are free of the source, the response to it is linear: with its image p,
+:math:`p - \bar p - C_p (R - \bar R)` and :math:`C_p = (p\,w)(R - \bar R)^T\,W^T W`. Where they
+hold it too, with images M at unit flux, the Gram matrix at flux a is exactly
+:math:`G(a) = G + a\,(M R^T + R M^T) + a^2 M M^T`, and the residual at flux a follows from its
+decomposition. Pixels are needed where the source has light, and where the response is wanted.
+
+The shifts, the bad pixels, what fills them and the choice of references are frozen.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace
+
+from lyot.algorithms import klip
+
+
+def linear_response(
+    sources: Any,
+    weight: Any,
+    refs_at_source: Any,
+    refs_wanted: Any,
+    mode_matrix: Any,
+    /,
+    *,
+    n_modes: int,
+) -> Any:
+    r"""Return the model that a fit makes of sources which the references do not hold.
+
+    Parameters
+    ----------
+    sources : array, shape (n_s, n_pix)
+        Images of the sources, at unit flux.
+    weight : array, shape (n_pix,)
+        Weight of these pixels in the fit; zero where the target is bad.
+    refs_at_source : array, shape (n_ref, n_pix)
+        References there, centred on the fit's means.
+    refs_wanted : array, shape (n_ref, n_out)
+        References where the response is wanted, centred likewise.
+    mode_matrix : array, shape (n_kept, n_ref)
+        From `lyot.algorithms.klip.to_modes`.
+    n_modes : int
+        Number of modes.
+
+    Returns
+    -------
+    array, shape (n_s, n_out)
+        :math:`C_p R`, to be subtracted from the sources.
+
+    Notes
+    -----
+    ``2 n_s n_ref (n_pix + n_modes + n_out)`` operations. With the unit matrix as sources it is
+    the operator on any source within these pixels.
+    """
+    xp = array_namespace(sources, refs_at_source)
+    cross = xp.matmul(sources * weight, xp.matrix_transpose(refs_at_source))
+    return xp.matmul(klip.coefficients(cross, mode_matrix, n_modes=n_modes), refs_wanted)
+
+
+class FrozenFit(NamedTuple):
+    """The fit of one target, and its pixels where sources in target and references have light.
+
+    Attributes
+    ----------
+    gram : array, shape (n_ref, n_ref)
+        Gram matrix of the centred references.
+    cross : array, shape (n_ref,)
+        Products of the centred target with them.
+    target : array, shape (n_pix,)
+        The centred target.
+    refs : array, shape (n_ref, n_pix)
+        The centred references.
+    weight : array, shape (n_pix,)
+        Weight in the fit; zero where the target is bad.
+    weight_sum : float
+        Sum of the weights over all pixels of the fit; infinity where no mean is subtracted.
+    """
+
+    gram: Any
+    cross: Any
+    target: Any
+    refs: Any
+    weight: Any
+    weight_sum: float
+
+
+class Updated(NamedTuple):
+    """A fit with a source in the target and in the references.
+
+    Attributes
+    ----------
+    coefs : array, shape (n_ref,)
+        Factor of each reference.
+    target_mean : array, shape ()
+        What the source adds to the mean of the target.
+    ref_means : array, shape (n_ref,)
+        What it adds to the mean of each reference.
+    residual : array, shape (n_pix,)
+        Target less model, both with the source and centred with it.
+    """
+
+    coefs: Any
+    target_mean: Any
+    ref_means: Any
+    residual: Any
+
+
+def update(
+    fit: FrozenFit, source: Any, sources_in_refs: Any, flux: float, /, *, n_modes: int
+) -> Updated:
+    """Fit again with a source of some flux in the target and in the references.
+
+    Parameters
+    ----------
+    fit : FrozenFit
+        The fit without it.
+    source : array, shape (n_pix,)
+        Its image in the target, at unit flux.
+    sources_in_refs : array, shape (n_ref, n_pix)
+        Its image in each reference; zero in those that do not hold it.
+    flux : float
+        Its flux.
+    n_modes : int
+        Number of modes.
+
+    Returns
+    -------
+    Updated
+        The new fit, exactly.
+
+    Notes
+    -----
+    ``n_ref^2 n_pix`` operations and one decomposition of ``n_ref x n_ref``; all in float64.
+    """
+    xp = array_namespace(fit.gram, source)
+    w, s = fit.weight, fit.weight_sum
+    m = sources_in_refs
+    weighted = m * w
+    ref_means = xp.sum(weighted, axis=1) / s
+    target_mean = xp.sum(source * w) / s
+    turned = xp.matrix_transpose(fit.refs)
+    mixed = xp.matmul(weighted, turned)
+    own = xp.matmul(weighted, xp.matrix_transpose(m))
+    if s != float("inf"):
+        own = own - s * ref_means[:, None] * ref_means[None, :]
+    gram = fit.gram + flux * (mixed + xp.matrix_transpose(mixed)) + flux**2 * own
+    linear = xp.matmul(fit.refs, source * w) + xp.matmul(weighted, fit.target)
+    quadratic = xp.matmul(weighted, source)
+    if s != float("inf"):
+        quadratic = quadratic - s * target_mean * ref_means
+    cross = fit.cross + flux * linear + flux**2 * quadratic
+    matrix = klip.to_modes(klip.decompose(gram))
+    coefs = klip.coefficients(cross[None, :], matrix, n_modes=n_modes)[0, :]
+    refs = fit.refs + flux * (m - ref_means[:, None])
+    residual = fit.target + flux * (source - target_mean) - xp.matmul(coefs, refs)
+    return Updated(coefs, flux * target_mean, flux * ref_means, residual)

@@ -1,0 +1,488 @@
+"""A source put into a reduction: its exact response, without touching the pixels again.
+
+Shifts, bad pixels, what fills them, and the choice of references are frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot import execution
+from lyot.algorithms import forward
+from lyot.algorithms.geometry import detector_offset
+from lyot.errors import LyotError
+from lyot.instruments.psf import OffAxisPSF
+from lyot.models.aligned import AlignedArrays
+from lyot.models.cubes import Cube
+from lyot.models.runs import ReducedExposure
+from lyot.models.star import StarPosition
+from lyot.recipe import SubtractRecipe
+from lyot.reduction.subtract import KeptFit, make_zones, subtract_and_keep
+
+Array = NDArray[Any]
+Box = tuple[slice, slice]
+
+
+@dataclass(frozen=True, eq=False)
+class SourceInRefs:
+    """Which references hold the source, and where.
+
+    Attributes
+    ----------
+    holds : ndarray of bool, shape (n_ref,)
+        Whether a reference shows the science target.
+    pa_y_deg : ndarray, shape (n_ref,)
+        Position angle of the y axis of each reference [degree].
+    """
+
+    holds: NDArray[np.bool_]
+    pa_y_deg: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Exposure:
+    """A subtracted exposure, ready for sources to be put into it.
+
+    Attributes
+    ----------
+    name : str
+        Name of its psfsub product.
+    target : Cube
+        The exposure as it was subtracted.
+    bad : ndarray of bool, shape (n_int, n_y, n_x)
+        True where a science pixel is left out.
+    aligned : AlignedArrays
+        Its references.
+    star : StarPosition
+        The star on its pixels.
+    pa_y_deg : float
+        Position angle of its y axis [degree].
+    n_modes : tuple of int
+        Numbers of modes.
+    kept : list of KeptFit
+        The fits.
+    residual : ndarray, shape (n_trunc, n_y, n_x)
+        Mean of the integrations for each number of modes; NaN where there is none.
+    variance : ndarray, shape (n_trunc, n_y, n_x)
+        Propagated variance of that mean.
+    integrations : list of ndarray, shape (n_int, n_y, n_x)
+        The integrations, for each number of modes.
+    in_refs : SourceInRefs or None
+        References that hold the source; None where none does.
+    """
+
+    name: str
+    target: Cube
+    bad: NDArray[np.bool_]
+    aligned: AlignedArrays
+    star: StarPosition
+    pa_y_deg: float
+    n_modes: tuple[int, ...]
+    kept: list[KeptFit]
+    residual: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    integrations: list[NDArray[np.float32]]
+    in_refs: SourceInRefs | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n_y, n_x)`` of the frames."""
+        return self.target.frame_shape
+
+    @cached_property
+    def n_good(self) -> NDArray[np.int64]:
+        """Number of good integrations of each pixel."""
+        return np.asarray(np.sum(~self.bad, axis=0))
+
+    def position(self, separation_pix: Array | float, pa_deg: Array | float, /) -> Any:
+        """Return where a separation and position angle fall on the detector.
+
+        Parameters
+        ----------
+        separation_pix : ndarray or float
+            Separation [pixel].
+        pa_deg : ndarray or float
+            Position angle [degree].
+
+        Returns
+        -------
+        tuple of ndarray
+            ``(y, x)`` [pixel, 0-based].
+        """
+        dy, dx = detector_offset(separation_pix, pa_deg, self.pa_y_deg)
+        return self.star.y + dy, self.star.x + dx
+
+
+def make_exposure(
+    target: Cube,
+    aligned: AlignedArrays,
+    star: StarPosition,
+    recipe: SubtractRecipe,
+    /,
+    *,
+    pa_y_deg: float,
+    name: str = "",
+    in_refs: SourceInRefs | None = None,
+) -> Exposure:
+    """Subtract an exposure and keep what sources need.
+
+    Parameters
+    ----------
+    target : Cube
+        The science exposure.
+    aligned : AlignedArrays
+        Its references.
+    star : StarPosition
+        The star on its pixels.
+    recipe : SubtractRecipe
+        How to subtract.
+    pa_y_deg : float
+        Position angle of the y axis [degree].
+    name : str, optional
+        What to call it.
+    in_refs : SourceInRefs, optional
+        Which references hold the source.
+
+    Returns
+    -------
+    Exposure
+        For every number of modes of the recipe.
+
+    Raises
+    ------
+    LyotError
+        If the zones need a map of the user's.
+    """
+    if recipe.zones == "map":
+        raise LyotError("A run with a zone map cannot be analysed; use annuli or the full frame.")
+    zones = make_zones(recipe, target.frame_shape, star, target.info.pixel_scale_arcsec)
+    results, kept = subtract_and_keep(target, aligned, zones, recipe)
+    bad = target.bad(recipe.bad_bits) | ~np.isfinite(results[0].sci)
+    n_good = np.sum(~bad, axis=0)
+    some = np.maximum(n_good, 1)
+    residual, variance = [], []
+    for result in results:
+        mean = np.where(bad, 0.0, result.sci).sum(axis=0, dtype=np.float64) / some
+        own = np.where(bad, 0.0, np.square(result.err, dtype=np.float64)).sum(axis=0) / some
+        own = np.maximum(own - np.nan_to_num(result.variance_refs), 0.0) / some
+        residual.append(np.where(n_good > 0, mean, np.nan))
+        total = own + np.nan_to_num(result.variance_refs_coherent)
+        variance.append(np.where(n_good > 0, total, np.nan))
+    return Exposure(
+        name,
+        target,
+        bad,
+        aligned,
+        star,
+        pa_y_deg,
+        recipe.n_modes,
+        kept,
+        np.array(residual),
+        np.array(variance),
+        [r.sci for r in results],
+        in_refs,
+    )
+
+
+def exposure_of_run(run: ReducedExposure, recipe: SubtractRecipe, /) -> Exposure:
+    """Subtract an exposure of a finished run again, from its products.
+
+    Parameters
+    ----------
+    run : ReducedExposure
+        The exposure.
+    recipe : SubtractRecipe
+        How to subtract.
+
+    Returns
+    -------
+    Exposure
+        For every number of modes of the recipe.
+    """
+    return make_exposure(
+        run.target, run.aligned, run.star, recipe, pa_y_deg=run.pa_y_deg, name=run.name
+    )
+
+
+@execution.single_threaded_blas()
+def respond(
+    exposure: Exposure, box: Box, sources: NDArray[np.float64], wanted: Box, /
+) -> NDArray[np.float64]:
+    r"""Return the mean response to sources of unit flux which the references do not hold.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        The exposure.
+    box : tuple of slice
+        Rows and columns where the sources have light.
+    sources : ndarray, shape (n_s, n_rows, n_columns)
+        Their images there.
+    wanted : tuple of slice
+        Rows and columns where the response is wanted.
+
+    Returns
+    -------
+    ndarray, shape (n_trunc, n_s, n_rows_wanted, n_columns_wanted)
+        What the sources add to `Exposure.residual`, exactly; NaN where that is NaN.
+
+    Notes
+    -----
+    The pixels of the references in both boxes are read once for each set of references; nothing
+    else is.
+    """
+    n_s = len(sources)
+    flat = sources.reshape(n_s, -1)
+    shape = (wanted[0].stop - wanted[0].start, wanted[1].stop - wanted[1].start)
+    total = np.zeros((len(exposure.n_modes), n_s, shape[0] * shape[1]))
+    good_out = ~exposure.bad[:, wanted[0], wanted[1]].reshape(len(exposure.bad), -1)
+    direct = _overlap(flat, box, wanted, sources.shape[1:], shape)
+    refs_of: dict[int, tuple[Array, Array]] = {}
+    for fit in exposure.kept:
+        share = fit.zone.share[wanted].ravel()
+        if not share.any():
+            continue
+        first = fit.rows.start
+        if first not in refs_of:
+            refs_of = {first: _sections(exposure.aligned, first, box, wanted)}
+        refs_in, refs_out = refs_of[first]
+        weight = fit.zone.weight[box].ravel()
+        in_level = _in_level(fit, exposure.shape, box)
+        for number, i in enumerate(fit.rows):
+            good_in = ~fit.missing[number].reshape(exposure.shape)[box].ravel()
+            w = weight * good_in
+            mean = (flat @ w) / fit.weight_left[number]
+            centre = (fit.mean_ref + fit.offset[number])[:, None]
+            rows_in = np.where(np.isfinite(refs_in), refs_in - centre, 0.0)
+            rows_out = np.where(np.isfinite(refs_out), refs_out - centre, 0.0)
+            level = np.zeros(n_s)
+            if fit.level_at.size:
+                far = _n_level(fit, number)
+                level = flat @ (in_level & good_in) / far - mean
+                rows_out = rows_out - (fit.level_offset[number] - fit.offset[number])[:, None]
+            for t, n_modes in enumerate(exposure.n_modes):
+                model = forward.linear_response(
+                    flat, w, rows_in, rows_out, fit.mode_matrices[number], n_modes=n_modes
+                )
+                out = direct - model - (mean + level)[:, None]
+                total[t] += share * good_out[i] * out
+    n_good = good_out.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        total = np.where(n_good > 0, total / n_good, np.nan)
+    return total.reshape(len(exposure.n_modes), n_s, *shape)
+
+
+def _sections(
+    aligned: AlignedArrays, integration: int, box: Box, wanted: Box
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    inside = aligned.section(integration, *box)
+    inside = inside.reshape(len(inside), -1)
+    if wanted == box:
+        return inside, inside
+    out = aligned.section(integration, *wanted)
+    return inside, out.reshape(len(out), -1)
+
+
+def _overlap(
+    flat: Array, box: Box, wanted: Box, shape_in: Sequence[int], shape_out: tuple[int, int]
+) -> NDArray[np.float64]:
+    """The sources themselves, on the pixels that are wanted."""
+    images = flat.reshape(len(flat), *shape_in)
+    out = np.zeros((len(flat), *shape_out))
+    rows = slice(max(box[0].start, wanted[0].start), min(box[0].stop, wanted[0].stop))
+    columns = slice(max(box[1].start, wanted[1].start), min(box[1].stop, wanted[1].stop))
+    if rows.start < rows.stop and columns.start < columns.stop:
+        out[
+            :,
+            rows.start - wanted[0].start : rows.stop - wanted[0].start,
+            columns.start - wanted[1].start : columns.stop - wanted[1].start,
+        ] = images[
+            :,
+            rows.start - box[0].start : rows.stop - box[0].start,
+            columns.start - box[1].start : columns.stop - box[1].start,
+        ]
+    return out.reshape(len(flat), -1)
+
+
+def _in_level(fit: KeptFit, shape: tuple[int, int], box: Box) -> NDArray[np.bool_]:
+    area = np.zeros(shape[0] * shape[1], bool)
+    area[fit.level_at] = True
+    return area.reshape(shape)[box].ravel()
+
+
+def _n_level(fit: KeptFit, number: int) -> int:
+    return max(int(fit.level_at.size - fit.missing[number][fit.level_at].sum()), 1)
+
+
+@execution.single_threaded_blas()
+def respond_with_refs(
+    exposure: Exposure,
+    psf: OffAxisPSF,
+    separation_pix: float,
+    pa_deg: float,
+    /,
+    *,
+    flux: float,
+    transmission: float = 1.0,
+) -> tuple[Box, NDArray[np.float64]]:
+    """Return what a source adds that the references hold too, by the update of the Gram matrix.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        The exposure, with its `in_refs`.
+    psf : OffAxisPSF
+        Image of a source.
+    separation_pix : float
+        Separation [pixel].
+    pa_deg : float
+        Position angle [degree].
+    flux : float
+        Flux of the source.
+    transmission : float, optional
+        Fraction of its light that the mask lets through.
+
+    Returns
+    -------
+    box : tuple of slice
+        Rows and columns.
+    added : ndarray, shape (n_trunc, n_rows, n_columns)
+        The residual with the source less that without it; exactly zero at flux zero.
+    """
+    if exposure.in_refs is None:
+        raise LyotError("No reference of this exposure is said to hold the source.")
+    y, x = exposure.position(separation_pix, pa_deg)
+    box, image = psf.place(float(y), float(x), exposure.shape)
+    frame = np.zeros(exposure.shape)
+    frame[box] = transmission * image
+    in_refs = np.zeros((len(exposure.in_refs.holds), *exposure.shape))
+    for k in np.flatnonzero(exposure.in_refs.holds):
+        dy, dx = detector_offset(separation_pix, pa_deg, float(exposure.in_refs.pa_y_deg[k]))
+        there, view = psf.place(
+            exposure.star.y + float(dy), exposure.star.x + float(dx), exposure.shape
+        )
+        in_refs[k][there] = transmission * view
+    wanted = np.zeros(exposure.shape, bool)
+    wanted[box] = True
+    at = np.flatnonzero((wanted | (frame != 0) | (in_refs != 0).any(axis=0)).ravel())
+    in_box = np.flatnonzero(wanted.ravel()[at])
+    source, sources = frame.ravel()[at], in_refs.reshape(len(in_refs), -1)[:, at]
+    whole = (slice(0, exposure.shape[0]), slice(0, exposure.shape[1]))
+    total = np.zeros((len(exposure.n_modes), in_box.size))
+    good_out = ~exposure.bad.reshape(len(exposure.bad), -1)[:, at[in_box]]
+    refs_of: dict[int, Array] = {}
+    for fit in exposure.kept:
+        share = fit.zone.share.ravel()[at[in_box]]
+        if not share.any():
+            continue
+        first = fit.rows.start
+        if first not in refs_of:
+            pixels = exposure.aligned.section(first, *whole)
+            refs_of = {first: pixels.reshape(len(pixels), -1)[:, at]}
+        refs = refs_of[first]
+        for number, i in enumerate(fit.rows):
+            missing = fit.missing[number]
+            centre = (fit.mean_ref + fit.offset[number])[:, None]
+            science = exposure.target.sci[i].ravel()[at] - fit.mean_target[number]
+            frozen = forward.FrozenFit(
+                fit.grams[number],
+                fit.cross[number],
+                np.where(missing[at], 0.0, science).astype(np.float64),
+                np.where(np.isfinite(refs), refs - centre, 0.0),
+                np.where(missing[at], 0.0, fit.zone.weight.ravel()[at]),
+                float(fit.weight_left[number]),
+            )
+            for t, n_modes in enumerate(exposure.n_modes):
+                before, after = (
+                    forward.update(frozen, source, sources, a, n_modes=n_modes)
+                    for a in (0.0, flux)
+                )
+                change = after.residual - before.residual
+                if fit.level_at.size:
+                    sums = (source, sources, at, missing)
+                    change = change - (
+                        _level(fit, number, after, flux, *sums)
+                        - _level(fit, number, before, 0.0, *sums)
+                    )
+                total[t] += share * good_out[i] * change[in_box]
+    n_good = good_out.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        total = np.where(n_good > 0, total / n_good, np.nan)
+    shape = (box[0].stop - box[0].start, box[1].stop - box[1].start)
+    return box, total.reshape(len(total), *shape)
+
+
+def _level(
+    fit: KeptFit,
+    number: int,
+    update: forward.Updated,
+    flux: float,
+    source: Array,
+    sources: Array,
+    at: Array,
+    missing: NDArray[np.bool_],
+) -> float:
+    """Mean of a residual with a source in target and references where the level is taken."""
+    area = np.zeros(missing.size, bool)
+    area[fit.level_at] = True
+    here = (area & ~missing)[at]
+    n = _n_level(fit, number)
+    target = fit.level_target[number] + flux * source[here].sum() / n - update.target_mean
+    refs = fit.level_offset[number] - fit.offset[number] - update.ref_means
+    refs = refs + flux * sources[:, here].sum(axis=1) / n
+    return float(target - update.coefs @ refs)
+
+
+def inject(
+    exposure: Exposure,
+    psf: OffAxisPSF,
+    separation_pix: float,
+    pa_deg: float,
+    /,
+    *,
+    flux: float = 1.0,
+    transmission: float = 1.0,
+) -> tuple[Box, NDArray[np.float64]]:
+    """Return what a source adds to an exposure, on the pixels of its own image.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        The exposure.
+    psf : OffAxisPSF
+        Image of a source.
+    separation_pix : float
+        Separation [pixel].
+    pa_deg : float
+        Position angle [degree].
+    flux : float, optional
+        Its flux [unit of the image times pixel].
+    transmission : float, optional
+        Fraction of its light that the mask lets through.
+
+    Returns
+    -------
+    box : tuple of slice
+        Rows and columns.
+    added : ndarray, shape (n_trunc, n_rows, n_columns)
+        What it adds to `Exposure.residual`; linear in the flux where no reference holds it.
+
+    Raises
+    ------
+    LyotError
+        If the source lies outside the frame.
+    """
+    if exposure.in_refs is not None:
+        return respond_with_refs(
+            exposure, psf, separation_pix, pa_deg, flux=flux, transmission=transmission
+        )
+    y, x = exposure.position(separation_pix, pa_deg)
+    box, image = psf.place(float(y), float(x), exposure.shape)
+    unit = respond(exposure, box, transmission * image[None], box)[:, 0]
+    return box, flux * unit

@@ -1,0 +1,226 @@
+"""The image of a source far from the mask: placed anywhere on the pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.algorithms import fourier
+from lyot.errors import LyotError
+
+MODEL_HALF_PIX, MODEL_OVERSAMPLE = 24, 3
+
+
+@dataclass(frozen=True, eq=False)
+class OffAxisPSF:
+    """An image of a point source that the mask does not touch.
+
+    Attributes
+    ----------
+    data : ndarray, shape (n, n)
+        The image, its centre in the middle of the array, of unit total flux.
+    oversample : int
+        Samples per detector pixel and axis; odd, or 1.
+    origin : str
+        Where it comes from, in words.
+    """
+
+    data: NDArray[np.float64]
+    oversample: int
+    origin: str
+
+    @cached_property
+    def half_pix(self) -> int:
+        """Half the width of a stamp without its middle pixel [pixel]."""
+        return (len(self.data) // self.oversample - 1) // 2
+
+    @cached_property
+    def fwhm_pix(self) -> float:
+        """Full width at half maximum [pixel]."""
+        fine = 8
+        n = self.half_pix
+        stamp = self.stamp(0.0, 0.0)
+        # The profile is that of the pixels, on a grid eight times finer.
+        spectra = fourier.spectrum(stamp)
+        steps = (np.arange(fine) - fine // 2) / fine
+        values, radii = [], []
+        y, x = np.mgrid[-n : n + 1, -n : n + 1]
+        for dy in steps:
+            for dx in steps:
+                image = fourier.shift(spectra, np.array([dy, dx]), shape=stamp.shape)
+                radii.append(np.hypot(y - dy, x - dx).ravel())
+                values.append(image.ravel())
+        radius, value = np.concatenate(radii), np.concatenate(values)
+        edges = np.arange(0.0, n, 0.1)
+        which = np.digitize(radius, edges) - 1
+        total = np.bincount(which, value, minlength=len(edges))
+        count = np.bincount(which, minlength=len(edges))
+        profile = total[: len(edges)] / np.maximum(count[: len(edges)], 1)
+        peak = profile[0]
+        below = int(np.argmax((profile < 0.5 * peak) & (count[: len(edges)] > 0)))
+        if below == 0:
+            raise LyotError("The PSF has no half maximum; give one whose core is in the middle.")
+        lower, upper = profile[below - 1], profile[below]
+        part = (lower - 0.5 * peak) / (lower - upper)
+        return float(2.0 * (edges[below - 1] + 0.05 + 0.1 * part))
+
+    @cached_property
+    def _spectra(self) -> NDArray[np.complex128]:
+        return np.asarray(fourier.spectrum(self.data))
+
+    def stamp(self, dy: float, dx: float, /) -> NDArray[np.float64]:
+        """Return the image with its centre off the middle pixel by a fraction of a pixel.
+
+        Parameters
+        ----------
+        dy, dx : float
+            Offset along y and x [pixel].
+
+        Returns
+        -------
+        ndarray, shape (2 * half_pix + 1, 2 * half_pix + 1)
+            Flux in each pixel, for a source of unit flux.
+        """
+        over = self.oversample
+        move = np.array([dy, dx]) * over
+        image = np.asarray(fourier.shift(self._spectra, move, shape=self.data.shape))
+        n = 2 * self.half_pix + 1
+        edge = (len(self.data) - n * over) // 2
+        cut = image[edge : edge + n * over, edge : edge + n * over]
+        return np.asarray(cut.reshape(n, over, n, over).sum(axis=(1, 3)))
+
+    def place(
+        self, y: float, x: float, shape: tuple[int, int], /, *, half_pix: int | None = None
+    ) -> tuple[tuple[slice, slice], NDArray[np.float64]]:
+        """Return the image of a source somewhere on a frame.
+
+        Parameters
+        ----------
+        y, x : float
+            Position [pixel, 0-based].
+        shape : tuple of int
+            ``(n_y, n_x)`` of the frame.
+        half_pix : int, optional
+            Half the width of what is returned; all of the image by default.
+
+        Returns
+        -------
+        box : tuple of slice
+            Rows and columns of the frame.
+        image : ndarray
+            Flux in these pixels, for a source of unit flux.
+
+        Raises
+        ------
+        LyotError
+            If the position lies outside the frame.
+        """
+        if not (-0.5 <= y <= shape[0] - 0.5 and -0.5 <= x <= shape[1] - 0.5):
+            raise LyotError(
+                f"The position (x, y) = ({x:.1f}, {y:.1f}) lies outside the frame of "
+                f"{shape[1]} x {shape[0]} pixels."
+            )
+        row, column = round(y), round(x)
+        whole, half = self.stamp(y - row, x - column), self.half_pix
+        reach = half if half_pix is None else min(half_pix, half)
+        top, left = max(row - reach, 0), max(column - reach, 0)
+        box = (
+            slice(top, min(row + reach + 1, shape[0])),
+            slice(left, min(column + reach + 1, shape[1])),
+        )
+        inside = whole[
+            box[0].start - row + half : box[0].stop - row + half,
+            box[1].start - column + half : box[1].stop - column + half,
+        ]
+        return box, inside
+
+
+def psf_from_image(image: NDArray[Any], /, *, oversample: int = 1, origin: str) -> OffAxisPSF:
+    """Take an image of the user's as PSF.
+
+    Parameters
+    ----------
+    image : ndarray, shape (n_y, n_x)
+        Finite; its brightest pixel is near the centre of the source.
+    oversample : int, optional
+        Samples per detector pixel.
+    origin : str
+        Where it comes from.
+
+    Returns
+    -------
+    OffAxisPSF
+        Cut square and odd about its centre, of unit total.
+
+    Raises
+    ------
+    LyotError
+        If it is not a finite image with positive flux.
+    """
+    image = np.asarray(image, dtype=np.float64)
+    if image.ndim != 2 or min(image.shape) < 5:
+        raise LyotError(f"The PSF has shape {image.shape}; it must be an image of 5 x 5 or more.")
+    if not np.isfinite(image).all():
+        raise LyotError("The PSF holds NaN; fill it, or cut it smaller.")
+    total = float(image.sum())
+    if not total > 0:
+        raise LyotError(f"The PSF sums to {total:g}; it must be positive.")
+    if oversample < 1 or oversample % 2 != 1:
+        raise LyotError(
+            f"The oversampling of the PSF is {oversample}; it must be 1 or another odd number."
+        )
+    n_y, n_x = image.shape
+    peak = np.unravel_index(int(np.argmax(image)), image.shape)
+    size = 3 * oversample
+    rows = np.clip(np.arange(peak[0] - size, peak[0] + size + 1), 0, n_y - 1)
+    columns = np.clip(np.arange(peak[1] - size, peak[1] + size + 1), 0, n_x - 1)
+    core = np.maximum(image[np.ix_(rows, columns)], 0.0)
+    y = float((core.sum(axis=1) * rows).sum() / core.sum())
+    x = float((core.sum(axis=0) * columns).sum() / core.sum())
+    reach = int(min(np.floor(y + 0.5), np.floor(x + 0.5), n_y - 1 - round(y), n_x - 1 - round(x)))
+    # An odd number of detector pixels on each side, each of `oversample` samples.
+    half = (reach - oversample // 2) // oversample
+    if half < 2:
+        raise LyotError("The PSF's centre is too near its edge; give a larger image.")
+    n = (2 * half + 1) * oversample
+    spectra = fourier.spectrum(image)
+    middle_y, middle_x = round(y), round(x)
+    centred = np.asarray(
+        fourier.shift(spectra, np.array([middle_y - y, middle_x - x]), shape=image.shape)
+    )
+    start_y, start_x = middle_y - n // 2, middle_x - n // 2
+    cut = centred[start_y : start_y + n, start_x : start_x + n]
+    return OffAxisPSF(cut / total, oversample, origin)
+
+
+@lru_cache(maxsize=8)
+def model_psf(mask: str, band: str, pixel_scale_arcsec: float, /) -> OffAxisPSF:
+    """Make the package's own model of the off-axis PSF.
+
+    Parameters
+    ----------
+    mask : str
+        Name of the coronagraph, for its Lyot stop.
+    band : str
+        Name of the filter.
+    pixel_scale_arcsec : float
+        Pixel scale [arcsec].
+
+    Returns
+    -------
+    OffAxisPSF
+        Segmented pupil and Lyot stop without wavefront error; of unit total over the sky, so the
+        stamp itself sums to a little less.
+    """
+    from lyot.instruments.optics import CoronagraphModel
+
+    n = 2 * MODEL_HALF_PIX + 1
+    optics = CoronagraphModel(
+        mask, band, pixel_scale_arcsec / MODEL_OVERSAMPLE, (n * MODEL_OVERSAMPLE,) * 2, 1, 5
+    )
+    image = optics.image(with_mask=False) / optics.lyot_throughput
+    return OffAxisPSF(image, MODEL_OVERSAMPLE, f"model of the package, {band} behind {mask}")

@@ -1,0 +1,147 @@
+"""A finished run, read back for the analysis; images of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.errors import LyotError
+from lyot.models.aligned import AlignedArrays
+from lyot.models.cubes import Cube, read_cube
+from lyot.models.info import open_fits
+from lyot.models.star import StarPosition
+from lyot.models.views import View, read_view
+
+
+@dataclass(frozen=True, eq=False)
+class ReducedExposure:
+    """One science exposure of a finished run.
+
+    Attributes
+    ----------
+    name : str
+        Name of its psfsub product.
+    target : Cube
+        The exposure as it was subtracted.
+    aligned : AlignedArrays
+        Its references, mapped from the psfalign product.
+    star : StarPosition
+        The star on its pixels.
+    pa_y_deg : float
+        Position angle of its y axis [degree].
+    recipe : dict
+        The parameters of klip, as plain values.
+    """
+
+    name: str
+    target: Cube
+    aligned: AlignedArrays
+    star: StarPosition
+    pa_y_deg: float
+    recipe: dict[str, Any]
+
+
+@contextmanager
+def open_run(folder: str | Path, /) -> Iterator[tuple[str, list[ReducedExposure]]]:
+    """Open the products of a finished run.
+
+    Parameters
+    ----------
+    folder : path
+        Where `lyot run` wrote them.
+
+    Yields
+    ------
+    product : str
+        Name of the product of the association.
+    exposures : list of ReducedExposure
+        Its science exposures, in the order of their names; the references stay mapped until the
+        context ends.
+
+    Raises
+    ------
+    LyotError
+        If products are missing, or of more than one association.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise LyotError(f"{folder} is no folder; give the folder of a finished run.")
+    views: dict[str, View] = {}
+    for path in sorted(folder.glob("*_psfsub.fits")):
+        view = read_view(path)
+        views.setdefault(_root(view), view)
+    if not views:
+        raise LyotError(f"{folder} holds no psfsub product; run `lyot run ASN -o {folder}` first.")
+    products = {_association(view)["product"] for view in views.values()}
+    if len(products) > 1:
+        raise LyotError(
+            f"{folder} holds products of {len(products)} associations ({', '.join(products)}); "
+            "give each a folder of its own."
+        )
+    with ExitStack() as stack:
+        yield products.pop(), [_exposure(folder, root, view, stack) for root, view in views.items()]
+
+
+def _association(view: View) -> dict[str, Any]:
+    found: dict[str, Any] = view.branch.get("steps", {}).get("association", {})
+    if not found:
+        raise LyotError(f"{view.path} was not made by a run of the pipeline; run `lyot run`.")
+    return found
+
+
+def _root(view: View) -> str:
+    """Name of a product without its number of modes and suffix."""
+    root = view.path.name.removesuffix("_psfsub.fits")
+    head, _, tail = root.rpartition("_")
+    return head if head and tail[:1] == "k" and tail[1:].isdigit() else root
+
+
+def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> ReducedExposure:
+    flagged, aligned = folder / f"{root}_crfints.fits", folder / f"{root}_psfalign.fits"
+    for path in (flagged, aligned):
+        if not path.exists():
+            raise LyotError(
+                f"{path} is missing: the analysis needs it; run again without --only-final, "
+                "--no-psfalign and --skip-outliers."
+            )
+    hdus = stack.enter_context(open_fits(aligned))
+    if view.star is None or view.pa_y_deg is None:
+        raise LyotError(f"{view.path} records no star or no roll; run `lyot run` again.")
+    arrays = AlignedArrays(hdus["SCI"].data, hdus["ERR"].data, hdus["DQ"].data, star=view.star)
+    recipe = view.branch["steps"]["klip"]["recipe"]
+    return ReducedExposure(
+        view.path.name, read_cube(flagged), arrays, view.star, view.pa_y_deg, recipe
+    )
+
+
+def read_image(path: str | Path, /) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """Read the first image of a FITS file.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    image : ndarray
+        Native float64.
+    header : dict
+        Its header.
+
+    Raises
+    ------
+    LyotError
+        If it holds none.
+    """
+    with open_fits(path, memmap=False) as hdus:
+        for hdu in hdus:
+            if hdu.is_image and hdu.data is not None:
+                return np.asarray(hdu.data, dtype=np.float64), dict(hdu.header)
+    raise LyotError(f"{path} holds no image.")

@@ -1,0 +1,164 @@
+"""The response of a reduction to a source equals subtracting again with the source put in."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lyot.algorithms import forward, klip
+from lyot.analysis.response import SourceInRefs, inject, make_exposure, respond
+from lyot.errors import LyotError
+from lyot.instruments.psf import psf_from_image
+from lyot.models.aligned import AlignedArrays
+from lyot.models.cubes import Cube
+from lyot.models.info import ExposureInfo
+from lyot.models.star import StarPosition
+from lyot.recipe import SubtractRecipe
+
+SHAPE, STAR = (60, 62), StarPosition(30.3, 29.6)
+N_INT, N_REF = 3, 8
+
+
+@pytest.fixture(scope="module")
+def psf():
+    y, x = np.mgrid[-9:10, -9:10]
+    return psf_from_image(np.exp(-0.5 * (x**2 + y**2) / 1.1**2), origin="a Gaussian")
+
+
+def scene(shared):
+    # Float64 throughout: what is compared is the algebra, not the rounding of the products.
+    rng = np.random.default_rng(4)
+    patterns = rng.normal(size=(4, *SHAPE)) * 10
+    mix = rng.normal(size=(N_REF, 4))
+    lead = (N_REF,) if shared else (N_INT, N_REF)
+    refs = np.tensordot(mix, patterns, 1) + rng.normal(size=(*lead, *SHAPE))
+    targets = np.tensordot(rng.normal(size=(N_INT, 4)), patterns, 1) + 3.0
+    targets = targets + rng.normal(size=targets.shape)
+    dq = np.zeros(targets.shape, np.uint32)
+    dq[0, 20:22, 30] = dq[1, 40, 33] = 1
+    targets[2, 33, 35] = np.nan
+    info = ExposureInfo("t", targets.shape, filter="F444W", pixel_area_sr=(0.063 / 206265) ** 2)
+    return Cube(targets, np.full(targets.shape, 0.5), dq, info), refs
+
+
+def exposure_of(target, refs, recipe, in_refs=None):
+    err = np.full(refs.shape, 0.3, np.float32)
+    aligned = AlignedArrays(refs, err, np.zeros(refs.shape, np.uint32))
+    return make_exposure(target, aligned, STAR, recipe, pa_y_deg=40.0, in_refs=in_refs)
+
+
+RECIPES = [
+    SubtractRecipe(n_modes=(2, 5)),
+    SubtractRecipe(n_modes=(3,), level_inner_arcsec=0.0),
+    SubtractRecipe(n_modes=(3,), level_inner_arcsec=1.2),
+    SubtractRecipe(n_modes=(6,), subtract_mean=False),
+    SubtractRecipe(
+        n_modes=(2, 7), zones="annuli", n_annuli=3, n_sectors=4, sector_overlap=0.3,
+        level_inner_arcsec=1.0, inner_arcsec=0.2,
+    ),
+    SubtractRecipe(n_modes=(4,), fit_inner_arcsec=0.4, fit_outer_arcsec=1.5),
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_response_is_that_of_a_full_subtraction(recipe, shared, psf, monkeypatch):
+    keep_float64(monkeypatch)
+    target, refs = scene(shared)
+    plain = exposure_of(target, refs, recipe)
+    flux, separation, pa = 300.0, 11.3, 75.0
+    box, added = inject(plain, psf, separation, pa, flux=flux, transmission=0.8)
+    y, x = plain.position(separation, pa)
+    _, image = psf.place(float(y), float(x), SHAPE)
+    with_it = target.sci.copy()
+    with_it[:, box[0], box[1]] += flux * 0.8 * image
+    again = exposure_of(replace(target, sci=with_it), refs, recipe)
+    expected = (again.residual - plain.residual)[:, box[0], box[1]]
+    peak = flux * image.max()
+    np.testing.assert_allclose(added, expected, atol=1e-9 * peak)
+    _, nothing = inject(plain, psf, separation, pa, flux=0.0)
+    assert not np.nan_to_num(nothing).any()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_source_in_the_references_is_updated_exactly(recipe, psf, monkeypatch):
+    keep_float64(monkeypatch)
+    target, refs = scene(True)
+    holds = np.arange(N_REF) < 3
+    in_refs = SourceInRefs(holds, np.where(holds, 50.0 + 5 * np.arange(N_REF), 0.0))
+    plain = exposure_of(target, refs, recipe, in_refs)
+    flux, separation, pa = 200.0, 12.0, 200.0
+    box, added = inject(plain, psf, separation, pa, flux=flux)
+    with_it, moved = target.sci.copy(), refs.copy()
+    y, x = plain.position(separation, pa)
+    _, image = psf.place(float(y), float(x), SHAPE)
+    with_it[:, box[0], box[1]] += flux * image
+    for k in np.flatnonzero(holds):
+        turned = replace(plain, pa_y_deg=float(in_refs.pa_y_deg[k]))
+        there, view = psf.place(*(float(v) for v in turned.position(separation, pa)), SHAPE)
+        moved[k][there] += flux * view
+    again = exposure_of(replace(target, sci=with_it), moved, recipe)
+    expected = (again.residual - plain.residual)[:, box[0], box[1]]
+    np.testing.assert_allclose(added, expected, atol=1e-8 * flux * image.max())
+    _, nothing = inject(plain, psf, separation, pa, flux=0.0)
+    assert not np.nan_to_num(nothing).any()
+
+
+def keep_float64(monkeypatch):
+    """Have the subtraction keep float64 pixels, so that rounding does not hide the algebra."""
+    from lyot.models import aligned
+    from lyot.reduction import subtract as module
+
+    class Result(module._Result):
+        def __init__(self, n_int, n_pix, n_modes):
+            super().__init__(n_int, n_pix, n_modes)
+            self.sci = self.sci.astype(np.float64)
+
+    def frames(self, integration):
+        pick = slice(None) if self.shared else integration
+        sci, err = self._arrays[0][pick], self._arrays[1][pick]
+        return aligned.AlignedFrames(sci, np.square(err), self._arrays[2][pick])
+
+    monkeypatch.setattr(module, "_Result", Result)
+    monkeypatch.setattr(aligned.AlignedArrays, "frames", frames)
+
+
+def test_the_operator_gives_the_response_to_any_source(psf):
+    target, refs = scene(True)
+    plain = exposure_of(target, refs, SubtractRecipe(n_modes=(5,)))
+    box, wanted = (slice(10, 17), slice(30, 36)), (slice(12, 15), slice(28, 34))
+    unit = np.eye(42).reshape(42, 7, 6)
+    operator = respond(plain, box, unit, wanted)[0].reshape(42, -1)
+    source = np.random.default_rng(1).normal(size=(1, 7, 6))
+    direct = respond(plain, box, source, wanted)[0, 0]
+    np.testing.assert_allclose((source.ravel() @ operator).reshape(3, 6), direct, atol=1e-10)
+
+
+def test_a_source_outside_the_frame_is_refused(psf):
+    target, refs = scene(True)
+    plain = exposure_of(target, refs, SubtractRecipe(n_modes=(5,)))
+    with pytest.raises(LyotError, match="lies outside the frame of 62 x 60 pixels"):
+        inject(plain, psf, 80.0, 0.0)
+
+
+def test_forward_kernels_run_on_a_strict_array_library(rng):
+    strict = pytest.importorskip("array_api_strict")
+    refs, target, weight = rng.normal(size=(5, 30)), rng.normal(size=30), rng.uniform(0.5, 1, 30)
+    refs = refs - (refs @ weight / weight.sum())[:, None]
+    target = target - target @ weight / weight.sum()
+    source, sources = rng.normal(size=30), rng.normal(size=(5, 30))
+    gram, cross = (refs * weight) @ refs.T, refs @ (weight * target)
+    matrix = klip.to_modes(klip.decompose(gram))
+
+    def chain(convert):
+        fit = forward.FrozenFit(
+            *(convert(a) for a in (gram, cross, target, refs, weight)), float(weight.sum())
+        )
+        updated = forward.update(fit, convert(source), convert(sources), 0.3, n_modes=3)
+        response = forward.linear_response(
+            convert(source[None]), fit.weight, fit.refs, fit.refs, convert(matrix), n_modes=3
+        )
+        return [*updated, response]
+
+    for a, b in zip(chain(strict.asarray), chain(np.asarray), strict=True):
+        np.testing.assert_allclose(np.asarray(a), b, atol=1e-12)
