@@ -23,6 +23,7 @@ def linear_response(
     weight: Any,
     refs_at_source: Any,
     refs_wanted: Any,
+    offset: Any,
     mode_matrix: Any,
     /,
     *,
@@ -32,14 +33,17 @@ def linear_response(
 
     Parameters
     ----------
-    sources : array, shape (n_s, n_pix)
-        Images of the sources, at unit flux.
+    sources : array, shape (n_s, n_pix), or None
+        Images of the sources, at unit flux; None for one in each pixel, which gives the operator
+        on any source within these pixels.
     weight : array, shape (n_pix,)
         Weight of these pixels in the fit; zero where the target is bad.
     refs_at_source : array, shape (n_ref, n_pix)
-        References there, centred on the fit's means.
+        References there.
     refs_wanted : array, shape (n_ref, n_out)
-        References where the response is wanted, centred likewise.
+        References where the response is wanted.
+    offset : array, shape (n_ref,)
+        Means of the references over the pixels of the fit.
     mode_matrix : array, shape (n_kept, n_ref)
         From `lyot.algorithms.klip.to_modes`.
     n_modes : int
@@ -47,17 +51,24 @@ def linear_response(
 
     Returns
     -------
-    array, shape (n_s, n_out)
-        :math:`C_p R`, to be subtracted from the sources.
+    coefs : array, shape (n_s, n_ref)
+        Factor of each reference in the model of each source.
+    model : array, shape (n_s, n_out)
+        :math:`C_p (R - \bar R)`, to be subtracted from the sources.
 
     Notes
     -----
-    ``2 n_s n_ref (n_pix + n_modes + n_out)`` operations. With the unit matrix as sources it is
-    the operator on any source within these pixels.
+    ``2 n_s n_ref (n_pix + n_modes + n_out)`` operations.
     """
-    xp = array_namespace(sources, refs_at_source)
-    cross = xp.matmul(sources * weight, xp.matrix_transpose(refs_at_source))
-    return xp.matmul(klip.coefficients(cross, mode_matrix, n_modes=n_modes), refs_wanted)
+    xp = array_namespace(weight, refs_at_source)
+    if sources is None:
+        cross = xp.matrix_transpose((refs_at_source - offset[:, None]) * weight)
+    else:
+        weighted = sources * weight
+        cross = xp.matmul(weighted, xp.matrix_transpose(refs_at_source))
+        cross = cross - xp.sum(weighted, axis=1)[:, None] * offset[None, :]
+    coefs = klip.coefficients(cross, mode_matrix, n_modes=n_modes)
+    return coefs, xp.matmul(coefs, refs_wanted) - xp.matmul(coefs, offset)[:, None]
 
 
 class FrozenFit(NamedTuple):

@@ -212,7 +212,13 @@ def exposure_of_run(run: ReducedExposure, recipe: SubtractRecipe, /) -> Exposure
 
 @execution.single_threaded_blas()
 def respond(
-    exposure: Exposure, box: Box, sources: NDArray[np.float64], wanted: Box, /
+    exposure: Exposure,
+    box: Box,
+    sources: NDArray[np.float64] | None,
+    wanted: Box,
+    /,
+    *,
+    truncation: int | None = None,
 ) -> NDArray[np.float64]:
     r"""Return the mean response to sources of unit flux which the references do not hold.
 
@@ -222,10 +228,12 @@ def respond(
         The exposure.
     box : tuple of slice
         Rows and columns where the sources have light.
-    sources : ndarray, shape (n_s, n_rows, n_columns)
-        Their images there.
+    sources : ndarray, shape (n_s, n_rows, n_columns), or None
+        Their images there; None for one in each pixel, which gives the operator on any.
     wanted : tuple of slice
         Rows and columns where the response is wanted.
+    truncation : int, optional
+        Which number of modes; all by default.
 
     Returns
     -------
@@ -237,12 +245,15 @@ def respond(
     The pixels of the references in both boxes are read once for each set of references; nothing
     else is.
     """
-    n_s = len(sources)
-    flat = sources.reshape(n_s, -1)
+    size = (box[0].stop - box[0].start, box[1].stop - box[1].start)
+    n_s = size[0] * size[1] if sources is None else len(sources)
+    flat = None if sources is None else sources.reshape(n_s, -1)
+    n_modes_wanted = exposure.n_modes if truncation is None else exposure.n_modes[truncation:][:1]
     shape = (wanted[0].stop - wanted[0].start, wanted[1].stop - wanted[1].start)
-    total = np.zeros((len(exposure.n_modes), n_s, shape[0] * shape[1]))
+    total = np.zeros((len(n_modes_wanted), n_s, shape[0] * shape[1]))
     good_out = ~exposure.bad[:, wanted[0], wanted[1]].reshape(len(exposure.bad), -1)
-    direct = _overlap(flat, box, wanted, sources.shape[1:], shape)
+    unit = np.eye(n_s) if flat is None else flat
+    direct = _overlap(unit, box, wanted, size, shape)
     refs_of: dict[int, tuple[Array, Array]] = {}
     for fit in exposure.kept:
         share = fit.zone.share[wanted].ravel()
@@ -251,31 +262,37 @@ def respond(
         first = fit.rows.start
         if first not in refs_of:
             refs_of = {first: _sections(exposure.aligned, first, box, wanted)}
-        refs_in, refs_out = refs_of[first]
+        refs_in, refs_out = (_centred(refs, fit.mean_ref) for refs in refs_of[first])
         weight = fit.zone.weight[box].ravel()
         in_level = _in_level(fit, exposure.shape, box)
-        for number, i in enumerate(fit.rows):
+        for members in _alike(fit, good_out, box, exposure.shape):
+            number = members[0]
             good_in = ~fit.missing[number].reshape(exposure.shape)[box].ravel()
             w = weight * good_in
-            mean = (flat @ w) / fit.weight_left[number]
-            centre = (fit.mean_ref + fit.offset[number])[:, None]
-            rows_in = np.where(np.isfinite(refs_in), refs_in - centre, 0.0)
-            rows_out = np.where(np.isfinite(refs_out), refs_out - centre, 0.0)
-            level = np.zeros(n_s)
-            if fit.level_at.size:
-                far = _n_level(fit, number)
-                level = flat @ (in_level & good_in) / far - mean
-                rows_out = rows_out - (fit.level_offset[number] - fit.offset[number])[:, None]
-            for t, n_modes in enumerate(exposure.n_modes):
-                model = forward.linear_response(
-                    flat, w, rows_in, rows_out, fit.mode_matrices[number], n_modes=n_modes
+            mean = (w if flat is None else flat @ w) / fit.weight_left[number]
+            far = float(np.mean([1.0 / _n_level(fit, m) for m in members]))
+            level_offset = fit.level_offset[members].mean(axis=0) - fit.offset[number]
+            seen = (in_level & good_in).astype(np.float64)
+            for t, n_modes in enumerate(n_modes_wanted):
+                coefs, model = forward.linear_response(
+                    flat,
+                    w,
+                    refs_in,
+                    refs_out,
+                    fit.offset[number],
+                    fit.mode_matrices[number],
+                    n_modes=n_modes,
                 )
-                out = direct - model - (mean + level)[:, None]
-                total[t] += share * good_out[i] * out
+                constant = mean
+                if fit.level_at.size:
+                    total_far = seen if flat is None else flat @ seen
+                    constant = total_far * far - coefs @ level_offset
+                out = direct - model - constant[:, None]
+                total[t] += len(members) * share * good_out[fit.rows[number]] * out
     n_good = good_out.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         total = np.where(n_good > 0, total / n_good, np.nan)
-    return total.reshape(len(exposure.n_modes), n_s, *shape)
+    return total.reshape(len(n_modes_wanted), n_s, *shape)
 
 
 def _sections(
@@ -287,6 +304,23 @@ def _sections(
         return inside, inside
     out = aligned.section(integration, *wanted)
     return inside, out.reshape(len(out), -1)
+
+
+def _centred(refs: Array, mean: Array) -> NDArray[np.float64]:
+    """Take the means off; a pixel that is bad in every reference has no weight."""
+    return np.where(np.isfinite(refs), refs - mean[:, None], 0.0)
+
+
+def _alike(
+    fit: KeptFit, good_out: NDArray[np.bool_], box: Box, shape: tuple[int, int]
+) -> list[list[int]]:
+    """Group the integrations of a set that answer alike: same modes, same gaps in the boxes."""
+    groups: dict[tuple[int, bytes, bytes], list[int]] = {}
+    for number, i in enumerate(fit.rows):
+        inside = fit.missing[number].reshape(shape)[box]
+        key = (id(fit.mode_matrices[number]), inside.tobytes(), good_out[i].tobytes())
+        groups.setdefault(key, []).append(number)
+    return list(groups.values())
 
 
 def _overlap(

@@ -113,7 +113,10 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> ReducedE
     hdus = stack.enter_context(open_fits(aligned))
     if view.star is None or view.pa_y_deg is None:
         raise LyotError(f"{view.path} records no star or no roll; run `lyot run` again.")
-    arrays = AlignedArrays(hdus["SCI"].data, hdus["ERR"].data, hdus["DQ"].data, star=view.star)
+    # Flags are not looked at; as scaled integers they could not be mapped.
+    sci = hdus["SCI"].data
+    flags = np.broadcast_to(np.uint32(0), sci.shape)
+    arrays = AlignedArrays(sci, hdus["ERR"].data, flags, star=view.star)
     recipe = view.branch["steps"]["klip"]["recipe"]
     return ReducedExposure(
         view.path.name, read_cube(flagged), arrays, view.star, view.pa_y_deg, recipe

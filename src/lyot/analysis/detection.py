@@ -1,0 +1,365 @@
+"""Is there a companion: the S/N of every place, and the candidates that stand out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.algorithms.noise import (
+    FIVE_SIGMA_FPF,
+    GAUSSIAN,
+    false_positive_fraction,
+    threshold,
+)
+from lyot.analysis.contrast import FEWEST_POSITIONS, throughputs
+from lyot.analysis.maps import (
+    MATCHED,
+    RING_STEP_PIX,
+    FluxMaps,
+    Known,
+    Rings,
+    SkyGrid,
+    make_rings,
+    sky_grid,
+)
+from lyot.analysis.reduction import Reduction
+from lyot.errors import LyotError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A place that stands out.
+
+    Attributes
+    ----------
+    separation_arcsec, pa_deg : float
+        Where it is [arcsec], [degree east of north].
+    snr : float
+        The statistic t against the other positions at its separation.
+    fpf : float
+        Probability that Gaussian noise alone stands out as much at one position.
+    false_alarms : float
+        Expected number of such positions on the whole image.
+    flux : float
+        Flux, corrected for throughput and transmission [MJy/sr times pixel].
+    contrast : float
+        Flux over that of the star; NaN where its brightness is not known.
+    """
+
+    separation_arcsec: float
+    pa_deg: float
+    snr: float
+    fpf: float
+    false_alarms: float
+    flux: float
+    contrast: float
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """Maps and candidates.
+
+    Attributes
+    ----------
+    snr : ndarray, shape (2 n + 1, 2 n + 1)
+        The statistic t, north up and east to the left; NaN where too few positions are left,
+        under the mask and beyond the edges.
+    flux : ndarray, shape (2 n + 1, 2 n + 1)
+        Flux corrected for throughput and transmission [MJy/sr times pixel].
+    n_positions : ndarray, shape (2 n + 1, 2 n + 1)
+        Independent positions at that separation, the tested one included.
+    stim : ndarray, shape (2 n + 1, 2 n + 1)
+        Mean over standard deviation of the derotated integrations (Pairet et al. 2019,
+        doi:10.1093/mnras/stz1350).
+    candidates : tuple of Candidate
+        Peaks above the threshold, the most significant first.
+    grid : SkyGrid
+        The grid.
+    pixel_scale_arcsec : float
+        Pixel scale [arcsec].
+    n_modes : int
+        Number of modes.
+    fpf : float
+        False-positive fraction of one position.
+    """
+
+    snr: Array
+    flux: Array
+    n_positions: Array
+    stim: Array
+    candidates: tuple[Candidate, ...]
+    grid: SkyGrid
+    pixel_scale_arcsec: float
+    n_modes: int
+    fpf: float
+
+    def to_table(self) -> Any:
+        """Return one row per candidate.
+
+        Returns
+        -------
+        astropy.table.QTable
+            With units.
+        """
+        from astropy import units as u
+        from astropy.table import QTable
+
+        rows = self.candidates
+        return QTable(
+            {
+                "separation": np.array([c.separation_arcsec for c in rows]) * u.arcsec,
+                "position_angle": np.array([c.pa_deg for c in rows]) * u.deg,
+                "snr": np.array([c.snr for c in rows]),
+                "false_positive_fraction": np.array([c.fpf for c in rows]),
+                "expected_false_alarms": np.array([c.false_alarms for c in rows]),
+                "flux": np.array([c.flux for c in rows]) * u.MJy / u.sr * u.pix,
+                "contrast": np.array([c.contrast for c in rows]),
+            },
+            meta={"lyot": {"n_modes": self.n_modes, "fpf": self.fpf}},
+        )
+
+
+def snr_map(
+    maps: FluxMaps, grid: SkyGrid, /, *, n_modes: int | None = None, known: tuple[Known, ...] = ()
+) -> tuple[Array, Array, Array]:
+    """Test every place of the sky against the others at its separation.
+
+    Parameters
+    ----------
+    maps : FluxMaps
+        The fluxes.
+    grid : SkyGrid
+        The places.
+    n_modes : int, optional
+        Number of modes; the largest by default.
+    known : tuple of Known, optional
+        Sources that do not count as noise.
+
+    Returns
+    -------
+    snr, flux, number : ndarray, shape (2 n + 1, 2 n + 1)
+        The statistic t; the flux as measured; the number of positions, the tested one included.
+    """
+    t = maps.reduction.truncation(n_modes)
+    radius, pa = grid.polar
+    flux = maps.sample(radius, pa)[t]
+    first = (FEWEST_POSITIONS + 0.01) / (2.0 * np.pi) * maps.reduction.fwhm_pix
+    rings = make_rings(
+        maps, np.arange(first, radius[grid.half_pix].max() * np.sqrt(2.0), RING_STEP_PIX),
+        known=known,
+    )
+    mean, scatter, number = _others_at(rings, t, radius, pa, first)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        snr = (flux - mean) / (scatter * np.sqrt(1.0 + 1.0 / number))
+    enough = number + 1 >= FEWEST_POSITIONS
+    return np.where(enough & np.isfinite(snr), snr, np.nan), flux, number + 1
+
+
+def _others_at(
+    rings: Rings, t: int, radius: Array, pa_deg: Array, first: float
+) -> tuple[Array, Array, Array]:
+    """Mean, scatter and number of the other positions, linear along the nearest ring."""
+    which = np.rint((radius - first) / RING_STEP_PIX).astype(int)
+    inside = (which >= 0) & (which < len(rings.radius_pix))
+    sizes = np.array([used.size for used in rings.used])
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    # A position's place on its ring: the starting angle runs within the spacing of positions.
+    columns = [np.stack(rings.others(j, t)).reshape(3, -1) for j in range(len(sizes))]
+    flat = np.concatenate(columns, axis=1)
+    ring = np.where(inside, which, 0)
+    u = pa_deg / 360.0 * sizes[ring]
+    low = np.floor(u).astype(int)
+    part = u - low
+    a, b = starts[ring] + low % sizes[ring], starts[ring] + (low + 1) % sizes[ring]
+    mean, scatter = ((1.0 - part) * flat[k][a] + part * flat[k][b] for k in (0, 1))
+    number = np.minimum(flat[2][a], flat[2][b])
+    nothing = ~inside
+    return (
+        np.where(nothing, np.nan, mean),
+        np.where(nothing, np.nan, scatter),
+        np.where(nothing, 0, number),
+    )
+
+
+def stim_map(reduction: Reduction, grid: SkyGrid, /, *, n_modes: int | None = None) -> Array:
+    """Return mean over standard deviation of the derotated integrations.
+
+    Parameters
+    ----------
+    reduction : Reduction
+        The reduction.
+    grid : SkyGrid
+        The places.
+    n_modes : int, optional
+        Number of modes; the largest by default.
+
+    Returns
+    -------
+    ndarray, shape (2 n + 1, 2 n + 1)
+        NaN where fewer than two integrations see the place.
+    """
+    from scipy.ndimage import map_coordinates
+
+    t = reduction.truncation(n_modes)
+    radius, pa = grid.polar
+    count = np.zeros(radius.shape)
+    total, square = np.zeros(radius.shape), np.zeros(radius.shape)
+    for exposure in reduction.exposures:
+        at = np.stack(exposure.position(radius, pa))
+        for image, bad in zip(exposure.integrations[t], exposure.bad, strict=True):
+            share = map_coordinates((~bad).astype(np.float64), at, order=1, cval=0.0)
+            data = map_coordinates(np.where(bad, 0.0, image).astype(np.float64), at, order=1)
+            seen = share > MIN_SHARE
+            value = np.where(seen, data / np.where(seen, share, 1.0), 0.0)
+            count += seen
+            total += value
+            square += value**2
+    mean = total / np.maximum(count, 1)
+    variance = (square - count * mean**2) / np.maximum(count - 1, 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(
+            (count >= 2) & (variance > 0), mean / np.sqrt(np.maximum(variance, 0.0)), np.nan
+        )
+
+
+MIN_SHARE = 0.5
+
+
+def detect(
+    reduction: Reduction,
+    /,
+    *,
+    n_modes: int | None = None,
+    fpf: float = FIVE_SIGMA_FPF,
+    known: tuple[Known, ...] = (),
+    method: str = MATCHED,
+    distribution: str = GAUSSIAN,
+) -> Detection:
+    """Search for companions.
+
+    Parameters
+    ----------
+    reduction : Reduction
+        The reduction.
+    n_modes : int, optional
+        Number of modes; the largest by default.
+    fpf : float, optional
+        False-positive fraction of one position.
+    known : tuple of Known, optional
+        Sources that do not count as noise.
+    method : {"matched", "aperture"}, optional
+        How flux is measured.
+    distribution : {"gaussian", "laplace"}, optional
+        Distribution of the noise.
+
+    Returns
+    -------
+    Detection
+        Maps and candidates.
+
+    Raises
+    ------
+    LyotError
+        If the frames leave too few positions anywhere.
+    """
+    maps, grid = FluxMaps(reduction, method), sky_grid(reduction)
+    t = reduction.truncation(n_modes)
+    snr, flux, number = snr_map(maps, grid, n_modes=n_modes, known=known)
+    if not np.isfinite(snr).any():
+        raise LyotError("No separation has enough independent positions to test one.")
+    corrected = flux / _throughput_map(maps, grid, t)
+    return Detection(
+        snr=snr,
+        flux=corrected,
+        n_positions=number,
+        stim=stim_map(reduction, grid, n_modes=n_modes),
+        candidates=_candidates(reduction, grid, snr, corrected, number, fpf, distribution),
+        grid=grid,
+        pixel_scale_arcsec=reduction.pixel_scale_arcsec,
+        n_modes=reduction.n_modes[t],
+        fpf=fpf,
+    )
+
+
+def _throughput_map(maps: FluxMaps, grid: SkyGrid, t: int) -> Array:
+    """Throughput of the subtraction by separation, times the transmission of the mask."""
+    reduction = maps.reduction
+    radius, pa = grid.polar
+    steps = np.geomspace(reduction.fwhm_pix, reduction.reach_pix, 10)
+    flux = np.full(len(steps), 1.0)
+    with np.errstate(invalid="ignore"):
+        bare = np.nanmean(throughputs(maps, steps, 4, flux)[1, t], axis=-1)
+    good = np.isfinite(bare)
+    weight, through = maps.weights(radius, pa)
+    norm = weight.sum(axis=0)
+    kept = (weight * through).sum(axis=0) / np.where(norm > 0, norm, 1.0)
+    total = kept * np.interp(radius, steps[good], bare[good])
+    return np.where(total > 0, total, np.nan)
+
+
+def _candidates(
+    reduction: Reduction,
+    grid: SkyGrid,
+    snr: Array,
+    flux: Array,
+    number: Array,
+    fpf: float,
+    distribution: str,
+) -> tuple[Candidate, ...]:
+    """Local maxima above the threshold for their number of positions."""
+    from scipy.ndimage import maximum_filter
+
+    size = 2 * int(np.ceil(reduction.fwhm_pix)) + 1
+    filled = np.where(np.isfinite(snr), snr, -np.inf)
+    peak = (filled == maximum_filter(filled, size=size)) & np.isfinite(snr)
+    radius, pa = grid.polar
+    found = []
+    limits: dict[int, float] = {}
+    tests = np.isfinite(snr).sum() / (0.25 * np.pi * reduction.fwhm_pix**2)
+    for y, x in np.argwhere(peak & (snr > 3.0 if fpf < 1e-3 else snr > 0.0)):
+        n = int(number[y, x])
+        if n not in limits:
+            tau = threshold(n, fpf=fpf, distribution=distribution)
+            limits[n] = tau / np.sqrt(1.0 + 1.0 / (n - 1))
+        if not snr[y, x] > limits[n]:
+            continue
+        r, angle = _refined(snr, int(y), int(x), grid)
+        chance = float(false_positive_fraction(snr[y, x], np.asarray(n)))
+        contrast = float("nan")
+        if reduction.star is not None:
+            contrast = float(flux[y, x] / reduction.star_flux)
+        found.append(
+            Candidate(
+                separation_arcsec=r * reduction.pixel_scale_arcsec,
+                pa_deg=angle,
+                snr=float(snr[y, x]),
+                fpf=chance,
+                false_alarms=chance * float(tests),
+                flux=float(flux[y, x]),
+                contrast=contrast,
+            )
+        )
+    del radius, pa
+    return tuple(sorted(found, key=lambda c: c.fpf))
+
+
+def _refined(snr: Array, y: int, x: int, grid: SkyGrid) -> tuple[float, float]:
+    """Separation [pixel] and position angle of a peak, by a parabola through its neighbours."""
+
+    def _offset(before: float, at: float, after: float) -> float:
+        curve = before - 2.0 * at + after
+        if not np.isfinite(curve) or curve >= 0:
+            return 0.0
+        return float(np.clip(0.5 * (before - after) / curve, -0.5, 0.5))
+
+    padded = np.pad(snr, 1, constant_values=np.nan)
+    row, column = padded[y + 1], padded[:, x + 1]
+    dx = _offset(row[x], row[x + 1], row[x + 2])
+    dy = _offset(column[y], column[y + 1], column[y + 2])
+    east, north = grid.half_pix - (x + dx), (y + dy) - grid.half_pix
+    return float(np.hypot(east, north)), float(np.degrees(np.arctan2(east, north)) % 360.0)
