@@ -52,6 +52,9 @@ def main() -> None:
     lyot demo                       simulate a small observation and reduce it
     lyot asn jw*_calints.fits       write an association from the headers
     lyot run ASN -o DIR             reduce it
+    lyot contrast DIR --star-mag M  how faint a companion could have been seen
+    lyot detect DIR                 search for companions
+    lyot companion DIR --at SEP PA  measure one
     lyot info FILE...               say what files are
     """
 
@@ -291,6 +294,353 @@ def demo(output_dir: str, seed: int) -> None:
     report = [p for p in products if p.endswith(".html")]
     if report:
         click.echo(f"Report:   {report[0]}")
+
+
+def _analysis_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what all commands of the analysis take."""
+    options = [
+        click.option(
+            "-o", "--output-dir", metavar="DIR", help="Where results go.  [default: beside RUN]"
+        ),
+        click.option("--star-mag", type=float, metavar="MAG", help="Vega magnitude of the star."),
+        click.option("--star-flux", type=float, metavar="JY", help="Flux density of the star."),
+        click.option(
+            "--star-frame", metavar="FILE", help="FITS image of the star without the mask."
+        ),
+        click.option(
+            "--psf", metavar="FILE", help="FITS image of an off-axis PSF; a model by default."
+        ),
+        click.option(
+            "--transmission",
+            metavar="FILE",
+            help="FITS map of the mask's transmission on the frames; a model by default.",
+        ),
+        click.option(
+            "--known",
+            nargs=2,
+            type=float,
+            multiple=True,
+            metavar="SEP PA",
+            help="A known source that is no noise [arcsec, degree]; may be given again.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@contextmanager
+def _reduction(run: str, options: dict[str, Any]) -> Iterator[tuple[Any, Path]]:
+    """Open a finished run, or make it of an association first."""
+    from lyot.analysis.reduction import load_reduction
+
+    folder = Path(run)
+    if folder.is_file() and folder.suffix == ".json":
+        target = options.get("output_dir") or f"{folder.stem.removesuffix('_asn')}-products"
+        click.echo(f"Reducing {folder} into {target}/")
+        _run(str(folder), str(target), {})
+        folder = Path(target)
+    truncate = options.get("truncate")
+    try:
+        n_modes = tuple(int(n) for n in truncate.split(",")) if truncate else None
+    except ValueError:
+        raise LyotError(
+            f"--truncate is {truncate!r}; give whole numbers, such as 5,20,50."
+        ) from None
+    with (
+        _logging(),
+        load_reduction(
+            folder,
+            n_modes=n_modes,
+            psf=options.get("psf"),
+            transmission=options.get("transmission"),
+            star_jy=options.get("star_flux"),
+            star_magnitude=options.get("star_mag"),
+            star_frame=options.get("star_frame"),
+        ) as reduction,
+    ):
+        click.echo(
+            f"{reduction.product}: PSF: {reduction.psf.origin}; transmission: "
+            f"{reduction.transmission.origin}"
+        )
+        yield reduction, Path(options.get("output_dir") or folder)
+
+
+def _known(values: tuple[tuple[float, float], ...]) -> tuple[Any, ...]:
+    from lyot.analysis.maps import Known
+
+    return tuple(Known(separation, pa) for separation, pa in values)
+
+
+@main.command()
+@click.argument("run", metavar="RUN")
+@_analysis_options
+@click.option(
+    "--truncate", metavar="N[,N...]", help="Numbers of KL modes; as in the run by default."
+)
+@click.option("--separations", metavar="A,B,...", help="Separations [arcsec].")
+@click.option("--fpf", type=float, help="False-positive fraction.  [default: 5 sigma, 2.87e-7]")
+@click.option(
+    "--flux-by",
+    type=click.Choice(["matched", "aperture"]),
+    default="matched",
+    show_default=True,
+    help="Matched filter, or aperture of one FWHM.",
+)
+@click.option(
+    "--noise",
+    type=click.Choice(["gaussian", "laplace"]),
+    default="gaussian",
+    show_default=True,
+    help="Distribution of the noise.",
+)
+def contrast(run: str, **options: Any) -> None:
+    """Contrast limits of RUN: the folder of a finished run, or an association.
+
+    Writes a table (ECSV), maps of the sensitivity and completeness (FITS) and figures (PNG).
+    """
+    import numpy as np
+
+    from lyot.algorithms.noise import FIVE_SIGMA_FPF
+    from lyot.analysis import contrast as limits
+    from lyot.models.results import write_grid, write_maps, write_table
+    from lyot.viz import analysis as draw
+
+    fpf = options["fpf"] or FIVE_SIGMA_FPF
+    known = _known(options["known"])
+    text = options["separations"]
+    try:
+        separations = None if not text else np.array([float(v) for v in text.split(",")])
+    except ValueError:
+        raise LyotError(f"--separations is {text!r}; give numbers, such as 0.5,1,2.") from None
+    with _reduction(run, options) as (reduction, folder):
+        curve = limits.contrast_curve(
+            reduction,
+            separations_arcsec=separations,
+            fpf=fpf,
+            known=known,
+            method=options["flux_by"],
+            distribution=options["noise"],
+        )
+        best = reduction.n_modes[int(np.bincount(curve.best).argmax())]
+        spread = limits.sensitivity_map(reduction, curve, n_modes=best)
+        complete = limits.completeness_map(
+            reduction,
+            separations_arcsec=separations,
+            fpf=fpf,
+            known=known,
+            n_modes=best,
+            distribution=options["noise"],
+        )
+        name = reduction.product
+        keywords = {"FPF": fpf, "NMODES": best}
+        axes = {"SEPARATION": complete.separation_arcsec, "CONTRAST": complete.contrast}
+        written = [
+            write_table(curve.to_table(), folder / f"{name}_limits.ecsv"),
+            write_maps(
+                {"LIMIT": spread.limit},
+                folder / f"{name}_sensitivity.fits",
+                pixel_scale_arcsec=spread.pixel_scale_arcsec,
+                keywords=keywords,
+            ),
+            write_grid(
+                complete.fraction,
+                folder / f"{name}_completeness.fits",
+                name="FRACTION",
+                axes=axes,
+                keywords=keywords,
+            ),
+        ]
+
+        def _curves(figure: Any) -> None:
+            upper, lower = figure.subplots(2, 1, height_ratios=(2.2, 1.0))
+            draw.contrast(upper, curve).set_title(name, fontsize=9)
+            draw.throughput(lower, curve)
+
+        def _maps(figure: Any) -> None:
+            left, right = figure.subplots(1, 2)
+            draw.sensitivity(left, spread)
+            draw.completeness(right, complete)
+
+        written.append(draw.save(folder / f"{name}_limits.png", _curves, (6.4, 7.2)))
+        written.append(draw.save(folder / f"{name}_sensitivity.png", _maps, (11.0, 4.6)))
+    _print_limits(curve)
+    for path in written:
+        click.echo(path)
+
+
+def _print_limits(curve: Any) -> None:
+    rows = []
+    for j, separation in enumerate(curve.separation_arcsec):
+        t = int(curve.best[j])
+        good = curve.tau[j] == curve.tau[j]
+        rows.append(
+            [
+                f"{separation:.2f}",
+                str(curve.n_modes[t]),
+                f"{curve.raw[t, j]:.2e}" if good else "too few positions",
+                f"{curve.corrected[t, j]:.2e}" if good else "",
+                f"{curve.calibrated[t, j]:.2e}" if good else "",
+                f"{curve.throughput[t, j]:.2f}",
+                f"{curve.transmission[j]:.2f}",
+                str(int(curve.n_positions[j])),
+                f"{curve.tau[j]:.2f}" if good else "",
+                f"{curve.normality[t, j]:.2g}" if curve.normality[t, j] >= 0 else "",
+            ]
+        )
+    _print_table(
+        [
+            "separation [arcsec]",
+            "modes",
+            "raw",
+            "corrected",
+            "contrast",
+            "throughput",
+            "mask",
+            "positions",
+            "tau",
+            "normality p",
+        ],
+        rows,
+    )
+
+
+@main.command()
+@click.argument("run", metavar="RUN")
+@_analysis_options
+@click.option("--truncate", metavar="N", help="Number of KL modes; that of the run by default.")
+@click.option("--fpf", type=float, help="False-positive fraction.  [default: 5 sigma, 2.87e-7]")
+def detect(run: str, **options: Any) -> None:
+    """Search RUN for companions: S/N map, STIM map and a list of candidates."""
+    from lyot.algorithms.noise import FIVE_SIGMA_FPF
+    from lyot.analysis.detection import detect as search
+    from lyot.models.results import write_maps, write_table
+    from lyot.viz import analysis as draw
+
+    fpf = options["fpf"] or FIVE_SIGMA_FPF
+    with _reduction(run, options) as (reduction, folder):
+        found = search(reduction, fpf=fpf, known=_known(options["known"]))
+        name = reduction.product
+        written = [
+            write_table(found.to_table(), folder / f"{name}_candidates.ecsv"),
+            write_maps(
+                {"SNR": found.snr, "FLUX": found.flux, "STIM": found.stim},
+                folder / f"{name}_detection.fits",
+                pixel_scale_arcsec=found.pixel_scale_arcsec,
+                keywords={"FPF": fpf, "NMODES": found.n_modes},
+            ),
+            draw.save(
+                folder / f"{name}_detection.png",
+                lambda figure: draw.snr_map(figure.subplots(), found),
+                (6.4, 5.4),
+            ),
+        ]
+    _print_table(
+        [
+            "candidate",
+            "separation [arcsec]",
+            "PA [deg]",
+            "S/N",
+            "false alarms on the image",
+            "contrast",
+        ],
+        [
+            [
+                str(number),
+                f"{c.separation_arcsec:.3f}",
+                f"{c.pa_deg:.2f}",
+                f"{c.snr:.1f}",
+                f"{c.false_alarms:.1e}",
+                f"{c.contrast:.2e}" if c.contrast == c.contrast else "",
+            ]
+            for number, c in enumerate(found.candidates, start=1)
+        ],
+    )
+    if not found.candidates:
+        click.echo("No place stands out at this false-positive fraction.")
+    for path in written:
+        click.echo(path)
+
+
+@main.command()
+@click.argument("run", metavar="RUN")
+@click.option(
+    "--at",
+    nargs=2,
+    type=float,
+    multiple=True,
+    required=True,
+    metavar="SEP PA",
+    help="First guess [arcsec, degree]; given again, companions are fitted together.",
+)
+@_analysis_options
+@click.option("--truncate", metavar="N", help="Number of KL modes; that of the run by default.")
+@click.option(
+    "--background",
+    type=click.Choice(["none", "constant", "plane", "quadratic"]),
+    default="constant",
+    show_default=True,
+    help="Smooth background, as a disc makes.",
+)
+@click.option(
+    "--likelihoods",
+    default=10_000,
+    show_default=True,
+    help="Length of the sampling; 0 takes the curvature at the best fit.",
+)
+def companion(run: str, **options: Any) -> None:
+    """Measure companions in RUN: position, flux and their errors."""
+    from lyot.analysis.companion import fit_companions
+    from lyot.models.results import write_table
+    from lyot.viz import analysis as draw
+
+    with _reduction(run, options) as (reduction, folder):
+        fit = fit_companions(
+            reduction,
+            list(options["at"]),
+            background=options["background"],
+            n_likelihoods=options["likelihoods"],
+        )
+        name = reduction.product
+        written = [write_table(fit.to_table(), folder / f"{name}_companions.ecsv")]
+
+        def _patches(figure: Any) -> None:
+            draw.companion(figure.subplots(len(fit.boxes), 3, squeeze=False), fit)
+
+        written.append(
+            draw.save(folder / f"{name}_companions.png", _patches, (6.0, 2.1 * len(fit.boxes)))
+        )
+        for k in range(len(fit.companions)):
+
+            def _corner(figure: Any, k: int = k) -> None:
+                draw.posterior(figure.subplots(3, 3), fit, number=k)
+
+            written.append(draw.save(folder / f"{name}_posterior{k + 1}.png", _corner, (6.0, 6.0)))
+    _print_table(
+        [
+            "companion",
+            "separation [arcsec]",
+            "PA [deg]",
+            "contrast",
+            "magnitude",
+            "S/N",
+            "bias / error",
+        ],
+        [
+            [
+                str(number),
+                f"{c.separation_arcsec:.4f} +- {c.separation_err:.4f}",
+                f"{c.pa_deg:.2f} +- {c.pa_err:.2f}",
+                f"{c.contrast:.3e} +- {c.contrast_err:.1e}" if c.contrast == c.contrast else "",
+                f"{c.magnitude:.2f}" if c.magnitude == c.magnitude else "",
+                f"{c.snr:.1f}",
+                f"{c.bias_flux / c.flux_err:+.2f}" if c.bias_flux == c.bias_flux else "",
+            ]
+            for number, c in enumerate(fit.companions, start=1)
+        ],
+    )
+    for path in written:
+        click.echo(path)
 
 
 @contextmanager

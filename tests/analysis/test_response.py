@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lyot.algorithms import forward, klip
+from lyot.analysis.psf import psf_from_image
 from lyot.analysis.response import SourceInRefs, inject, make_exposure, respond
 from lyot.errors import LyotError
-from lyot.instruments.psf import psf_from_image
 from lyot.models.aligned import AlignedArrays
 from lyot.models.cubes import Cube
 from lyot.models.info import ExposureInfo
@@ -53,8 +53,13 @@ RECIPES = [
     SubtractRecipe(n_modes=(3,), level_inner_arcsec=1.2),
     SubtractRecipe(n_modes=(6,), subtract_mean=False),
     SubtractRecipe(
-        n_modes=(2, 7), zones="annuli", n_annuli=3, n_sectors=4, sector_overlap=0.3,
-        level_inner_arcsec=1.0, inner_arcsec=0.2,
+        n_modes=(2, 7),
+        zones="annuli",
+        n_annuli=3,
+        n_sectors=4,
+        sector_overlap=0.3,
+        level_inner_arcsec=1.0,
+        inner_arcsec=0.2,
     ),
     SubtractRecipe(n_modes=(4,), fit_inner_arcsec=0.4, fit_outer_arcsec=1.5),
 ]

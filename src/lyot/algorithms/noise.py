@@ -1,7 +1,7 @@
 r"""Noise in annuli, and the statistic of a source among few resolution elements.
 
-At separation r (in FWHM) there are :math:`n = \lfloor 2 \pi r \rfloor` independent positions. One is
-tested against the mean and the scatter s of the n - 1 others by
+At separation r (in FWHM) there are :math:`n = \lfloor 2 \pi r \rfloor` independent positions. One
+is tested against the mean and the scatter s of the n - 1 others by
 :math:`t = (F - \bar F)\,/\,(s \sqrt{1 + 1/(n-1)})`, which for Gaussian noise follows Student's
 distribution with n - 2 degrees of freedom (Mawet et al. 2014, doi:10.1088/0004-637X/792/2/97).
 """

@@ -1,16 +1,15 @@
 r"""Where a companion is and how bright, by exact forward modelling.
 
-The residual about it is :math:`d = \sum_k a_k\,L\,p(x_k) + B\,c + \epsilon`: p is the off-axis image at
-its position, times the transmission of the mask there; L what the reduction does to any source
-(an operator, made once; the positions then cost one product each); B a smooth background; and
-:math:`\epsilon` noise with the covariance that the residual shows at the same separation.
+The residual about it is :math:`d = \sum_k a_k\,L\,p(x_k) + B\,c + \epsilon`: p is the off-axis
+image at its position, times the transmission of the mask there; L what the reduction does to any
+source (an operator, made once; the positions then cost one product each); B a smooth background;
+and :math:`\epsilon` noise with the covariance that the residual shows at the same separation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -210,7 +209,8 @@ class _Problem:
                         f"{exposure.name} are missing."
                     )
                 noise = residual_covariance(exposure, image, (y, x), exclude, fwhm)
-                covariance = noise(*_lags(wanted, good))
+                known = exposure.variance[truncation][wanted].ravel()[good]
+                covariance = _positive(noise(*_lags(wanted, good)), float(np.mean(known)))
                 covariance += _background_prior(wanted, good, background, covariance)
                 root = np.linalg.cholesky(covariance)
                 white = _solve(root, image[wanted].ravel()[good])
@@ -420,7 +420,8 @@ def residual_covariance(
     products = fftconvolve(part, part[::-1, ::-1])
     pairs = fftconvolve(mask, mask[::-1, ::-1])
     middle = (part.shape[0] - 1, part.shape[1] - 1)
-    length = radius_map(products.shape, (float(middle[0]), float(middle[1])))
+    size = (2 * part.shape[0] - 1, 2 * part.shape[1] - 1)
+    length = radius_map(size, (float(middle[0]), float(middle[1])))
     reach = 6.0 * fwhm_pix
     bins = np.rint(2.0 * length).astype(int)
     n = int(2 * reach)
@@ -431,15 +432,21 @@ def residual_covariance(
     lag = 0.5 * np.arange(n)[known]
     curve = total[known] / count[known]
     # Beyond two FWHM what is left is chance.
-    curve = curve * np.exp(-np.maximum(lag / (2.0 * fwhm_pix) - 1.0, 0.0) ** 2 * 4.0)
+    curve = curve * np.exp(-(np.maximum(lag / (2.0 * fwhm_pix) - 1.0, 0.0) ** 2) * 4.0)
 
-    def _covariance(dy: Array, dx: Array) -> Array:
-        matrix = np.interp(np.hypot(dy, dx), lag, curve, right=0.0)
-        values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
-        floor = 1e-3 * float(np.mean(np.diag(matrix)))
-        return np.asarray((vectors * np.maximum(values, floor)) @ vectors.T)
+    return lambda dy, dx: np.interp(np.hypot(dy, dx), lag, curve, right=0.0)
 
-    return _covariance
+
+def _positive(matrix: Array, known_variance: float) -> Array:
+    """Make a measured covariance positive definite.
+
+    No combination of pixels is less noisy than the propagated errors say: eigenvalues below
+    are chance.
+    """
+    values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+    total = float(np.mean(np.diag(matrix)))
+    floor = float(np.clip(known_variance, 0.02 * total, total))
+    return np.asarray((vectors * np.maximum(values, floor)) @ vectors.T)
 
 
 @execution.single_threaded_blas()
@@ -638,9 +645,9 @@ def _without(reduction: Reduction, t: int, middle: Array) -> list[Array]:
             y, x = (float(v) for v in exposure.position(r, pa))
             box, view = reduction.psf.place(y, x, exposure.shape)
             through = float(reduction.transmission.at(exposure, y, x))
-            image[box] -= flux * respond(
-                exposure, box, through * view[None], box, truncation=t
-            )[0, 0]
+            image[box] -= (
+                flux * respond(exposure, box, through * view[None], box, truncation=t)[0, 0]
+            )
         out.append(image)
     return out
 

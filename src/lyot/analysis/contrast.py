@@ -221,8 +221,9 @@ def contrast_curve(
     maps = FluxMaps(reduction, method)
     rings = make_rings(maps, radius, known=known)
     n_t = len(reduction.n_modes)
-    count = np.array([min(rings.count(j), max(n_positions(r / fwhm), 1)) for j, r in
-                      enumerate(radius)])
+    count = np.array(
+        [min(rings.count(j), max(n_positions(r / fwhm), 1)) for j, r in enumerate(radius)]
+    )
     tau = np.array(
         [
             threshold(int(n), fpf=fpf, others=others, distribution=distribution)
@@ -232,7 +233,7 @@ def contrast_curve(
         ]
     )
     noise = np.array([[rings.noise(j, t) for j in range(len(radius))] for t in range(n_t)])
-    guess = np.nan_to_num(tau * np.nanmedian(noise, axis=0), nan=star_flux * 1e-4)
+    guess = np.nan_to_num(tau * noise[0], nan=star_flux * 1e-4)
     kept = throughputs(maps, radius, n_angles, guess)
     with np.errstate(invalid="ignore", divide="ignore"):
         total, bare = np.nanmean(kept, axis=-1)

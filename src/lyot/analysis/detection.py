@@ -150,7 +150,8 @@ def snr_map(
     flux = maps.sample(radius, pa)[t]
     first = (FEWEST_POSITIONS + 0.01) / (2.0 * np.pi) * maps.reduction.fwhm_pix
     rings = make_rings(
-        maps, np.arange(first, radius[grid.half_pix].max() * np.sqrt(2.0), RING_STEP_PIX),
+        maps,
+        np.arange(first, radius[grid.half_pix].max() * np.sqrt(2.0), RING_STEP_PIX),
         known=known,
     )
     mean, scatter, number = _others_at(rings, t, radius, pa, first)

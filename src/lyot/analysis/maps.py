@@ -59,7 +59,9 @@ class FluxMaps:
     @cached_property
     def half_pix(self) -> int:
         """Half the width of the filter without its middle pixel [pixel]."""
-        return min(int(np.ceil(TEMPLATE_FWHM * self.reduction.fwhm_pix)), self.reduction.psf.half_pix)
+        return min(
+            int(np.ceil(TEMPLATE_FWHM * self.reduction.fwhm_pix)), self.reduction.psf.half_pix
+        )
 
     def template(self, dy: float, dx: float, /) -> tuple[Array, Array]:
         """Return the filter, and the PSF on its pixels, at a fraction of a pixel.
@@ -202,9 +204,7 @@ class FluxMaps:
                 bare += weight[e] * part
         return np.stack([total, bare]) / weight.sum()
 
-    def _kept(
-        self, exposure: Exposure, separation_pix: float, pa_deg: float, flux: float
-    ) -> Array:
+    def _kept(self, exposure: Exposure, separation_pix: float, pa_deg: float, flux: float) -> Array:
         """Fraction of a source's flux that one exposure keeps, the mask left out."""
         from lyot.analysis.response import inject
 
@@ -259,15 +259,13 @@ class Rings:
         Returns
         -------
         float
-            From the mean variance over the starting angles; NaN where fewer than three
+            What a tested position is compared with: the scatter of the others, its median over
+            all positions, so that half of the sources at the limit are found. NaN where too few
             positions are left.
         """
-        flux, used = self.flux[ring][truncation], self.used[ring]
-        count = used.sum(axis=0)
-        few = count < 3
-        mean = np.where(used, flux, 0.0).sum(axis=0) / np.maximum(count, 1)
-        square = np.where(used, (flux - mean) ** 2, 0.0).sum(axis=0) / np.maximum(count - 1, 1)
-        return float(np.sqrt(square[~few].mean())) if (~few).any() else float("nan")
+        scatter = self.others(ring, truncation)[1][self.used[ring]]
+        scatter = scatter[np.isfinite(scatter)]
+        return float(np.median(scatter)) if scatter.size else float("nan")
 
     def count(self, ring: int, /) -> int:
         """Return how many independent positions are left.
@@ -316,9 +314,7 @@ class Rings:
         )
 
 
-def make_rings(
-    maps: FluxMaps, radius_pix: Array, /, *, known: tuple[Known, ...] = ()
-) -> Rings:
+def make_rings(maps: FluxMaps, radius_pix: Array, /, *, known: tuple[Known, ...] = ()) -> Rings:
     """Sample the fluxes along circles.
 
     Parameters

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lyot.analysis.psf import OffAxisPSF, model_psf, psf_from_image
 from lyot.analysis.response import Exposure, exposure_of_run, inject
 from lyot.errors import LyotError
 from lyot.instruments import masks, tables
-from lyot.instruments.psf import OffAxisPSF, model_psf, psf_from_image
 from lyot.models.runs import open_run, read_image
 from lyot.recipe import SubtractRecipe, from_dict
 
@@ -133,8 +133,9 @@ class Transmission:
         if self.image is not None:
             from scipy.ndimage import map_coordinates
 
-            found = map_coordinates(self.image, np.stack([y, x]), order=1, mode="nearest")
-            return np.clip(np.nan_to_num(found), 0.0, 1.0)
+            at = np.stack([y.ravel(), x.ravel()])
+            found = map_coordinates(self.image, at, order=1, mode="nearest")
+            return np.clip(np.nan_to_num(found), 0.0, 1.0).reshape(y.shape)
         if tables.coronagraph(self.mask) is None:
             return np.ones(np.broadcast_shapes(y.shape, x.shape))
         band = tables.filter_named(self.band)
@@ -252,9 +253,7 @@ class Reduction:
             )
         return self.n_modes.index(n_modes)
 
-    def with_source(
-        self, separation_arcsec: float, pa_deg: float, contrast: float, /
-    ) -> Reduction:
+    def with_source(self, separation_arcsec: float, pa_deg: float, contrast: float, /) -> Reduction:
         """Return the reduction as it would be with one more source in the sky.
 
         Parameters
@@ -278,9 +277,7 @@ class Reduction:
             y, x = exposure.position(r, pa_deg)
             through = float(self.transmission.at(exposure, y, x))
             flux = contrast * self.star_flux
-            box, added = inject(
-                exposure, self.psf, r, pa_deg, flux=flux, transmission=through
-            )
+            box, added = inject(exposure, self.psf, r, pa_deg, flux=flux, transmission=through)
             residual = exposure.residual.copy()
             residual[:, box[0], box[1]] += added
             changed.append(replace(exposure, residual=residual))
@@ -332,8 +329,8 @@ def make_reduction(
         psf = model_psf(info.coronagraph, info.filter, round(info.pixel_scale_arcsec, 6))
     if 2 * psf.half_pix + 1 > min(shape):
         raise LyotError(
-            f"The PSF is {2 * psf.half_pix + 1} pixels wide and the frames {shape[1]} x {shape[0]}; "
-            "cut it smaller."
+            f"The PSF is {2 * psf.half_pix + 1} pixels wide and the frames are {shape[1]} x "
+            f"{shape[0]}; cut it smaller."
         )
     if transmission is not None and transmission.shape != shape:
         raise LyotError(
@@ -343,9 +340,7 @@ def make_reduction(
     origin = "map of the user's" if transmission is not None else "model of the package"
     if transmission is None and not known:
         origin = "none: the coronagraph is not known"
-        log.warning(
-            "Coronagraph %r is not known: its transmission counts as 1.", info.coronagraph
-        )
+        log.warning("Coronagraph %r is not known: its transmission counts as 1.", info.coronagraph)
     mask = Transmission(
         None if transmission is None else np.asarray(transmission, dtype=np.float64),
         info.coronagraph,
@@ -468,17 +463,17 @@ def flux_in_frame(reduction: Reduction, frame: NDArray[np.floating], /) -> float
     peak = np.unravel_index(int(np.nanargmax(np.where(good, frame, -np.inf))), frame.shape)
     half = int(np.ceil(2.0 * reduction.fwhm_pix))
 
-    def _fit(at: NDArray[np.float64]) -> tuple[float, float]:
-        box, image = reduction.psf.place(
-            float(at[0]), float(at[1]), frame.shape, half_pix=half
-        )
+    def _fit(at: Any) -> tuple[float, float]:
+        box, image = reduction.psf.place(float(at[0]), float(at[1]), frame.shape, half_pix=half)
         data, ok = frame[box], good[box]
         flux = float((data * image)[ok].sum() / (image[ok] ** 2).sum())
         return float(((data - flux * image)[ok] ** 2).sum()), flux
 
+    start: Any = np.asarray(peak, dtype=np.float64)
     best = minimize(
-        lambda at: _fit(at)[0], np.asarray(peak, dtype=float), method="Nelder-Mead",
-        options={"xatol": 1e-3, "fatol": 0.0},
+        lambda at: _fit(at)[0],
+        start,
+        method="Nelder-Mead",
+        tol=1e-3,
     )
     return _fit(best.x)[1]
-

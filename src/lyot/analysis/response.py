@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from lyot import execution
 from lyot.algorithms import forward
 from lyot.algorithms.geometry import detector_offset
+from lyot.analysis.psf import OffAxisPSF
 from lyot.errors import LyotError
-from lyot.instruments.psf import OffAxisPSF
 from lyot.models.aligned import AlignedArrays
 from lyot.models.cubes import Cube
 from lyot.models.runs import ReducedExposure
@@ -434,8 +434,7 @@ def respond_with_refs(
             )
             for t, n_modes in enumerate(exposure.n_modes):
                 before, after = (
-                    forward.update(frozen, source, sources, a, n_modes=n_modes)
-                    for a in (0.0, flux)
+                    forward.update(frozen, source, sources, a, n_modes=n_modes) for a in (0.0, flux)
                 )
                 change = after.residual - before.residual
                 if fit.level_at.size:

@@ -3,8 +3,8 @@
 Sources: JWST User Documentation, "NIRCam Coronagraphic Occulting Masks and Lyot Stops" and
 "MIRI Coronagraphs" (mask types, half-width-half-maximum radii, inner working angles); pivot
 wavelengths and bandwidths of the filters from the JWST User Documentation "NIRCam Filters" and
-Boccaletti et al. 2022, doi:10.1051/0004-6361/202244578 (MIRI); zero points of the Vega system from the
-SVO Filter Profile Service (Rodrigo and Solano 2020).
+Boccaletti et al. 2022, doi:10.1051/0004-6361/202244578 (MIRI); zero points of the Vega system from
+the SVO Filter Profile Service (Rodrigo and Solano 2020).
 """
 
 from __future__ import annotations

@@ -1,0 +1,353 @@
+"""Figures of contrast curves, maps and companions: they take results and return Axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from numpy.typing import NDArray
+
+from lyot.analysis.companion import CompanionFit
+from lyot.analysis.contrast import Completeness, ContrastCurve, SensitivityMap
+from lyot.analysis.detection import Detection
+from lyot.models.products import written_whole
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Distinguishable with any colour vision (Okabe and Ito 2008)."""
+
+
+def save(path: str | Path, draw: Callable[[Figure], Any], size: tuple[float, float], /) -> str:
+    """Draw a figure and write it whole.
+
+    Parameters
+    ----------
+    path : path
+        Where it is to be; its suffix says the format.
+    draw : callable
+        Takes the figure.
+    size : tuple of float
+        Width and height [inch].
+
+    Returns
+    -------
+    str
+        The path.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    draw(figure)
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=150, bbox_inches="tight", pad_inches=0.12)
+    return str(path)
+
+
+def contrast(ax: Axes, curve: ContrastCurve, /) -> Axes:
+    """Draw contrast limits against separation.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    curve : ContrastCurve
+        The limits.
+
+    Returns
+    -------
+    Axes
+        The axes, logarithmic; magnitudes on the right.
+    """
+    r = curve.separation_arcsec
+    one = len(curve.n_modes) == 1
+    for t, n in enumerate(curve.n_modes):
+        colour = COLOURS[t % len(COLOURS)]
+        label = "with the mask's transmission" if one else _modes(n)
+        ax.plot(r, curve.calibrated[t], color=colour, lw=1.8, label=label)
+        if one:
+            ax.plot(
+                r,
+                curve.corrected[t],
+                color=COLOURS[1],
+                ls="--",
+                lw=1.3,
+                label="throughput of the subtraction",
+            )
+            ax.plot(r, curve.raw[t], color="0.45", ls=":", lw=1.3, label="raw")
+    if not one:
+        ax.plot(r, curve.best_limit, color="black", lw=0.9, ls="--", label="best of all")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    _separation_axis(ax, r)
+    sigma = _sigma_of(curve.fpf)
+    ax.set_ylabel(f"contrast, {sigma}" if sigma else f"contrast at FPF = {curve.fpf:.1g}")
+    ax.grid(True, which="major", color="0.88", lw=0.6)
+    ax.set_axisbelow(True)
+    ax.legend(frameon=False, fontsize=8)
+    _magnitudes(ax, curve.star_magnitude)
+    return ax
+
+
+def _modes(n: int) -> str:
+    return f"{n} mode" if n == 1 else f"{n} modes"
+
+
+def _sigma_of(fpf: float) -> str:
+    from scipy.stats import norm
+
+    sigma = float(norm.isf(fpf))
+    return f"{round(sigma)} sigma" if abs(sigma - round(sigma)) < 1e-3 else ""
+
+
+def _separation_axis(ax: Axes, r: NDArray[Any]) -> None:
+    ticks = [v for v in (0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 20) if 0.9 * r.min() <= v]
+    ax.xaxis.set_major_locator(FixedLocator([v for v in ticks if v <= 1.1 * r.max()]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlim(r.min(), r.max())
+    ax.set_xlabel("separation [arcsec]")
+
+
+def _magnitudes(ax: Axes, star_magnitude: float | None) -> None:
+    offset = 0.0 if star_magnitude is None else star_magnitude
+    right = ax.secondary_yaxis(
+        "right",
+        functions=(
+            lambda c: offset - 2.5 * np.log10(np.maximum(c, 1e-30)),
+            lambda m: 10 ** (-0.4 * (np.asarray(m) - offset)),
+        ),
+    )
+    low, high = ax.get_ylim()
+    top, bottom = offset - 2.5 * np.log10(high), offset - 2.5 * np.log10(max(low, 1e-30))
+    step = 1.0 if bottom - top < 8 else 2.0
+    ticks = np.arange(np.ceil(top), bottom + 1e-9, step)
+    right.yaxis.set_major_locator(FixedLocator(ticks.tolist()))
+    right.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    right.yaxis.set_minor_formatter(NullFormatter())
+    what = "magnitude" if star_magnitude is not None else "magnitudes fainter than the star"
+    right.set_ylabel(what)
+
+
+def throughput(ax: Axes, curve: ContrastCurve, /) -> Axes:
+    """Draw the throughput of the subtraction, and the transmission of the mask.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    curve : ContrastCurve
+        The limits.
+
+    Returns
+    -------
+    Axes
+        The axes.
+    """
+    r = curve.separation_arcsec
+    for t, n in enumerate(curve.n_modes):
+        colour = COLOURS[t % len(COLOURS)]
+        ax.plot(r, curve.throughput[t], color=colour, lw=1.8, label=f"subtraction, {_modes(n)}")
+        ax.fill_between(
+            r,
+            curve.throughput[t] - curve.throughput_scatter[t],
+            curve.throughput[t] + curve.throughput_scatter[t],
+            color=colour,
+            alpha=0.2,
+            lw=0,
+        )
+    ax.plot(r, curve.transmission, color="0.35", ls="--", lw=1.3, label="transmission of the mask")
+    ax.set_xscale("log")
+    _separation_axis(ax, r)
+    ax.set_ylim(0, 1.08)
+    ax.set_ylabel("fraction of the flux")
+    ax.grid(True, color="0.88", lw=0.6)
+    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    return ax
+
+
+def _sky_image(
+    ax: Axes, data: NDArray[Any], scale: float, *, norm: Normalize, cmap: str, label: str
+) -> Axes:
+    half = (data.shape[0] // 2 + 0.5) * scale
+    shown = ax.imshow(
+        data,
+        origin="lower",
+        extent=(half, -half, -half, half),
+        norm=norm,
+        cmap=cmap,
+        interpolation="nearest",
+    )
+    ax.set_facecolor("0.8")
+    ax.plot(0, 0, "+", color="black", markersize=9, markeredgewidth=1.2)
+    ax.set_xlabel("offset to the east [arcsec]")
+    ax.set_ylabel("offset to the north [arcsec]")
+    figure = ax.get_figure()
+    if figure is not None:
+        figure.colorbar(shown, ax=ax, label=label, fraction=0.046, pad=0.03)
+    return ax
+
+
+def snr_map(ax: Axes, found: Detection, /, *, half_width_arcsec: float | None = None) -> Axes:
+    """Draw the S/N of every place, with candidates marked.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    found : Detection
+        Maps and candidates.
+    half_width_arcsec : float, optional
+        Half the width of what is shown [arcsec]; all of it by default.
+
+    Returns
+    -------
+    Axes
+        North up, east to the left.
+    """
+    norm = Normalize(-6.0, 6.0)
+    _sky_image(ax, found.snr, found.pixel_scale_arcsec, norm=norm, cmap="RdBu_r", label="S/N")
+    for number, c in enumerate(found.candidates, start=1):
+        pa = np.radians(c.pa_deg)
+        east, north = c.separation_arcsec * np.sin(pa), c.separation_arcsec * np.cos(pa)
+        ax.plot(east, north, "o", mfc="none", mec="black", ms=13, mew=1.3)
+        ax.annotate(
+            f"{number}", (east, north), xytext=(8, 6), textcoords="offset points", fontsize=9
+        )
+    if half_width_arcsec is not None:
+        ax.set_xlim(half_width_arcsec, -half_width_arcsec)
+        ax.set_ylim(-half_width_arcsec, half_width_arcsec)
+    return ax
+
+
+def sensitivity(ax: Axes, result: SensitivityMap, /) -> Axes:
+    """Draw the contrast limit at every place.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    result : SensitivityMap
+        The map.
+
+    Returns
+    -------
+    Axes
+        North up, east to the left.
+    """
+    good = result.limit[np.isfinite(result.limit) & (result.limit > 0)]
+    low, high = (float(v) for v in np.quantile(good, [0.005, 0.995]))
+    return _sky_image(
+        ax,
+        result.limit,
+        result.pixel_scale_arcsec,
+        norm=LogNorm(low, max(high, 1.01 * low)),
+        cmap="viridis_r",
+        label="contrast limit",
+    )
+
+
+def completeness(ax: Axes, result: Completeness, /) -> Axes:
+    """Draw the fraction of injected sources that would be found.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    result : Completeness
+        The fractions.
+
+    Returns
+    -------
+    Axes
+        Both axes logarithmic, with the lines of 50 and 90 %.
+    """
+    x, y = result.separation_arcsec, result.contrast
+    shown = ax.pcolormesh(
+        x, y, result.fraction, cmap="cividis", vmin=0, vmax=1, shading="nearest", rasterized=True
+    )
+    if np.isfinite(result.fraction).any():
+        filled = np.nan_to_num(result.fraction)
+        lines = ax.contour(x, y, filled, levels=[0.5, 0.9], colors="white", linewidths=1.2)
+        ax.clabel(lines, fmt=lambda v: f"{100 * v:.0f} %", fontsize=8)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    _separation_axis(ax, x)
+    ax.set_ylabel("contrast")
+    figure = ax.get_figure()
+    if figure is not None:
+        figure.colorbar(shown, ax=ax, label="fraction found", fraction=0.046, pad=0.03)
+    return ax
+
+
+def companion(axes: NDArray[Any], fit: CompanionFit, /) -> NDArray[Any]:
+    """Draw data, model and what is left, for each exposure and companion.
+
+    Parameters
+    ----------
+    axes : ndarray of Axes, shape (n, 3)
+        One row for each of ``fit.boxes``.
+    fit : CompanionFit
+        The fit.
+
+    Returns
+    -------
+    ndarray of Axes
+        The axes.
+    """
+    for row, (data, model) in zip(axes, fit.boxes, strict=True):
+        level = float(np.nanmedian(data - model))
+        reach = float(np.nanmax(np.abs(data - level)))
+        for ax, image, title in zip(
+            row, (data - level, model, data - level - model), ("data", "model", "left"), strict=True
+        ):
+            ax.imshow(image, origin="lower", cmap="RdBu_r", vmin=-reach, vmax=reach)
+            ax.set_title(title, fontsize=9)
+            ax.set_xticks([])
+            ax.set_yticks([])
+    return axes
+
+
+def posterior(axes: NDArray[Any], fit: CompanionFit, /, *, number: int = 0) -> NDArray[Any]:
+    """Draw the posterior of a companion: each parameter, and each pair.
+
+    Parameters
+    ----------
+    axes : ndarray of Axes, shape (3, 3)
+        Where to draw.
+    fit : CompanionFit
+        The fit.
+    number : int, optional
+        Which companion.
+
+    Returns
+    -------
+    ndarray of Axes
+        The axes; those above the diagonal are left empty.
+    """
+    samples = fit.samples[:, number]
+    names = ("east [arcsec]", "north [arcsec]", "flux")
+    for i in range(3):
+        for j in range(3):
+            ax = axes[i, j]
+            if j > i:
+                ax.set_axis_off()
+                continue
+            if i == j:
+                ax.hist(samples[:, i], bins=40, color=COLOURS[0], histtype="stepfilled", alpha=0.75)
+                ax.set_yticks([])
+            else:
+                ax.hist2d(samples[:, j], samples[:, i], bins=40, cmap="Blues", cmin=1)
+            ax.tick_params(labelsize=7)
+            ax.locator_params(nbins=4)
+            if i == 2:
+                ax.set_xlabel(names[j], fontsize=8)
+            else:
+                ax.set_xticklabels([])
+            if j == 0 and i > 0:
+                ax.set_ylabel(names[i], fontsize=8)
+            elif i != j:
+                ax.set_yticklabels([])
+    return axes

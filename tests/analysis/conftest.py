@@ -1,0 +1,79 @@
+"""A small two-roll reduction whose noise is known, made anew for any draw."""
+
+import numpy as np
+import pytest
+
+from lyot.analysis.psf import psf_from_image
+from lyot.analysis.reduction import StarBrightness, make_reduction
+from lyot.analysis.response import make_exposure
+from lyot.models.aligned import AlignedArrays
+from lyot.models.cubes import Cube
+from lyot.models.info import ExposureInfo
+from lyot.models.star import StarPosition
+from lyot.recipe import SubtractRecipe
+
+SHAPE, SCALE, STAR_JY = (91, 93), 0.063, 1.0
+ROLLS, N_INT, N_REF = (30.0, 41.0), 3, 10
+RECIPE = SubtractRecipe(n_modes=(4,), level_inner_arcsec=2.0)
+
+
+@pytest.fixture(scope="session")
+def gaussian_psf():
+    """A Gaussian of 2.4 pixels FWHM."""
+    y, x = np.mgrid[-12:13, -12:13]
+    return psf_from_image(np.exp(-4 * np.log(2) * (x**2 + y**2) / 2.4**2), origin="a Gaussian")
+
+
+@pytest.fixture(scope="session")
+def draw(gaussian_psf):
+    """Return a function that draws a reduction, with companions put into the pixels."""
+    transmission = np.ones(SHAPE)
+
+    def _draw(seed, sources=(), *, recipe=RECIPE, noise=1.0, smooth=0.0, laplace=False):
+        from scipy.ndimage import gaussian_filter
+
+        rng = np.random.default_rng(seed)
+        patterns = np.random.default_rng(0).normal(size=(4, *SHAPE)) * 30
+        refs = np.tensordot(rng.normal(size=(N_REF, 4)), patterns, 1)
+        refs = (refs + rng.normal(size=refs.shape) * 0.3 * noise).astype(np.float32)
+        exposures = []
+        for number, roll in enumerate(ROLLS):
+            star = StarPosition(46.2 + 0.3 * number, 44.9, 0.0, 0.0)
+            target = np.tensordot(rng.normal(size=(N_INT, 4)), patterns, 1) + 5.0
+            make = rng.laplace if laplace else rng.normal
+            target = target + make(size=target.shape) * noise * (np.sqrt(0.5) if laplace else 1.0)
+            if smooth:
+                common = gaussian_filter(rng.normal(size=SHAPE), smooth)
+                target = target + common / common.std() * noise
+            for separation, pa, flux in sources:
+                turn = np.radians(pa - roll)
+                y = star.y + separation / SCALE * np.cos(turn)
+                x = star.x - separation / SCALE * np.sin(turn)
+                box, image = gaussian_psf.place(float(y), float(x), SHAPE)
+                target[:, box[0], box[1]] += flux * image
+            info = ExposureInfo(
+                f"roll{number}",
+                target.shape,
+                filter="F444W",
+                detector="NRCALONG",
+                instrument="NIRCAM",
+            )
+            err = np.full(target.shape, noise, np.float32)
+            dq = np.zeros(target.shape, np.uint32)
+            aligned = AlignedArrays(
+                refs, np.full(refs.shape, 0.3 * noise, np.float32), np.zeros(refs.shape, np.uint32)
+            )
+            cube = Cube(target.astype(np.float32), err, dq, info)
+            exposures.append(
+                make_exposure(cube, aligned, star, recipe, pa_y_deg=roll, name=f"roll{number}")
+            )
+        return make_reduction(
+            "test",
+            exposures,
+            recipe,
+            psf=gaussian_psf,
+            transmission=transmission,
+            star=StarBrightness(STAR_JY, 5.66, "stated"),
+        )
+
+    return _draw

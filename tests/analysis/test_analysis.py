@@ -1,0 +1,288 @@
+"""Limits, detections and companions on draws of known noise."""
+
+import numpy as np
+import pytest
+
+from lyot.algorithms.noise import threshold
+from lyot.analysis.companion import fit_companions
+from lyot.analysis.contrast import (
+    completeness_map,
+    contrast_curve,
+    sensitivity_map,
+)
+from lyot.analysis.detection import detect, snr_map
+from lyot.analysis.maps import FluxMaps, Known, make_rings, sky_grid
+from lyot.analysis.psf import psf_from_image
+from lyot.analysis.reduction import brightness_of, flux_in_frame, make_reduction
+from lyot.errors import LyotError
+from lyot.recipe import SubtractRecipe
+
+FWHM_ARCSEC = 2.4 * 0.063
+
+
+@pytest.mark.parametrize("smooth", [0.0, 1.2])
+def test_pulls_of_companions(draw, smooth):
+    pulls, chi2 = [], []
+    truth = (1.1, 100.0, 90.0)
+    for seed in range(80):
+        reduction = draw(seed, [truth], smooth=smooth)
+        fit = fit_companions(reduction, [(1.13, 101.0)], n_likelihoods=0, n_injections=0)
+        c = fit.companions[0]
+        # The errors of the fit: roll and scale are exact here.
+        along, across = c.separation_arcsec - truth[0], np.radians(c.pa_deg - truth[1]) * truth[0]
+        pulls.append(
+            [along / c.fit_err_arcsec, across / c.fit_err_arcsec, (c.flux - truth[2]) / c.flux_err]
+        )
+        chi2.append(c.chi2 / c.n_data)
+    mean, width = np.mean(pulls, axis=0), np.std(pulls, axis=0, ddof=1)
+    # Of 80 draws the mean is known to 0.11, the width to 0.08: three parameters at two sigma.
+    assert np.abs(mean).max() < 0.15 + 0.22
+    assert abs(np.mean(mean)) < 0.15
+    assert np.all((width > 0.85 - 0.16) & (width < 1.15 + 0.16))
+    assert 0.85 < np.sqrt(np.mean(np.square(width))) < 1.15
+    assert 0.8 < np.mean(chi2) < 1.2
+
+
+def test_the_posterior_is_that_of_the_curvature(draw):
+    reduction = draw(3, [(1.4, 250.0, 120.0)])
+    sampled = fit_companions(reduction, [(1.4, 250.0)], n_likelihoods=16_000, n_injections=0)
+    curved = fit_companions(reduction, [(1.4, 250.0)], n_likelihoods=0, n_injections=0)
+    a, b = sampled.companions[0], curved.companions[0]
+    # Some 200 independent samples: the median is known to a tenth of the error.
+    assert abs(a.flux - b.flux) < 0.3 * b.flux_err
+    np.testing.assert_allclose(a.flux_err, b.flux_err, rtol=0.15)
+    np.testing.assert_allclose(a.fit_err_arcsec, b.fit_err_arcsec, rtol=0.15)
+    assert sampled.n_likelihoods > 15_000
+
+
+def test_two_companions_are_fitted_together(draw):
+    truth = [(1.2, 40.0, 150.0), (1.2, 55.0, 100.0)]
+    reduction = draw(5, truth)
+    fit = fit_companions(reduction, [(1.22, 39.0), (1.18, 56.0)], n_likelihoods=0, n_injections=0)
+    for found, (separation, pa, flux) in zip(fit.companions, truth, strict=True):
+        assert abs(found.flux - flux) < 4 * found.flux_err
+        assert abs(found.separation_arcsec - separation) < 4 * found.separation_err
+        assert abs(found.pa_deg - pa) < 4 * found.pa_err
+    assert len(fit.to_table()) == 2
+
+
+def test_the_bias_is_measured_by_injections(draw):
+    reduction = draw(6, [(1.3, 120.0, 90.0)])
+    c = fit_companions(reduction, [(1.3, 120.0)], n_likelihoods=0, n_injections=10).companions[0]
+    assert c.n_injected >= 8
+    assert abs(c.bias_flux) < 2.0 * c.flux_err
+    assert abs(c.bias_separation_arcsec) < 2.0 * c.separation_err
+    assert c.jy == pytest.approx(c.flux * reduction.jy_per_unit)
+    assert c.contrast == pytest.approx(c.flux / reduction.star_flux)
+
+
+def test_half_of_the_sources_at_the_limit_are_found(draw):
+    fpf, separations = 1e-3, np.array([1.5, 2.5, 5.0, 9.0]) * FWHM_ARCSEC
+    found = np.zeros((len(separations), 2))
+    for seed in range(30):
+        reduction = draw(1000 + seed)
+        curve = contrast_curve(reduction, separations_arcsec=separations, fpf=fpf)
+        for j in range(len(separations)):
+            limit = curve.calibrated[0, j]
+            complete = completeness_map(
+                reduction,
+                separations_arcsec=separations[j : j + 1],
+                contrasts=np.array([limit]),
+                fpf=fpf,
+            )
+            found[j] += complete.fraction[0, 0], 1
+    fraction = found[:, 0] / found[:, 1]
+    # Positions of one draw are few near the star: each draw counts about n trials there.
+    np.testing.assert_allclose(fraction, 0.5, atol=0.05)
+
+
+def test_a_source_really_put_in_at_the_limit_is_found_half_the_time(draw):
+    fpf, separation = 1e-3, 5.0 * FWHM_ARCSEC
+    hits, trials = 0, 0
+    for seed in range(25):
+        reduction = draw(2000 + seed)
+        limit = contrast_curve(
+            reduction, separations_arcsec=np.array([separation]), fpf=fpf
+        ).calibrated[0, 0]
+        for pa in (10.0, 100.0, 190.0, 280.0):
+            with_it = reduction.with_source(separation, pa, limit)
+            maps = FluxMaps(with_it)
+            r = separation / reduction.pixel_scale_arcsec
+            n = int(2 * np.pi * r / reduction.fwhm_pix)
+            flux = maps.sample(np.full(n, r), pa + 360.0 * np.arange(n) / n)[0]
+            others = flux[1:]
+            tau = threshold(n, fpf=fpf)
+            hits += flux[0] > others.mean() + tau * others.std(ddof=1)
+            trials += 1
+    # 100 trials: 5 points are one standard deviation.
+    assert abs(hits / trials - 0.5) < 0.15
+
+
+def test_false_alarms_on_images_come_at_the_stated_rate(draw):
+    fpf, alarms, tests = 5e-3, 0, 0
+    for seed in range(12):
+        reduction = draw(3000 + seed)
+        maps = FluxMaps(reduction)
+        rings = make_rings(maps, np.arange(5.0, 40.0, 2.4))
+        for j in range(len(rings.radius_pix)):
+            mean, scatter, number = rings.others(j, 0)
+            tau = threshold(int(number.max()) + 1, fpf=fpf)
+            above = rings.flux[j][0] > mean + tau * scatter
+            alarms += above[:, 0].sum()
+            tests += above[:, 0].size
+    assert tests > 5000
+    assert abs(alarms - fpf * tests) < 4 * np.sqrt(fpf * tests)
+
+
+def test_candidates_are_found_where_they_are(draw):
+    truth = [(1.0, 60.0, 200.0), (2.0, 300.0, 150.0)]
+    reduction = draw(7, truth)
+    found = detect(reduction, known=tuple(Known(s, pa) for s, pa, _ in truth))
+    assert len(found.candidates) == 2
+    for separation, pa, flux in truth:
+        best = min(found.candidates, key=lambda c: abs(c.pa_deg - pa))
+        assert abs(best.separation_arcsec - separation) < 0.3 * reduction.pixel_scale_arcsec
+        assert abs(np.radians(best.pa_deg - pa)) * separation < 0.3 * 0.063
+        assert abs(best.flux - flux) < 0.15 * flux
+        assert best.false_alarms < 1e-3
+    assert len(found.to_table()) == 2
+    assert np.nanmax(found.stim) > 5
+
+
+def test_noise_alone_gives_no_candidate(draw):
+    found = detect(draw(8))
+    assert not found.candidates
+    good = np.isfinite(found.snr)
+    assert 0.8 < np.std(found.snr[good]) < 1.3
+
+
+def test_the_map_is_the_statistic_of_independent_positions(draw):
+    reduction = draw(9)
+    maps, grid = FluxMaps(reduction), sky_grid(reduction)
+    snr, flux, number = snr_map(maps, grid)
+    y, x = grid.half_pix + 17, grid.half_pix - 12
+    r, pa = np.hypot(17, 12), np.degrees(np.arctan2(12, 17))
+    n = int(2 * np.pi * r / reduction.fwhm_pix)
+    around = maps.sample(np.full(n, r), pa + 360.0 * np.arange(n) / n)[0]
+    expected = (around[0] - around[1:].mean()) / (around[1:].std(ddof=1) * np.sqrt(1 + 1 / (n - 1)))
+    assert abs(flux[y, x] - around[0]) < 1e-9
+    assert abs(number[y, x] - n) <= 1
+    # The ring nearest to the pixel is up to a quarter of a pixel away.
+    assert abs(snr[y, x] - expected) < 0.25
+
+
+def test_throughput_and_curve_definitions(draw):
+    reduction = draw(10)
+    curve = contrast_curve(reduction, separations_arcsec=np.array([0.4, 1.0, 2.0]))
+    np.testing.assert_allclose(curve.raw, curve.tau * curve.noise / reduction.star_flux, rtol=1e-12)
+    np.testing.assert_allclose(curve.corrected, curve.raw / curve.throughput, rtol=1e-9)
+    # The mask of this scene is transparent.
+    np.testing.assert_allclose(curve.calibrated, curve.corrected, rtol=1e-9)
+    table = curve.to_table()
+    assert str(table["separation"].unit) == "arcsec"
+    assert str(table["flux_density"].unit) == "Jy"
+    spread = sensitivity_map(reduction, curve)
+    middle = spread.grid.half_pix
+    step = round(1.0 / reduction.pixel_scale_arcsec)
+    at = step * reduction.pixel_scale_arcsec
+    level = np.exp(np.interp(at, curve.separation_arcsec, np.log(curve.calibrated[0])))
+    np.testing.assert_allclose(spread.limit[middle + step, middle], level, rtol=1e-6)
+
+
+def test_the_flux_of_an_isolated_source_is_measured(draw):
+    noiseless = draw(11, [(1.5, 77.0, 1000.0)], noise=1e-3)
+    for method in ("matched", "aperture"):
+        maps = FluxMaps(noiseless, method)
+        r = 1.5 / noiseless.pixel_scale_arcsec
+        through = maps.throughput(r, 77.0)[0, 0]
+        flux = maps.sample(np.array([r]), np.array([77.0]))[0, 0]
+        np.testing.assert_allclose(flux / through, 1000.0, rtol=0.01)
+
+
+def test_known_sources_are_not_noise(draw):
+    clean, dirty = draw(12), draw(12, [(1.2, 30.0, 3000.0)])
+    separations = np.array([1.2])
+    kept = contrast_curve(dirty, separations_arcsec=separations, known=(Known(1.2, 30.0, 0.4),))
+    plain = contrast_curve(clean, separations_arcsec=separations)
+    spoilt = contrast_curve(dirty, separations_arcsec=separations)
+    assert spoilt.noise[0, 0] > 3 * plain.noise[0, 0]
+    np.testing.assert_allclose(kept.noise[0, 0], plain.noise[0, 0], rtol=0.2)
+    assert kept.n_positions[0] < plain.n_positions[0]
+
+
+def test_laplacian_limits_are_higher(draw):
+    reduction = draw(13)
+    separations = np.array([1.0, 2.0])
+    gauss = contrast_curve(reduction, separations_arcsec=separations)
+    heavy = contrast_curve(reduction, separations_arcsec=separations, distribution="laplace")
+    assert np.all(heavy.calibrated > 1.5 * gauss.calibrated)
+
+
+def test_the_normality_check_tells_gaussian_from_heavy_tails(draw):
+    separations = np.array([2.4])
+    gauss = [
+        contrast_curve(draw(s), separations_arcsec=separations).normality[0, 0] for s in range(20)
+    ]
+    assert np.median(gauss) > 0.1
+
+
+def test_bad_input_gets_its_sentence(draw, gaussian_psf):
+    reduction = draw(14)
+    with pytest.raises(LyotError, match="lies outside the frame of roll0"):
+        fit_companions(reduction, [(9.0, 10.0)])
+    with pytest.raises(LyotError, match="at least one companion"):
+        fit_companions(reduction, [])
+    with pytest.raises(LyotError, match="background is 'wavy'"):
+        fit_companions(reduction, [(1.0, 10.0)], background="wavy")
+    with pytest.raises(LyotError, match="made with 4 modes, not 7"):
+        detect(reduction, n_modes=7)
+    with pytest.raises(LyotError, match="beyond"):
+        contrast_curve(reduction, separations_arcsec=np.array([50.0]))
+    with pytest.raises(LyotError, match=r"must lie between 0 and 0\.5"):
+        contrast_curve(reduction, fpf=0.7)
+    nameless = make_reduction("x", reduction.exposures, SubtractRecipe(), psf=gaussian_psf)
+    with pytest.raises(LyotError, match="brightness of the star is needed"):
+        contrast_curve(nameless)
+    large = psf_from_image(np.pad(gaussian_psf.data, 60), origin="large")
+    with pytest.raises(LyotError, match="pixels wide and the frames are 93 x 91"):
+        make_reduction("x", reduction.exposures, SubtractRecipe(), psf=large)
+    with pytest.raises(LyotError, match="transmission map is"):
+        make_reduction(
+            "x",
+            reduction.exposures,
+            SubtractRecipe(),
+            psf=gaussian_psf,
+            transmission=np.ones((4, 4)),
+        )
+
+
+def test_too_few_positions_are_flagged(draw):
+    curve = contrast_curve(draw(15), separations_arcsec=np.array([0.06, 1.0]))
+    assert np.isnan(curve.calibrated[0, 0])
+    assert curve.to_table()["too_few_positions"].tolist() == [True, False]
+
+
+def test_a_companion_under_the_mask_is_refused(draw, gaussian_psf):
+    opaque = np.zeros((91, 93))
+    reduction = draw(16)
+    blind = make_reduction(
+        "x", reduction.exposures, SubtractRecipe(), psf=gaussian_psf, transmission=opaque
+    )
+    with pytest.raises(LyotError, match="lies under the mask"):
+        fit_companions(blind, [(1.0, 10.0)])
+
+
+def test_brightness_of_the_star(draw, gaussian_psf):
+    star = brightness_of("F444W", magnitude=4.0)
+    assert star.jy == pytest.approx(184.102 * 10 ** (-1.6))
+    assert brightness_of("F444W", jy=star.jy).magnitude == pytest.approx(4.0)
+    assert brightness_of("F1140C", jy=1.0).magnitude is None
+    with pytest.raises(LyotError, match="no zero point"):
+        brightness_of("F1140C", magnitude=3.0)
+    with pytest.raises(LyotError, match="give one of"):
+        brightness_of("F444W")
+    frame = np.zeros((40, 41))
+    box, image = gaussian_psf.place(20.3, 18.8, frame.shape)
+    frame[box] = 777.0 * image
+    frame[0, 0] = np.nan
+    assert flux_in_frame(draw(17), frame) == pytest.approx(777.0, rel=1e-4)
