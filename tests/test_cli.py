@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import QTable
 from click.testing import CliRunner
 
 from lyot.cli import main
@@ -300,3 +301,53 @@ def test_the_demo_ends_well(tmp_path):
     assert report.count("<img") == 4
     assert "http" not in report
     assert len(report) < 5_000_000
+
+
+def test_limits_candidates_and_companions(demo, tmp_path):
+    run, name = demo.folder, "jw09999_demo_nircam_f444w-mask335r"
+    star = ("--star-flux", "0.2")
+    done = lyot(
+        "contrast", run, *star, "-o", tmp_path, "--truncate", "5,20", "--separations", "0.05,1,2"
+    )
+    assert done.exit_code == 0, done.output
+    assert "too few positions" in done.output
+    table = QTable.read(tmp_path / f"{name}_limits.ecsv")
+    assert len(table) == 6
+    assert table["separation"].unit == "arcsec"
+    assert table.meta["lyot"]["transmission"] == "model of the package"
+    with fits.open(tmp_path / f"{name}_sensitivity.fits") as hdus:
+        assert hdus["LIMIT"].header["CUNIT1"] == "arcsec"
+    assert (tmp_path / f"{name}_limits.png").stat().st_size > 10_000
+    done = lyot("detect", run, *star, "-o", tmp_path)
+    assert done.exit_code == 0, done.output
+    found = QTable.read(tmp_path / f"{name}_candidates.ecsv")
+    assert abs(found["position_angle"][0].value - 205.0) < 2.0
+    done = lyot("companion", run, *star, "--at", "1.1", "205", "-o", tmp_path, "--likelihoods", "0")
+    assert done.exit_code == 0, done.output
+    fitted = QTable.read(tmp_path / f"{name}_companions.ecsv")
+    assert abs(fitted["separation"][0].value - 1.1) < 4 * fitted["separation_err"][0].value
+    assert (tmp_path / f"{name}_posterior1.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("contrast", "{run}"), "brightness of the star is needed"),
+        (("contrast", "{run}", "--star-mag", "4", "--star-flux", "1"), "Give one of"),
+        (("contrast", "{run}", "--star-mag", "4", "--truncate", "x"), "give whole numbers"),
+        (("contrast", "{run}", "--star-mag", "4", "--separations", "x"), "give numbers"),
+        (("contrast", "{run}", "--star-mag", "4", "--psf", "none.fits"), "does not exist"),
+        (("contrast", "{empty}", "--star-mag", "4"), "holds no psfsub product"),
+        (("contrast", "nowhere", "--star-mag", "4"), "is no folder"),
+        (("companion", "{run}", "--at", "30", "10"), "lies outside the frame"),
+        (("companion", "{run}", "--at", "0.05", "10"), "lies under the mask"),
+        (("run", "asn.json", "--only-final", "--star-mag", "4"), "Contrast limits need"),
+    ],
+)
+def test_bad_input_to_the_analysis(demo, tmp_path, arguments, text):
+    made = [a.format(run=demo.folder, empty=tmp_path) for a in arguments]
+    done = lyot(*made)
+    assert done.exit_code == 1
+    assert text in done.output
+    assert "Traceback" not in done.output
+    assert not list(tmp_path.iterdir())

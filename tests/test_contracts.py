@@ -124,3 +124,10 @@ def test_the_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for block in blocks(ROOT / page):
         exec(compile(block, page, "exec"), {})
+
+
+def test_the_example_of_the_analysis_runs(demo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reduced").symlink_to(demo.folder)
+    [block] = blocks(ROOT / "docs/analysis.md")
+    exec(compile(block, "docs/analysis.md", "exec"), {})

@@ -121,6 +121,12 @@ def _parameters(values: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--only-final", is_flag=True, help="Write the combined image and what follows it.")
 @click.option("--no-report", is_flag=True, help="Do not write the report.")
 @click.option(
+    "--star-mag", type=float, metavar="MAG", help="Vega magnitude of the star: contrast limits too."
+)
+@click.option(
+    "--star-flux", type=float, metavar="JY", help="Flux density of the star: contrast limits too."
+)
+@click.option(
     "--set",
     "settings",
     multiple=True,
@@ -155,6 +161,12 @@ def _run(association: str, output_dir: str, options: dict[str, Any]) -> list[str
     final = bool(options.get("only_final"))
     keep = {f"save_{name}": not final for name in ("crfints", "psfstack", "psfalign", "psfsub")}
     keep["save_psfalign"] = not (final or options.get("no_psfalign"))
+    wants_limits = options.get("star_mag") is not None or options.get("star_flux") is not None
+    if wants_limits and not all(keep.values()):
+        raise LyotError(
+            "Contrast limits need the products that --only-final and --no-psfalign leave out; "
+            "leave out one or the other."
+        )
     started = time.monotonic()
     with _logging(), _progress() as progress:
         from lyot.pipeline import Coron3Pipeline
@@ -168,6 +180,9 @@ def _run(association: str, output_dir: str, options: dict[str, Any]) -> list[str
         products = list(pipeline.products)
         if not options.get("no_report") and not pipeline.resample.skip:
             products += _report(products, output_dir, pipeline.summary)
+    star = {name: options.get(name) for name in ("star_mag", "star_flux")}
+    if any(value is not None for value in star.values()):
+        products += _contrast(str(output_dir), star)
     for product in products:
         click.echo(product)
     _print_summary(pipeline.summary, time.monotonic() - started)
@@ -399,6 +414,12 @@ def contrast(run: str, **options: Any) -> None:
 
     Writes a table (ECSV), maps of the sensitivity and completeness (FITS) and figures (PNG).
     """
+    for path in _contrast(run, options):
+        click.echo(path)
+
+
+def _contrast(run: str, options: dict[str, Any]) -> list[str]:
+    """Measure the limits of a run, print them, and return what was written."""
     import numpy as np
 
     from lyot.algorithms.noise import FIVE_SIGMA_FPF
@@ -406,9 +427,9 @@ def contrast(run: str, **options: Any) -> None:
     from lyot.models.results import write_grid, write_maps, write_table
     from lyot.viz import analysis as draw
 
-    fpf = options["fpf"] or FIVE_SIGMA_FPF
-    known = _known(options["known"])
-    text = options["separations"]
+    fpf = options.get("fpf") or FIVE_SIGMA_FPF
+    known = _known(options.get("known") or ())
+    text = options.get("separations")
     try:
         separations = None if not text else np.array([float(v) for v in text.split(",")])
     except ValueError:
@@ -419,8 +440,8 @@ def contrast(run: str, **options: Any) -> None:
             separations_arcsec=separations,
             fpf=fpf,
             known=known,
-            method=options["flux_by"],
-            distribution=options["noise"],
+            method=options.get("flux_by") or "matched",
+            distribution=options.get("noise") or "gaussian",
         )
         best = reduction.n_modes[int(np.bincount(curve.best).argmax())]
         spread = limits.sensitivity_map(reduction, curve, n_modes=best)
@@ -430,7 +451,7 @@ def contrast(run: str, **options: Any) -> None:
             fpf=fpf,
             known=known,
             n_modes=best,
-            distribution=options["noise"],
+            distribution=options.get("noise") or "gaussian",
         )
         name = reduction.product
         keywords = {"FPF": fpf, "NMODES": best}
@@ -465,8 +486,7 @@ def contrast(run: str, **options: Any) -> None:
         written.append(draw.save(folder / f"{name}_limits.png", _curves, (6.4, 7.2)))
         written.append(draw.save(folder / f"{name}_sensitivity.png", _maps, (11.0, 4.6)))
     _print_limits(curve)
-    for path in written:
-        click.echo(path)
+    return written
 
 
 def _print_limits(curve: Any) -> None:

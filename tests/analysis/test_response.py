@@ -159,15 +159,9 @@ def test_forward_kernels_run_on_a_strict_array_library(rng):
             *(convert(a) for a in (gram, cross, target, refs, weight)), float(weight.sum())
         )
         updated = forward.update(fit, convert(source), convert(sources), 0.3, n_modes=3)
-        response = forward.linear_response(
-            convert(source[None]),
-            fit.weight,
-            fit.refs,
-            fit.refs,
-            convert(np.arange(5.0)),
-            convert(matrix),
-            n_modes=3,
-        )
+        offset = convert(np.arange(5.0))
+        products = forward.source_products(convert(source[None]), fit.weight, fit.refs, offset)
+        response = forward.linear_response(products, fit.refs, offset, convert(matrix), n_modes=3)
         return [*updated, *response]
 
     for a, b in zip(chain(strict.asarray), chain(np.asarray), strict=True):

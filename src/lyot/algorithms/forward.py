@@ -18,18 +18,8 @@ from array_api_compat import array_namespace
 from lyot.algorithms import klip
 
 
-def linear_response(
-    sources: Any,
-    weight: Any,
-    refs_at_source: Any,
-    refs_wanted: Any,
-    offset: Any,
-    mode_matrix: Any,
-    /,
-    *,
-    n_modes: int,
-) -> Any:
-    r"""Return the model that a fit makes of sources which the references do not hold.
+def source_products(sources: Any, weight: Any, refs: Any, offset: Any, /) -> Any:
+    """Return the products of sources with centred references.
 
     Parameters
     ----------
@@ -38,9 +28,38 @@ def linear_response(
         on any source within these pixels.
     weight : array, shape (n_pix,)
         Weight of these pixels in the fit; zero where the target is bad.
-    refs_at_source : array, shape (n_ref, n_pix)
+    refs : array, shape (n_ref, n_pix)
         References there.
-    refs_wanted : array, shape (n_ref, n_out)
+    offset : array, shape (n_ref,)
+        Means of the references over the pixels of the fit.
+
+    Returns
+    -------
+    array, shape (n_s, n_ref)
+        To be given to `linear_response`.
+
+    Notes
+    -----
+    ``2 n_s n_ref n_pix`` operations.
+    """
+    xp = array_namespace(weight, refs)
+    if sources is None:
+        return xp.matrix_transpose((refs - offset[:, None]) * weight)
+    weighted = sources * weight
+    cross = xp.matmul(weighted, xp.matrix_transpose(refs))
+    return cross - xp.sum(weighted, axis=1)[:, None] * offset[None, :]
+
+
+def linear_response(
+    cross: Any, refs: Any, offset: Any, mode_matrix: Any, /, *, n_modes: int
+) -> tuple[Any, Any]:
+    r"""Return the model that a fit makes of sources which the references do not hold.
+
+    Parameters
+    ----------
+    cross : array, shape (n_s, n_ref)
+        From `source_products`.
+    refs : array, shape (n_ref, n_out)
         References where the response is wanted.
     offset : array, shape (n_ref,)
         Means of the references over the pixels of the fit.
@@ -58,17 +77,11 @@ def linear_response(
 
     Notes
     -----
-    ``2 n_s n_ref (n_pix + n_modes + n_out)`` operations.
+    ``2 n_s n_ref (n_modes + n_out)`` operations.
     """
-    xp = array_namespace(weight, refs_at_source)
-    if sources is None:
-        cross = xp.matrix_transpose((refs_at_source - offset[:, None]) * weight)
-    else:
-        weighted = sources * weight
-        cross = xp.matmul(weighted, xp.matrix_transpose(refs_at_source))
-        cross = cross - xp.sum(weighted, axis=1)[:, None] * offset[None, :]
+    xp = array_namespace(cross, refs)
     coefs = klip.coefficients(cross, mode_matrix, n_modes=n_modes)
-    return coefs, xp.matmul(coefs, refs_wanted) - xp.matmul(coefs, offset)[:, None]
+    return coefs, xp.matmul(coefs, refs) - xp.matmul(coefs, offset)[:, None]
 
 
 class FrozenFit(NamedTuple):

@@ -203,13 +203,7 @@ class Reduction:
 
     @property
     def star_flux(self) -> float:
-        """Flux of the star without the mask [MJy/sr times pixel].
-
-        Raises
-        ------
-        LyotError
-            If its brightness is not known.
-        """
+        """Flux of the star without the mask [MJy/sr times pixel]; an error where not known."""
         if self.star is None:
             raise LyotError(
                 "The brightness of the star is needed to speak of contrast; give one of "
@@ -469,11 +463,9 @@ def flux_in_frame(reduction: Reduction, frame: NDArray[np.floating], /) -> float
         flux = float((data * image)[ok].sum() / (image[ok] ** 2).sum())
         return float(((data - flux * image)[ok] ** 2).sum()), flux
 
-    start: Any = np.asarray(peak, dtype=np.float64)
-    best = minimize(
-        lambda at: _fit(at)[0],
-        start,
-        method="Nelder-Mead",
-        tol=1e-3,
-    )
+    def _cost(at: NDArray[np.float64]) -> float:
+        return _fit(at)[0]
+
+    start = np.asarray(peak, dtype=np.float64)
+    best = minimize(_cost, start, method="Nelder-Mead")
     return _fit(best.x)[1]

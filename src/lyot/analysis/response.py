@@ -262,7 +262,9 @@ def respond(
         first = fit.rows.start
         if first not in refs_of:
             refs_of = {first: _sections(exposure.aligned, first, box, wanted)}
-        refs_in, refs_out = (_centred(refs, fit.mean_ref) for refs in refs_of[first])
+        inside, out_of = refs_of[first]
+        refs_in = _centred(inside, fit.mean_ref)
+        refs_out = refs_in if out_of is inside else _centred(out_of, fit.mean_ref)
         weight = fit.zone.weight[box].ravel()
         in_level = _in_level(fit, exposure.shape, box)
         for members in _alike(fit, good_out, box, exposure.shape):
@@ -273,15 +275,10 @@ def respond(
             far = float(np.mean([1.0 / _n_level(fit, m) for m in members]))
             level_offset = fit.level_offset[members].mean(axis=0) - fit.offset[number]
             seen = (in_level & good_in).astype(np.float64)
+            cross = forward.source_products(flat, w, refs_in, fit.offset[number])
             for t, n_modes in enumerate(n_modes_wanted):
                 coefs, model = forward.linear_response(
-                    flat,
-                    w,
-                    refs_in,
-                    refs_out,
-                    fit.offset[number],
-                    fit.mode_matrices[number],
-                    n_modes=n_modes,
+                    cross, refs_out, fit.offset[number], fit.mode_matrices[number], n_modes=n_modes
                 )
                 constant = mean
                 if fit.level_at.size:
@@ -308,7 +305,10 @@ def _sections(
 
 def _centred(refs: Array, mean: Array) -> NDArray[np.float64]:
     """Take the means off; a pixel that is bad in every reference has no weight."""
-    return np.where(np.isfinite(refs), refs - mean[:, None], 0.0)
+    centred = refs - mean[:, None]
+    if not np.isfinite(centred.sum()):
+        centred[~np.isfinite(centred)] = 0.0
+    return centred
 
 
 def _alike(

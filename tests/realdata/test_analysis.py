@@ -1,0 +1,123 @@
+"""Limits, injected companions and mask transmissions on real data."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+
+from lyot.analysis.companion import fit_companions
+from lyot.analysis.contrast import contrast_curve
+from lyot.analysis.detection import detect
+from lyot.analysis.reduction import load_reduction
+from lyot.instruments import tables
+from lyot.instruments.masks import transmission
+from lyot.models.info import read_info
+from lyot.pipeline import Coron3Pipeline
+
+DISC_PA = 128.7
+
+
+@pytest.fixture(scope="module")
+def aumic(data_dir):
+    """Where AU Mic's files are."""
+    return data_dir / "aumic_f444w"
+
+
+@pytest.fixture(scope="module")
+def reduction(aumic, tmp_path_factory):
+    """AU Mic, both rolls, as the analysis sees it."""
+    from lyot.models.association import build_associations
+
+    files = sorted(aumic.glob("*_calints.fits"))
+    [content] = build_associations([str(f) for f in files])
+    folder = tmp_path_factory.mktemp("aumic")
+    pipeline = Coron3Pipeline()
+    pipeline.output_dir, pipeline.input_dir = str(folder), str(aumic)
+    pipeline.run(content)
+    with load_reduction(folder, star_magnitude=4.0) as made:
+        yield made
+
+
+def test_injected_companions_are_found_and_measured(reduction):
+    separations = np.array([1.0, 1.7, 2.8, 4.5])
+    curve = contrast_curve(reduction, separations_arcsec=separations)
+    sigma = curve.noise[0] / (curve.throughput[0] * curve.transmission * reduction.star_flux)
+    errors = {separation: [] for separation in separations}
+    for level in (5.0, 10.0, 20.0):
+        for separation, one in zip(separations, sigma, strict=True):
+            for pa in 10.0 + 30.0 * np.arange(12):
+                if abs((pa - DISC_PA + 90.0) % 180.0 - 90.0) < 20.0:
+                    continue  # on the disc
+                put = reduction.with_source(separation, pa, level * one)
+                fit = fit_companions(
+                    put, [(separation, pa)], n_likelihoods=0, n_injections=0, background="plane"
+                )
+                found = fit.companions[0]
+                assert found.snr > 4.0
+                assert abs(found.separation_arcsec - separation) < 4.0 * found.separation_err
+                assert abs((found.pa_deg - pa + 180) % 360 - 180) < 4.0 * found.pa_err
+                errors[separation].append((found.contrast - level * one) / one)
+    for each in errors.values():
+        # In units of the noise that the curve states, which the disc makes larger.
+        assert len(each) == 30
+        assert np.std(each) < 1.2
+        assert abs(np.mean(each)) < 0.5
+
+
+def test_companions_at_twice_the_limit_are_candidates(reduction):
+    curve = contrast_curve(reduction, separations_arcsec=np.array([1.2, 3.5]))
+    for j, (separation, pa) in enumerate([(1.2, 40.0), (3.5, 220.0)]):
+        put = reduction.with_source(separation, pa, 2.0 * curve.calibrated[0, j])
+        best = min(
+            detect(put).candidates,
+            key=lambda c: np.hypot(
+                c.separation_arcsec - separation, np.radians(c.pa_deg - pa) * separation
+            ),
+        )
+        assert abs(best.separation_arcsec - separation) < 0.05
+        assert abs(best.pa_deg - pa) < 3.0
+
+
+@pytest.mark.parametrize(
+    ("name", "mask", "scale", "limit"),
+    [
+        ("nircam_psfmask_0049", "MASK210R", 0.0311, 0.01),
+        ("nircam_psfmask_0019", "MASK335R", 0.0630, 0.005),
+        ("nircam_psfmask_0027", "MASK430R", 0.0630, 0.01),
+        ("nircam_psfmask_0036", "MASKSWB", 0.0311, 0.02),
+        ("nircam_psfmask_0003", "MASKLWB", 0.0630, 0.01),
+    ],
+)
+def test_transmission_models_against_reference_files(data_dir, name, mask, scale, limit):
+    image = fits.getdata(data_dir / "psfmask" / f"jwst_{name}.fits", "SCI").astype(float)
+    n = len(image)
+    y, x = (np.indices(image.shape) - 0.5 * (n - 1)) * scale
+    model = transmission(mask, x, y, lambda_over_d_arcsec=0.14)
+    near = (np.abs(y) < 1.5) & (np.abs(x) < (6.0 if mask.endswith("WB") else 1.5))
+    assert np.sqrt(np.mean((model - image)[near] ** 2)) < limit
+
+
+def test_transmission_on_aumic(aumic):
+    [first, *_] = sorted(aumic.glob("*psfmask.fits"))
+    image = fits.getdata(first, "SCI")
+    scale = read_info(sorted(aumic.glob("*_calints.fits"))[0]).pixel_scale_arcsec
+    y, x = np.indices(image.shape)
+    radius = np.hypot(y - 174, x - 150) * scale
+    model = transmission(
+        "MASKA335R", (x - 150) * scale, (y - 174) * scale, lambda_over_d_arcsec=0.14
+    )
+    near = radius < 3.0
+    assert np.abs(model - image)[near].max() < 0.03
+    for r, expected in ((0.3, 0.053), (0.5, 0.269), (1.0, 0.961), (2.0, 0.997)):
+        at = transmission("MASK335R", np.array([r]), np.array([0.0]), lambda_over_d_arcsec=0.14)
+        assert abs(at[0] - expected) < 0.006
+
+
+def test_transmission_of_a_phase_mask(data_dir):
+    table = Table.read(data_dir / "hd106906_f1140c" / "mask_transmission_data_F1140C.ecsv")
+    x, y = (np.asarray(table[name]) for name in ("xidl", "yidl"))
+    band = tables.filter_named("F1140C")
+    model = transmission("4QPM_1140", x, y, lambda_over_d_arcsec=band.lambda_over_d_arcsec)
+    left = model - np.asarray(table["transmission"])
+    assert np.sqrt(np.mean(left**2)) < 0.05
+    assert np.abs(left).max() < 0.15
