@@ -25,7 +25,7 @@ parity: $(VENV)-parity/.done
 	$(VENV)-parity/bin/python -m pytest tests/parity -p no:cacheprovider
 
 bench: $(VENV)/.lyot
-	for each in start klip_speed align_speed run_speed memory; do $(BIN)/python benchmarks/$$each.py || exit 1; done
+	for each in start klip_speed align_speed run_speed memory scaling analysis_speed; do $(BIN)/python benchmarks/$$each.py || exit 1; done
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -178,7 +178,7 @@ class Reduction:
 
     @property
     def n_modes(self) -> tuple[int, ...]:
-        """Numbers of modes."""
+        """The numbers of modes."""
         return self.recipe.n_modes
 
     @property
