@@ -5,7 +5,7 @@ import pytest
 
 from lyot.analysis.psf import psf_from_image
 from lyot.analysis.reduction import StarBrightness, make_reduction
-from lyot.analysis.response import make_exposure
+from lyot.analysis.response import SourceInRefs, make_exposure
 from lyot.models.aligned import AlignedArrays
 from lyot.models.cubes import Cube
 from lyot.models.info import ExposureInfo
@@ -29,19 +29,18 @@ def draw(gaussian_psf):
     """Return a function that draws a reduction, with companions put into the pixels."""
     transmission = np.ones(SHAPE)
 
-    def _draw(seed, sources=(), *, recipe=RECIPE, noise=1.0, smooth=0.0, laplace=False):
+    def _draw(seed, sources=(), *, recipe=RECIPE, noise=1.0, smooth=0.0, rolls_too=False):
         from scipy.ndimage import gaussian_filter
 
         rng = np.random.default_rng(seed)
         patterns = np.random.default_rng(0).normal(size=(4, *SHAPE)) * 30
         refs = np.tensordot(rng.normal(size=(N_REF, 4)), patterns, 1)
         refs = (refs + rng.normal(size=refs.shape) * 0.3 * noise).astype(np.float32)
-        exposures = []
+        cubes, stars, exposures = [], [], []
         for number, roll in enumerate(ROLLS):
-            star = StarPosition(46.2 + 0.3 * number, 44.9, 0.0, 0.0)
+            star = StarPosition(46.2 + (0.0 if rolls_too else 0.3) * number, 44.9, 0.0, 0.0)
             target = np.tensordot(rng.normal(size=(N_INT, 4)), patterns, 1) + 5.0
-            make = rng.laplace if laplace else rng.normal
-            target = target + make(size=target.shape) * noise * (np.sqrt(0.5) if laplace else 1.0)
+            target = target + rng.normal(size=target.shape) * noise
             if smooth:
                 common = gaussian_filter(rng.normal(size=SHAPE), smooth)
                 target = target + common / common.std() * noise
@@ -51,6 +50,10 @@ def draw(gaussian_psf):
                 x = star.x - separation / SCALE * np.sin(turn)
                 box, image = gaussian_psf.place(float(y), float(x), SHAPE)
                 target[:, box[0], box[1]] += flux * image
+            cubes.append(target.astype(np.float32))
+            stars.append(star)
+        for number, roll in enumerate(ROLLS):
+            target = cubes[number]
             info = ExposureInfo(
                 f"roll{number}",
                 target.shape,
@@ -60,12 +63,25 @@ def draw(gaussian_psf):
             )
             err = np.full(target.shape, noise, np.float32)
             dq = np.zeros(target.shape, np.uint32)
-            aligned = AlignedArrays(
-                refs, np.full(refs.shape, 0.3 * noise, np.float32), np.zeros(refs.shape, np.uint32)
-            )
-            cube = Cube(target.astype(np.float32), err, dq, info)
+            frames, sigma, in_refs = refs, np.full(refs.shape, 0.3 * noise, np.float32), None
+            if rolls_too:
+                # The other roll's frames are references too, and hold the companions.
+                frames = np.concatenate([refs, cubes[1 - number]])
+                sigma = np.concatenate([sigma, np.full_like(cubes[1 - number], noise)])
+                in_refs = SourceInRefs(
+                    np.arange(len(frames)) >= N_REF, np.full(len(frames), ROLLS[1 - number])
+                )
+            flags = np.zeros(frames.shape, np.uint32)
             exposures.append(
-                make_exposure(cube, aligned, star, recipe, pa_y_deg=roll, name=f"roll{number}")
+                make_exposure(
+                    Cube(target, err, dq, info),
+                    AlignedArrays(frames, sigma, flags),
+                    stars[number],
+                    recipe,
+                    pa_y_deg=roll,
+                    name=f"roll{number}",
+                    in_refs=in_refs,
+                )
             )
         return make_reduction(
             "test",

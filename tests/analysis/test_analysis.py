@@ -20,12 +20,14 @@ from lyot.recipe import SubtractRecipe
 FWHM_ARCSEC = 2.4 * 0.063
 
 
-@pytest.mark.parametrize("smooth", [0.0, 1.2])
-def test_pulls_of_companions(draw, smooth):
+@pytest.mark.parametrize("kind", ["white", "correlated", "rolls"])
+def test_pulls_of_companions(draw, kind):
     pulls, chi2 = [], []
     truth = (1.1, 100.0, 90.0)
+    smooth, rolls_too = 1.2 * (kind == "correlated"), kind == "rolls"
     for seed in range(80):
-        reduction = draw(seed, [truth], smooth=smooth)
+        recipe = SubtractRecipe(n_modes=(9 if rolls_too else 4,), level_inner_arcsec=2.0)
+        reduction = draw(seed, [truth], smooth=smooth, rolls_too=rolls_too, recipe=recipe)
         fit = fit_companions(reduction, [(1.13, 101.0)], n_likelihoods=0, n_injections=0)
         c = fit.companions[0]
         # The errors of the fit: roll and scale are exact here.
@@ -76,11 +78,12 @@ def test_the_bias_is_measured_by_injections(draw):
     assert c.contrast == pytest.approx(c.flux / reduction.star_flux)
 
 
-def test_half_of_the_sources_at_the_limit_are_found(draw):
+@pytest.mark.parametrize("rolls_too", [False, True])
+def test_half_of_the_sources_at_the_limit_are_found(draw, rolls_too):
     fpf, separations = 1e-3, np.array([1.5, 2.5, 5.0, 9.0]) * FWHM_ARCSEC
     found = np.zeros((len(separations), 2))
     for seed in range(30):
-        reduction = draw(1000 + seed)
+        reduction = draw(1000 + seed, rolls_too=rolls_too)
         curve = contrast_curve(reduction, separations_arcsec=separations, fpf=fpf)
         for j in range(len(separations)):
             limit = curve.calibrated[0, j]
@@ -169,6 +172,19 @@ def test_the_map_is_the_statistic_of_independent_positions(draw):
     assert abs(number[y, x] - n) <= 1
     # The ring nearest to the pixel is up to a quarter of a pixel away.
     assert abs(snr[y, x] - expected) < 0.25
+
+
+def test_references_that_hold_a_companion_subtract_part_of_it(draw):
+    truth = (1.0, 100.0, 300.0)
+    recipe = SubtractRecipe(n_modes=(12,), level_inner_arcsec=2.0)
+    alone, rolls = (draw(4, [truth], rolls_too=r, recipe=recipe) for r in (False, True))
+    r = truth[0] / alone.pixel_scale_arcsec
+    kept = FluxMaps(alone).throughput(r, truth[1])[0, 0]
+    left = FluxMaps(rolls).throughput(r, truth[1], flux=truth[2])[0, 0]
+    assert left < kept - 0.005
+    # What is measured, over the exact throughput, is the flux all the same.
+    flux = FluxMaps(rolls).sample(np.array([r]), np.array([truth[1]]))[0, 0]
+    assert abs(flux / left - truth[2]) < 0.1 * truth[2]
 
 
 def test_throughput_and_curve_definitions(draw):

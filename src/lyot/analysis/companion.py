@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lyot import execution
 from lyot.algorithms.geometry import radius_map
 from lyot.analysis.reduction import ROLL_ERR_DEG, SCALE_ERR, Reduction
-from lyot.analysis.response import Box, Exposure, respond
+from lyot.analysis.response import Box, Exposure, inject, respond
 from lyot.errors import LyotError
 
 Array = NDArray[Any]
@@ -167,9 +167,9 @@ class _Patch:
     sources: list[Box]
     root: Array
     white_data: Array
-    white_operators: list[Array]
     good: Array
     operators: list[Array]
+    white_operators: list[Array]
 
 
 class _Problem:
@@ -186,6 +186,8 @@ class _Problem:
     ) -> None:
         self.reduction, self.truncation, self.guesses = reduction, truncation, guesses
         self.n_calls = 0
+        # The flux at which a source that references hold too is put in; it matters little.
+        self.trial_flux = np.full(len(guesses), np.nan)
         fwhm = reduction.fwhm_pix
         half = int(np.ceil(BOX_FWHM * fwhm))
         self.patches: list[_Patch] = []
@@ -196,13 +198,15 @@ class _Problem:
             ]
             for k, (y, x) in enumerate(places):
                 wanted = _box(y, x, half, exposure.shape)
+                linear = exposure.in_refs is None
                 operators = [
                     respond(exposure, source, None, wanted, truncation=truncation)[0].reshape(
                         (source[0].stop - source[0].start) * (source[1].stop - source[1].start), -1
                     )
                     for source in sources
+                    if linear
                 ]
-                good = np.isfinite(image[wanted]).ravel() & np.isfinite(operators[0][0])
+                good = np.isfinite(image[wanted]).ravel() & (exposure.n_good[wanted] > 0).ravel()
                 if good.sum() < good.size // 2:
                     raise LyotError(
                         f"Companion {k + 1} lies where more than half of the pixels of "
@@ -221,11 +225,13 @@ class _Problem:
                         sources,
                         root,
                         white,
-                        [_solve(root, operator[:, good].T) for operator in operators],
                         good,
                         operators,
+                        [_solve(root, operator[:, good].T) for operator in operators],
                     )
                 )
+        level = np.sqrt(np.median([np.diag(p.root @ p.root.T).mean() for p in self.patches]))
+        self.trial_flux[:] = 20.0 * level
 
     def _at(self, exposure: Exposure, east: float, north: float) -> tuple[float, float]:
         r, pa = np.hypot(east, north), np.degrees(np.arctan2(east, north))
@@ -249,21 +255,43 @@ class _Problem:
         ]
         return frame.ravel() * float(self.reduction.transmission.at(patch.exposure, y, x))
 
+    def response(self, patch: _Patch, k: int, east: float, north: float) -> Array:
+        """What companion k at unit flux adds to the pixels of a patch."""
+        if patch.exposure.in_refs is None:
+            return np.asarray(self.source(patch, k, east, north) @ patch.operators[k])
+        flux = float(self.trial_flux[k])
+        r, pa = float(np.hypot(east, north)), float(np.degrees(np.arctan2(east, north)))
+        y, x = self._at(patch.exposure, east, north)
+        through = float(self.reduction.transmission.at(patch.exposure, y, x))
+        box, added = inject(
+            patch.exposure, self.reduction.psf, r, pa, flux=flux, transmission=through
+        )
+        frame = np.zeros(patch.exposure.shape)
+        frame[box] = np.nan_to_num(added[self.truncation]) / flux
+        return frame[patch.wanted].ravel()
+
     def columns(self, offsets: Array) -> list[Array]:
         """Whitened responses at unit flux: for each patch ``(n_pix, n_companion)``."""
         self.n_calls += 1
         out = []
         for patch in self.patches:
-            out.append(
-                np.stack(
-                    [
-                        patch.white_operators[k] @ self.source(patch, k, *offset)
-                        for k, offset in enumerate(offsets)
-                    ],
-                    axis=1,
-                )
-            )
+            if patch.exposure.in_refs is None:
+                columns = [
+                    patch.white_operators[k] @ self.source(patch, k, *offset)
+                    for k, offset in enumerate(offsets)
+                ]
+            else:
+                columns = [
+                    _solve(patch.root, self.response(patch, k, *offset)[patch.good])
+                    for k, offset in enumerate(offsets)
+                ]
+            out.append(np.stack(columns, axis=1))
         return out
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether no reference of any exposure holds a companion."""
+        return all(p.exposure.in_refs is None for p in self.patches)
 
     def best_flux(self, offsets: Array) -> tuple[Array, Array, float]:
         """Best fluxes at some positions, their normal matrix, and chi-square."""
@@ -314,6 +342,9 @@ class _Problem:
             )
         offsets = best.x.reshape(n, 2)
         flux, _, _ = self.best_flux(offsets)
+        if not self.is_linear:
+            self.trial_flux = np.maximum(flux, 1e-3 * self.trial_flux)
+            flux, _, _ = self.best_flux(offsets)
         return offsets, flux, self._curvature(offsets, flux)
 
     def _curvature(self, offsets: Array, flux: Array) -> Array:
@@ -474,7 +505,8 @@ def fit_companions(
     background : {"none", "constant", "plane", "quadratic"}, optional
         Smooth background about each, as a disc makes.
     n_likelihoods : int, optional
-        Length of the posterior's sampling, about; zero takes the curvature at the best fit.
+        Length of the posterior's sampling, about; zero takes the curvature at the best fit, as
+        do references that hold the companion.
     n_injections : int, optional
         Number of companions that are injected at the same separation to measure the bias.
     seed : int, optional
@@ -520,7 +552,7 @@ def fit_companions(
     for patch in problem.patches:
         model = np.zeros(patch.good.size)
         for k, (east, north, f) in enumerate(middle):
-            model += f * (problem.source(patch, k, east, north) @ patch.operators[k])
+            model += f * problem.response(patch, k, east, north)
         shape = tuple(s.stop - s.start for s in patch.wanted)
         image = patch.exposure.residual[t][patch.wanted]
         boxes.append((image, model.reshape(shape)))
@@ -564,7 +596,7 @@ def _sample(
     n = len(flux)
     start = np.concatenate([offsets, flux[:, None]], axis=1).ravel()
     rng = np.random.default_rng(seed)
-    if n_likelihoods <= 0:
+    if n_likelihoods <= 0 or not problem.is_linear:
         return rng.multivariate_normal(start, covariance, size=4000).reshape(-1, n, 3)
     import emcee
 
@@ -613,11 +645,10 @@ def _inject_around(
             inside = 0 <= y <= exposure.shape[0] - 1 and 0 <= x <= exposure.shape[1] - 1
             if not inside:
                 return None
-            box, view = reduction.psf.place(y, x, exposure.shape)
             through = float(reduction.transmission.at(exposure, y, x))
-            added = respond(exposure, box, through * view[None], box, truncation=t)[0, 0]
+            box, added = inject(exposure, reduction.psf, r, pa, flux=flux, transmission=through)
             changed = image.copy()
-            changed[box] += flux * added
+            changed[box] += added[t]
             data.append(changed)
         try:
             exclude = np.concatenate([middle[:, :2], place])

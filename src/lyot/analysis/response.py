@@ -205,8 +205,17 @@ def exposure_of_run(run: ReducedExposure, recipe: SubtractRecipe, /) -> Exposure
     Exposure
         For every number of modes of the recipe.
     """
+    in_refs = None
+    if run.holds is not None and run.ref_pa_y_deg is not None:
+        in_refs = SourceInRefs(run.holds, run.ref_pa_y_deg)
     return make_exposure(
-        run.target, run.aligned, run.star, recipe, pa_y_deg=run.pa_y_deg, name=run.name
+        run.target,
+        run.aligned,
+        run.star,
+        recipe,
+        pa_y_deg=run.pa_y_deg,
+        name=run.name,
+        in_refs=in_refs,
     )
 
 
@@ -407,7 +416,8 @@ def respond_with_refs(
     at = np.flatnonzero((wanted | (frame != 0) | (in_refs != 0).any(axis=0)).ravel())
     in_box = np.flatnonzero(wanted.ravel()[at])
     source, sources = frame.ravel()[at], in_refs.reshape(len(in_refs), -1)[:, at]
-    whole = (slice(0, exposure.shape[0]), slice(0, exposure.shape[1]))
+    rows, columns = np.unravel_index(at, exposure.shape)
+    cut = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
     total = np.zeros((len(exposure.n_modes), in_box.size))
     good_out = ~exposure.bad.reshape(len(exposure.bad), -1)[:, at[in_box]]
     refs_of: dict[int, Array] = {}
@@ -417,8 +427,8 @@ def respond_with_refs(
             continue
         first = fit.rows.start
         if first not in refs_of:
-            pixels = exposure.aligned.section(first, *whole)
-            refs_of = {first: pixels.reshape(len(pixels), -1)[:, at]}
+            pixels = exposure.aligned.section(first, *cut)
+            refs_of = {first: pixels[:, rows - cut[0].start, columns - cut[1].start]}
         refs = refs_of[first]
         for number, i in enumerate(fit.rows):
             missing = fit.missing[number]

@@ -31,6 +31,10 @@ class Cube:
         What the headers say; in a stack, those of the first exposure.
     dither_arcsec : ndarray, shape (n, 2), or None
         XOFFSET and YOFFSET of each frame of a stack [arcsec].
+    targets : tuple of str
+        Target of each frame of a stack; empty where that is not known.
+    pa_y_deg : ndarray, shape (n,), or None
+        Position angle of the y axis of each frame of a stack [degree].
     """
 
     sci: NDArray[np.float32]
@@ -38,6 +42,8 @@ class Cube:
     dq: NDArray[np.uint32]
     info: ExposureInfo
     dither_arcsec: NDArray[np.float64] | None = None
+    targets: tuple[str, ...] = ()
+    pa_y_deg: NDArray[np.float64] | None = None
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -159,8 +165,15 @@ def cube_from_model(model: Any, /) -> Cube:
         raise LyotError(f"{model.meta.filename or 'The model'} has no data.")
     cube = _as_cube(arrays, info_from_model(model))
     stacked = model.instance.get("lyot", {}).get("steps", {}).get("stack_psfs", {})
-    dither = stacked.get("dither_arcsec")
-    return cube if dither is None else replace(cube, dither_arcsec=np.asarray(dither))
+    if stacked.get("dither_arcsec") is None:
+        return cube
+    pa_y = stacked.get("pa_y_deg")
+    return replace(
+        cube,
+        dither_arcsec=np.asarray(stacked["dither_arcsec"]),
+        targets=tuple(str(name) for name in stacked.get("targets", ())),
+        pa_y_deg=None if pa_y is None else np.asarray(pa_y, dtype=np.float64),
+    )
 
 
 def read_cube(path: str | Path, /) -> Cube:
@@ -286,4 +299,10 @@ def stack(cubes: Iterable[Cube], /) -> Cube:
     # One array after another, so that the parts of each can go before the next is joined.
     joined = {name: np.concatenate(parts.pop(name)) for name in ("sci", "err", "dq")}
     dither = [np.tile(i.dither_arcsec, (n, 1)) for i, n in zip(infos, counts, strict=True)]
-    return Cube(**joined, info=infos[0], dither_arcsec=np.concatenate(dither))
+    return Cube(
+        **joined,
+        info=infos[0],
+        dither_arcsec=np.concatenate(dither),
+        targets=tuple(i.target for i, n in zip(infos, counts, strict=True) for _ in range(n)),
+        pa_y_deg=np.repeat([i.pa_y_deg for i in infos], counts),
+    )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
+from lyot.algorithms.geometry import position_angle_of_y
 from lyot.errors import LyotError
 from lyot.instruments import tables
 
@@ -70,6 +71,12 @@ class ExposureInfo:
     def mode(self) -> tuple[str, ...]:
         """What must be equal for two exposures to be subtracted from one another."""
         return (self.instrument, self.filter, self.pupil, self.coronagraph, self.subarray)
+
+    @property
+    def pa_y_deg(self) -> float:
+        """Position angle of the y axis [degree]; NaN where the roll is missing."""
+        v3i = self.v3i_yangle_deg if np.isfinite(self.v3i_yangle_deg) else 0.0
+        return position_angle_of_y(self.roll_ref_deg, v3i, self.vparity)
 
     @property
     def mode_text(self) -> str:

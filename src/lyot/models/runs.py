@@ -37,6 +37,11 @@ class ReducedExposure:
         Position angle of its y axis [degree].
     recipe : dict
         The parameters of klip, as plain values.
+    holds : ndarray of bool, shape (n_ref,), or None
+        Which references show the science target itself, as in roll subtraction; None where
+        none does.
+    ref_pa_y_deg : ndarray, shape (n_ref,), or None
+        Position angle of the y axis of each reference [degree].
     """
 
     name: str
@@ -45,6 +50,8 @@ class ReducedExposure:
     star: StarPosition
     pa_y_deg: float
     recipe: dict[str, Any]
+    holds: NDArray[np.bool_] | None = None
+    ref_pa_y_deg: NDArray[np.float64] | None = None
 
 
 @contextmanager
@@ -118,8 +125,23 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> ReducedE
     flags = np.broadcast_to(np.uint32(0), sci.shape)
     arrays = AlignedArrays(sci, hdus["ERR"].data, flags, star=view.star)
     recipe = view.branch["steps"]["klip"]["recipe"]
+    target = read_cube(flagged)
+    made = view.branch["steps"].get("align_psfs", {})
+    name = target.info.target.casefold()
+    holds = np.array(
+        [bool(name) and str(t).casefold() == name for t in made.get("ref_targets", ())]
+    )
+    rolls = made.get("ref_pa_y_deg")
+    known = bool(holds.any()) and rolls is not None
     return ReducedExposure(
-        view.path.name, read_cube(flagged), arrays, view.star, view.pa_y_deg, recipe
+        view.path.name,
+        target,
+        arrays,
+        view.star,
+        view.pa_y_deg,
+        recipe,
+        holds if known else None,
+        np.asarray(rolls, dtype=np.float64) if known else None,
     )
 
 

@@ -174,6 +174,8 @@ def alignment_details(aligner: Aligner, /) -> dict[str, Any]:
         "scale": np.stack([m.scale for m in measured]),
         "rms": np.stack([m.rms for m in measured]),
         "converged": np.stack([m.converged for m in measured]).astype(np.int8),
+        "ref_targets": list(aligner.refs.cube.targets),
+        "ref_pa_y_deg": aligner.refs.cube.pa_y_deg,
         "unit": "shift_yx [pixel] is applied to each reference, along y and x",
     }
     return details | ({"note": note} if note else {})

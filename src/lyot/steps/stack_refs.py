@@ -63,7 +63,11 @@ class StackRefsStep(LyotStep):
             "stack_psfs",
             recipe={},
             inputs=names,
-            details={"dither_arcsec": cube.dither_arcsec},
+            details={
+                "dither_arcsec": cube.dither_arcsec,
+                "targets": list(cube.targets),
+                "pa_y_deg": cube.pa_y_deg,
+            },
         )
         if like is not first[0]:
             like.close()

@@ -8,6 +8,7 @@ from astropy.table import Table
 from lyot.analysis.companion import fit_companions
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.detection import detect
+from lyot.analysis.maps import FluxMaps
 from lyot.analysis.reduction import load_reduction
 from lyot.instruments import tables
 from lyot.instruments.masks import transmission
@@ -62,6 +63,45 @@ def test_injected_companions_are_found_and_measured(reduction):
         assert len(each) == 30
         assert np.std(each) < 1.2
         assert abs(np.mean(each)) < 0.5
+
+
+def test_a_roll_among_the_references_is_reckoned_with(aumic, reduction, tmp_path):
+    files = sorted(f.name for f in aumic.glob("*_calints.fits"))
+    kinds = ["science"] + ["psf"] * (len(files) - 1)
+    content = {
+        "asn_type": "coron3",
+        "asn_id": "c9001",
+        "program": "01184",
+        "products": [
+            {
+                "name": "roll_subtraction",
+                "members": [
+                    {"expname": f, "exptype": k} for f, k in zip(files, kinds, strict=True)
+                ],
+            }
+        ],
+    }
+    pipeline = Coron3Pipeline()
+    pipeline.output_dir, pipeline.input_dir = str(tmp_path), str(aumic)
+    pipeline.run(content)
+    with load_reduction(tmp_path, star_magnitude=4.0) as made:
+        [exposure] = made.exposures
+        assert exposure.in_refs is not None
+        np.testing.assert_array_equal(exposure.in_refs.holds, [True] + [False] * 6)
+        np.testing.assert_allclose(
+            exposure.in_refs.pa_y_deg[0], reduction.exposures[1].pa_y_deg, atol=1e-6
+        )
+        contrast, separation, pa = 1e-4, 1.5, 40.0
+        put = made.with_source(separation, pa, contrast)
+        fit = fit_companions(put, [(separation, pa)], n_likelihoods=0, n_injections=0)
+        found = fit.companions[0]
+        assert abs(found.contrast - contrast) < 0.05 * contrast
+        # The other roll takes a part of it away ten degrees beside, and leaves its own place.
+        r = separation / made.pixel_scale_arcsec
+        flux = contrast * made.star_flux
+        left = FluxMaps(made).throughput(r, pa, flux=flux)[0, 0]
+        kept = FluxMaps(reduction).throughput(r, pa)[0, 0]
+        assert left < kept
 
 
 def test_companions_at_twice_the_limit_are_candidates(reduction):
