@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from lyot.algorithms import fourier
 from lyot.errors import LyotError
+from lyot.instruments import tables
 
 MODEL_HALF_PIX, MODEL_OVERSAMPLE = 24, 3
 
@@ -175,12 +178,7 @@ def psf_from_image(image: NDArray[Any], /, *, oversample: int = 1, origin: str) 
         )
     n_y, n_x = image.shape
     peak = np.unravel_index(int(np.argmax(image)), image.shape)
-    size = 3 * oversample
-    rows = np.clip(np.arange(peak[0] - size, peak[0] + size + 1), 0, n_y - 1)
-    columns = np.clip(np.arange(peak[1] - size, peak[1] + size + 1), 0, n_x - 1)
-    core = np.maximum(image[np.ix_(rows, columns)], 0.0)
-    y = float((core.sum(axis=1) * rows).sum() / core.sum())
-    x = float((core.sum(axis=0) * columns).sum() / core.sum())
+    y, x = _windowed_centre(image, (float(peak[0]), float(peak[1])), 2.0 * oversample)
     reach = int(min(np.floor(y + 0.5), np.floor(x + 0.5), n_y - 1 - round(y), n_x - 1 - round(x)))
     # An odd number of detector pixels on each side, each of `oversample` samples.
     half = (reach - oversample // 2) // oversample
@@ -195,6 +193,76 @@ def psf_from_image(image: NDArray[Any], /, *, oversample: int = 1, origin: str) 
     start_y, start_x = middle_y - n // 2, middle_x - n // 2
     cut = centred[start_y : start_y + n, start_x : start_x + n]
     return OffAxisPSF(cut / total, oversample, origin)
+
+
+def _windowed_centre(
+    image: NDArray[np.float64], start_yx: tuple[float, float], width: float
+) -> tuple[float, float]:
+    """Centroid under a Gaussian window that moves along, without bias for a symmetric image."""
+    rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
+    y, x = start_yx
+    for _ in range(50):
+        window = image * np.exp(-0.5 * ((rows - y) ** 2 + (columns - x) ** 2) / width**2)
+        dy = 2.0 * float((window * (rows - y)).sum() / window.sum())
+        dx = 2.0 * float((window * (columns - x)).sum() / window.sum())
+        y, x = y + dy, x + dx
+        if max(abs(dy), abs(dx)) < 1e-6:
+            break
+    return y, x
+
+
+STPSF_LYOT = {
+    tables.ROUND: "MASKRND",
+    tables.FOUR_QUADRANT: "MASKFQPM",
+    tables.LYOT_SPOT: "MASKLYOT",
+}
+
+
+@lru_cache(maxsize=8)
+def best_psf(mask: str, band: str, instrument: str, pixel_scale_arcsec: float, /) -> OffAxisPSF:
+    """Make the off-axis PSF by ``stpsf`` where it is installed with its data, else by `model_psf`.
+
+    Parameters
+    ----------
+    mask : str
+        Name of the coronagraph.
+    band : str
+        Name of the filter.
+    instrument : str
+        NIRCAM or MIRI.
+    pixel_scale_arcsec : float
+        Pixel scale [arcsec].
+
+    Returns
+    -------
+    OffAxisPSF
+        Its origin says which.
+    """
+    found = tables.coronagraph(mask)
+    if found is not None and os.environ.get("STPSF_PATH"):
+        with suppress(ImportError, OSError, KeyError):
+            return _stpsf(found, band, instrument, pixel_scale_arcsec)
+    return model_psf(mask, band, pixel_scale_arcsec)
+
+
+def _stpsf(
+    mask: tables.Coronagraph, band: str, instrument: str, pixel_scale_arcsec: float
+) -> OffAxisPSF:
+    import stpsf
+
+    camera = stpsf.MIRI() if instrument == "MIRI" else stpsf.NIRCam()
+    camera.filter = band
+    camera.image_mask = None
+    camera.pupil_mask = STPSF_LYOT.get(mask.kind, mask.name)
+    camera.pixelscale = pixel_scale_arcsec
+    made = camera.calc_psf(
+        oversample=MODEL_OVERSAMPLE,
+        fov_pixels=2 * MODEL_HALF_PIX + 1,
+        normalize="exit_pupil",
+        add_distortion=False,
+    )
+    data = np.asarray(made[0].data, dtype=np.float64)
+    return OffAxisPSF(data, MODEL_OVERSAMPLE, f"stpsf {stpsf.__version__}, {band} for {mask.name}")
 
 
 @lru_cache(maxsize=8)

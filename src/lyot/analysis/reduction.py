@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.analysis.psf import OffAxisPSF, model_psf, psf_from_image
+from lyot.analysis.psf import OffAxisPSF, best_psf, psf_from_image
 from lyot.analysis.response import Exposure, exposure_of_run, inject
 from lyot.errors import LyotError
 from lyot.instruments import masks, tables
@@ -299,7 +299,7 @@ def make_reduction(
     recipe : SubtractRecipe
         How they were subtracted.
     psf : OffAxisPSF, optional
-        Image of an off-axis source; the package's model by default.
+        Image of an off-axis source; by ``stpsf`` or the package's model by default.
     transmission : ndarray, shape (n_y, n_x), optional
         Map of the mask's transmission on the pixels of the frames; the model by default.
     star : StarBrightness, optional
@@ -320,7 +320,8 @@ def make_reduction(
     info, shape = exposures[0].target.info, exposures[0].shape
     if psf is None:
         # Rounded, so that exposures whose pixel areas differ in the last digit share a model.
-        psf = model_psf(info.coronagraph, info.filter, round(info.pixel_scale_arcsec, 6))
+        scale = round(info.pixel_scale_arcsec, 6)
+        psf = best_psf(info.coronagraph, info.filter, info.instrument, scale)
     if 2 * psf.half_pix + 1 > min(shape):
         raise LyotError(
             f"The PSF is {2 * psf.half_pix + 1} pixels wide and the frames are {shape[1]} x "

@@ -63,13 +63,15 @@ class HlspStep(LyotStep):
             snr.instance.pop(name, None)
         snr.meta.bunit_data = ""
         contrast = _contrast_model(model, curve)
+        star = star_of(model)
         for product in (snr, contrast):
             stamp(
                 product,
                 "hlsp",
                 recipe=parameters,
                 inputs=[name_of(source)],
-                star=star_of(model) if product is snr else None,
+                star=star if product is snr else None,
+                details={} if star is None else {"star": star.to_dict()},
             )
             set_keyword(product, "PRIMARY", "S_HLSP", "COMPLETE", "High-level products")
         if self.save_results:

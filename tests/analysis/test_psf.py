@@ -1,0 +1,88 @@
+"""The off-axis PSF: placed anywhere, from the user, from stpsf, or the package's model."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from lyot.analysis.psf import best_psf, model_psf, psf_from_image
+from lyot.errors import LyotError
+
+
+def gaussian(n, y0, x0, fwhm):
+    y, x = np.mgrid[:n, :n]
+    image = np.exp(-4 * np.log(2) * ((y - y0) ** 2 + (x - x0) ** 2) / fwhm**2)
+    return image / image.sum()
+
+
+def test_an_image_is_placed_where_it_is_asked_for():
+    psf = psf_from_image(gaussian(31, 14.8, 15.3, 3.0), origin="test")
+    box, image = psf.place(20.25, 30.6, (50, 60))
+    y, x = np.mgrid[box]
+    total = image.sum()
+    np.testing.assert_allclose((image * y).sum() / total, 20.25, atol=1e-3)
+    np.testing.assert_allclose((image * x).sum() / total, 30.6, atol=1e-3)
+    np.testing.assert_allclose(total, 1.0, atol=1e-3)
+    assert psf.fwhm_pix == pytest.approx(3.0, rel=0.03)
+
+
+def test_an_oversampled_image_is_binned():
+    fine = psf_from_image(gaussian(93, 46.0, 46.0, 9.0), oversample=3, origin="test")
+    coarse = psf_from_image(gaussian(31, 15.0, 15.0, 3.0), origin="test")
+    # Pixels of three samples integrate, which widens the image a little.
+    np.testing.assert_allclose(fine.stamp(0.2, -0.1).sum(), 1.0, atol=1e-3)
+    assert coarse.fwhm_pix < fine.fwhm_pix < 1.1 * coarse.fwhm_pix
+
+
+def test_a_source_at_the_edge_is_cut():
+    psf = psf_from_image(gaussian(31, 15.0, 15.0, 3.0), origin="test")
+    box, image = psf.place(1.0, 59.0, (50, 60))
+    assert image.shape == (box[0].stop - box[0].start, box[1].stop - box[1].start)
+    assert box[0].start == 0
+    assert box[1].stop == 60
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "text"),
+    [
+        (np.full((9, 9), np.nan), {}, "holds NaN"),
+        (np.zeros((9, 9)), {}, "must be positive"),
+        (np.ones(9), {}, "must be an image"),
+        (gaussian(31, 15.0, 15.0, 3.0), {"oversample": 2}, "another odd number"),
+        (gaussian(31, 1.0, 15.0, 3.0), {}, "too near its edge"),
+    ],
+)
+def test_bad_images_are_refused(image, options, text):
+    with pytest.raises(LyotError, match=text):
+        psf_from_image(image, origin="test", **options)
+
+
+def test_the_model_has_the_width_of_its_filter():
+    psf = model_psf("MASKA335R", "F444W", 0.063)
+    diffraction = 4.421e-6 / 6.5 * 206265 / 0.063
+    # The Lyot stop is narrower than the pupil.
+    assert diffraction < psf.fwhm_pix < 1.3 * diffraction
+    assert 0.8 < psf.stamp(0.0, 0.0).sum() < 1.0
+
+
+def test_stpsf_is_used_where_it_is_installed_with_its_data(monkeypatch):
+    asked = {}
+
+    class Camera:
+        def calc_psf(self, **options):
+            asked.update(options, filter=self.filter, pupil_mask=self.pupil_mask)
+            return [types.SimpleNamespace(data=gaussian(147, 73.0, 73.0, 7.0))]
+
+    module = types.SimpleNamespace(NIRCam=Camera, MIRI=Camera, __version__="9.9")
+    monkeypatch.setitem(sys.modules, "stpsf", module)
+    monkeypatch.setenv("STPSF_PATH", "somewhere")
+    best_psf.cache_clear()
+    psf = best_psf("MASKA335R", "F444W", "NIRCAM", 0.063)
+    best_psf.cache_clear()
+    assert psf.origin.startswith("stpsf 9.9")
+    assert asked["pupil_mask"] == "MASKRND"
+    assert asked["normalize"] == "exit_pupil"
+    monkeypatch.delenv("STPSF_PATH")
+    assert best_psf("MASKA335R", "F444W", "NIRCAM", 0.063).origin.startswith("model of the package")
+    best_psf.cache_clear()
