@@ -338,6 +338,13 @@ def _analysis_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="SEP PA",
             help="A known source that is no noise [arcsec, degree]; may be given again.",
         ),
+        click.option(
+            "--disc",
+            nargs=2,
+            type=float,
+            metavar="PA HALF-WIDTH",
+            help="An edge-on disc that is no noise: its position angle and half opening [degree].",
+        ),
     ]
     for option in reversed(options):
         function = option(function)
@@ -381,10 +388,11 @@ def _reduction(run: str, options: dict[str, Any]) -> Iterator[tuple[Any, Path]]:
         yield reduction, Path(options.get("output_dir") or folder)
 
 
-def _known(values: tuple[tuple[float, float], ...]) -> tuple[Any, ...]:
-    from lyot.analysis.maps import Known
+def _known(options: dict[str, Any]) -> tuple[Any, ...]:
+    from lyot.analysis.maps import Known, KnownDisc
 
-    return tuple(Known(separation, pa) for separation, pa in values)
+    sources: list[Any] = [Known(separation, pa) for separation, pa in options.get("known") or ()]
+    return (*sources, KnownDisc(*options["disc"])) if options.get("disc") else tuple(sources)
 
 
 @main.command()
@@ -428,7 +436,7 @@ def _contrast(run: str, options: dict[str, Any]) -> list[str]:
     from lyot.viz import analysis as draw
 
     fpf = options.get("fpf") or FIVE_SIGMA_FPF
-    known = _known(options.get("known") or ())
+    known = _known(options)
     text = options.get("separations")
     try:
         separations = None if not text else np.array([float(v) for v in text.split(",")])
@@ -539,7 +547,7 @@ def detect(run: str, **options: Any) -> None:
 
     fpf = options["fpf"] or FIVE_SIGMA_FPF
     with _reduction(run, options) as (reduction, folder):
-        found = search(reduction, fpf=fpf, known=_known(options["known"]))
+        found = search(reduction, fpf=fpf, known=_known(options))
         name = reduction.product
         written = [
             write_table(found.to_table(), folder / f"{name}_candidates.ecsv"),

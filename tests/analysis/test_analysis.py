@@ -11,7 +11,7 @@ from lyot.analysis.contrast import (
     sensitivity_map,
 )
 from lyot.analysis.detection import detect, snr_map
-from lyot.analysis.maps import FluxMaps, Known, make_rings, sky_grid
+from lyot.analysis.maps import FluxMaps, Known, KnownDisc, make_rings, sky_grid
 from lyot.analysis.psf import psf_from_image
 from lyot.analysis.reduction import brightness_of, flux_in_frame, make_reduction
 from lyot.errors import LyotError
@@ -224,6 +224,29 @@ def test_known_sources_are_not_noise(draw):
     assert spoilt.noise[0, 0] > 3 * plain.noise[0, 0]
     np.testing.assert_allclose(kept.noise[0, 0], plain.noise[0, 0], rtol=0.2)
     assert kept.n_positions[0] < plain.n_positions[0]
+
+
+def test_a_known_disc_is_not_noise(draw):
+    disc = [(r, pa, 500.0) for r in (0.8, 1.2, 1.6, 2.0) for pa in (60.0, 240.0)]
+    separations = np.array([1.2])
+    known = (KnownDisc(60.0, 20.0),)
+    kept = contrast_curve(draw(12, disc), separations_arcsec=separations, known=known)
+    plain = contrast_curve(draw(12), separations_arcsec=separations)
+    np.testing.assert_allclose(kept.noise[0, 0], plain.noise[0, 0], rtol=0.25)
+
+
+def test_places_under_the_mask_are_not_searched(draw, gaussian_psf):
+    reduction = draw(18)
+    y, x = np.mgrid[:91, :93]
+    mask = np.where(np.hypot(y - 44.9, x - 46.3) < 8.0, 0.001, 1.0)
+    masked = make_reduction(
+        "x", reduction.exposures, reduction.recipe, psf=gaussian_psf, transmission=mask
+    )
+    grid = sky_grid(masked)
+    snr, _, _ = snr_map(FluxMaps(masked), grid)
+    radius, _ = grid.polar
+    assert np.isnan(snr[radius < 7]).all()
+    assert np.isfinite(snr[(radius > 10) & (radius < 40)]).all()
 
 
 def test_laplacian_limits_are_higher(draw):

@@ -22,6 +22,7 @@ from lyot.analysis.maps import (
     MATCHED,
     FluxMaps,
     Known,
+    KnownDisc,
     SkyGrid,
     make_rings,
     sky_grid,
@@ -164,7 +165,7 @@ def contrast_curve(
     separations_arcsec: Array | None = None,
     n_angles: int = 6,
     fpf: float = FIVE_SIGMA_FPF,
-    known: tuple[Known, ...] = (),
+    known: tuple[Known | KnownDisc, ...] = (),
     method: str = MATCHED,
     distribution: str = GAUSSIAN,
     others: str = MAWET,
@@ -181,7 +182,7 @@ def contrast_curve(
         Number of position angles at which sources are injected.
     fpf : float, optional
         False-positive fraction of one test; five sigma by default.
-    known : tuple of Known, optional
+    known : tuple of Known or KnownDisc, optional
         Companions and discs that do not count as noise.
     method : {"matched", "aperture"}, optional
         How flux is measured.
@@ -313,7 +314,7 @@ def _settings(
     n_angles: int,
     distribution: str,
     others: str,
-    known: tuple[Known, ...],
+    known: tuple[Known | KnownDisc, ...],
 ) -> dict[str, Any]:
     return {
         "software": "lyot",
@@ -327,7 +328,7 @@ def _settings(
         "n_angles": n_angles,
         "distribution": distribution,
         "others": others,
-        "known": [[k.separation_arcsec, k.pa_deg, k.radius_arcsec] for k in known],
+        "known": [str(k) for k in known],
         "psf": reduction.psf.origin,
         "transmission": reduction.transmission.origin,
         "star": reduction.star.origin if reduction.star else "",
@@ -431,7 +432,7 @@ def completeness_map(
     n_modes: int | None = None,
     n_angles: int = 6,
     fpf: float = FIVE_SIGMA_FPF,
-    known: tuple[Known, ...] = (),
+    known: tuple[Known | KnownDisc, ...] = (),
     distribution: str = GAUSSIAN,
 ) -> Completeness:
     """Count which injected sources the detection would find.
@@ -450,7 +451,7 @@ def completeness_map(
         Number of injections at each separation for the throughput.
     fpf : float, optional
         False-positive fraction of the detection.
-    known : tuple of Known, optional
+    known : tuple of Known or KnownDisc, optional
         Sources that do not count as noise.
     distribution : {"gaussian", "laplace"}, optional
         Distribution of the noise.

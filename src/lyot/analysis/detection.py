@@ -20,6 +20,7 @@ from lyot.analysis.maps import (
     RING_STEP_PIX,
     FluxMaps,
     Known,
+    KnownDisc,
     Rings,
     SkyGrid,
     make_rings,
@@ -29,6 +30,10 @@ from lyot.analysis.reduction import Reduction
 from lyot.errors import LyotError
 
 Array = NDArray[Any]
+
+MIN_SHARE = 0.5
+LEAST_SEEN = 0.02
+"""Transmission of the mask below which a place is not searched."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,12 @@ class Detection:
 
 
 def snr_map(
-    maps: FluxMaps, grid: SkyGrid, /, *, n_modes: int | None = None, known: tuple[Known, ...] = ()
+    maps: FluxMaps,
+    grid: SkyGrid,
+    /,
+    *,
+    n_modes: int | None = None,
+    known: tuple[Known | KnownDisc, ...] = (),
 ) -> tuple[Array, Array, Array]:
     """Test every place of the sky against the others at its separation.
 
@@ -137,7 +147,7 @@ def snr_map(
         The places.
     n_modes : int, optional
         Number of modes; the largest by default.
-    known : tuple of Known, optional
+    known : tuple of Known or KnownDisc, optional
         Sources that do not count as noise.
 
     Returns
@@ -157,7 +167,10 @@ def snr_map(
     mean, scatter, number = _others_at(rings, t, radius, pa, first)
     with np.errstate(invalid="ignore", divide="ignore"):
         snr = (flux - mean) / (scatter * np.sqrt(1.0 + 1.0 / number))
-    enough = number + 1 >= FEWEST_POSITIONS
+    weight, through = maps.weights(radius, pa)
+    norm = np.where(weight.sum(axis=0) > 0, weight.sum(axis=0), 1.0)
+    dark = (weight * through).sum(axis=0) / norm < LEAST_SEEN
+    enough = (number + 1 >= FEWEST_POSITIONS) & ~dark
     return np.where(enough & np.isfinite(snr), snr, np.nan), flux, number + 1
 
 
@@ -228,16 +241,13 @@ def stim_map(reduction: Reduction, grid: SkyGrid, /, *, n_modes: int | None = No
         )
 
 
-MIN_SHARE = 0.5
-
-
 def detect(
     reduction: Reduction,
     /,
     *,
     n_modes: int | None = None,
     fpf: float = FIVE_SIGMA_FPF,
-    known: tuple[Known, ...] = (),
+    known: tuple[Known | KnownDisc, ...] = (),
     method: str = MATCHED,
     distribution: str = GAUSSIAN,
 ) -> Detection:
@@ -251,7 +261,7 @@ def detect(
         Number of modes; the largest by default.
     fpf : float, optional
         False-positive fraction of one position.
-    known : tuple of Known, optional
+    known : tuple of Known or KnownDisc, optional
         Sources that do not count as noise.
     method : {"matched", "aperture"}, optional
         How flux is measured.

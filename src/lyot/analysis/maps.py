@@ -40,6 +40,60 @@ class Known:
     pa_deg: float
     radius_arcsec: float | None = None
 
+    def covers(self, separation_arcsec: Array, pa_deg: Array, fwhm_arcsec: float, /) -> Array:
+        """Tell which places are left out.
+
+        Parameters
+        ----------
+        separation_arcsec, pa_deg : ndarray, shape (...)
+            The places.
+        fwhm_arcsec : float
+            FWHM [arcsec].
+
+        Returns
+        -------
+        ndarray of bool, shape (...)
+            True within the radius.
+        """
+        limit = self.radius_arcsec or EXCLUDED_FWHM * fwhm_arcsec
+        far = _distance(separation_arcsec, pa_deg, self.separation_arcsec, self.pa_deg)
+        return np.asarray(far <= limit)
+
+
+@dataclass(frozen=True)
+class KnownDisc:
+    """A disc seen edge-on, or nearly: two opposite sectors that do not count as noise.
+
+    Attributes
+    ----------
+    pa_deg : float
+        Position angle of its major axis [degree].
+    half_width_deg : float
+        Half the opening of each sector [degree].
+    """
+
+    pa_deg: float
+    half_width_deg: float
+
+    def covers(self, separation_arcsec: Array, pa_deg: Array, fwhm_arcsec: float, /) -> Array:
+        """Tell which places are left out.
+
+        Parameters
+        ----------
+        separation_arcsec, pa_deg : ndarray, shape (...)
+            The places.
+        fwhm_arcsec : float
+            FWHM [arcsec].
+
+        Returns
+        -------
+        ndarray of bool, shape (...)
+            True within the sectors.
+        """
+        del separation_arcsec, fwhm_arcsec
+        turn = np.abs((np.asarray(pa_deg) - self.pa_deg + 90.0) % 180.0 - 90.0)
+        return np.asarray(turn <= self.half_width_deg)
+
 
 @dataclass(frozen=True, eq=False)
 class FluxMaps:
@@ -314,7 +368,9 @@ class Rings:
         )
 
 
-def make_rings(maps: FluxMaps, radius_pix: Array, /, *, known: tuple[Known, ...] = ()) -> Rings:
+def make_rings(
+    maps: FluxMaps, radius_pix: Array, /, *, known: tuple[Known | KnownDisc, ...] = ()
+) -> Rings:
     """Sample the fluxes along circles.
 
     Parameters
@@ -323,7 +379,7 @@ def make_rings(maps: FluxMaps, radius_pix: Array, /, *, known: tuple[Known, ...]
         The fluxes.
     radius_pix : ndarray, shape (n_ring,)
         Radii [pixel].
-    known : tuple of Known, optional
+    known : tuple of Known or KnownDisc, optional
         Sources that do not count as noise.
 
     Returns
@@ -345,9 +401,7 @@ def make_rings(maps: FluxMaps, radius_pix: Array, /, *, known: tuple[Known, ...]
     flux = maps.sample(separation, angle)
     used = np.isfinite(flux[0])
     for source in known:
-        limit = source.radius_arcsec or EXCLUDED_FWHM * fwhm * scale
-        distance = _distance(separation * scale, angle, source.separation_arcsec, source.pa_deg)
-        used &= distance > limit
+        used &= ~source.covers(separation * scale, angle, fwhm * scale)
     ends = np.cumsum([n * k for n, k in shapes])[:-1]
     return Rings(
         np.asarray(radius_pix, dtype=np.float64),
