@@ -571,6 +571,7 @@ def detect(run: str, **options: Any) -> None:
             "S/N",
             "false alarms on the image",
             "contrast",
+            "known",
         ],
         [
             [
@@ -580,6 +581,7 @@ def detect(run: str, **options: Any) -> None:
                 f"{c.snr:.1f}",
                 f"{c.false_alarms:.1e}",
                 f"{c.contrast:.2e}" if c.contrast == c.contrast else "",
+                "yes" if c.known else "",
             ]
             for number, c in enumerate(found.candidates, start=1)
         ],

@@ -148,6 +148,7 @@ def test_candidates_are_found_where_they_are(draw):
         assert abs(np.radians(best.pa_deg - pa)) * separation < 0.3 * 0.063
         assert abs(best.flux - flux) < 0.15 * flux
         assert best.false_alarms < 1e-3
+        assert best.known
     assert len(found.to_table()) == 2
     assert np.nanmax(found.stim) > 5
 

@@ -112,7 +112,8 @@ class CompanionFit:
     settings : dict
         What was asked for, and where PSF, transmission and star come from.
     boxes : list of tuple
-        For each exposure and companion: data and best model, ``(n_y, n_x)``, for looking at.
+        For each exposure and companion, for looking at: the name of the exposure, data and best
+        model, ``(n_y, n_x)``.
     """
 
     companions: tuple[Companion, ...]
@@ -120,7 +121,7 @@ class CompanionFit:
     n_likelihoods: int
     n_modes: int
     settings: dict[str, Any]
-    boxes: list[tuple[Array, Array]]
+    boxes: list[tuple[str, Array, Array]]
 
     def to_table(self) -> Any:
         """Return one row per companion.
@@ -555,7 +556,7 @@ def fit_companions(
             model += f * problem.response(patch, k, east, north)
         shape = tuple(s.stop - s.start for s in patch.wanted)
         image = patch.exposure.residual[t][patch.wanted]
-        boxes.append((image, model.reshape(shape)))
+        boxes.append((patch.exposure.name, image, model.reshape(shape)))
     scaled = samples * np.array([scale, scale, 1.0])
     settings = {
         "n_modes": reduction.n_modes[t],

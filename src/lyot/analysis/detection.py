@@ -54,6 +54,8 @@ class Candidate:
         Flux, corrected for throughput and transmission [MJy/sr times pixel].
     contrast : float
         Flux over that of the star; NaN where its brightness is not known.
+    known : bool
+        Whether it lies on a known source or disc.
     """
 
     separation_arcsec: float
@@ -63,6 +65,7 @@ class Candidate:
     false_alarms: float
     flux: float
     contrast: float
+    known: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +127,7 @@ class Detection:
                 "expected_false_alarms": np.array([c.false_alarms for c in rows]),
                 "flux": np.array([c.flux for c in rows]) * u.MJy / u.sr * u.pix,
                 "contrast": np.array([c.contrast for c in rows]),
+                "known": np.array([c.known for c in rows], dtype=bool),
             },
             meta={"lyot": {"n_modes": self.n_modes, "fpf": self.fpf}},
         )
@@ -289,7 +293,7 @@ def detect(
         flux=corrected,
         n_positions=number,
         stim=stim_map(reduction, grid, n_modes=n_modes),
-        candidates=_candidates(reduction, grid, snr, corrected, number, fpf, distribution),
+        candidates=_candidates(reduction, grid, snr, corrected, number, fpf, distribution, known),
         grid=grid,
         pixel_scale_arcsec=reduction.pixel_scale_arcsec,
         n_modes=reduction.n_modes[t],
@@ -321,6 +325,7 @@ def _candidates(
     number: Array,
     fpf: float,
     distribution: str,
+    known: tuple[Known | KnownDisc, ...],
 ) -> tuple[Candidate, ...]:
     """Local maxima above the threshold for their number of positions."""
     from scipy.ndimage import maximum_filter
@@ -328,7 +333,7 @@ def _candidates(
     size = 2 * int(np.ceil(reduction.fwhm_pix)) + 1
     filled = np.where(np.isfinite(snr), snr, -np.inf)
     peak = (filled == maximum_filter(filled, size=size)) & np.isfinite(snr)
-    radius, pa = grid.polar
+    scale = reduction.pixel_scale_arcsec
     found = []
     limits: dict[int, float] = {}
     tests = np.isfinite(snr).sum() / (0.25 * np.pi * reduction.fwhm_pix**2)
@@ -346,16 +351,19 @@ def _candidates(
             contrast = float(flux[y, x] / reduction.star_flux)
         found.append(
             Candidate(
-                separation_arcsec=r * reduction.pixel_scale_arcsec,
+                separation_arcsec=r * scale,
                 pa_deg=angle,
                 snr=float(snr[y, x]),
                 fpf=chance,
                 false_alarms=chance * float(tests),
                 flux=float(flux[y, x]),
                 contrast=contrast,
+                known=any(
+                    bool(k.covers(np.asarray(r * scale), angle, reduction.fwhm_pix * scale))
+                    for k in known
+                ),
             )
         )
-    del radius, pa
     return tuple(sorted(found, key=lambda c: c.fpf))
 
 

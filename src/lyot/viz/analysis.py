@@ -297,7 +297,8 @@ def companion(axes: NDArray[Any], fit: CompanionFit, /) -> NDArray[Any]:
     ndarray of Axes
         The axes.
     """
-    for row, (data, model) in zip(axes, fit.boxes, strict=True):
+    for row, (name, data, model) in zip(axes, fit.boxes, strict=True):
+        row[0].set_ylabel(name.split("_")[0], fontsize=8)
         level = float(np.nanmedian(data - model))
         reach = float(np.nanmax(np.abs(data - level)))
         for ax, image, title in zip(
@@ -328,7 +329,7 @@ def posterior(axes: NDArray[Any], fit: CompanionFit, /, *, number: int = 0) -> N
         The axes; those above the diagonal are left empty.
     """
     samples = fit.samples[:, number]
-    names = ("east [arcsec]", "north [arcsec]", "flux")
+    names = ("east [arcsec]", "north [arcsec]", "flux [MJy/sr px]")
     for i in range(3):
         for j in range(3):
             ax = axes[i, j]
