@@ -359,7 +359,11 @@ def _candidates(
                 flux=float(flux[y, x]),
                 contrast=contrast,
                 known=any(
-                    bool(k.covers(np.asarray(r * scale), angle, reduction.fwhm_pix * scale))
+                    bool(
+                        k.covers(
+                            np.asarray(r * scale), np.asarray(angle), reduction.fwhm_pix * scale
+                        )
+                    )
                     for k in known
                 ),
             )
