@@ -288,12 +288,24 @@ def detect(
     if not np.isfinite(snr).any():
         raise LyotError("No separation has enough independent positions to test one.")
     corrected = flux / _throughput_map(maps, grid, t)
+    peaks = _peaks(reduction, snr, number, fpf, distribution)
+    if peaks:
+        # A bright source is in the scatter of its neighbours, and moves the peak of its own S/N:
+        # from where the flux is highest, candidates are tested again, not counted as others.
+        peaks = sorted({_climbed(flux, y, x, reduction.fwhm_pix) for y, x in peaks})
+        found = tuple(
+            Known(r * reduction.pixel_scale_arcsec, pa)
+            for r, pa in (_refined(flux, y, x, grid) for y, x in peaks)
+        )
+        snr, _, number = snr_map(maps, grid, n_modes=n_modes, known=known + found)
+        peaks = sorted({_climbed(snr, y, x, reduction.fwhm_pix) for y, x in peaks})
+    candidates = [_candidate(reduction, grid, snr, corrected, number, p, known) for p in peaks]
     return Detection(
         snr=snr,
         flux=corrected,
         n_positions=number,
         stim=stim_map(reduction, grid, n_modes=n_modes),
-        candidates=_candidates(reduction, grid, snr, corrected, number, fpf, distribution, known),
+        candidates=tuple(sorted(candidates, key=lambda c: (c.fpf, -c.snr))),
         grid=grid,
         pixel_scale_arcsec=reduction.pixel_scale_arcsec,
         n_modes=reduction.n_modes[t],
@@ -317,61 +329,65 @@ def _throughput_map(maps: FluxMaps, grid: SkyGrid, t: int) -> Array:
     return np.where(total > 0, total, np.nan)
 
 
-def _candidates(
-    reduction: Reduction,
-    grid: SkyGrid,
-    snr: Array,
-    flux: Array,
-    number: Array,
-    fpf: float,
-    distribution: str,
-    known: tuple[Known | KnownDisc, ...],
-) -> tuple[Candidate, ...]:
+def _peaks(
+    reduction: Reduction, snr: Array, number: Array, fpf: float, distribution: str
+) -> list[tuple[int, int]]:
     """Local maxima above the threshold for their number of positions."""
     from scipy.ndimage import maximum_filter
 
     size = 2 * int(np.ceil(reduction.fwhm_pix)) + 1
     filled = np.where(np.isfinite(snr), snr, -np.inf)
-    peak = (filled == maximum_filter(filled, size=size)) & np.isfinite(snr)
-    scale = reduction.pixel_scale_arcsec
-    found = []
+    peak = (filled == maximum_filter(filled, size=size)) & (filled > 0.0)
     limits: dict[int, float] = {}
-    tests = np.isfinite(snr).sum() / (0.25 * np.pi * reduction.fwhm_pix**2)
-    for y, x in np.argwhere(peak & (snr > 3.0 if fpf < 1e-3 else snr > 0.0)):
+    found = []
+    for y, x in np.argwhere(peak):
         n = int(number[y, x])
         if n not in limits:
             tau = threshold(n, fpf=fpf, distribution=distribution)
             limits[n] = tau / np.sqrt(1.0 + 1.0 / (n - 1))
-        if not snr[y, x] > limits[n]:
-            continue
-        r, angle = _refined(snr, int(y), int(x), grid)
-        chance = float(false_positive_fraction(snr[y, x], np.asarray(n)))
-        contrast = float("nan")
-        if reduction.star is not None:
-            contrast = float(flux[y, x] / reduction.star_flux)
-        found.append(
-            Candidate(
-                separation_arcsec=r * scale,
-                pa_deg=angle,
-                snr=float(snr[y, x]),
-                fpf=chance,
-                false_alarms=chance * float(tests),
-                flux=float(flux[y, x]),
-                contrast=contrast,
-                known=any(
-                    bool(
-                        k.covers(
-                            np.asarray(r * scale), np.asarray(angle), reduction.fwhm_pix * scale
-                        )
-                    )
-                    for k in known
-                ),
-            )
-        )
-    return tuple(sorted(found, key=lambda c: c.fpf))
+        if snr[y, x] > limits[n]:
+            found.append((int(y), int(x)))
+    return found
 
 
-def _refined(snr: Array, y: int, x: int, grid: SkyGrid) -> tuple[float, float]:
+def _climbed(image: Array, y: int, x: int, fwhm_pix: float) -> tuple[int, int]:
+    """The highest place within 1.25 FWHM of another."""
+    rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]
+    near = np.hypot(rows - y, columns - x) <= 1.25 * fwhm_pix
+    top = np.argmax(np.where(near & np.isfinite(image), image, -np.inf))
+    row, column = np.unravel_index(int(top), image.shape)
+    return int(row), int(column)
+
+
+def _candidate(
+    reduction: Reduction,
+    grid: SkyGrid,
+    snr: Array,
+    flux: Array,
+    number: Array,
+    place: tuple[int, int],
+    known: tuple[Known | KnownDisc, ...],
+) -> Candidate:
+    """Describe a peak."""
+    scale, fwhm = reduction.pixel_scale_arcsec, reduction.fwhm_pix
+    r, angle = _refined(snr, *place, grid)
+    chance = float(false_positive_fraction(snr[place], np.asarray(number[place])))
+    tests = float(np.isfinite(snr).sum()) / (0.25 * np.pi * fwhm**2)
+    star_flux = reduction.star_flux if reduction.star is not None else float("nan")
+    at = (np.asarray(r * scale), np.asarray(angle))
+    return Candidate(
+        separation_arcsec=r * scale,
+        pa_deg=angle,
+        snr=float(snr[place]),
+        fpf=chance,
+        false_alarms=chance * tests,
+        flux=float(flux[place]),
+        contrast=float(flux[place]) / star_flux,
+        known=any(bool(k.covers(*at, fwhm * scale)) for k in known),
+    )
+
+
+def _refined(image: Array, y: int, x: int, grid: SkyGrid) -> tuple[float, float]:
     """Separation [pixel] and position angle of a peak, by a parabola through its neighbours."""
 
     def _offset(before: float, at: float, after: float) -> float:
@@ -380,7 +396,7 @@ def _refined(snr: Array, y: int, x: int, grid: SkyGrid) -> tuple[float, float]:
             return 0.0
         return float(np.clip(0.5 * (before - after) / curve, -0.5, 0.5))
 
-    padded = np.pad(snr, 1, constant_values=np.nan)
+    padded = np.pad(image, 1, constant_values=np.nan)
     row, column = padded[y + 1], padded[:, x + 1]
     dx = _offset(row[x], row[x + 1], row[x + 2])
     dy = _offset(column[y], column[y + 1], column[y + 2])
