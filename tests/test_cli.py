@@ -11,7 +11,10 @@ from astropy.io import fits
 from astropy.table import QTable
 from click.testing import CliRunner
 
+from lyot.analysis.response import exposure_of_run
 from lyot.cli import main
+from lyot.models.runs import open_run
+from lyot.recipe import SubtractRecipe, from_dict
 
 LYOT = str(Path(sys.executable).parent / "lyot")
 
@@ -327,6 +330,26 @@ def test_limits_candidates_and_companions(demo, tmp_path):
     fitted = QTable.read(tmp_path / f"{name}_companions.ecsv")
     assert abs(fitted["separation"][0].value - 1.1) < 4 * fitted["separation_err"][0].value
     assert (tmp_path / f"{name}_posterior1.png").exists()
+
+
+def test_the_analysis_uses_the_weight_of_the_run(small, tmp_path):
+    weight = np.ones((48, 52))
+    weight[20:24, 30:34] = 0.0
+    fits.writeto(tmp_path / "weight.fits", weight)
+    given = f"klip.fit_weight={tmp_path / 'weight.fits'}"
+    run = tmp_path / "run"
+    assert lyot("run", small, "-o", run, "--set", given, "--no-report").exit_code == 0
+    with open_run(run) as (_, [exposure]):
+        made = exposure_of_run(exposure, from_dict(SubtractRecipe, exposure.recipe))
+    [path] = run.glob("*_psfsub.fits")
+    saved = fits.getdata(path, "SCI").astype(float)
+    whole = np.isfinite(saved).all(axis=0)
+    assert whole.sum() > 2000
+    np.testing.assert_allclose(made.residual[0][whole], saved.mean(axis=0)[whole], atol=1e-4)
+    (tmp_path / "weight.fits").unlink()
+    done = lyot("detect", run)
+    assert done.exit_code == 1
+    assert "weight.fits does not exist" in done.output
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,8 @@ def make_exposure(
     pa_y_deg: float,
     name: str = "",
     in_refs: SourceInRefs | None = None,
+    fit_weight: NDArray[np.floating] | None = None,
+    zone_map: NDArray[np.floating] | None = None,
 ) -> Exposure:
     """Subtract an exposure and keep what sources need.
 
@@ -148,20 +150,22 @@ def make_exposure(
         What to call it.
     in_refs : SourceInRefs, optional
         Which references hold the source.
+    fit_weight, zone_map : ndarray, shape (n_y, n_x), optional
+        Weight in the fits, and labels of the zones, as klip was given them.
 
     Returns
     -------
     Exposure
         For every number of modes of the recipe.
-
-    Raises
-    ------
-    LyotError
-        If the zones need a map of the user's.
     """
-    if recipe.zones == "map":
-        raise LyotError("A run with a zone map cannot be analysed; use annuli or the full frame.")
-    zones = make_zones(recipe, target.frame_shape, star, target.info.pixel_scale_arcsec)
+    zones = make_zones(
+        recipe,
+        target.frame_shape,
+        star,
+        target.info.pixel_scale_arcsec,
+        labels=None if zone_map is None else zone_map.astype(int),
+        fit_weight=fit_weight,
+    )
     results, kept = subtract_and_keep(target, aligned, zones, recipe)
     bad = target.bad(recipe.bad_bits) | ~np.isfinite(results[0].sci)
     n_good = np.sum(~bad, axis=0)
@@ -216,6 +220,8 @@ def exposure_of_run(run: ReducedExposure, recipe: SubtractRecipe, /) -> Exposure
         pa_y_deg=run.pa_y_deg,
         name=run.name,
         in_refs=in_refs,
+        fit_weight=run.fit_weight,
+        zone_map=run.zone_map,
     )
 
 

@@ -60,11 +60,7 @@ def write_maps(
     """
     from astropy.io import fits
 
-    primary = fits.PrimaryHDU()
-    primary.header["LYOTVER"] = (__version__, "Version of lyot")
-    for key, value in keywords.items():
-        primary.header[key] = value
-    hdus = [primary]
+    hdus = [_primary(keywords)]
     for name, image in maps.items():
         hdu = fits.ImageHDU(np.asarray(image, dtype=np.float32), name=name)
         n_y, n_x = image.shape
@@ -81,6 +77,16 @@ def write_maps(
     with written_whole(path) as temporary:
         fits.HDUList(hdus).writeto(temporary)
     return str(path)
+
+
+def _primary(keywords: dict[str, Any]) -> Any:
+    from astropy.io import fits
+
+    primary = fits.PrimaryHDU()
+    primary.header["LYOTVER"] = (__version__, "Version of lyot")
+    for key, value in keywords.items():
+        primary.header[key] = value
+    return primary
 
 
 def write_grid(
@@ -114,11 +120,7 @@ def write_grid(
     """
     from astropy.io import fits
 
-    primary = fits.PrimaryHDU()
-    primary.header["LYOTVER"] = (__version__, "Version of lyot")
-    for key, value in keywords.items():
-        primary.header[key] = value
-    hdus = [primary, fits.ImageHDU(np.asarray(image, dtype=np.float32), name=name)]
+    hdus = [_primary(keywords), fits.ImageHDU(np.asarray(image, dtype=np.float32), name=name)]
     hdus += [fits.ImageHDU(np.asarray(v, dtype=np.float64), name=n) for n, v in axes.items()]
     with written_whole(path) as temporary:
         fits.HDUList(hdus).writeto(temporary)

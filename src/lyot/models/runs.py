@@ -42,6 +42,8 @@ class ReducedExposure:
         none does.
     ref_pa_y_deg : ndarray, shape (n_ref,), or None
         Position angle of the y axis of each reference [degree].
+    fit_weight, zone_map : ndarray, shape (n_y, n_x), or None
+        The maps that klip was given, read again.
     """
 
     name: str
@@ -52,6 +54,8 @@ class ReducedExposure:
     recipe: dict[str, Any]
     holds: NDArray[np.bool_] | None = None
     ref_pa_y_deg: NDArray[np.float64] | None = None
+    fit_weight: NDArray[np.float64] | None = None
+    zone_map: NDArray[np.float64] | None = None
 
 
 @contextmanager
@@ -124,7 +128,7 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> ReducedE
     sci = hdus["SCI"].data
     flags = np.broadcast_to(np.uint32(0), sci.shape)
     arrays = AlignedArrays(sci, hdus["ERR"].data, flags, star=view.star)
-    recipe = view.branch["steps"]["klip"]["recipe"]
+    klip = view.branch["steps"]["klip"]
     target = read_cube(flagged)
     made = view.branch["steps"].get("align_psfs", {})
     name = target.info.target.casefold()
@@ -139,9 +143,10 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> ReducedE
         arrays,
         view.star,
         view.pa_y_deg,
-        recipe,
+        klip["recipe"],
         holds if known else None,
         np.asarray(rolls, dtype=np.float64) if known else None,
+        **{name: read_image(path)[0] for name, path in klip.get("maps", {}).items()},
     )
 
 

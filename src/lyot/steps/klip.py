@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,11 @@ class KlipStep(LyotStep):
                 star,
                 history,
                 speckle_noise(r, star, cube.info.pixel_scale_arcsec),
+                {
+                    name: str(Path(path).resolve())
+                    for name, path in (("fit_weight", self.fit_weight), ("zone_map", self.zone_map))
+                    if path
+                },
             )
             for r in results
         ]
@@ -195,6 +201,7 @@ def _product(
     star: StarPosition,
     history: dict[str, Any],
     speckles: SpeckleNoise,
+    maps: dict[str, str],
 ) -> Any:
     """Make the psfsub model of one number of modes."""
     out = model.copy()
@@ -222,6 +229,7 @@ def _product(
             "rms_before": result.rms_before,
             "rms_after": result.rms_after,
             "speckle_noise": dict(speckles._asdict()),
+            "maps": maps,
             "error": f"ERR is {recipe.error}; residual speckles are not in a propagated error",
         },
     )
