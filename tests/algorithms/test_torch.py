@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from lyot.algorithms import errors, fourier, klip, registration  # noqa: E402
+from lyot.algorithms import errors, forward, fourier, klip, registration  # noqa: E402
 from lyot.execution import device  # noqa: E402
 from lyot.models.cubes import Cube  # noqa: E402
 from lyot.models.info import ExposureInfo  # noqa: E402
@@ -71,6 +71,28 @@ def test_klip_and_errors(rng):
 
     for tensor, array in zip(chain(on), chain(np.asarray), strict=True):
         np.testing.assert_allclose(np.asarray(tensor), array, atol=1e-8)
+
+
+def test_forward(rng):
+    refs, target, weight = rng.normal(size=(5, 30)), rng.normal(size=30), rng.uniform(0.5, 1, 30)
+    refs = refs - (refs @ weight / weight.sum())[:, None]
+    target = target - target @ weight / weight.sum()
+    source, sources, offset = rng.normal(size=30), rng.normal(size=(5, 30)), rng.normal(size=5)
+    gram, cross = (refs * weight) @ refs.T, refs @ (weight * target)
+
+    def chain(convert):
+        parts = [convert(a) for a in (gram, cross, target, refs, weight)]
+        fit = forward.FrozenFit(*parts, float(weight.sum()))
+        updated = forward.update(fit, convert(source), convert(sources), 0.3, n_modes=3)
+        matrix = klip.to_modes(klip.decompose(parts[0]))
+        products = forward.source_products(
+            convert(source[None]), parts[4], parts[3], convert(offset)
+        )
+        answer = forward.linear_response(products, parts[3], convert(offset), matrix, n_modes=3)
+        return [*updated, *answer]
+
+    for tensor, array in zip(chain(on), chain(np.asarray), strict=True):
+        np.testing.assert_allclose(np.asarray(tensor), array, atol=1e-9)
 
 
 def test_a_reduction_on_another_device_is_the_same(rng):

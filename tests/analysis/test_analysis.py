@@ -302,6 +302,14 @@ def test_too_few_positions_are_flagged(draw):
     assert curve.to_table()["too_few_positions"].tolist() == [True, False]
 
 
+def test_separations_beyond_the_frames_have_no_limit(draw):
+    curve = contrast_curve(draw(19), separations_arcsec=np.array([1.0, 6.0]))
+    assert np.isfinite(curve.calibrated[0, 0])
+    assert np.isnan(curve.calibrated[0, 1])
+    spread = sensitivity_map(draw(19), curve)
+    assert np.isfinite(spread.limit).any()
+
+
 def test_a_companion_under_the_mask_is_refused(draw, gaussian_psf):
     opaque = np.zeros((91, 93))
     reduction = draw(16)

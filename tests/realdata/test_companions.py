@@ -161,3 +161,22 @@ def test_transmission_of_a_phase_mask(data_dir):
     left = model - np.asarray(table["transmission"])
     assert np.sqrt(np.mean(left**2)) < 0.05
     assert np.abs(left).max() < 0.15
+
+
+def test_transmission_on_hd106906(data_dir):
+    folder = data_dir / "hd106906_f1140c"
+    image = fits.getdata(next(folder.glob("*_psfmask.fits")), "SCI").astype(float)
+    info = read_info(folder / "jw01277019001_04101_00001_mirimage_calints.fits")
+    y, x = np.indices(image.shape)
+    band = tables.filter_named("F1140C")
+    model = transmission(
+        "4QPM_1140",
+        (x - info.star_xy[0]) * info.pixel_scale_arcsec,
+        (y - info.star_xy[1]) * info.pixel_scale_arcsec,
+        lambda_over_d_arcsec=band.lambda_over_d_arcsec,
+    )
+    near = np.hypot(x - info.star_xy[0], y - info.star_xy[1]) * info.pixel_scale_arcsec < 5.0
+    near &= np.isfinite(image)
+    # The map is the table, interpolated and smoothed: between the axes they agree best.
+    assert np.sqrt(np.mean((model - image)[near] ** 2)) < 0.08
+    assert np.corrcoef(model[near], image[near])[0, 1] > 0.9

@@ -212,6 +212,10 @@ def pair_targets(targets: Any, weight: Any, bad: Any, variance: Any, /) -> PairT
     -------
     PairTargets
         Float64 arrays that hold the fit zone alone.
+
+    Notes
+    -----
+    A few passes over the pixels, once for all references.
     """
     xp = array_namespace(targets, weight, bad, variance)
     zone = _zone(weight)
@@ -301,7 +305,8 @@ def fit_pairs(
     Notes
     -----
     Eight transforms along y and, for each row of the fit zone, 36 along x; products of
-    ``(4 n_t, n_pix)`` by ``(n_pix, 36)``. For speckles of F444W offsets up to 0.3 pixel settle.
+    ``(4 n_t, n_pix)`` by ``(n_pix, 36)``; all in float64. For speckles of F444W offsets up to 0.3
+    pixel settle.
     """
     xp = array_namespace(targets.weighted, spectrum)
     zone = targets.zone

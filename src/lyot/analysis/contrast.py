@@ -237,7 +237,7 @@ def contrast_curve(
     guess = np.nan_to_num(tau * noise[0], nan=star_flux * 1e-4)
     kept = throughputs(maps, radius, n_angles, guess)
     with np.errstate(invalid="ignore", divide="ignore"):
-        total, bare = np.nanmean(kept, axis=-1)
+        total, bare = mean_of_known(kept)
         through = (total / bare)[0]
         raw = tau * noise / star_flux
         corrected, calibrated = raw / bare, raw / total
@@ -249,7 +249,7 @@ def contrast_curve(
         calibrated=calibrated,
         noise=noise,
         throughput=bare,
-        throughput_scatter=np.nanstd(kept[1], axis=-1),
+        throughput_scatter=np.sqrt(mean_of_known((kept[1] - bare[..., None]) ** 2)),
         transmission=through,
         n_positions=count,
         tau=tau,
@@ -294,6 +294,25 @@ def throughputs(maps: FluxMaps, radius_pix: Array, n_angles: int, flux: Array, /
     found = np.array(execution.map_ordered(_one, places))
     shaped = found.reshape(len(radius_pix), n_angles, 2, -1)
     return np.moveaxis(shaped, (2, 3, 0, 1), (0, 1, 2, 3))
+
+
+def mean_of_known(values: Array, /) -> Array:
+    """Average over the last axis what is finite.
+
+    Parameters
+    ----------
+    values : ndarray, shape (..., n)
+        Values, NaN where they are not known.
+
+    Returns
+    -------
+    ndarray, shape (...)
+        NaN where none is.
+    """
+    good = np.isfinite(values)
+    count = good.sum(axis=-1)
+    total = np.where(good, values, 0.0).sum(axis=-1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _normality(flux: list[Array], used: list[Array], n_t: int) -> Array:
@@ -469,8 +488,7 @@ def completeness_map(
     maps = FluxMaps(reduction)
     rings = make_rings(maps, radius, known=known)
     kept = throughputs(maps, radius, n_angles, np.full(len(radius), reduction.star_flux * 1e-5))
-    with np.errstate(invalid="ignore"):
-        through = np.nanmean(kept[0, t], axis=-1)
+    through = mean_of_known(kept[0, t])
     needed: list[Array] = []
     for j in range(len(radius)):
         mean, scatter, number = rings.others(j, t)

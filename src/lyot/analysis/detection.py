@@ -14,7 +14,7 @@ from lyot.algorithms.noise import (
     false_positive_fraction,
     threshold,
 )
-from lyot.analysis.contrast import FEWEST_POSITIONS, throughputs
+from lyot.analysis.contrast import FEWEST_POSITIONS, mean_of_known, throughputs
 from lyot.analysis.maps import (
     MATCHED,
     RING_STEP_PIX,
@@ -319,8 +319,7 @@ def _throughput_map(maps: FluxMaps, grid: SkyGrid, t: int) -> Array:
     radius, pa = grid.polar
     steps = np.geomspace(reduction.fwhm_pix, reduction.reach_pix, 10)
     flux = np.full(len(steps), 1.0)
-    with np.errstate(invalid="ignore"):
-        bare = np.nanmean(throughputs(maps, steps, 4, flux)[1, t], axis=-1)
+    bare = mean_of_known(throughputs(maps, steps, 4, flux)[1, t])
     good = np.isfinite(bare)
     weight, through = maps.weights(radius, pa)
     norm = weight.sum(axis=0)
