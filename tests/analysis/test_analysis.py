@@ -20,13 +20,13 @@ from lyot.recipe import SubtractRecipe
 FWHM_ARCSEC = 2.4 * 0.063
 
 
-@pytest.mark.parametrize("kind", ["white", "correlated", "rolls"])
-def test_pulls_of_companions(draw, kind):
+@pytest.mark.parametrize(("kind", "n_draws"), [("white", 500), ("correlated", 500), ("rolls", 150)])
+def test_pulls_of_companions(draw, kind, n_draws):
     pulls, chi2 = [], []
     truth = (1.1, 100.0, 90.0)
     smooth, rolls_too = 1.2 * (kind == "correlated"), kind == "rolls"
-    for seed in range(80):
-        recipe = SubtractRecipe(n_modes=(9 if rolls_too else 4,), level_inner_arcsec=2.0)
+    recipe = SubtractRecipe(n_modes=(9 if rolls_too else 4,), level_inner_arcsec=2.0)
+    for seed in range(5000, 5000 + n_draws):
         reduction = draw(seed, [truth], smooth=smooth, rolls_too=rolls_too, recipe=recipe)
         fit = fit_companions(reduction, [(1.13, 101.0)], n_likelihoods=0, n_injections=0)
         c = fit.companions[0]
@@ -37,12 +37,9 @@ def test_pulls_of_companions(draw, kind):
         )
         chi2.append(c.chi2 / c.n_data)
     mean, width = np.mean(pulls, axis=0), np.std(pulls, axis=0, ddof=1)
-    # Of 80 draws the mean is known to 0.11, the width to 0.08: three parameters at two sigma.
-    assert np.abs(mean).max() < 0.15 + 0.22
-    assert abs(np.mean(mean)) < 0.15
-    assert np.all((width > 0.85 - 0.16) & (width < 1.15 + 0.16))
-    assert 0.85 < np.sqrt(np.mean(np.square(width))) < 1.15
-    assert 0.8 < np.mean(chi2) < 1.2
+    assert np.all(np.abs(mean) < 0.15)
+    assert np.all((width > 0.85) & (width < 1.15))
+    assert 0.85 < np.mean(chi2) < 1.15
 
 
 def test_the_posterior_is_that_of_the_curvature(draw):

@@ -184,9 +184,14 @@ class _Problem:
         background: str,
         data: list[Array],
         exclude: Array,
+        *,
+        in_fits: bool = True,
     ) -> None:
         self.reduction, self.truncation, self.guesses = reduction, truncation, guesses
         self.n_calls = 0
+        # Companions of the data are in the references of the fits already: what they do is what
+        # goes when they are taken out. Injected ones are not.
+        self.sign = -1.0 if in_fits else 1.0
         # The flux at which a source that references hold too is put in; it matters little.
         self.trial_flux = np.full(len(guesses), np.nan)
         fwhm = reduction.fwhm_pix
@@ -260,7 +265,7 @@ class _Problem:
         """What companion k at unit flux adds to the pixels of a patch."""
         if patch.exposure.in_refs is None:
             return np.asarray(self.source(patch, k, east, north) @ patch.operators[k])
-        flux = float(self.trial_flux[k])
+        flux = self.sign * float(self.trial_flux[k])
         r, pa = float(np.hypot(east, north)), float(np.degrees(np.arctan2(east, north)))
         y, x = self._at(patch.exposure, east, north)
         through = float(self.reduction.transmission.at(patch.exposure, y, x))
@@ -653,7 +658,7 @@ def _inject_around(
             data.append(changed)
         try:
             exclude = np.concatenate([middle[:, :2], place])
-            problem = _Problem(reduction, t, place, background, data, exclude)
+            problem = _Problem(reduction, t, place, background, data, exclude, in_fits=False)
             found, its_flux, _ = problem.optimum()
         except LyotError:
             return None
