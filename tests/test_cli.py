@@ -229,7 +229,9 @@ def test_no_psf_members(small, tmp_path):
     content["products"][0]["members"] = content["products"][0]["members"][:1]
     path = small.parent / "only_science.json"
     path.write_text(json.dumps(content))
-    assert_refused(lyot("run", path, "-o", tmp_path / "out"), "no member of exptype 'psf'")
+    assert_refused(lyot("run", path, "-o", tmp_path / "out"), "no science exposure at another roll")
+    options = ("-o", tmp_path / "out", "--strategy", "rdi")
+    assert_refused(lyot("run", path, *options), "no member of exptype 'psf'")
     path.unlink()
 
 

@@ -93,6 +93,12 @@ def _parameters(values: tuple[str, ...]) -> dict[str, Any]:
     help="Align the references to all integrations, or to the first.  [default: all]",
 )
 @click.option(
+    "--strategy",
+    type=click.Choice(["auto", "rdi", "adi", "adi+rdi"]),
+    help="References: the psf members, the other rolls, or both.  [default: auto, the psf members "
+    "where there are any]",
+)
+@click.option(
     "--zones", type=click.Choice(["full", "annuli"]), help="Search areas.  [default: full]"
 )
 @click.option(
@@ -159,7 +165,9 @@ def _run(association: str, output_dir: str, options: dict[str, Any]) -> list[str
             put(step, "star_x", options["star"][0])
             put(step, "star_y", options["star"][1])
     final = bool(options.get("only_final"))
-    keep = {f"save_{name}": not final for name in ("crfints", "psfstack", "psfalign", "psfsub")}
+    keep: dict[str, Any] = {
+        f"save_{name}": not final for name in ("crfints", "psfstack", "psfalign", "psfsub")
+    }
     keep["save_psfalign"] = not (final or options.get("no_psfalign"))
     wants_limits = options.get("star_mag") is not None or options.get("star_flux") is not None
     if wants_limits and not all(keep.values()):
@@ -172,6 +180,8 @@ def _run(association: str, output_dir: str, options: dict[str, Any]) -> list[str
         from lyot.pipeline import Coron3Pipeline
 
         gc.freeze()  # the libraries' objects stay: each step would go through them again
+        if options.get("strategy"):
+            keep["strategy"] = options["strategy"]
         pipeline = _configured(Coron3Pipeline, steps, keep, output_dir)
         if options.get("input_dir"):
             pipeline.input_dir = options["input_dir"]

@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 
+LEAST_ROTATION_DEG = 0.5
+"""Rolls that differ by less are one roll, and are not subtracted from one another."""
+
 
 def _no_progress(stage: str, done: int, total: int) -> None:
     del stage, done, total
@@ -60,12 +63,13 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
     spec = """
         suffix = string(default='i2d')  # Suffix of the combined image
+        strategy = option('auto', 'rdi', 'adi', 'adi+rdi', default='auto')  # References: the psf members, the other rolls, both; auto takes the psf members where there are any
         save_results = boolean(default=True)  # Save the products
         save_crfints = boolean(default=True)  # Save the flagged science exposures
         save_psfstack = boolean(default=True)  # Save the stack of references
         save_psfalign = boolean(default=True)  # Save the aligned references
         save_psfsub = boolean(default=True)  # Save the subtracted exposures
-    """
+    """  # noqa: E501
 
     step_defs: ClassVar[dict[str, type]] = {
         "outlier_detection": OutlierDetectionStep,
@@ -107,17 +111,17 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self._asn = asn
         for name, kind in asn.left_out:
             log.info("Member %s of type %r is left out.", name, kind)
-        if not asn.psf:
-            raise LyotError(
-                f"{asn.table or 'The association'} has no member of exptype 'psf'; add reference "
-                "exposures."
-            )
+        references = self._references(asn)
         self._check_modes(asn)
         self._checksums = {p.name: checksum(p) for p in asn.science + asn.psf}
-        refs, stack_name = self._stack(asn)
         subtracted: list[list[Any]] = []
+        made: tuple[tuple[Path, ...], Any, str] | None = None
         for number, path in enumerate(asn.science):
-            subtracted.append(self._subtract(path, refs, stack_name, number))
+            if made is None or made[0] != references[number]:
+                own = self._root(path) if len(set(references)) > 1 else asn.product
+                made = None  # so that one stack is held, not two
+                made = (references[number], *self._stack(references[number], own))
+            subtracted.append(self._subtract(path, made[1], made[2], number))
         if self.resample.skip:
             log.info("resample is skipped: no combined image is made.")
             return None
@@ -164,11 +168,50 @@ class Coron3Pipeline(Pipeline, LyotStep):
         for path in asn.science[1:] + asn.psf:
             check_same_mode(first, read_info(path))
 
-    def _stack(self, asn: Association) -> tuple[Any, str]:
+    def _references(self, asn: Association) -> list[tuple[Path, ...]]:
+        """Choose the reference exposures of each science exposure."""
+        strategy = self.strategy
+        table = asn.table or "The association"
+        if strategy == "auto":
+            strategy = "rdi" if asn.psf else "adi"
+            if not asn.psf and len(asn.science) > 1:
+                log.warning(
+                    "%s has no member of exptype 'psf': each roll is subtracted from the others "
+                    "(ADI).",
+                    table,
+                )
+        if strategy != "adi" and not asn.psf:
+            raise LyotError(
+                f"{table} has no member of exptype 'psf'; add reference exposures, or take "
+                "strategy = adi."
+            )
+        if strategy == "rdi":
+            return [asn.psf] * len(asn.science)
+        rolls = [read_info(path).pa_y_deg for path in asn.science]
+        references = []
+        for path, roll in zip(asn.science, rolls, strict=True):
+            others = tuple(
+                other
+                for other, its in zip(asn.science, rolls, strict=True)
+                if abs((its - roll + 180.0) % 360.0 - 180.0) >= LEAST_ROTATION_DEG
+            )
+            if not others:
+                raise LyotError(
+                    f"{table} has no member of exptype 'psf', and no science exposure at another "
+                    f"roll than {path.name}, from which it could be subtracted; add either."
+                )
+            references.append(others + (asn.psf if strategy == "adi+rdi" else ()))
+        return references
+
+    def _root(self, path: Path) -> str:
+        """Name of the products of a science exposure, without their suffix."""
+        return root_of(path.name) + (f"_{self._asn.asn_id}" if self._asn.asn_id else "")
+
+    def _stack(self, references: tuple[Path, ...], root: str) -> tuple[Any, str]:
         self.progress("stack references", 0, 1)
         self.stack_refs.outliers = self.outlier_detection.recipe()
-        stack = self.stack_refs.run(list(asn.psf))
-        name = f"{asn.product}_psfstack.fits"
+        stack = self.stack_refs.run(list(references))
+        name = f"{root}_psfstack.fits"
         cube = cube_from_model(stack)
         if self.save_results and self.save_psfstack:
             self._write_stack(stack, cube, name)
@@ -195,7 +238,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
     def _subtract(self, path: Path, refs: Any, stack_name: str, number: int) -> list[Any]:
         """Take one science exposure from its file to its subtracted cubes."""
-        root = root_of(path.name) + (f"_{self._asn.asn_id}" if self._asn.asn_id else "")
+        root = self._root(path)
         target = self._flag(as_model(path, "CubeModel"), root)
         self.align_refs.lazy = True
         aligner = self.align_refs.run(target, refs)

@@ -180,3 +180,43 @@ def test_transmission_on_hd106906(data_dir):
     # The map is the table, interpolated and smoothed: between the axes they agree best.
     assert np.sqrt(np.mean((model - image)[near] ** 2)) < 0.08
     assert np.corrcoef(model[near], image[near])[0, 1] > 0.9
+
+
+def test_rolls_alone_run_as_adi(aumic, reduction, tmp_path, caplog):
+    files = sorted(f.name for f in aumic.glob("*_calints.fits"))
+    members = [{"expname": f, "exptype": "science"} for f in files[:2]]
+    members += [{"expname": f, "exptype": "psf"} for f in files[2:]]
+    disc = {}
+    for strategy, some in (("auto", members[:2]), ("adi+rdi", members)):
+        content = {
+            "asn_type": "coron3",
+            "asn_id": "c9001",
+            "program": "01184",
+            "products": [{"name": "rolls", "members": some}],
+        }
+        folder = tmp_path / strategy
+        pipeline = Coron3Pipeline()
+        pipeline.output_dir, pipeline.input_dir = str(folder), str(aumic)
+        pipeline.strategy = strategy
+        pipeline.run(content)
+        assert ("each roll is subtracted" in caplog.text) == (strategy == "auto")
+        caplog.clear()
+        assert len(list(folder.glob("*_psfstack.fits"))) == 2
+        with load_reduction(folder, star_magnitude=4.0) as made:
+            n_ref = 1 if strategy == "auto" else 7
+            for exposure in made.exposures:
+                np.testing.assert_array_equal(
+                    exposure.in_refs.holds, [True] + [False] * (n_ref - 1)
+                )
+            disc[strategy] = along_disc(made)
+    disc["rdi"] = along_disc(reduction)
+    # The edge-on disc turns with the sky: the rolls subtract part of it from one another.
+    assert disc["auto"] < 0.8 * disc["rdi"]
+    assert disc["auto"] < disc["adi+rdi"] < 1.02 * disc["rdi"]
+
+
+def along_disc(reduction):
+    """Mean flux of a point source on the disc, from 1 to 3 arcsec on both sides."""
+    r = np.linspace(1.0, 3.0, 20) / reduction.pixel_scale_arcsec
+    maps = FluxMaps(reduction)
+    return np.mean([maps.sample(r, np.full(r.size, DISC_PA + turn))[0] for turn in (0.0, 180.0)])
