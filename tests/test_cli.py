@@ -334,6 +334,17 @@ def test_limits_candidates_and_companions(demo, tmp_path):
     assert (tmp_path / f"{name}_posterior1.png").exists()
 
 
+def test_a_run_that_knows_the_star_has_limits_in_its_report(small, tmp_path):
+    done = lyot("run", small, "-o", tmp_path, "--star-mag", "5.5")
+    assert done.exit_code == 0, done.output
+    assert len(list(tmp_path.glob("*_limits.ecsv"))) == 1
+    [report] = tmp_path.glob("*_report.html")
+    text = report.read_text()
+    assert "Contrast limits" in text
+    assert "Off-axis PSF: model of the package" in text
+    assert "F444W = 5.5 mag" in text
+
+
 def test_the_analysis_uses_the_weight_of_the_run(small, tmp_path):
     weight = np.ones((48, 52))
     weight[20:24, 30:34] = 0.0

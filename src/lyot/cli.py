@@ -188,11 +188,13 @@ def _run(association: str, output_dir: str, options: dict[str, Any]) -> list[str
         pipeline.progress = progress
         pipeline.run(association)
         products = list(pipeline.products)
-        if not options.get("no_report") and not pipeline.resample.skip:
-            products += _report(products, output_dir, pipeline.summary)
-    star = {name: options.get(name) for name in ("star_mag", "star_flux")}
-    if any(value is not None for value in star.values()):
-        products += _contrast(str(output_dir), star)
+    curve = None
+    if wants_limits:
+        star = {name: options.get(name) for name in ("star_mag", "star_flux")}
+        written, curve = _contrast(str(output_dir), star)
+        products += written
+    if not options.get("no_report") and not pipeline.resample.skip:
+        products += _report(products, output_dir, pipeline.summary, curve)
     for product in products:
         click.echo(product)
     _print_summary(pipeline.summary, time.monotonic() - started)
@@ -223,13 +225,15 @@ def _configured(kind: Any, steps: dict[str, Any], keep: dict[str, Any], output_d
         raise LyotError(f"A parameter is not valid: {' '.join(str(err).split())}.") from None
 
 
-def _report(products: list[str], output_dir: str, summary: list[dict[str, Any]]) -> list[str]:
+def _report(
+    products: list[str], output_dir: str, summary: list[dict[str, Any]], limits: Any
+) -> list[str]:
     from lyot.viz.report import write_report
 
     image = [p for p in products if p.endswith("_i2d.fits")]
     if not image:
         return []
-    return [write_report(products, Path(output_dir), summary)]
+    return [write_report(products, Path(output_dir), summary, limits=limits)]
 
 
 @main.command()
@@ -432,12 +436,12 @@ def contrast(run: str, **options: Any) -> None:
 
     Writes a table (ECSV), maps of the sensitivity and completeness (FITS) and figures (PNG).
     """
-    for path in _contrast(run, options):
+    for path in _contrast(run, options)[0]:
         click.echo(path)
 
 
-def _contrast(run: str, options: dict[str, Any]) -> list[str]:
-    """Measure the limits of a run, print them, and return what was written."""
+def _contrast(run: str, options: dict[str, Any]) -> tuple[list[str], Any]:
+    """Measure the limits of a run, print them, and return what was written, and the curve."""
     import numpy as np
 
     from lyot.algorithms.noise import FIVE_SIGMA_FPF
@@ -504,7 +508,7 @@ def _contrast(run: str, options: dict[str, Any]) -> list[str]:
         written.append(draw.save(folder / f"{name}_limits.png", _curves, (6.4, 7.2)))
         written.append(draw.save(folder / f"{name}_sensitivity.png", _maps, (11.0, 4.6)))
     _print_limits(curve)
-    return written
+    return written, curve
 
 
 def _print_limits(curve: Any) -> None:

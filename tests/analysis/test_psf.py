@@ -35,6 +35,17 @@ def test_an_oversampled_image_is_binned():
     assert coarse.fwhm_pix < fine.fwhm_pix < 1.1 * coarse.fwhm_pix
 
 
+def test_the_middle_of_an_image_is_the_same():
+    psf = psf_from_image(gaussian(93, 46.0, 46.0, 9.0), oversample=3, origin="test")
+    small = psf.cropped(5)
+    assert small.half_pix == 5
+    cut = psf.half_pix - 5
+    np.testing.assert_allclose(
+        small.stamp(0.0, 0.0), psf.stamp(0.0, 0.0)[cut:-cut, cut:-cut], atol=1e-9
+    )
+    assert psf.cropped(99) is psf
+
+
 def test_a_source_at_the_edge_is_cut():
     psf = psf_from_image(gaussian(31, 15.0, 15.0, 3.0), origin="test")
     box, image = psf.place(1.0, 59.0, (50, 60))

@@ -41,6 +41,25 @@ class OffAxisPSF:
         """Half the width of a stamp without its middle pixel [pixel]."""
         return (len(self.data) // self.oversample - 1) // 2
 
+    def cropped(self, half_pix: int, /) -> OffAxisPSF:
+        """Return the middle of the image, of the same flux in each pixel.
+
+        Parameters
+        ----------
+        half_pix : int
+            Half the width that is kept, at most [pixel].
+
+        Returns
+        -------
+        OffAxisPSF
+            Itself where it is not wider.
+        """
+        away = self.half_pix - half_pix
+        if away <= 0:
+            return self
+        edge = away * self.oversample
+        return OffAxisPSF(self.data[edge:-edge, edge:-edge], self.oversample, self.origin)
+
     @cached_property
     def fwhm_pix(self) -> float:
         """Full width at half maximum [pixel]."""

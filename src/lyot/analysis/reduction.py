@@ -322,6 +322,7 @@ def make_reduction(
         # Rounded, so that exposures whose pixel areas differ in the last digit share a model.
         scale = round(info.pixel_scale_arcsec, 6)
         psf = best_psf(info.coronagraph, info.filter, info.instrument, scale)
+        psf = psf.cropped((min(shape) - 1) // 4)
     if 2 * psf.half_pix + 1 > min(shape):
         raise LyotError(
             f"The PSF is {2 * psf.half_pix + 1} pixels wide and the frames are {shape[1]} x "

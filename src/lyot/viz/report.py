@@ -15,9 +15,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from lyot._version import __version__
+from lyot.analysis.contrast import ContrastCurve
 from lyot.models.products import written_whole
 from lyot.models.views import View, read_view
-from lyot.viz import figures
+from lyot.viz import analysis, figures
 
 mpl.rcParams["axes.unicode_minus"] = True
 
@@ -37,7 +38,14 @@ th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px so
 """
 
 
-def write_report(products: list[str], folder: str | Path, summary: list[dict[str, Any]], /) -> str:
+def write_report(
+    products: list[str],
+    folder: str | Path,
+    summary: list[dict[str, Any]],
+    /,
+    *,
+    limits: ContrastCurve | None = None,
+) -> str:
     """Write the report of a run.
 
     Parameters
@@ -48,6 +56,8 @@ def write_report(products: list[str], folder: str | Path, summary: list[dict[str
         Where the report goes.
     summary : list of dict
         A line for each science exposure, as the pipeline collects them.
+    limits : ContrastCurve, optional
+        Contrast limits, where the brightness of the star is known.
 
     Returns
     -------
@@ -85,6 +95,8 @@ def write_report(products: list[str], folder: str | Path, summary: list[dict[str
         parts.append(
             _section("Noise", _picture(_curve_figure(curves, first), "Scatter against separation"))
         )
+    if limits is not None:
+        parts.append(_section("Contrast limits", _limits(limits)))
     parts.append(_section("How it was made", _summary_table(summary) + _provenance(first)))
     text = (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
@@ -97,6 +109,20 @@ def write_report(products: list[str], folder: str | Path, summary: list[dict[str
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return str(path)
+
+
+def _limits(curve: ContrastCurve) -> str:
+    """The curve with its throughput, and what it rests on."""
+    figure = Figure(figsize=(7.2, 7.0), layout="constrained", dpi=110)
+    upper, lower = figure.subplots(2, 1, height_ratios=(2.0, 1.0))
+    analysis.contrast(upper, curve)
+    analysis.throughput(lower, curve)
+    names = {"star": "Star", "psf": "Off-axis PSF", "transmission": "Transmission of the mask"}
+    facts = "; ".join(f"{text}: {curve.settings[name]}" for name, text in names.items())
+    return (
+        _picture(figure, "Contrast limits and throughput against separation")
+        + f"<p class='lead'>{html.escape(facts)}.</p>"
+    )
 
 
 def _head(view: View, name: str) -> str:
