@@ -281,13 +281,13 @@ def respond(
         refs_in = _centred(inside, fit.mean_ref)
         refs_out = refs_in if out_of is inside else _centred(out_of, fit.mean_ref)
         weight = fit.zone.weight[box].ravel()
-        in_level = _in_level(fit, exposure.shape, box)
+        in_level = fit.zone.level[box].ravel() if fit.level_at.size else np.zeros(weight.size, bool)
         for members in _alike(fit, good_out, box, exposure.shape):
             number = members[0]
             good_in = ~fit.missing[number].reshape(exposure.shape)[box].ravel()
             w = weight * good_in
             mean = (w if flat is None else flat @ w) / fit.weight_left[number]
-            far = float(np.mean([1.0 / _n_level(fit, m) for m in members]))
+            far = float(np.mean(1.0 / fit.n_level[members]))
             level_offset = fit.level_offset[members].mean(axis=0) - fit.offset[number]
             seen = (in_level & good_in).astype(np.float64)
             cross = forward.source_products(flat, w, refs_in, fit.offset[number])
@@ -357,16 +357,6 @@ def _overlap(
             columns.start - box[1].start : columns.stop - box[1].start,
         ]
     return out.reshape(len(flat), -1)
-
-
-def _in_level(fit: KeptFit, shape: tuple[int, int], box: Box) -> NDArray[np.bool_]:
-    area = np.zeros(shape[0] * shape[1], bool)
-    area[fit.level_at] = True
-    return area.reshape(shape)[box].ravel()
-
-
-def _n_level(fit: KeptFit, number: int) -> int:
-    return max(int(fit.level_at.size - fit.missing[number][fit.level_at].sum()), 1)
 
 
 @execution.single_threaded_blas()
@@ -481,7 +471,7 @@ def _level(
     area = np.zeros(missing.size, bool)
     area[fit.level_at] = True
     here = (area & ~missing)[at]
-    n = _n_level(fit, number)
+    n = fit.n_level[number]
     target = fit.level_target[number] + flux * source[here].sum() / n - update.target_mean
     refs = fit.level_offset[number] - fit.offset[number] - update.ref_means
     refs = refs + flux * sources[:, here].sum(axis=1) / n

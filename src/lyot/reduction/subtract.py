@@ -299,6 +299,8 @@ class KeptFit:
         Mean of each centred reference over the good pixels of each integration.
     level_at : ndarray of int, shape (n_level,)
         Pixels, flattened, where the level is taken; none for the zone's own mean.
+    n_level : ndarray, shape (n_t,)
+        How many of them are good in each integration, at least 1.
     level_target : ndarray, shape (n_t,)
         Mean of each centred target over those of them that are good.
     level_offset : ndarray, shape (n_t, n_ref)
@@ -319,6 +321,7 @@ class KeptFit:
     weight_left: Array
     offset: Array
     level_at: Array
+    n_level: Array
     level_target: Array
     level_offset: Array
     mode_matrices: list[Array]
@@ -502,6 +505,7 @@ class _ZoneFit:
 def _kept(fit: _ZoneFit, zone: Zone, rows: range, missing: NDArray[np.bool_]) -> KeptFit:
     n_t = len(fit.cross)
     matrices = fit.own_matrices or [fit.mode_matrix] * n_t
+    level_at = np.flatnonzero(zone.level) if fit.has_level else np.empty(0, np.intp)
     return KeptFit(
         rows=rows,
         zone=zone,
@@ -510,7 +514,8 @@ def _kept(fit: _ZoneFit, zone: Zone, rows: range, missing: NDArray[np.bool_]) ->
         mean_ref=fit.mean_ref,
         weight_left=fit.weight_left,
         offset=fit.own_offset,
-        level_at=np.flatnonzero(zone.level) if fit.has_level else np.empty(0, np.intp),
+        level_at=level_at,
+        n_level=np.maximum(level_at.size - missing[:, level_at].sum(axis=1), 1),
         level_target=fit.target_level,
         level_offset=fit.offset,
         mode_matrices=matrices,
