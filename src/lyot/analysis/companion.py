@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lyot import execution
 from lyot.algorithms.geometry import radius_map
 from lyot.analysis.reduction import ROLL_ERR_DEG, SCALE_ERR, Reduction
-from lyot.analysis.response import Box, Exposure, inject, respond
+from lyot.analysis.response import Box, Exposure, onto_box, respond
 from lyot.errors import LyotError
 
 Array = NDArray[Any]
@@ -248,17 +248,7 @@ class _Problem:
         """The image of companion k at unit flux, on the pixels of its operator, and its loss."""
         y, x = self._at(patch.exposure, east, north)
         box, image = self.reduction.psf.place(y, x, patch.exposure.shape)
-        source = patch.sources[k]
-        frame = np.zeros((source[0].stop - source[0].start, source[1].stop - source[1].start))
-        rows = slice(max(box[0].start, source[0].start), min(box[0].stop, source[0].stop))
-        columns = slice(max(box[1].start, source[1].start), min(box[1].stop, source[1].stop))
-        frame[
-            rows.start - source[0].start : rows.stop - source[0].start,
-            columns.start - source[1].start : columns.stop - source[1].start,
-        ] = image[
-            rows.start - box[0].start : rows.stop - box[0].start,
-            columns.start - box[1].start : columns.stop - box[1].start,
-        ]
+        frame = onto_box(image[None], box, patch.sources[k])
         return frame.ravel() * float(self.reduction.transmission.at(patch.exposure, y, x))
 
     def response(self, patch: _Patch, k: int, east: float, north: float) -> Array:
@@ -267,14 +257,9 @@ class _Problem:
             return np.asarray(self.source(patch, k, east, north) @ patch.operators[k])
         flux = self.sign * float(self.trial_flux[k])
         r, pa = float(np.hypot(east, north)), float(np.degrees(np.arctan2(east, north)))
-        y, x = self._at(patch.exposure, east, north)
-        through = float(self.reduction.transmission.at(patch.exposure, y, x))
-        box, added = inject(
-            patch.exposure, self.reduction.psf, r, pa, flux=flux, transmission=through
-        )
-        frame = np.zeros(patch.exposure.shape)
-        frame[box] = np.nan_to_num(added[self.truncation]) / flux
-        return frame[patch.wanted].ravel()
+        box, added = self.reduction.added(patch.exposure, r, pa, flux)
+        unit = np.nan_to_num(added[self.truncation]) / flux
+        return onto_box(unit[None], box, patch.wanted).ravel()
 
     def columns(self, offsets: Array) -> list[Array]:
         """Whitened responses at unit flux: for each patch ``(n_pix, n_companion)``."""
@@ -299,8 +284,8 @@ class _Problem:
         """Whether no reference of any exposure holds a companion."""
         return all(p.exposure.in_refs is None for p in self.patches)
 
-    def best_flux(self, offsets: Array) -> tuple[Array, Array, float]:
-        """Best fluxes at some positions, their normal matrix, and chi-square."""
+    def best_flux(self, offsets: Array) -> tuple[Array, float]:
+        """Best fluxes at some positions, and chi-square."""
         n = len(offsets)
         normal, right, total = np.zeros((n, n)), np.zeros(n), 0.0
         for column, patch in zip(self.columns(offsets), self.patches, strict=True):
@@ -308,7 +293,7 @@ class _Problem:
             right += column.T @ patch.white_data
             total += float(patch.white_data @ patch.white_data)
         flux = np.linalg.solve(normal + 1e-12 * np.trace(normal) * np.eye(n), right)
-        return flux, normal, total - float(flux @ right)
+        return flux, total - float(flux @ right)
 
     def chi2(self, offsets: Array, flux: Array) -> float:
         """Chi-square at some positions and fluxes."""
@@ -333,7 +318,7 @@ class _Problem:
         def _cost(x: Array) -> float:
             if np.abs(x - start).max() > MARGIN_PIX:
                 return 1e30
-            return self.best_flux(x.reshape(n, 2))[2]
+            return self.best_flux(x.reshape(n, 2))[1]
 
         simplex = np.vstack([start, start + 0.4 * np.eye(2 * n)])
         best = minimize(
@@ -347,16 +332,16 @@ class _Problem:
                 f"No companion is found within {MARGIN_PIX} pixels of the guess; give a better one."
             )
         offsets = best.x.reshape(n, 2)
-        flux, _, _ = self.best_flux(offsets)
+        flux, _ = self.best_flux(offsets)
         if not self.is_linear:
             self.trial_flux = np.maximum(flux, 1e-3 * self.trial_flux)
-            flux, _, _ = self.best_flux(offsets)
+            flux, _ = self.best_flux(offsets)
         return offsets, flux, self._curvature(offsets, flux)
 
     def _curvature(self, offsets: Array, flux: Array) -> Array:
         """Covariance of (east, north, flux) of all companions from the normal equations."""
         n, step = len(flux), 0.02
-        columns = [np.concatenate(self.columns(offsets))]
+        columns = np.concatenate(self.columns(offsets))
         parts = []
         for k in range(n):
             for axis in range(2):
@@ -365,7 +350,7 @@ class _Problem:
                 up = np.concatenate(self.columns(offsets + move))
                 down = np.concatenate(self.columns(offsets - move))
                 parts.append(flux[k] * (up - down)[:, k] / (2.0 * step))
-            parts.append(columns[0][:, k])
+            parts.append(columns[:, k])
         design = np.stack(parts, axis=1)
         return np.asarray(np.linalg.pinv(design.T @ design))
 
@@ -550,9 +535,7 @@ def fit_companions(
     chi2 = problem.chi2(middle[:, :2], middle[:, 2])
     found = []
     for k in range(len(guesses)):
-        injected = _inject_around(
-            reduction, t, middle, k, background, n_injections, covariance[3 * k : 3 * k + 3]
-        )
+        injected = _inject_around(reduction, t, middle, k, background, n_injections)
         found.append(_describe(reduction, samples[:, k], injected, chi2, problem.n_data))
     boxes = []
     for patch in problem.patches:
@@ -625,16 +608,9 @@ def _sample(
 
 
 def _inject_around(
-    reduction: Reduction,
-    t: int,
-    middle: Array,
-    k: int,
-    background: str,
-    n_injections: int,
-    covariance: Array,
+    reduction: Reduction, t: int, middle: Array, k: int, background: str, n_injections: int
 ) -> Array:
     """Errors of companions like k at other position angles: along radius, along angle, flux."""
-    del covariance
     east, north, flux = middle[k]
     r, pa0 = np.hypot(east, north), np.degrees(np.arctan2(east, north))
     clear = np.degrees(2.0 * CLEAR_FWHM * reduction.fwhm_pix / max(r, 1e-9))
@@ -651,8 +627,7 @@ def _inject_around(
             inside = 0 <= y <= exposure.shape[0] - 1 and 0 <= x <= exposure.shape[1] - 1
             if not inside:
                 return None
-            through = float(reduction.transmission.at(exposure, y, x))
-            box, added = inject(exposure, reduction.psf, r, pa, flux=flux, transmission=through)
+            box, added = reduction.added(exposure, r, pa, flux)
             changed = image.copy()
             changed[box] += added[t]
             data.append(changed)
@@ -679,12 +654,8 @@ def _without(reduction: Reduction, t: int, middle: Array) -> list[Array]:
         image = exposure.residual[t].copy()
         for east, north, flux in middle:
             r, pa = np.hypot(east, north), np.degrees(np.arctan2(east, north))
-            y, x = (float(v) for v in exposure.position(r, pa))
-            box, view = reduction.psf.place(y, x, exposure.shape)
-            through = float(reduction.transmission.at(exposure, y, x))
-            image[box] -= (
-                flux * respond(exposure, box, through * view[None], box, truncation=t)[0, 0]
-            )
+            box, added = reduction.added(exposure, r, pa, -flux)
+            image[box] += added[t]
         out.append(image)
     return out
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lyot import execution
 from lyot.algorithms.noise import n_positions
 from lyot.analysis.reduction import Reduction
-from lyot.analysis.response import Exposure, respond
+from lyot.analysis.response import Exposure, inject, onto_box, respond
 
 Array = NDArray[Any]
 
@@ -133,11 +133,14 @@ class FluxMaps:
         psf, n = self.reduction.psf, self.half_pix
         middle = psf.half_pix
         image = psf.stamp(dy, dx)[middle - n : middle + n + 1, middle - n : middle + n + 1]
-        if self.method == MATCHED:
-            return image, image
         y, x = np.mgrid[-n : n + 1, -n : n + 1]
-        inside = 0.5 * self.reduction.fwhm_pix + 0.5 - np.hypot(y - dy, x - dx)
-        return np.clip(inside, 0.0, 1.0), image
+        return self._filter(image, np.hypot(y - dy, x - dx)), image
+
+    def _filter(self, image: Array, distance: Array) -> Array:
+        """The filter where the PSF has this image, at these distances from its centre."""
+        if self.method == MATCHED:
+            return image
+        return np.clip(0.5 * self.reduction.fwhm_pix + 0.5 - distance, 0.0, 1.0)
 
     @cached_property
     def images(self) -> list[Array]:
@@ -260,8 +263,6 @@ class FluxMaps:
 
     def _kept(self, exposure: Exposure, separation_pix: float, pa_deg: float, flux: float) -> Array:
         """Fraction of a source's flux that one exposure keeps, the mask left out."""
-        from lyot.analysis.response import inject
-
         y, x = (float(v) for v in exposure.position(separation_pix, pa_deg))
         wanted, view = self.reduction.psf.place(y, x, exposure.shape, half_pix=self.half_pix)
         if exposure.in_refs is None:
@@ -269,13 +270,9 @@ class FluxMaps:
             added = respond(exposure, box, image[None], wanted)[:, 0]
         else:
             box, whole = inject(exposure, self.reduction.psf, separation_pix, pa_deg, flux=flux)
-            top, left = wanted[0].start - box[0].start, wanted[1].start - box[1].start
-            added = whole[:, top : top + view.shape[0], left : left + view.shape[1]] / flux
-        q = view
-        if self.method == APERTURE:
-            rows, columns = np.mgrid[wanted]
-            inside = 0.5 * self.reduction.fwhm_pix + 0.5 - np.hypot(rows - y, columns - x)
-            q = np.clip(inside, 0.0, 1.0)
+            added = onto_box(whole, box, wanted) / flux
+        rows, columns = np.mgrid[wanted]
+        q = self._filter(view, np.hypot(rows - y, columns - x))
         good = np.isfinite(added[0])
         return np.asarray(
             (np.where(good, added, 0.0) * q).sum(axis=(1, 2)) / (q * view)[good].sum()

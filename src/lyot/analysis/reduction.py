@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.analysis.psf import OffAxisPSF, best_psf, psf_from_image
-from lyot.analysis.response import Exposure, exposure_of_run, inject
+from lyot.analysis.response import Box, Exposure, exposure_of_run, inject
 from lyot.errors import LyotError
 from lyot.instruments import masks, tables
 from lyot.models.runs import open_run, read_image
@@ -247,6 +247,33 @@ class Reduction:
             )
         return self.n_modes.index(n_modes)
 
+    def added(
+        self, exposure: Exposure, separation_pix: float, pa_deg: float, flux: float, /
+    ) -> tuple[Box, NDArray[np.float64]]:
+        """Return what a source, seen through the mask, adds to an exposure.
+
+        Parameters
+        ----------
+        exposure : Exposure
+            One of the exposures.
+        separation_pix : float
+            Separation [pixel].
+        pa_deg : float
+            Position angle [degree].
+        flux : float
+            Its flux before the mask [MJy/sr times pixel].
+
+        Returns
+        -------
+        box : tuple of slice
+            Rows and columns.
+        added : ndarray, shape (n_trunc, n_rows, n_columns)
+            As from `lyot.analysis.response.inject`.
+        """
+        y, x = exposure.position(separation_pix, pa_deg)
+        through = float(self.transmission.at(exposure, y, x))
+        return inject(exposure, self.psf, separation_pix, pa_deg, flux=flux, transmission=through)
+
     def with_source(self, separation_arcsec: float, pa_deg: float, contrast: float, /) -> Reduction:
         """Return the reduction as it would be with one more source in the sky.
 
@@ -268,10 +295,7 @@ class Reduction:
         r = separation_arcsec / self.pixel_scale_arcsec
         changed = []
         for exposure in self.exposures:
-            y, x = exposure.position(r, pa_deg)
-            through = float(self.transmission.at(exposure, y, x))
-            flux = contrast * self.star_flux
-            box, added = inject(exposure, self.psf, r, pa_deg, flux=flux, transmission=through)
+            box, added = self.added(exposure, r, pa_deg, contrast * self.star_flux)
             residual = exposure.residual.copy()
             residual[:, box[0], box[1]] += added
             changed.append(replace(exposure, residual=residual))

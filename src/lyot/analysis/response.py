@@ -5,7 +5,6 @@ Shifts, bad pixels, what fills them, and the choice of references are frozen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -268,7 +267,7 @@ def respond(
     total = np.zeros((len(n_modes_wanted), n_s, shape[0] * shape[1]))
     good_out = ~exposure.bad[:, wanted[0], wanted[1]].reshape(len(exposure.bad), -1)
     unit = np.eye(n_s) if flat is None else flat
-    direct = _overlap(unit, box, wanted, size, shape)
+    direct = onto_box(unit.reshape(n_s, *size), box, wanted).reshape(n_s, -1)
     refs_of: dict[int, tuple[Array, Array]] = {}
     for fit in exposure.kept:
         share = fit.zone.share[wanted].ravel()
@@ -338,25 +337,34 @@ def _alike(
     return list(groups.values())
 
 
-def _overlap(
-    flat: Array, box: Box, wanted: Box, shape_in: Sequence[int], shape_out: tuple[int, int]
-) -> NDArray[np.float64]:
-    """The sources themselves, on the pixels that are wanted."""
-    images = flat.reshape(len(flat), *shape_in)
-    out = np.zeros((len(flat), *shape_out))
-    rows = slice(max(box[0].start, wanted[0].start), min(box[0].stop, wanted[0].stop))
-    columns = slice(max(box[1].start, wanted[1].start), min(box[1].stop, wanted[1].stop))
+def onto_box(images: Array, box: Box, wanted: Box, /) -> NDArray[np.float64]:
+    """Cut images from one part of the frame to another, zero where they have no pixel.
+
+    Parameters
+    ----------
+    images : ndarray, shape (n, n_rows, n_columns)
+        Images on `box`.
+    box, wanted : tuple of slice
+        Rows and columns that they have, and that are wanted.
+
+    Returns
+    -------
+    ndarray, shape (n, n_rows_wanted, n_columns_wanted)
+        The same images there.
+    """
+    out = np.zeros((len(images), *(s.stop - s.start for s in wanted)))
+    rows, columns = (
+        slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, wanted, strict=True)
+    )
     if rows.start < rows.stop and columns.start < columns.stop:
-        out[
-            :,
-            rows.start - wanted[0].start : rows.stop - wanted[0].start,
-            columns.start - wanted[1].start : columns.stop - wanted[1].start,
-        ] = images[
-            :,
-            rows.start - box[0].start : rows.stop - box[0].start,
-            columns.start - box[1].start : columns.stop - box[1].start,
+        out[:, _within(rows, wanted[0]), _within(columns, wanted[1])] = images[
+            :, _within(rows, box[0]), _within(columns, box[1])
         ]
-    return out.reshape(len(flat), -1)
+    return out
+
+
+def _within(part: slice, whole: slice) -> slice:
+    return slice(part.start - whole.start, part.stop - whole.start)
 
 
 @execution.single_threaded_blas()
@@ -468,9 +476,7 @@ def _level(
     missing: NDArray[np.bool_],
 ) -> float:
     """Mean of a residual with a source in target and references where the level is taken."""
-    area = np.zeros(missing.size, bool)
-    area[fit.level_at] = True
-    here = (area & ~missing)[at]
+    here = fit.zone.level.ravel()[at] & ~missing[at]
     n = fit.n_level[number]
     target = fit.level_target[number] + flux * source[here].sum() / n - update.target_mean
     refs = fit.level_offset[number] - fit.offset[number] - update.ref_means
