@@ -19,7 +19,8 @@ from lyot.models.info import ExposureInfo
 from lyot.models.star import StarPosition
 from lyot.recipe import AlignRecipe, SubtractRecipe
 from lyot.reduction.align import Aligner, prepare_refs
-from lyot.reduction.subtract import make_zones, subtract
+from lyot.reduction.areas import make_zones
+from lyot.reduction.subtract import subtract
 
 
 @dataclass(frozen=True)

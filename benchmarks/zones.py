@@ -17,7 +17,8 @@ from lyot.models.cubes import Cube, read_cube, stack
 from lyot.models.star import StarPosition
 from lyot.recipe import AlignRecipe, SubtractRecipe
 from lyot.reduction.align import Aligner, prepare_refs
-from lyot.reduction.subtract import make_zones, subtract
+from lyot.reduction.areas import make_zones
+from lyot.reduction.subtract import subtract
 from lyot.simulate import Scene, simulate_observation
 
 FWHM = 2.3

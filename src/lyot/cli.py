@@ -102,6 +102,24 @@ def _parameters(values: tuple[str, ...]) -> dict[str, Any]:
     "--zones", type=click.Choice(["full", "annuli"]), help="Search areas.  [default: full]"
 )
 @click.option(
+    "--method",
+    type=click.Choice(["klip", "mean", "median", "imputation", "nmf"]),
+    help="How references model the star: KL modes, their scaled mean or median, KL modes by data "
+    "imputation, non-negative components.  [default: klip]",
+)
+@click.option(
+    "--select",
+    type=click.Choice(["correlation", "residual", "time"]),
+    help="Choose references for each integration and zone, as many as --n-refs.  [default: all]",
+)
+@click.option("--n-refs", type=int, metavar="N", help="How many references are chosen.")
+@click.option(
+    "--min-rotation",
+    type=float,
+    metavar="FWHM",
+    help="Leave out rolls where they turn a source by less.  [default: 0]",
+)
+@click.option(
     "--align-on",
     type=click.Choice(["star", "header"]),
     help="What is put on one sky position when exposures are combined.  [default: star]",
@@ -153,7 +171,9 @@ def _run(association: str, output_dir: str, options: dict[str, Any]) -> list[str
 
     truncate = options.get("truncate")
     put("klip", "truncate", truncate.split(",") if truncate else None)
-    put("klip", "zones", options.get("zones"))
+    for name in ("zones", "method", "select", "n_refs"):
+        put("klip", name, options.get(name))
+    put("klip", "min_rotation_fwhm", options.get("min_rotation"))
     put("align_refs", "align_to", options.get("align_to"))
     put("align_refs", "override_psfmask", options.get("psfmask"))
     put("align_refs", "device", options.get("device"))

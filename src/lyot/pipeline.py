@@ -426,6 +426,10 @@ class _Stream:
     def star(self) -> Any:
         return self._aligner.star
 
+    @property
+    def facts(self) -> Any:
+        return self._aligner.facts
+
     def frames(self, integration: int, /) -> AlignedFrames:
         self._report(integration)
         frames = self._aligner.frames(integration)

@@ -11,10 +11,15 @@ ALL_INTEGRATIONS, FIRST_INTEGRATION = "all", "first"
 AUTO, BY_SYMMETRY, BY_MODEL = "auto", "symmetry", "model"
 ZONE_KINDS = ("full", "annuli", "map")
 SPACINGS = ("constant", "linear", "log")
-ERROR_KINDS = ("propagated", "scatter")
+PROPAGATED, SCATTER = "propagated", "scatter"
+ERROR_KINDS = (PROPAGATED, SCATTER)
 ANCHORS = ("star", "header")
 KERNELS = ("square", "gaussian", "point", "turbo", "lanczos2", "lanczos3")
 WEIGHTS = ("ivm", "exptime", "uniform")
+KLIP, MEAN, MEDIAN, IMPUTATION, NMF = "klip", "mean", "median", "imputation", "nmf"
+METHODS = (KLIP, MEAN, MEDIAN, IMPUTATION, NMF)
+ALL_REFS, BY_CORRELATION, BY_RESIDUAL, BY_TIME = "all", "correlation", "residual", "time"
+CHOICES = (ALL_REFS, BY_CORRELATION, BY_RESIDUAL, BY_TIME)
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -86,8 +91,23 @@ class SubtractRecipe:
 
     Attributes
     ----------
+    method : {"klip", "mean", "median", "imputation", "nmf"}
+        How the references model the star: their KL modes; their scaled mean or median; KL modes
+        whose coordinates come from the anchor pixels, those that count in the fit; non-negative
+        components.
     n_modes : tuple of int
-        Numbers of KL modes, one result each; more than there are references means all.
+        Numbers of KL modes or components, one result each; more than there are references means
+        all.
+    select : {"all", "correlation", "residual", "time"}
+        How references are chosen for each integration and zone: all; those most correlated with
+        it; one after another the one that lowers the residual most; those nearest in time.
+    n_refs : int
+        How many are chosen at most; zero for all.
+    min_correlation : float
+        References less correlated with the integration in the zone are left out; -1 for none.
+    min_rotation_fwhm : float
+        References that show the target itself are left out where their roll turns a source by
+        less than this [FWHM]; zero for none.
     zones : {"full", "annuli", "map"}
         The search areas.
     n_annuli, n_sectors : int
@@ -114,7 +134,12 @@ class SubtractRecipe:
         DQ flags of science pixels that are left out.
     """
 
+    method: str = KLIP
     n_modes: tuple[int, ...] = (50,)
+    select: str = ALL_REFS
+    n_refs: int = 0
+    min_correlation: float = -1.0
+    min_rotation_fwhm: float = 0.0
     zones: str = "full"
     n_annuli: int = 5
     n_sectors: int = 1
@@ -135,6 +160,23 @@ class SubtractRecipe:
             raise LyotError("truncate is empty; give at least one number of KL modes.")
         for n in self.n_modes:
             _at_least("truncate", n, 0)
+        _one_of("method", self.method, METHODS)
+        _one_of("select", self.select, CHOICES)
+        _at_least("n_refs", self.n_refs, 0)
+        _at_least("min_correlation", self.min_correlation, -1.0)
+        _at_least("min_rotation_fwhm", self.min_rotation_fwhm, 0.0)
+        if (self.select == ALL_REFS) != (self.n_refs == 0):
+            raise LyotError(
+                f"select is {self.select!r} and n_refs is {self.n_refs}; say both how references "
+                "are chosen and how many."
+            )
+        if self.error == SCATTER and self.method not in (KLIP, IMPUTATION):
+            raise LyotError(f"error is {self.error!r}, which needs KL modes: take method = klip.")
+        if self.method in (MEDIAN, NMF) and self.chooses:
+            raise LyotError(
+                f"method is {self.method!r}, which takes all references; leave out select, n_refs, "
+                "min_correlation and min_rotation_fwhm, or take another method."
+            )
         _one_of("zones", self.zones, ZONE_KINDS)
         _one_of("annuli_spacing", self.annuli_spacing, SPACINGS)
         _one_of("error", self.error, ERROR_KINDS)
@@ -147,6 +189,13 @@ class SubtractRecipe:
             raise LyotError(
                 f"sector_overlap is {self.sector_overlap}; it must lie between 0 and 0.5."
             )
+
+    @property
+    def chooses(self) -> bool:
+        """Whether integrations or zones may have references of their own."""
+        return bool(
+            self.select != ALL_REFS or self.min_correlation > -1.0 or self.min_rotation_fwhm
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ from lyot.models.cubes import Cube  # noqa: E402
 from lyot.models.info import ExposureInfo  # noqa: E402
 from lyot.recipe import AlignRecipe, SubtractRecipe  # noqa: E402
 from lyot.reduction.align import Aligner, prepare_refs  # noqa: E402
-from lyot.reduction.subtract import make_zones, subtract  # noqa: E402
+from lyot.reduction.areas import make_zones  # noqa: E402
+from lyot.reduction.subtract import subtract  # noqa: E402
 
 
 def on(array):

@@ -64,8 +64,21 @@ RECIPES = [
     SubtractRecipe(n_modes=(4,), fit_inner_arcsec=0.4, fit_outer_arcsec=1.5),
 ]
 
+CHOSEN = [
+    SubtractRecipe(n_modes=(2, 4), select="correlation", n_refs=5),
+    SubtractRecipe(n_modes=(4,), select="residual", n_refs=4, zones="annuli", n_annuli=3),
+    SubtractRecipe(n_modes=(3,), method="mean"),
+    SubtractRecipe(n_modes=(3,), method="mean", select="correlation", n_refs=4),
+    SubtractRecipe(n_modes=(1,), method="median"),
+]
+# References that hold the source are not followed through these.
+WITHOUT = [
+    SubtractRecipe(n_modes=(2, 5), method="imputation", fit_inner_arcsec=0.6),
+    SubtractRecipe(n_modes=(4,), method="nmf"),
+]
 
-@pytest.mark.parametrize("recipe", RECIPES)
+
+@pytest.mark.parametrize("recipe", RECIPES + CHOSEN + WITHOUT)
 @pytest.mark.parametrize("shared", [True, False])
 def test_the_response_is_that_of_a_full_subtraction(recipe, shared, psf, monkeypatch):
     keep_float64(monkeypatch)
@@ -85,9 +98,10 @@ def test_the_response_is_that_of_a_full_subtraction(recipe, shared, psf, monkeyp
     assert not np.nan_to_num(nothing).any()
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", RECIPES + CHOSEN)
 def test_a_source_in_the_references_is_updated_exactly(recipe, psf, monkeypatch):
     keep_float64(monkeypatch)
+    repeat = freeze(monkeypatch)
     target, refs = scene(True)
     holds = np.arange(N_REF) < 3
     in_refs = SourceInRefs(holds, np.where(holds, 50.0 + 5 * np.arange(N_REF), 0.0))
@@ -102,11 +116,48 @@ def test_a_source_in_the_references_is_updated_exactly(recipe, psf, monkeypatch)
         turned = replace(plain, pa_y_deg=float(in_refs.pa_y_deg[k]))
         there, view = psf.place(*(float(v) for v in turned.position(separation, pa)), SHAPE)
         moved[k][there] += flux * view
+    repeat()
     again = exposure_of(replace(target, sci=with_it), moved, recipe)
     expected = (again.residual - plain.residual)[:, box[0], box[1]]
     np.testing.assert_allclose(added, expected, atol=1e-8 * flux * image.max())
     _, nothing = inject(plain, psf, separation, pa, flux=0.0)
     assert not np.nan_to_num(nothing).any()
+
+
+@pytest.mark.parametrize("recipe", WITHOUT)
+def test_what_cannot_be_followed_is_refused(recipe, psf):
+    target, refs = scene(True)
+    in_refs = SourceInRefs(np.arange(N_REF) < 3, np.full(N_REF, 50.0))
+    with pytest.raises(LyotError, match=f"method = {recipe.method}; analyse a run with"):
+        inject(exposure_of(target, refs, recipe, in_refs), psf, 12.0, 200.0)
+
+
+class Frozen:
+    """A function whose answers are given again, in order, once it is told to repeat them."""
+
+    def __init__(self, function):
+        self.function, self.known, self.again = function, [], None
+
+    def __call__(self, *args):
+        if self.again is not None:
+            return next(self.again)
+        self.known.append(self.function(*args))
+        return self.known[-1]
+
+
+def freeze(monkeypatch):
+    """Return what makes later reductions choose and scale references as the first did."""
+    from lyot.reduction import fit, subtract
+
+    frozen = [Frozen(subtract.choose), Frozen(fit._scaling)]
+    monkeypatch.setattr(subtract, "choose", frozen[0])
+    monkeypatch.setattr(fit, "_scaling", frozen[1])
+
+    def repeat():
+        for each in frozen:
+            each.again = iter(each.known)
+
+    return repeat
 
 
 def keep_float64(monkeypatch):
@@ -115,8 +166,8 @@ def keep_float64(monkeypatch):
     from lyot.reduction import subtract as module
 
     class Result(module._Result):
-        def __init__(self, n_int, n_pix, n_modes):
-            super().__init__(n_int, n_pix, n_modes)
+        def __init__(self, counts, n_pix, n_modes):
+            super().__init__(counts, n_pix, n_modes)
             self.sci = self.sci.astype(np.float64)
 
     def frames(self, integration):

@@ -13,7 +13,8 @@ from lyot.models.cubes import Cube
 from lyot.models.info import ExposureInfo
 from lyot.models.star import StarPosition
 from lyot.recipe import SubtractRecipe
-from lyot.reduction.subtract import Subtraction, make_zones, speckle_noise, subtract
+from lyot.reduction.areas import make_zones
+from lyot.reduction.subtract import Subtraction, speckle_noise, subtract
 
 SHAPE = (24, 26)
 N_INT, N_REF = 4, 7

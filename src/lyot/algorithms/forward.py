@@ -11,6 +11,7 @@ The shifts, the bad pixels, what fills them and the choice of references are fro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
@@ -134,7 +135,14 @@ class Updated(NamedTuple):
 
 
 def update(
-    fit: FrozenFit, source: Any, sources_in_refs: Any, flux: float, /, *, n_modes: int
+    fit: FrozenFit,
+    source: Any,
+    sources_in_refs: Any,
+    flux: float,
+    /,
+    *,
+    n_modes: int,
+    matrix_of: Callable[[Any], Any] = lambda gram: klip.to_modes(klip.decompose(gram)),
 ) -> Updated:
     """Fit again with a source of some flux in the target and in the references.
 
@@ -150,6 +158,8 @@ def update(
         Its flux.
     n_modes : int
         Number of modes.
+    matrix_of : callable, optional
+        Turns a Gram matrix into what turns references into modes; KL modes by default.
 
     Returns
     -------
@@ -177,8 +187,7 @@ def update(
     if s != float("inf"):
         quadratic = quadratic - s * target_mean * ref_means
     cross = fit.cross + flux * linear + flux**2 * quadratic
-    matrix = klip.to_modes(klip.decompose(gram))
-    coefs = klip.coefficients(cross[None, :], matrix, n_modes=n_modes)[0, :]
+    coefs = klip.coefficients(cross[None, :], matrix_of(gram), n_modes=n_modes)[0, :]
     refs = fit.refs + flux * (m - ref_means[:, None])
     residual = fit.target + flux * (source - target_mean) - xp.matmul(coefs, refs)
     return Updated(coefs, flux * target_mean, flux * ref_means, residual)

@@ -192,6 +192,31 @@ def to_modes(modes: Modes, /) -> Any:
     return xp.matrix_transpose(modes.vectors) / xp.sqrt(modes.values)[:, None]
 
 
+def mean_matrix(gram: Any, /) -> Any:
+    r"""Return the matrix of the classical subtraction: one mode, the mean of equal references.
+
+    Each reference is brought to unit norm, and their mean is scaled to the target by least
+    squares: with :math:`u_k = G_{kk}^{-1/2}` the mode is :math:`u R / \sqrt{u G u}`.
+
+    Parameters
+    ----------
+    gram : array, shape (n_ref, n_ref)
+        Gram matrix of the centred references.
+
+    Returns
+    -------
+    array, shape (1, n_ref) or (0, n_ref)
+        In the place of `to_modes`; no mode where all references are zero.
+    """
+    xp = array_namespace(gram)
+    size = xp.linalg.diagonal(gram)
+    u = xp.where(size > 0, 1.0 / xp.sqrt(xp.where(size > 0, size, 1.0)), 0.0)
+    norm = float(xp.sum(u * xp.matmul(gram, u)))
+    if not norm > 0.0:
+        return xp.zeros((0, int(gram.shape[0])), dtype=xp.float64)
+    return u[None, :] / norm**0.5
+
+
 def coefficients(cross: Any, mode_matrix: Any, /, *, n_modes: int) -> Any:
     r"""Return the factor of each reference in the model of each target.
 

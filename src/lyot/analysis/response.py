@@ -5,7 +5,7 @@ Shifts, bad pixels, what fills them, and the choice of references are frozen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot import execution
-from lyot.algorithms import forward
+from lyot.algorithms import forward, klip
 from lyot.algorithms.geometry import detector_offset
 from lyot.analysis.psf import OffAxisPSF
 from lyot.errors import LyotError
@@ -21,8 +21,11 @@ from lyot.models.aligned import AlignedArrays
 from lyot.models.cubes import Cube
 from lyot.models.runs import ReducedExposure
 from lyot.models.star import StarPosition
-from lyot.recipe import SubtractRecipe
-from lyot.reduction.subtract import KeptFit, make_zones, subtract_and_keep
+from lyot.recipe import IMPUTATION, KLIP, MEAN, NMF, SubtractRecipe
+from lyot.reduction.areas import make_zones
+from lyot.reduction.constrained import on_detector
+from lyot.reduction.fit import KeptFit, RefPixels, scaled_median
+from lyot.reduction.subtract import subtract_and_keep
 
 Array = NDArray[Any]
 Box = tuple[slice, slice]
@@ -74,6 +77,8 @@ class Exposure:
         The integrations, for each number of modes.
     in_refs : SourceInRefs or None
         References that hold the source; None where none does.
+    method : str
+        How the references model the star, as in `lyot.recipe.SubtractRecipe`.
     """
 
     name: str
@@ -88,6 +93,7 @@ class Exposure:
     variance: NDArray[np.float64]
     integrations: list[NDArray[np.float32]]
     in_refs: SourceInRefs | None = None
+    method: str = KLIP
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -130,6 +136,7 @@ def make_exposure(
     in_refs: SourceInRefs | None = None,
     fit_weight: NDArray[np.floating] | None = None,
     zone_map: NDArray[np.floating] | None = None,
+    disc: NDArray[np.floating] | None = None,
 ) -> Exposure:
     """Subtract an exposure and keep what sources need.
 
@@ -151,6 +158,8 @@ def make_exposure(
         Which references hold the source.
     fit_weight, zone_map : ndarray, shape (n_y, n_x), optional
         Weight in the fits, and labels of the zones, as klip was given them.
+    disc : ndarray, shape (n_y, n_x), optional
+        A model of a disc, without which the coefficients are fitted [unit of the exposure].
 
     Returns
     -------
@@ -165,7 +174,11 @@ def make_exposure(
         labels=None if zone_map is None else zone_map.astype(int),
         fit_weight=fit_weight,
     )
+    if disc is not None:
+        target = replace(target, sci=target.sci - disc.astype(np.float32))
     results, kept = subtract_and_keep(target, aligned, zones, recipe)
+    if disc is not None:
+        results = [replace(r, sci=r.sci + disc.astype(np.float32)) for r in results]
     bad = target.bad(recipe.bad_bits) | ~np.isfinite(results[0].sci)
     n_good = np.sum(~bad, axis=0)
     some = np.maximum(n_good, 1)
@@ -190,6 +203,7 @@ def make_exposure(
         np.array(variance),
         [r.sci for r in results],
         in_refs,
+        recipe.method,
     )
 
 
@@ -208,9 +222,14 @@ def exposure_of_run(run: ReducedExposure, recipe: SubtractRecipe, /) -> Exposure
     Exposure
         For every number of modes of the recipe.
     """
-    in_refs = None
-    if run.holds is not None and run.ref_pa_y_deg is not None:
-        in_refs = SourceInRefs(run.holds, run.ref_pa_y_deg)
+    in_refs, facts = None, run.aligned.facts
+    if facts is not None:
+        holds = facts.show(run.target.info.target)
+        in_refs = SourceInRefs(holds, facts.pa_y_deg) if holds.any() else None
+    disc = None
+    if run.disc_model is not None:
+        shape = run.target.frame_shape
+        disc = run.disc_scale * on_detector(run.disc_model, run.star, run.pa_y_deg, shape)
     return make_exposure(
         run.target,
         run.aligned,
@@ -221,6 +240,7 @@ def exposure_of_run(run: ReducedExposure, recipe: SubtractRecipe, /) -> Exposure
         in_refs=in_refs,
         fit_weight=run.fit_weight,
         zone_map=run.zone_map,
+        disc=disc,
     )
 
 
@@ -273,10 +293,7 @@ def respond(
         share = fit.zone.share[wanted].ravel()
         if not share.any():
             continue
-        first = fit.rows.start
-        if first not in refs_of:
-            refs_of = {first: _sections(exposure.aligned, first, box, wanted)}
-        inside, out_of = refs_of[first]
+        inside, out_of = _sections(exposure, fit, box, wanted, refs_of)
         refs_in = _centred(inside, fit.mean_ref)
         refs_out = refs_in if out_of is inside else _centred(out_of, fit.mean_ref)
         weight = fit.zone.weight[box].ravel()
@@ -307,14 +324,31 @@ def respond(
 
 
 def _sections(
-    aligned: AlignedArrays, integration: int, box: Box, wanted: Box
+    exposure: Exposure,
+    fit: KeptFit,
+    box: Box,
+    wanted: Box,
+    known: dict[int, tuple[Array, Array]],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    inside = aligned.section(integration, *box)
-    inside = inside.reshape(len(inside), -1)
-    if wanted == box:
-        return inside, inside
-    out = aligned.section(integration, *wanted)
-    return inside, out.reshape(len(out), -1)
+    """The references of a fit in two boxes; all of its set's are read once, and kept in `known`."""
+
+    def _read(part: Box) -> Array:
+        if fit.stand_in is not None:
+            frames = fit.stand_in.sci.reshape(-1, *exposure.shape)
+            pixels = frames[:, part[0], part[1]].astype(np.float64)
+        else:
+            pixels = exposure.aligned.section(fit.set_number, *part)
+        return pixels.reshape(len(pixels), -1)
+
+    if fit.set_number not in known:
+        known.clear()
+        inside = _read(box)
+        known[fit.set_number] = (inside, inside if wanted == box else _read(wanted))
+    inside, out = known[fit.set_number]
+    if len(fit.refs) == len(inside):
+        return inside, out
+    chosen = inside[fit.refs]
+    return chosen, chosen if out is inside else out[fit.refs]
 
 
 def _centred(refs: Array, mean: Array) -> NDArray[np.float64]:
@@ -404,6 +438,12 @@ def respond_with_refs(
     """
     if exposure.in_refs is None:
         raise LyotError("No reference of this exposure is said to hold the source.")
+    if exposure.method in (IMPUTATION, NMF):
+        raise LyotError(
+            f"Sources in references that hold them too cannot be followed through method = "
+            f"{exposure.method}; analyse a run with strategy = rdi, or with method = klip."
+        )
+    matrix_of = klip.mean_matrix if exposure.method == MEAN else _kl_matrix
     y, x = exposure.position(separation_pix, pa_deg)
     box, image = psf.place(float(y), float(x), exposure.shape)
     frame = np.zeros(exposure.shape)
@@ -429,11 +469,12 @@ def respond_with_refs(
         share = fit.zone.share.ravel()[at[in_box]]
         if not share.any():
             continue
-        first = fit.rows.start
-        if first not in refs_of:
-            pixels = exposure.aligned.section(first, *cut)
-            refs_of = {first: pixels[:, rows - cut[0].start, columns - cut[1].start]}
-        refs = refs_of[first]
+        if fit.set_number not in refs_of:
+            pixels = exposure.aligned.section(fit.set_number, *cut)
+            refs_of = {fit.set_number: pixels[:, rows - cut[0].start, columns - cut[1].start]}
+        refs, held = refs_of[fit.set_number][fit.refs], sources[fit.refs]
+        if fit.stand_in is not None:
+            refs, held = _in_median(fit.stand_in, refs_of[fit.set_number], sources, at, flux)
         for number, i in enumerate(fit.rows):
             missing = fit.missing[number]
             centre = (fit.mean_ref + fit.offset[number])[:, None]
@@ -448,11 +489,12 @@ def respond_with_refs(
             )
             for t, n_modes in enumerate(exposure.n_modes):
                 before, after = (
-                    forward.update(frozen, source, sources, a, n_modes=n_modes) for a in (0.0, flux)
+                    forward.update(frozen, source, held, a, n_modes=n_modes, matrix_of=matrix_of)
+                    for a in (0.0, flux)
                 )
                 change = after.residual - before.residual
                 if fit.level_at.size:
-                    sums = (source, sources, at, missing)
+                    sums = (source, held, at, missing)
                     change = change - (
                         _level(fit, number, after, flux, *sums)
                         - _level(fit, number, before, 0.0, *sums)
@@ -463,6 +505,23 @@ def respond_with_refs(
         total = np.where(n_good > 0, total / n_good, np.nan)
     shape = (box[0].stop - box[0].start, box[1].stop - box[1].start)
     return box, total.reshape(len(total), *shape)
+
+
+def _kl_matrix(gram: Array) -> Array:
+    return np.asarray(klip.to_modes(klip.decompose(gram)))
+
+
+def _in_median(
+    median: RefPixels, refs: Array, sources: Array, at: Array, flux: float
+) -> tuple[Array, Array]:
+    """The median of references on some pixels, and what sources in them add to it per flux."""
+    assert median.median_of is not None
+    stands = median.sci[:, at].astype(np.float64)
+    if flux == 0.0:
+        return stands, np.zeros_like(stands)
+    plain = np.where(np.isfinite(refs), refs, 0.0)
+    before, after = (scaled_median(plain + a * sources, median.median_of) for a in (0.0, flux))
+    return stands, ((after - before) / flux)[None]
 
 
 def _level(

@@ -58,6 +58,65 @@ class _Roots:
         return len(self._planes)
 
 
+@dataclass(frozen=True, eq=False)
+class RefFacts:
+    """What is known of each reference beside its pixels.
+
+    Attributes
+    ----------
+    targets : tuple of str
+        Which star it shows.
+    pa_y_deg : ndarray, shape (n_ref,)
+        Position angle of its y axis [degree].
+    mjd : ndarray, shape (n_ref,)
+        Start of its exposure [day]; NaN where it is not known.
+    """
+
+    targets: tuple[str, ...]
+    pa_y_deg: NDArray[np.float64]
+    mjd: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, targets: Any, pa_y_deg: Any, mjd: Any, /) -> RefFacts | None:
+        """Put together what a stack or a product records.
+
+        Parameters
+        ----------
+        targets : sequence of str
+            Which star each reference shows.
+        pa_y_deg : ndarray, shape (n_ref,), or None
+            Position angle of its y axis [degree].
+        mjd : ndarray, shape (n_ref,), or None
+            Start of its exposure [day].
+
+        Returns
+        -------
+        RefFacts or None
+            None where the targets or the rolls are not recorded.
+        """
+        if not len(targets) or pa_y_deg is None:
+            return None
+        times = np.full(len(targets), np.nan) if mjd is None else np.asarray(mjd, np.float64)
+        rolls = np.asarray(pa_y_deg, dtype=np.float64)
+        return cls(tuple(str(name) for name in targets), rolls, times)
+
+    def show(self, target: str, /) -> NDArray[np.bool_]:
+        """Tell which references show a star.
+
+        Parameters
+        ----------
+        target : str
+            Its name; no reference is of an unnamed one.
+
+        Returns
+        -------
+        ndarray of bool, shape (n_ref,)
+            True where the names agree, small or capital.
+        """
+        name = target.casefold()
+        return np.array([bool(name) and each.casefold() == name for each in self.targets])
+
+
 class AlignedRefs(Protocol):
     """Anything that gives the references of each science integration, in order."""
 
@@ -68,6 +127,10 @@ class AlignedRefs(Protocol):
     @property
     def star(self) -> StarPosition | None:
         """The star on the science frames, where it is known."""
+
+    @property
+    def facts(self) -> RefFacts | None:
+        """What is known of each reference, where it is."""
 
     def frames(self, integration: int, /) -> AlignedFrames:
         """Return the references on the pixels of one science integration.
@@ -93,6 +156,8 @@ class AlignedArrays:
         The psfalign product.
     star : StarPosition, optional
         The star on the science frames.
+    facts : RefFacts, optional
+        What is known of each reference.
 
     Raises
     ------
@@ -100,13 +165,23 @@ class AlignedArrays:
         If the arrays have another number of axes.
     """
 
-    def __init__(self, sci: Any, err: Any, dq: Any, /, *, star: StarPosition | None = None) -> None:
+    def __init__(
+        self,
+        sci: Any,
+        err: Any,
+        dq: Any,
+        /,
+        *,
+        star: StarPosition | None = None,
+        facts: RefFacts | None = None,
+    ) -> None:
         if np.ndim(sci) not in (3, 4):
             raise LyotError(
                 f"Aligned references have {np.ndim(sci)} axes; a psfalign product has 3 or 4."
             )
         self._arrays = (sci, err, dq)
         self._star = star
+        self._facts = facts
 
     @property
     def shared(self) -> bool:
@@ -117,6 +192,11 @@ class AlignedArrays:
     def star(self) -> StarPosition | None:
         """The star on the science frames, where it is known."""
         return self._star
+
+    @property
+    def facts(self) -> RefFacts | None:
+        """What is known of each reference, where it is."""
+        return self._facts
 
     def section(self, integration: int, rows: slice, columns: slice, /) -> NDArray[np.float64]:
         """Return part of the references on the pixels of one science integration.

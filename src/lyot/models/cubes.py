@@ -35,6 +35,8 @@ class Cube:
         Target of each frame of a stack; empty where that is not known.
     pa_y_deg : ndarray, shape (n,), or None
         Position angle of the y axis of each frame of a stack [degree].
+    mjd : ndarray, shape (n,), or None
+        Start of the exposure of each frame of a stack [day].
     """
 
     sci: NDArray[np.float32]
@@ -44,6 +46,7 @@ class Cube:
     dither_arcsec: NDArray[np.float64] | None = None
     targets: tuple[str, ...] = ()
     pa_y_deg: NDArray[np.float64] | None = None
+    mjd: NDArray[np.float64] | None = None
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -167,12 +170,16 @@ def cube_from_model(model: Any, /) -> Cube:
     stacked = model.instance.get("lyot", {}).get("steps", {}).get("stack_psfs", {})
     if stacked.get("dither_arcsec") is None:
         return cube
-    pa_y = stacked.get("pa_y_deg")
+    known: dict[str, Any] = {
+        name: np.asarray(stacked[name], dtype=np.float64)
+        for name in ("pa_y_deg", "mjd")
+        if stacked.get(name) is not None
+    }
     return replace(
         cube,
         dither_arcsec=np.asarray(stacked["dither_arcsec"]),
         targets=tuple(str(name) for name in stacked.get("targets", ())),
-        pa_y_deg=None if pa_y is None else np.asarray(pa_y, dtype=np.float64),
+        **known,
     )
 
 
@@ -305,4 +312,5 @@ def stack(cubes: Iterable[Cube], /) -> Cube:
         dither_arcsec=np.concatenate(dither),
         targets=tuple(i.target for i, n in zip(infos, counts, strict=True) for _ in range(n)),
         pa_y_deg=np.repeat([i.pa_y_deg for i in infos], counts),
+        mjd=np.repeat([i.mjd for i in infos], counts),
     )

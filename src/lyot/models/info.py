@@ -44,6 +44,8 @@ class ExposureInfo:
         CRPIX, STARCENX/Y and MASKCENX/Y [pixel, 0-based].
     pixel_area_sr : float
         PIXAR_SR; NaN where it is missing.
+    mjd : float
+        Start of the exposure, EXPSTART [day]; NaN where it is missing.
     """
 
     name: str
@@ -66,6 +68,7 @@ class ExposureInfo:
     star_xy: tuple[float, float] | None = None
     mask_xy: tuple[float, float] | None = None
     pixel_area_sr: float = np.nan
+    mjd: float = np.nan
 
     @property
     def mode(self) -> tuple[str, ...]:
@@ -98,6 +101,11 @@ class ExposureInfo:
         """Wavelength over telescope diameter [pixel]; 2 where the filter is not known."""
         known = tables.FILTERS.get(self.filter)
         return known.lambda_over_d_arcsec / self.pixel_scale_arcsec if known else 2.0
+
+    @property
+    def fwhm_pix(self) -> float:
+        """Width of the image of a point source, of the optics alone [pixel]."""
+        return 1.03 * self.lambda_over_d_pix
 
 
 _TEXT = {
@@ -149,6 +157,7 @@ def info_from_headers(
         star_xy=_position(sci, "STARCENX", "STARCENY"),
         mask_xy=_position(sci, "MASKCENX", "MASKCENY"),
         pixel_area_sr=_number(sci.get("PIXAR_SR"), primary.get("PIXAR_SR")),
+        mjd=_number(primary.get("EXPSTART")),
     )
 
 
@@ -196,6 +205,7 @@ _PRIMARY_PATHS = {
     "TARGNAME": "meta.target.catalog_name",
     "IS_PSF": "meta.exposure.psf_reference",
     "EFFEXPTM": "meta.exposure.exposure_time",
+    "EXPSTART": "meta.exposure.start_time",
     "XOFFSET": "meta.dither.x_offset",
     "YOFFSET": "meta.dither.y_offset",
 }

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.errors import LyotError
-from lyot.models.aligned import AlignedArrays
+from lyot.models.aligned import AlignedArrays, RefFacts
 from lyot.models.cubes import Cube, read_cube
 from lyot.models.info import open_fits
 from lyot.models.star import StarPosition
@@ -37,13 +37,10 @@ class ReducedExposure:
         Position angle of its y axis [degree].
     recipe : dict
         The parameters of klip, as plain values.
-    holds : ndarray of bool, shape (n_ref,), or None
-        Which references show the science target itself, as in roll subtraction; None where
-        none does.
-    ref_pa_y_deg : ndarray, shape (n_ref,), or None
-        Position angle of the y axis of each reference [degree].
-    fit_weight, zone_map : ndarray, shape (n_y, n_x), or None
+    fit_weight, zone_map, disc_model : ndarray, or None
         The maps that klip was given, read again.
+    disc_scale : float
+        By how much the model of the disc was multiplied.
     """
 
     name: str
@@ -52,10 +49,10 @@ class ReducedExposure:
     star: StarPosition
     pa_y_deg: float
     recipe: dict[str, Any]
-    holds: NDArray[np.bool_] | None = None
-    ref_pa_y_deg: NDArray[np.float64] | None = None
     fit_weight: NDArray[np.float64] | None = None
     zone_map: NDArray[np.float64] | None = None
+    disc_model: NDArray[np.float64] | None = None
+    disc_scale: float = 0.0
 
 
 @contextmanager
@@ -127,16 +124,10 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> ReducedE
     # Flags are not looked at; as scaled integers they could not be mapped.
     sci = hdus["SCI"].data
     flags = np.broadcast_to(np.uint32(0), sci.shape)
-    arrays = AlignedArrays(sci, hdus["ERR"].data, flags, star=view.star)
+    facts = ref_facts(view.branch.get("steps", {}))
+    arrays = AlignedArrays(sci, hdus["ERR"].data, flags, star=view.star, facts=facts)
     klip = view.branch["steps"]["klip"]
     target = read_cube(flagged)
-    made = view.branch["steps"].get("align_psfs", {})
-    name = target.info.target.casefold()
-    holds = np.array(
-        [bool(name) and str(t).casefold() == name for t in made.get("ref_targets", ())]
-    )
-    rolls = made.get("ref_pa_y_deg")
-    known = bool(holds.any()) and rolls is not None
     return ReducedExposure(
         view.path.name,
         target,
@@ -144,10 +135,26 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> ReducedE
         view.star,
         view.pa_y_deg,
         klip["recipe"],
-        holds if known else None,
-        np.asarray(rolls, dtype=np.float64) if known else None,
+        disc_scale=float(klip.get("disc_scale", 0.0)),
         **{name: read_image(path)[0] for name, path in klip.get("maps", {}).items()},
     )
+
+
+def ref_facts(steps: dict[str, Any], /) -> RefFacts | None:
+    """Return what the alignment recorded of each reference.
+
+    Parameters
+    ----------
+    steps : dict
+        What a product records of its steps.
+
+    Returns
+    -------
+    RefFacts or None
+        None where it recorded nothing.
+    """
+    made = steps.get("align_psfs", {})
+    return RefFacts.of(made.get("ref_targets", ()), made.get("ref_pa_y_deg"), made.get("ref_mjd"))
 
 
 def read_image(path: str | Path, /) -> tuple[NDArray[np.float64], dict[str, Any]]:

@@ -16,7 +16,7 @@ from lyot.algorithms import errors, fourier, registration, repair
 from lyot.algorithms.geometry import radius_map
 from lyot.errors import LyotError
 from lyot.instruments import tables
-from lyot.models.aligned import AlignedFrames
+from lyot.models.aligned import AlignedFrames, RefFacts
 from lyot.models.cubes import Cube, check_same_mode, flag_value
 from lyot.models.info import ExposureInfo
 from lyot.models.star import StarPosition
@@ -243,6 +243,12 @@ class Aligner:
     def shared(self) -> bool:
         """Whether one set of references serves every integration."""
         return self.recipe.align_to == FIRST_INTEGRATION
+
+    @property
+    def facts(self) -> RefFacts | None:
+        """What is known of each reference, where it is."""
+        cube = self.refs.cube
+        return RefFacts.of(cube.targets, cube.pa_y_deg, cube.mjd)
 
     @property
     def n_sets(self) -> int:
@@ -592,13 +598,9 @@ def low_pass_cutoff(info: ExposureInfo, /) -> float | None:
         Cutoff of a Gaussian that keeps to the clean part [Nyquist frequency]; None where the
         FWHM is two pixels or more.
     """
-    if info.filter not in tables.FILTERS or _fwhm_pix(info) >= UNDERSAMPLED_FWHM_PIX:
+    if info.filter not in tables.FILTERS or info.fwhm_pix >= UNDERSAMPLED_FWHM_PIX:
         return None
     return 0.6 * max(2.0 - 2.0 / info.lambda_over_d_pix, 0.3)
-
-
-def _fwhm_pix(info: ExposureInfo) -> float:
-    return 1.03 * info.lambda_over_d_pix
 
 
 def undersampling_note(info: ExposureInfo, /) -> str:
@@ -618,7 +620,7 @@ def undersampling_note(info: ExposureInfo, /) -> str:
     if cutoff is None:
         return ""
     return (
-        f"The FWHM of {info.filter} is {_fwhm_pix(info):.2f} pixels: the shifts of undersampled "
+        f"The FWHM of {info.filter} is {info.fwhm_pix:.2f} pixels: the shifts of undersampled "
         f"images are fitted below {cutoff:.2f} of the Nyquist frequency, and can be biased by up "
         "to 0.01 pixel beyond their covariance."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,16 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot import execution
-from lyot.algorithms import errors, klip, repair
+from lyot.algorithms import errors, klip
 from lyot.algorithms.geometry import radius_map
 from lyot.algorithms.noise import annulus_noise
-from lyot.algorithms.zones import Zone, annuli, from_map, full_frame, radial_edges
+from lyot.algorithms.zones import Zone
 from lyot.errors import LyotError
-from lyot.models.aligned import AlignedFrames, AlignedRefs
+from lyot.models.aligned import AlignedRefs
 from lyot.models.cubes import Cube
 from lyot.models.star import StarPosition
-from lyot.recipe import SubtractRecipe
-from lyot.reduction.align import learn_from
+from lyot.recipe import NMF, PROPAGATED, SubtractRecipe
+from lyot.reduction.areas import divide_by_rotation
+from lyot.reduction.fit import (
+    KeptFit,
+    RefPixels,
+    Rows,
+    Targets,
+    ZoneFit,
+    choose,
+    keep,
+    solve,
+    stand_in,
+    zone_products,
+)
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +52,11 @@ class Subtraction:
     sci, err : ndarray, shape (n_int, n_y, n_x), float32
         Residual and its error; NaN where the target is bad, or every reference is.
     coefs : ndarray, shape (n_zone, n_int, n_ref)
-        Factor of each reference in the model of each integration.
+        Factor of each reference in the model of each integration, zero for one that was not
+        chosen; of each component, or of the median, where those are subtracted instead. A zone
+        that rotation divides counts once for each part.
     eigenvalues : ndarray, shape (n_zone, n_ref)
-        Of the Gram matrix of the last set of references; zero beyond its rank.
+        Of the Gram matrix of the last fit; zero beyond its rank.
     variance_refs : ndarray, shape (n_y, n_x), float32
         The references' part of the variance, averaged over the integrations.
     variance_refs_coherent : ndarray, shape (n_y, n_x), float32
@@ -62,117 +76,6 @@ class Subtraction:
     variance_refs_coherent: NDArray[np.float32]
     rms_before: NDArray[np.float64]
     rms_after: NDArray[np.float64]
-
-
-def make_zones(
-    recipe: SubtractRecipe,
-    shape: tuple[int, int],
-    star: StarPosition,
-    pixel_scale_arcsec: float,
-    /,
-    *,
-    labels: NDArray[np.integer] | None = None,
-    fit_weight: NDArray[np.floating] | None = None,
-) -> list[Zone]:
-    """Make the search areas of a recipe.
-
-    Parameters
-    ----------
-    recipe : SubtractRecipe
-        The recipe.
-    shape : tuple of int
-        ``(n_y, n_x)`` of the frames.
-    star : StarPosition
-        Centre of the annuli.
-    pixel_scale_arcsec : float
-        Pixel scale [arcsec].
-    labels : ndarray of int, shape (n_y, n_x), optional
-        Label map for ``zones = "map"``.
-    fit_weight : ndarray, shape (n_y, n_x), optional
-        Weight of each pixel in the fits, >= 0: zero on what is not to be subtracted from itself.
-
-    Returns
-    -------
-    list of Zone
-        At least one zone.
-
-    Raises
-    ------
-    LyotError
-        If the map is missing or of another shape, or no zone holds a pixel.
-    """
-    zones = _areas(recipe, shape, star, pixel_scale_arcsec, labels)
-    limits = _fit_limits(recipe, shape, star, pixel_scale_arcsec)
-    if fit_weight is not None:
-        if fit_weight.shape != shape:
-            raise LyotError(f"The fit weight is {fit_weight.shape} pixels and frames are {shape}.")
-        limits = limits * np.maximum(np.nan_to_num(fit_weight), 0.0)
-    level = _level_area(recipe, shape, star, pixel_scale_arcsec)
-    zones = [Zone(zone.weight * limits, zone.share, level) for zone in zones]
-    if any(not zone.weight.any() for zone in zones):
-        raise LyotError("A zone has no pixel that counts in its fit; widen the limits of the fit.")
-    return zones
-
-
-def _fit_limits(
-    recipe: SubtractRecipe, shape: tuple[int, int], star: StarPosition, pixel_scale_arcsec: float
-) -> Array:
-    """1 where pixels count in the fit by their distance from the star, else 0."""
-    radius = radius_map(shape, star.yx) * pixel_scale_arcsec
-    outer = recipe.fit_outer_arcsec or np.inf
-    return ((radius >= recipe.fit_inner_arcsec) & (radius <= outer)).astype(np.float64)
-
-
-def _level_area(
-    recipe: SubtractRecipe, shape: tuple[int, int], star: StarPosition, pixel_scale_arcsec: float
-) -> NDArray[np.bool_]:
-    """Where the level is taken; nowhere means in the zone itself."""
-    if recipe.level_inner_arcsec == 0.0:
-        return np.zeros(shape, bool)
-    radius = radius_map(shape, star.yx) * pixel_scale_arcsec
-    area = np.asarray(radius >= recipe.level_inner_arcsec)
-    if not area.any():
-        log.warning(
-            "The frame ends at %.1f arcsec, within level_inner_arcsec = %g: the level is the mean "
-            "of each zone.",
-            radius.max(),
-            recipe.level_inner_arcsec,
-        )
-    return area
-
-
-def _areas(
-    recipe: SubtractRecipe,
-    shape: tuple[int, int],
-    star: StarPosition,
-    pixel_scale_arcsec: float,
-    labels: NDArray[np.integer] | None,
-) -> list[Zone]:
-    """Divide the frame as a recipe says."""
-    if recipe.zones == "full":
-        return full_frame(shape)
-    if recipe.zones == "map":
-        if labels is None:
-            raise LyotError("zones is 'map' and no map was given; give one with zone_map.")
-        if labels.shape != shape:
-            raise LyotError(f"The zone map is {labels.shape} pixels and the frames are {shape}.")
-        zones = from_map(labels)
-    else:
-        edge = min(star.y, star.x, shape[0] - 1 - star.y, shape[1] - 1 - star.x)
-        inner = recipe.inner_arcsec / pixel_scale_arcsec
-        outer = recipe.outer_arcsec / pixel_scale_arcsec or edge
-        if outer <= inner:
-            raise LyotError(
-                f"The annuli end at {outer:.1f} pixels, inside their inner edge of {inner:.1f}; "
-                "raise outer_arcsec."
-            )
-        edges = radial_edges(inner, outer, recipe.n_annuli, spacing=recipe.annuli_spacing)
-        zones = annuli(
-            shape, star.yx, edges, n_sectors=recipe.n_sectors, overlap=recipe.sector_overlap
-        )
-    if not zones:
-        raise LyotError("No zone holds a pixel of the frame.")
-    return zones
 
 
 class SpeckleNoise(NamedTuple):
@@ -276,59 +179,6 @@ def subtract(
     return _subtract(target, aligned, zones, recipe, device or execution.device("cpu"), None)
 
 
-@dataclass(frozen=True, eq=False)
-class KeptFit:
-    """What the fit of one zone to one set of references does to anything added to the targets.
-
-    Attributes
-    ----------
-    rows : range
-        The integrations that the set serves.
-    zone : Zone
-        The zone.
-    missing : ndarray of bool, shape (n_t, n_pix)
-        Pixels that are left out: bad in the target, or in every reference.
-    mean_target : ndarray, shape (n_t,)
-        What is taken off each target.
-    mean_ref : ndarray, shape (n_ref,)
-        What is taken off each reference.
-    weight_left : ndarray, shape (n_t,)
-        Sum of the weights of the good pixels of each integration; infinity where no mean is
-        subtracted.
-    offset : ndarray, shape (n_t, n_ref)
-        Mean of each centred reference over the good pixels of each integration.
-    level_at : ndarray of int, shape (n_level,)
-        Pixels, flattened, where the level is taken; none for the zone's own mean.
-    n_level : ndarray, shape (n_t,)
-        How many of them are good in each integration, at least 1.
-    level_target : ndarray, shape (n_t,)
-        Mean of each centred target over those of them that are good.
-    level_offset : ndarray, shape (n_t, n_ref)
-        Mean of each centred reference over them.
-    mode_matrices : list of ndarray, shape (n_kept, n_ref)
-        For each integration, what turns references into modes.
-    grams : list of ndarray, shape (n_ref, n_ref)
-        For each integration, its Gram matrix about its own mean.
-    cross : ndarray, shape (n_t, n_ref)
-        Products of the targets with the references.
-    """
-
-    rows: range
-    zone: Zone
-    missing: NDArray[np.bool_]
-    mean_target: Array
-    mean_ref: Array
-    weight_left: Array
-    offset: Array
-    level_at: Array
-    n_level: Array
-    level_target: Array
-    level_offset: Array
-    mode_matrices: list[Array]
-    grams: list[Array]
-    cross: Array
-
-
 @execution.single_threaded_blas()
 def subtract_and_keep(
     target: Cube, aligned: AlignedRefs, zones: list[Zone], recipe: SubtractRecipe, /
@@ -351,8 +201,18 @@ def subtract_and_keep(
     results : list of Subtraction
         As from `subtract`.
     kept : list of KeptFit
-        One per set of references and zone.
+        One per set of references, zone, and choice of references.
+
+    Raises
+    ------
+    LyotError
+        If several numbers of components are asked for, whose fits are not truncations of one.
     """
+    if recipe.method == NMF and len(recipe.n_modes) > 1:
+        raise LyotError(
+            "The analysis of non-negative components takes one number of them at a time; give "
+            "one with --truncate."
+        )
     kept: list[KeptFit] = []
     return _subtract(target, aligned, zones, recipe, execution.device("cpu"), kept), kept
 
@@ -365,314 +225,96 @@ def _subtract(
     device: execution.Device,
     kept: list[KeptFit] | None,
 ) -> list[Subtraction]:
+    if recipe.method == NMF and len(recipe.n_modes) > 1:
+        each = [replace(recipe, n_modes=(n,)) for n in recipe.n_modes]
+        return [_subtract(target, aligned, zones, one, device, None)[0] for one in each]
     n_int, shape = len(target.sci), target.frame_shape
     bad = target.bad(recipe.bad_bits).reshape(n_int, -1)
     images, variance = target.sci.reshape(n_int, -1), target.variance().reshape(n_int, -1)
-    results = [_Result(n_int, images.shape[1], n) for n in recipe.n_modes]
+    areas = divide_by_rotation(zones, recipe, target.info, aligned.facts, aligned.star)
+    covered = np.sum([zone.share for zone in zones], axis=0).ravel() > 0
+    results: list[_Result] = []
     groups = [range(n_int)] if aligned.shared else [range(i, i + 1) for i in range(n_int)]
-    fits: list[_ZoneFit] = []
+    by_choice = recipe.chooses or recipe.method == NMF
     refs = None
-    for rows in groups:
+    for own in groups:
         refs = None  # so that one set is held, not two
-        refs = _RefPixels.of(aligned.frames(rows[0]))
+        refs = RefPixels.from_frames(aligned.frames(own[0]))
         if refs.sci.shape[1] != images.shape[1]:
             raise LyotError(
                 f"References of {refs.sci.shape[1]} pixels do not fit frames of {shape}."
             )
-        pick = slice(rows.start, rows.stop)
-        targets = _Targets(images[pick], bad[pick], variance[pick])
-        fits = [_fit_zone(targets, refs, zone, recipe, device) for zone in zones]
-        if kept is not None:
-            missing = targets.bad | refs.nowhere
-            kept += [_kept(fit, z, rows, missing) for fit, z in zip(fits, zones, strict=True)]
-        for z, fit in enumerate(fits):
-            if recipe.error == "propagated" and rows.start > 0:
-                _apply_again(results, z, pick, fit, targets, refs, device)
-            else:
-                _apply(results, pick, fit, targets, refs, recipe, device)
-    if refs is None:
+        pixels = stand_in(refs, recipe)
+        if not results:
+            counts = (len(areas), n_int, len(pixels))
+            results = [_Result(counts, images.shape[1], n) for n in recipe.n_modes]
+        pick = slice(own.start, own.stop)
+        targets = Targets(images[pick], bad[pick], variance[pick])
+        all_products = [zone_products(targets, pixels, zone, recipe, device) for zone in zones]
+        missing = targets.bad | pixels.nowhere
+        everyone = (np.arange(len(own)), np.arange(len(pixels)))
+        for number, area in enumerate(areas):
+            products = all_products[area.zone]
+            chosen = [everyone]
+            if by_choice:
+                facts, mjd = aligned.facts, target.info.mjd
+                chosen = choose(products, area.allowed, recipe, facts, mjd)
+            for rows, which in chosen:
+                whole = len(rows) == len(own)
+                part = targets if whole else targets.rows(rows)
+                at: Rows = pick if whole else rows + own.start
+                if not which.size:
+                    nothing = np.flatnonzero(area.share.ravel() > 0)
+                    for result in results:
+                        result.bad[_at(at, nothing)] = True
+                    continue
+                some = pixels.of(which)
+                local = slice(None) if whole else rows
+                fit = solve(products, area.share, local, which, part, recipe, device)
+                if kept is not None:
+                    instead = None if pixels is refs else pixels
+                    kept.append(
+                        keep(products, fit, area.share, rows, which, missing[rows], own[0], instead)
+                    )
+                place = _Place(number, at, len(rows), which)
+                if recipe.error == PROPAGATED and place.key in results[0].levers:
+                    _apply_again(results, place, fit, part, some, device)
+                else:
+                    _apply(results, place, fit, part, some, recipe, device)
+    if not results:
         raise LyotError(f"{target.info.name} has no integrations.")
-    asked, most = max(recipe.n_modes), max(f.n_kept for f in fits)
+    asked, most = max(recipe.n_modes), max(result.n_kept for result in results)
+    if not most:
+        raise LyotError(
+            f"No reference is left for {target.info.name}; lower min_correlation or "
+            "min_rotation_fwhm, or add references."
+        )
     if asked > most:
         log.info("%d modes were asked for; the references have %d and all are used.", asked, most)
-    dropped = max(f.common.n_dropped for f in fits)
+    dropped = max(result.n_dropped for result in results)
     if dropped:
         log.info("%d modes were dropped: their eigenvalues are rounding error.", dropped)
     before = _rms(images, bad)
-    return [result.finish(fits, refs, shape, before) for result in results]
+    return [result.finish(pixels, covered, shape, before) for result in results]
 
 
-class _Targets(NamedTuple):
-    """Rows of target pixels that share their references."""
-
-    sci: Array
-    bad: Array
-    variance: Array
-
-    def centred(self, at: Any, mean: Array) -> Array:
-        """Return pixels less the mean of their row, zero where they are missing."""
-        data = self.sci[:, at] - mean[:, None]
-        missing = self.bad[:, at]
-        return np.where(missing, 0.0, data) if missing.any() else data
+def _at(rows: Rows, at: Any) -> Any:
+    """Index of some pixels of some rows."""
+    return (rows, at) if isinstance(rows, slice) or isinstance(at, slice) else np.ix_(rows, at)
 
 
-class _RefPixels(NamedTuple):
-    """References as rows of pixels, filled where some are bad; where all are, they read as zero."""
+class _Place(NamedTuple):
+    """Where a fit belongs: the area, the integrations and their number, the references."""
 
-    sci: NDArray[np.float32]
-    variance: NDArray[np.float32]
-    nowhere: NDArray[np.bool_]
-
-    def centred(self, at: Any, mean: Array) -> Array:
-        """Return pixels less the mean of their row, in a thread's own memory."""
-        rows = self.sci[:, at]
-        out = np.subtract(rows, mean[:, None], out=execution.workspace.array("rows", rows.shape))
-        out[:, self.nowhere[at]] = 0.0
-        return out
-
-    def variance_at(self, at: Any) -> Array:
-        """Return variances, zero where every reference is bad.
-
-        A copy: rows a multiple of 64 KiB apart, as those of 640 x 640 pixels are, get in each
-        other's way in the cache of the processor, and a product reads them many times.
-        """
-        rows, nowhere = self.variance[:, at].copy(), self.nowhere[at]
-        return np.where(nowhere, np.float32(0), rows) if nowhere.any() else rows
-
-    @classmethod
-    def of(cls, frames: AlignedFrames) -> _RefPixels:
-        n_ref = len(frames.sci)
-        sci, variance = frames.sci.reshape(n_ref, -1), frames.variance.reshape(n_ref, -1)
-        missing = ~np.isfinite(sci)
-        nowhere = np.asarray(missing.all(axis=0))
-        at = np.flatnonzero(missing.any(axis=0) & ~nowhere)
-        if at.size:
-            likeness = learn_from(sci, variance, missing)
-            sci, variance = sci.copy(), variance.copy()
-            sci[:, at], variance[:, at] = repair.fill_from_others(
-                sci[:, at], variance[:, at], missing[:, at], likeness
-            )
-        return cls(sci, variance, nowhere)
-
-
-@dataclass(eq=False)
-class _ZoneFit:
-    """What the fit of one zone leaves to be applied, for any number of modes."""
-
-    index: Array | slice
-    share: Array
-    weight: Array
-    mean_target: Array
-    mean_ref: Array
-    weight_sum: float
-    cross: Array
-    offset: Array
-    target_level: Array
-    common: klip.Modes
-    mode_matrix: Array
-    own_matrices: list[Array] | None
-    typical_variance: Array
-    noise_scale: Array
-    gram: Array = field(default_factory=lambda: np.empty((0, 0)))
-    own_grams: list[Array] | None = None
-    own_offset: Array = field(default_factory=lambda: np.empty(0))
-    weight_left: Array = field(default_factory=lambda: np.empty(0))
-    has_level: bool = False
+    area: int
+    rows: Rows
+    n_rows: int
+    refs: NDArray[np.intp]
 
     @property
-    def n_kept(self) -> int:
-        """Number of modes that there are, at most the largest number asked for."""
-        return len(self.mode_matrix)
-
-    def blocks(self) -> list[tuple[slice, Any]]:
-        """Blocks of the zone's pixels: where they are in the zone, and in the frame."""
-        blocks = execution.pixel_blocks(len(self.share))
-        if isinstance(self.index, slice):
-            return [(block, block) for block in blocks]
-        return [(block, self.index[block]) for block in blocks]
-
-    def coefs(self, n_modes: int) -> Array:
-        """Return the coefficients with a number of modes."""
-        if self.own_matrices is None:
-            return klip.coefficients(self.cross, self.mode_matrix, n_modes=n_modes)
-        rows = [
-            klip.coefficients(row[None], matrix, n_modes=n_modes)
-            for row, matrix in zip(self.cross, self.own_matrices, strict=True)
-        ]
-        return np.concatenate(rows)
-
-
-def _kept(fit: _ZoneFit, zone: Zone, rows: range, missing: NDArray[np.bool_]) -> KeptFit:
-    n_t = len(fit.cross)
-    matrices = fit.own_matrices or [fit.mode_matrix] * n_t
-    level_at = np.flatnonzero(zone.level) if fit.has_level else np.empty(0, np.intp)
-    return KeptFit(
-        rows=rows,
-        zone=zone,
-        missing=missing,
-        mean_target=fit.mean_target,
-        mean_ref=fit.mean_ref,
-        weight_left=fit.weight_left,
-        offset=fit.own_offset,
-        level_at=level_at,
-        n_level=np.maximum(level_at.size - missing[:, level_at].sum(axis=1), 1),
-        level_target=fit.target_level,
-        level_offset=fit.offset,
-        mode_matrices=matrices,
-        grams=fit.own_grams or [fit.gram] * n_t,
-        cross=fit.cross,
-    )
-
-
-def _fit_zone(
-    targets: _Targets,
-    refs: _RefPixels,
-    zone: Zone,
-    recipe: SubtractRecipe,
-    device: execution.Device,
-) -> _ZoneFit:
-    """Form the products of one zone and decompose them."""
-    share, weight = zone.share.ravel(), zone.weight.ravel()
-    used = (share > 0) | (weight > 0)
-    index: Array | slice = slice(None) if used.all() else np.flatnonzero(used)
-    missing = targets.bad[:, index]
-    weight = np.where(refs.nowhere[index] | missing.all(axis=0), 0.0, weight[index])
-    weight_t = np.array([weight.sum() - weight[row].sum() for row in missing])
-    mean_target, mean_ref = np.zeros(len(targets.sci)), np.zeros(len(refs.sci))
-    if recipe.subtract_mean:
-        mean_target = _good_mean(targets.sci[:, index], missing, weight, weight_t)
-        mean_ref = _rough_mean(refs.sci, index, weight)
-    fit = _ZoneFit(
-        index,
-        share[index],
-        weight,
-        mean_target,
-        mean_ref,
-        np.inf,
-        np.empty(0),
-        np.empty(0),
-        np.zeros(len(targets.sci)),
-        klip.Modes(np.empty(0), np.empty((0, 0)), 0),
-        np.empty((0, 0)),
-        None,
-        np.empty(0),
-        np.empty(0),
-    )
-
-    plain = bool((weight == 1.0).all())
-
-    def _products(block: tuple[slice, Any]) -> klip.Products:
-        inside, at = block
-        rows = refs.centred(at, mean_ref)
-        data = targets.centred(at, mean_target)
-        root = np.sqrt(weight[inside])
-        if not plain:
-            rows *= root
-            data *= root
-        products: klip.Products = device.run(klip.block_products, data, rows, root)
-        return products
-
-    parts = execution.map_ordered(_products, fit.blocks())
-    gram, fit.cross, ref_sum = (sum(p) for p in zip(*parts, strict=True))
-    if recipe.subtract_mean and weight.any():
-        fit.weight_sum = float(weight.sum())
-        gram, rest = klip.recentre(gram, ref_sum, fit.weight_sum)
-        fit.mean_ref = mean_ref + rest
-    fit.common = device.run(klip.decompose, gram)
-    matrix = klip.to_modes(fit.common)
-    fit.gram = gram
-    fit.weight_left = weight_t if recipe.subtract_mean else np.full(len(weight_t), np.inf)
-    fit.own_matrices, fit.own_grams, fit.own_offset = _own_modes(
-        gram,
-        missing & (weight > 0),
-        refs.sci,
-        index,
-        weight,
-        fit.mean_ref,
-        fit.weight_left,
-        matrix,
-    )
-    fit.offset = fit.own_offset
-    fit.has_level = recipe.subtract_mean and bool(zone.level.any())
-    if fit.has_level:
-        fit.target_level, fit.offset = _levels(targets, refs, zone.level, fit)
-    fit.mode_matrix = matrix[: max(recipe.n_modes)]
-    fit.typical_variance = targets.variance[:, index].mean(axis=0, dtype=np.float64)
-    level = targets.variance.mean(axis=1, dtype=np.float64)
-    fit.noise_scale = level / max(level.mean(), np.finfo(float).tiny)
-    return fit
-
-
-def _levels(targets: _Targets, refs: _RefPixels, area: Array, fit: _ZoneFit) -> tuple[Array, Array]:
-    """Mean of each centred target and, over its good pixels, of each centred reference."""
-    at = np.flatnonzero(area.ravel() & ~refs.nowhere)
-    targets_mean = np.zeros(len(targets.sci))
-    refs_mean = np.zeros((len(targets.sci), len(refs.sci)))
-    rows = refs.sci[:, at] - fit.mean_ref[:, None]
-    every = rows.sum(axis=1)
-    for i, (image, bad) in enumerate(zip(targets.sci, targets.bad, strict=True)):
-        gaps = bad[at]
-        n = max(at.size - int(gaps.sum()), 1)
-        targets_mean[i] = image[at[~gaps]].sum(dtype=np.float64) / n - fit.mean_target[i]
-        refs_mean[i] = (every - rows[:, gaps].sum(axis=1)) / n
-    return targets_mean, refs_mean
-
-
-def _good_mean(rows: Array, missing: Array, weight: Array, total: Array) -> Array:
-    """Weighted mean of each row over the pixels that are not missing."""
-    means = np.zeros(len(rows))
-    for i, (row, gaps) in enumerate(zip(rows, missing, strict=True)):
-        data = np.where(gaps, 0.0, row) if gaps.any() else row.astype(np.float64)
-        means[i] = data @ weight / total[i] if total[i] > 0 else 0.0
-    return means
-
-
-def _rough_mean(rows: Array, index: Array | slice, weight: Array) -> Array:
-    """Weighted mean of each row over every 64th pixel: it takes off the pedestal."""
-    every = slice(None, None, 64)
-    at = every if isinstance(index, slice) else index[every]
-    w = weight[every]
-    total = float(w.sum())
-    pixels = np.where(w > 0, rows[:, at], 0.0)
-    return np.asarray(pixels @ w / total if total > 0 else np.zeros(len(rows)))
-
-
-def _own_modes(
-    gram: Array,
-    missing: Array,
-    ref_rows: Array,
-    index: Array | slice,
-    weight: Array,
-    mean_ref: Array,
-    weight_left: Array,
-    common: Array,
-) -> tuple[list[Array] | None, list[Array] | None, Array]:
-    """Decompose anew for targets that miss pixels; equal gaps share a decomposition."""
-    n_t = len(missing)
-    offset = np.zeros((n_t, len(gram)))
-    if not missing.any():
-        return None, None, offset
-    rows = ref_rows[:, index]
-    known: dict[bytes, tuple[Array, Array, Array]] = {}
-    matrices, grams = [], []
-    for i in range(n_t):
-        key = np.packbits(missing[i]).tobytes()
-        if key not in known:
-            at = np.flatnonzero(missing[i])
-            if at.size == 0:
-                known[key] = (common, gram, offset[i])
-            else:
-                left, mean = klip.leave_out(
-                    gram,
-                    rows[:, at] - mean_ref[:, None],
-                    weight[at],
-                    weight_left[i] if weight_left[i] > 0 else np.inf,
-                )
-                known[key] = (klip.to_modes(klip.decompose(left)), left, mean)
-        matrices.append(known[key][0])
-        grams.append(known[key][1])
-        offset[i] = known[key][2]
-    return matrices, grams, offset
+    def key(self) -> tuple[int, bytes]:
+        """Area and references: fits that share these share their levers."""
+        return self.area, self.refs.tobytes()
 
 
 class _Lever(NamedTuple):
@@ -685,53 +327,94 @@ class _Lever(NamedTuple):
 
 
 class _Result:
-    """Residuals and variances of one number of modes, summed over zones and sets."""
+    """Residuals and variances of one number of modes, summed over areas and sets."""
 
-    def __init__(self, n_int: int, n_pix: int, n_modes: int) -> None:
-        self.n_modes = n_modes
+    def __init__(self, counts: tuple[int, int, int], n_pix: int, n_modes: int) -> None:
+        n_int = counts[1]
+        self.n_modes, self.n_kept, self.n_dropped = n_modes, 0, 0
         self.sci = np.zeros((n_int, n_pix), np.float32)
         self.variance = np.zeros((n_int, n_pix), np.float32)
         self.variance_refs = np.zeros(n_pix)
-        self.share = np.zeros(n_pix)
         self.bad = np.zeros((n_int, n_pix), bool)
-        self.coefs: list[Array] = []
-        self.levers: list[_Lever] = []
+        self.coefs = np.zeros(counts)
+        self.eigenvalues = np.zeros((counts[0], counts[2]))
+        self.levers: dict[tuple[int, bytes], _Lever] = {}
+        self.means: dict[int, _MeanLever] = {}
+
+    def note(
+        self, place: _Place, fit: ZoneFit, refs: RefPixels, coefs: Array, lever: _Lever
+    ) -> None:
+        """Keep what a fit leaves beside its residual."""
+        index = np.arange(len(self.coefs[0]))[place.rows]
+        self.coefs[place.area, index[:, None], place.refs] = coefs
+        self.levers[place.key] = lever
+        if place.area not in self.means:
+            self.means[place.area] = _MeanLever.none(fit, len(refs.variance))
+        self.means[place.area].add(place, fit, refs, lever)
+        values = fit.common.values
+        self.eigenvalues[place.area] = 0.0
+        self.eigenvalues[place.area, : len(values)] = values
+        self.n_kept = max(self.n_kept, min(self.n_modes, fit.n_kept))
+        self.n_dropped = max(self.n_dropped, fit.common.n_dropped)
 
     def finish(
-        self, fits: list[_ZoneFit], refs: _RefPixels, shape: tuple[int, int], before: Array
+        self, refs: RefPixels, covered: Array, shape: tuple[int, int], before: Array
     ) -> Subtraction:
         """Make the result; the references of the last set stand for those of all."""
-        n_zone, n_int = len(fits), len(self.sci)
-        coefs = np.stack([np.concatenate(self.coefs[z::n_zone]) for z in range(n_zone)])
-        coherent = np.zeros(len(self.share))
-        values = np.zeros((n_zone, coefs.shape[-1]))
-        for z, fit in enumerate(fits):
-            lever = self.levers[z]
-            squared = coefs[z].mean(axis=0) ** 2 - lever.own_noise / n_int
+        n_int = len(self.sci)
+        coherent = np.zeros(len(covered))
+        for area, mean in self.means.items():
+            fit = mean.fit
+            average = refs.in_references(self.coefs[area].mean(axis=0))
+            squared = average**2 - mean.own_noise / n_int**2
+            typical = squared[None] @ (mean.of_refs / np.maximum(mean.n_rows, 1))
             for inside, at in fit.blocks():
                 plane = (squared.astype(np.float32) @ refs.variance_at(at))[None]
-                after = errors.after_fit(
-                    plane, lever.pixels[inside], fit.weight[inside], squared[None] @ lever.mean
-                )
+                pixels = mean.pixels[inside] / max(mean.n_applied, 1)
+                after = errors.after_fit(plane, pixels, fit.weight[inside], typical)
                 coherent[at] += fit.share[inside] * after[0]
-            values[z, : len(fit.common.values)] = fit.common.values
-        covered = self.share > 0
         nothing = self.bad | ~covered
         self.sci[nothing] = np.nan
         err = np.sqrt(self.variance, out=self.variance)
         err[nothing] = np.nan
         return Subtraction(
             n_modes=self.n_modes,
-            n_kept=min(self.n_modes, max(f.n_kept for f in fits)),
+            n_kept=self.n_kept,
             sci=self.sci.reshape(-1, *shape),
             err=err.reshape(-1, *shape),
-            coefs=coefs,
-            eigenvalues=values,
+            coefs=self.coefs,
+            eigenvalues=self.eigenvalues,
             variance_refs=_plane(self.variance_refs / n_int, covered, shape),
             variance_refs_coherent=_plane(coherent, covered, shape),
             rms_before=before,
             rms_after=_rms(self.sci, nothing),
         )
+
+
+@dataclass(eq=False)
+class _MeanLever:
+    """Sums over the fits of one area, for the noise that all integrations share."""
+
+    fit: ZoneFit
+    pixels: Array
+    of_refs: Array
+    own_noise: Array
+    n_rows: Array
+    n_applied: int = 0
+
+    @classmethod
+    def none(cls, fit: ZoneFit, n_ref: int) -> _MeanLever:
+        zero = np.zeros(n_ref)
+        return cls(fit, np.zeros(len(fit.share)), zero, zero.copy(), zero.copy())
+
+    def add(self, place: _Place, fit: ZoneFit, refs: RefPixels, lever: _Lever) -> None:
+        self.fit = fit
+        self.pixels += place.n_rows * lever.pixels
+        self.n_applied += place.n_rows
+        which = place.refs if refs.made_of is None else slice(None)
+        self.of_refs[which] += place.n_rows * lever.mean
+        self.own_noise[which] += place.n_rows * lever.own_noise
+        self.n_rows[which] += place.n_rows
 
 
 def _plane(values: Array, covered: Array, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -750,18 +433,18 @@ def _rms(frames: Array, bad: Array) -> Array:
 
 def _apply(
     results: list[_Result],
-    pick: slice,
-    fit: _ZoneFit,
-    targets: _Targets,
-    refs: _RefPixels,
+    place: _Place,
+    fit: ZoneFit,
+    targets: Targets,
+    refs: RefPixels,
     recipe: SubtractRecipe,
     device: execution.Device,
 ) -> None:
     """Add the residuals and variances of one zone to the results of all numbers of modes."""
-    propagated = recipe.error == "propagated"
+    propagated = recipe.error == PROPAGATED
     used = [min(result.n_modes, fit.n_kept) for result in results]
     coefs = [fit.coefs(result.n_modes) for result in results]
-    level = [(c * fit.offset).sum(axis=1) - fit.target_level for c in coefs]
+    level = [(c * fit.offset).sum(axis=1) - fit.level_target for c in coefs]
     # The model is coefficients times references; where one decomposition serves all targets
     # it is also their coordinates times the modes, which is shorter.
     one_basis = fit.own_matrices is None
@@ -784,14 +467,14 @@ def _apply(
         for k, result in enumerate(results):
             basis = modes[: used[k]] if one_basis else rows
             out = device.run(klip.residual, data, basis, left[k], level[k])
-            result.sci[pick, at] += out if whole else fit.share[inside] * out
+            result.sci[_at(place.rows, at)] += out if whole else fit.share[inside] * out
             if propagated:
                 levers[k, inside] = device.run(
                     errors.leverage, modes[: used[k]], 1.0 / fit.weight_sum
                 )
             else:
                 scatter = klip.reference_scatter(rows, fit.common, n_modes=used[k])
-                result.variance[pick, at] += fit.share[inside] * scatter**2
+                result.variance[_at(place.rows, at)] += fit.share[inside] * scatter**2
         if not propagated:
             return np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1)
         h = levers[:, inside] * w
@@ -806,43 +489,41 @@ def _apply(
     parts = execution.map_ordered(_subtract, fit.blocks())
     noise, h_sum, from_target, from_refs = (sum(p) for p in zip(*parts, strict=True))
     for k, result in enumerate(results):
-        result.coefs.append(coefs[k])
-        none = np.zeros(coefs[k].shape[1])
+        none = np.zeros(refs.in_references(coefs[k]).shape[1])
         lever = _Lever(levers[k], none, none, 1.0)
         if propagated:
             per_h = 1.0 / h_sum[k] if h_sum[k] > 0 else 0.0
-            own = errors.own_noise(fit.mode_matrix, noise, n_modes=used[k])
+            own = errors.own_noise(refs.in_references(fit.mode_matrix), noise, n_modes=used[k])
             typical = float(fit.typical_variance.mean())
             lever = _Lever(levers[k], per_h * from_refs[:, k], own, typical)
-            squared = coefs[k] ** 2 - fit.noise_scale[:, None] * own
+            squared = refs.in_references(coefs[k]) ** 2 - fit.noise_scale[:, None] * own
             effect = _effect(squared, per_h * from_target[:, k] + squared @ lever.mean, lever)
             add = partial(
-                _add_variance, result, pick, fit=fit, targets=targets, refs=refs, effect=effect
+                _add_variance, result, place, fit=fit, targets=targets, refs=refs, effect=effect
             )
             execution.map_ordered(add, fit.blocks())
-        result.levers.append(lever)
-        result.bad[pick, fit.index] |= targets.bad[:, fit.index] | refs.nowhere[fit.index]
-        if pick.start == 0:
-            result.share[fit.index] += fit.share
+        result.note(place, fit, refs, coefs[k], lever)
+        result.bad[_at(place.rows, fit.index)] |= (
+            targets.bad[:, fit.index] | refs.nowhere[fit.index]
+        )
 
 
 def _apply_again(
     results: list[_Result],
-    z: int,
-    pick: slice,
-    fit: _ZoneFit,
-    targets: _Targets,
-    refs: _RefPixels,
+    place: _Place,
+    fit: ZoneFit,
+    targets: Targets,
+    refs: RefPixels,
     device: execution.Device,
 ) -> None:
     """Do as `_apply` for a later set of references, whose levers are known, in one pass."""
     coefs = [fit.coefs(result.n_modes) for result in results]
-    level = [(c * fit.offset).sum(axis=1) - fit.target_level for c in coefs]
+    level = [(c * fit.offset).sum(axis=1) - fit.level_target for c in coefs]
     effects = []
     for result, c in zip(results, coefs, strict=True):
-        lever = result.levers[z]
+        lever = result.levers[place.key]
         brighter = fit.typical_variance.mean() / max(lever.variance, np.finfo(float).tiny)
-        squared = c**2 - brighter * lever.own_noise
+        squared = refs.in_references(c) ** 2 - brighter * lever.own_noise
         h = lever.pixels * fit.weight
         total = float(h.sum())
         own = (targets.variance[:, fit.index] * h).sum(axis=1) / total if total > 0 else 0.0
@@ -855,13 +536,15 @@ def _apply_again(
         share = fit.share[inside]
         for k, result in enumerate(results):
             left = device.run(klip.residual, data, rows, coefs[k], level[k])
-            result.sci[pick, at] += share * left
-            _add_variance(result, pick, block, fit, targets, refs, effects[k])
+            result.sci[_at(place.rows, at)] += share * left
+            _add_variance(result, place, block, fit, targets, refs, effects[k])
 
     execution.map_ordered(_subtract, fit.blocks())
     for result, c in zip(results, coefs, strict=True):
-        result.coefs.append(c)
-        result.bad[pick, fit.index] |= targets.bad[:, fit.index] | refs.nowhere[fit.index]
+        result.note(place, fit, refs, c, result.levers[place.key])
+        result.bad[_at(place.rows, fit.index)] |= (
+            targets.bad[:, fit.index] | refs.nowhere[fit.index]
+        )
 
 
 class _Effect(NamedTuple):
@@ -880,11 +563,11 @@ def _effect(squared: Array, mean: Array, lever: _Lever) -> _Effect:
 
 def _add_variance(
     result: _Result,
-    pick: slice,
+    place: _Place,
     block: tuple[slice, Any],
-    fit: _ZoneFit,
-    targets: _Targets,
-    refs: _RefPixels,
+    fit: ZoneFit,
+    targets: Targets,
+    refs: RefPixels,
     effect: _Effect,
 ) -> None:
     """Add ``var_T + squared @ var_R`` of a block, with the effect of the fit."""
@@ -895,5 +578,5 @@ def _add_variance(
         variance, effect.lever.pixels[inside], fit.weight[inside], effect.means
     )
     after *= fit.share[inside]
-    result.variance[pick, at] += after[:-1]
+    result.variance[_at(place.rows, at)] += after[:-1]
     result.variance_refs[at] += len(targets.sci) * after[-1]

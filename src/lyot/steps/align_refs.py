@@ -176,6 +176,7 @@ def alignment_details(aligner: Aligner, /) -> dict[str, Any]:
         "converged": np.stack([m.converged for m in measured]).astype(np.int8),
         "ref_targets": list(aligner.refs.cube.targets),
         "ref_pa_y_deg": aligner.refs.cube.pa_y_deg,
+        "ref_mjd": aligner.refs.cube.mjd,
         "unit": "shift_yx [pixel] is applied to each reference, along y and x",
     }
     return details | ({"note": note} if note else {})

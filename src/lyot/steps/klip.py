@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lyot import execution
+from lyot.algorithms.zones import Zone
 from lyot.errors import LyotError
 from lyot.models.aligned import AlignedArrays
 from lyot.models.cubes import Cube, as_model, cube_from_model, flag_value
@@ -20,14 +21,15 @@ from lyot.models.products import (
     stamp,
     star_of,
 )
-from lyot.models.runs import read_image
+from lyot.models.runs import read_image, ref_facts
 from lyot.models.star import StarPosition
 from lyot.recipe import SubtractRecipe, to_dict
+from lyot.reduction.areas import make_zones
+from lyot.reduction.constrained import on_detector, subtract_constrained
 from lyot.reduction.star import guess_star, measure_star, stated_star
 from lyot.reduction.subtract import (
     SpeckleNoise,
     Subtraction,
-    make_zones,
     speckle_noise,
     subtract,
 )
@@ -43,7 +45,12 @@ class KlipStep(LyotStep):
 
     spec = """
         suffix = string(default='psfsub')  # Suffix of the product
+        method = option('klip', 'mean', 'median', 'imputation', 'nmf', default='klip')  # KL modes; scaled mean or median; KL modes fitted at anchor pixels; non-negative components
         truncate = force_list(default=list(50))  # Number of KL modes kept; several give a product each
+        select = option('all', 'correlation', 'residual', 'time', default='all')  # How references are chosen for each integration and zone
+        n_refs = integer(default=0, min=0)  # How many are chosen at most; 0 for all
+        min_correlation = float(default=-1.0, min=-1.0, max=1.0)  # References less correlated with the integration are left out
+        min_rotation_fwhm = float(default=0.0, min=0.0)  # References showing the target are left out where their roll turns a source by less [FWHM]
         zones = option('full', 'annuli', 'map', default='full')  # Search areas
         n_annuli = integer(default=5, min=1)  # Number of annuli
         annuli_spacing = option('constant', 'linear', 'log', default='constant')  # How annuli widen
@@ -54,6 +61,7 @@ class KlipStep(LyotStep):
         fit_inner_arcsec = float(default=0.0, min=0.0)  # Pixels nearer to the star do not count in the fit [arcsec]
         fit_outer_arcsec = float(default=0.0, min=0.0)  # Pixels farther from the star do not count in the fit [arcsec]; 0 for no limit
         fit_weight = string(default=None)  # FITS image of weights in the fit, for example 0 on a disc or a companion
+        disc_model = string(default=None)  # FITS image of a disc, north up about the middle pixel: the coefficients are fitted without it
         level_inner_arcsec = float(default=5.0, min=0.0)  # The level of the residual is taken beyond this separation [arcsec]; 0 for the zone
         zone_map = string(default=None)  # FITS image of labels, for zones = map
         subtract_mean = boolean(default=True)  # Subtract the zone mean first
@@ -67,7 +75,12 @@ class KlipStep(LyotStep):
     def recipe(self) -> SubtractRecipe:
         """Return the parameters as a recipe."""
         return SubtractRecipe(
+            method=self.method,
             n_modes=tuple(_whole_number(n) for n in self.truncate),
+            select=self.select,
+            n_refs=self.n_refs,
+            min_correlation=self.min_correlation,
+            min_rotation_fwhm=self.min_rotation_fwhm,
             zones=self.zones,
             n_annuli=self.n_annuli,
             n_sectors=self.n_sectors,
@@ -113,7 +126,7 @@ class KlipStep(LyotStep):
             labels=None if labels is None else labels.astype(int),
             fit_weight=_image(self.fit_weight),
         )
-        results = subtract(cube, aligned, zones, recipe, device=execution.device(self.device))
+        results, scale = self._subtracted(cube, aligned, zones, recipe, star)
         inputs = [name_of(target), name_of(psfrefs)]
         products = [
             _product(
@@ -126,9 +139,10 @@ class KlipStep(LyotStep):
                 speckle_noise(r, star, cube.info.pixel_scale_arcsec),
                 {
                     name: str(Path(path).resolve())
-                    for name, path in (("fit_weight", self.fit_weight), ("zone_map", self.zone_map))
-                    if path
+                    for name in ("fit_weight", "zone_map", "disc_model")
+                    if (path := getattr(self, name))
                 },
+                scale,
             )
             for r in results
         ]
@@ -137,14 +151,40 @@ class KlipStep(LyotStep):
                 opened.close()
         return products[0] if len(products) == 1 else products
 
+    def _subtracted(
+        self,
+        cube: Cube,
+        aligned: Any,
+        zones: list[Zone],
+        recipe: SubtractRecipe,
+        star: StarPosition,
+    ) -> tuple[list[Subtraction], float]:
+        """Subtract; with a model of the disc, return its scale too."""
+        device = execution.device(self.device)
+        if not self.disc_model:
+            return subtract(cube, aligned, zones, recipe, device=device), 0.0
+
+        def _run(target: Cube) -> tuple[list[Subtraction], None]:
+            return subtract(target, aligned, zones, recipe, device=device), None
+
+        sky = _image(self.disc_model)
+        disc = on_detector(sky, star, cube.info.pa_y_deg, cube.frame_shape)
+        counts = np.any([zone.weight > 0 for zone in zones], axis=0)
+        results, _, scale = subtract_constrained(_run, cube, disc, counts)
+        log.info("The model of the disc is %.4g times %s.", scale, self.disc_model)
+        return results, scale
+
     def _aligned(self, psfrefs: Any, cube: Cube) -> tuple[Any, Any, dict[str, Any]]:
         """Return the references, the model they come from, and how that was made."""
         if hasattr(psfrefs, "frames"):
             return psfrefs, None, {}
         model = as_model(psfrefs, _kind_of(psfrefs))
-        aligned = AlignedArrays(model.data, model.err, model.dq, star=star_of(model))
+        history = branch_of(model).get("steps", {})
+        aligned = AlignedArrays(
+            model.data, model.err, model.dq, star=star_of(model), facts=ref_facts(history)
+        )
         aligned.check(len(cube.sci), cube.info.name)
-        return aligned, model, branch_of(model).get("steps", {})
+        return aligned, model, history
 
     def _star(self, cube: Cube, known: StarPosition | None) -> StarPosition:
         stated = stated_star(cube.info, self.star_parameter())
@@ -202,6 +242,7 @@ def _product(
     history: dict[str, Any],
     speckles: SpeckleNoise,
     maps: dict[str, str],
+    disc_scale: float,
 ) -> Any:
     """Make the psfsub model of one number of modes."""
     out = model.copy()
@@ -230,6 +271,7 @@ def _product(
             "rms_after": result.rms_after,
             "speckle_noise": dict(speckles._asdict()),
             "maps": maps,
+            "disc_scale": disc_scale,
             "error": f"ERR is {recipe.error}; residual speckles are not in a propagated error",
         },
     )

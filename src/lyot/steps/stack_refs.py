@@ -67,6 +67,7 @@ class StackRefsStep(LyotStep):
                 "dither_arcsec": cube.dither_arcsec,
                 "targets": list(cube.targets),
                 "pa_y_deg": cube.pa_y_deg,
+                "mjd": cube.mjd,
             },
         )
         if like is not first[0]:

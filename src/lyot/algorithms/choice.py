@@ -1,0 +1,128 @@
+r"""Which references serve a target: told from sub-blocks of one Gram matrix.
+
+With the Gram matrix G of the centred references, their products b with a target and its own
+square t, the correlation with reference k is :math:`b_k / \sqrt{G_{kk}\,t}`, and the residual of
+the best fit with a set S is :math:`t - b_S G_{SS}^{-1} b_S`: no pixel is needed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def correlations(gram: Array, cross: Array, target_square: float, /) -> Array:
+    """Return the correlation of a target with each reference.
+
+    Parameters
+    ----------
+    gram : ndarray, shape (n_ref, n_ref)
+        Products of the centred references over the zone.
+    cross : ndarray, shape (n_ref,)
+        Products of the centred target with them.
+    target_square : float
+        Product of the centred target with itself.
+
+    Returns
+    -------
+    ndarray, shape (n_ref,)
+        From -1 to 1; zero where a reference or the target is zero.
+    """
+    size = np.sqrt(np.maximum(np.diagonal(gram), 0.0) * max(target_square, 0.0))
+    return np.divide(cross, size, out=np.zeros_like(size), where=size > 0)
+
+
+def highest(score: Array, allowed: NDArray[np.bool_], n: int, /) -> NDArray[np.bool_]:
+    """Take the references of the highest score.
+
+    Parameters
+    ----------
+    score : ndarray, shape (n_ref,)
+        Higher is better; of equal scores the first counts as higher.
+    allowed : ndarray of bool, shape (n_ref,)
+        Which may be taken.
+    n : int
+        How many at most; zero for all.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_ref,)
+        Those taken.
+    """
+    taken = allowed.copy()
+    if n and allowed.sum() > n:
+        order = np.argsort(np.where(allowed, -score, np.inf), kind="stable")
+        taken[:] = False
+        taken[order[:n]] = True
+    return taken
+
+
+def stepwise(gram: Array, cross: Array, allowed: NDArray[np.bool_], n: int, /) -> NDArray[np.bool_]:
+    """Take one reference after another, each time the one that lowers the residual most.
+
+    Orthogonal least squares: what is taken is swept out of the Gram matrix by a step of its
+    Cholesky decomposition, and the next reference is judged by what is left of it.
+
+    Parameters
+    ----------
+    gram : ndarray, shape (n_ref, n_ref)
+        Products of the centred references over the zone.
+    cross : ndarray, shape (n_ref,)
+        Products of the centred target with them.
+    allowed : ndarray of bool, shape (n_ref,)
+        Which may be taken.
+    n : int
+        How many at most.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_ref,)
+        Those taken; fewer than `n` where the rest adds nothing.
+
+    Notes
+    -----
+    ``n^2 n_ref`` operations. Chen, Cowan and Grant 1991, doi:10.1109/72.80341.
+    """
+    n_ref = len(cross)
+    taken = np.zeros(n_ref, bool)
+    left, product = np.diagonal(gram).astype(np.float64).copy(), cross.astype(np.float64).copy()
+    floor = 1e-10 * left
+    rows = np.zeros((min(n, n_ref), n_ref))
+    for step in range(len(rows)):
+        open_ = allowed & ~taken & (left > floor)
+        if not open_.any():
+            break
+        gain = np.where(open_, product**2 / np.where(open_, left, 1.0), -1.0)
+        best = int(np.argmax(gain))
+        row = (gram[best] - rows[:step, best] @ rows[:step]) / np.sqrt(left[best])
+        coordinate = product[best] / np.sqrt(left[best])
+        rows[step] = row
+        product -= coordinate * row
+        left -= row**2
+        taken[best] = True
+    return taken
+
+
+def least_rotation(
+    separation_pix: Array | float, rotation_deg: Array | float, fwhm_pix: float, /
+) -> Array:
+    """Return how far a rotation moves a source.
+
+    Parameters
+    ----------
+    separation_pix : ndarray or float
+        Separation from the star [pixel].
+    rotation_deg : ndarray or float
+        Angle between two rolls [degree].
+    fwhm_pix : float
+        Width of the image of a point source [pixel].
+
+    Returns
+    -------
+    ndarray
+        The chord between both positions [FWHM].
+    """
+    half = np.radians(np.asarray(rotation_deg)) / 2.0
+    return np.asarray(2.0 * np.asarray(separation_pix) * np.abs(np.sin(half)) / fwhm_pix)

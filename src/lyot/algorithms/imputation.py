@@ -1,0 +1,60 @@
+r"""Data imputation: the modes of all pixels, met by a target at its anchor pixels alone.
+
+Where a disc lies, the target does not tell what the star is. The KL modes Z are made from
+whole references, and the coordinates of a target are fitted by least squares over the anchor
+pixels, those outside the disc: with the weight a of the anchors, the coordinates are
+:math:`(T a Z^T)(Z a Z^T)^{-1}`, and the modes carry the model into the disc (Ren 2023,
+doi:10.1051/0004-6361/202347354, arXiv:2308.16912; Ren et al. 2020, doi:10.3847/1538-4357/ab7024,
+for the idea with other components).
+
+With :math:`Z a Z^T = L L^T` the rows of :math:`L^{-1} Z` are orthonormal over the anchors and,
+because L is triangular, the first K of them span the first K modes: they stand in the place
+of KL modes in everything that follows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from array_api_compat import array_namespace
+
+from lyot.algorithms import klip
+
+WORST_ANCHORING = 1e-6
+"""Modes of which the anchor pixels hold less than this fraction are dropped, and those after."""
+
+
+def anchored(whole: klip.Modes, anchor_gram: Any, /) -> Any:
+    """Return the matrix that turns references into modes orthonormal over the anchors.
+
+    Parameters
+    ----------
+    whole : lyot.algorithms.klip.Modes
+        Decomposition of the Gram matrix over all pixels.
+    anchor_gram : array, shape (n_ref, n_ref)
+        Gram matrix over the anchor pixels.
+
+    Returns
+    -------
+    array, shape (n_kept, n_ref)
+        In the place of `lyot.algorithms.klip.to_modes`; truncations are its first rows.
+    """
+    xp = array_namespace(whole.values, anchor_gram)
+    modes = klip.to_modes(whole)
+    seen = xp.matmul(xp.matmul(modes, anchor_gram), xp.matrix_transpose(modes))
+    rows: list[Any] = []
+    products: list[Any] = []
+    for k in range(int(modes.shape[0])):
+        row, left = modes[k, :], seen[k, :]
+        for other, product in zip(rows, products, strict=True):
+            # The product of an earlier row with this mode, over the anchors.
+            share = product[k]
+            row, left = row - share * other, left - share * product
+        size = float(left[k])
+        if size < WORST_ANCHORING:
+            break
+        rows.append(row / size**0.5)
+        products.append(left / size**0.5)
+    if not rows:
+        return xp.zeros((0, int(modes.shape[1])), dtype=modes.dtype)
+    return xp.stack(rows)
