@@ -55,6 +55,7 @@ def main() -> None:
     lyot contrast DIR --star-mag M  how faint a companion could have been seen
     lyot detect DIR                 search for companions
     lyot companion DIR --at SEP PA  measure one
+    lyot library build LIB FILES    keep references of one mode, for lyot run --library LIB
     lyot info FILE...               say what files are
     """
 
@@ -97,6 +98,21 @@ def _parameters(values: tuple[str, ...]) -> dict[str, Any]:
     type=click.Choice(["auto", "rdi", "adi", "adi+rdi"]),
     help="References: the psf members, the other rolls, or both.  [default: auto, the psf members "
     "where there are any]",
+)
+@click.option(
+    "--library",
+    type=click.Path(),
+    metavar="LIB",
+    help="Reference library, from which the best references are added.",
+)
+@click.option(
+    "--library-by",
+    type=click.Choice(["correlation", "residual", "time", "wavefront", "spectral_type"]),
+    help="How they are chosen.  [default: correlation]",
+)
+@click.option("--library-n", type=int, metavar="N", help="How many; 0 for all.  [default: 200]")
+@click.option(
+    "--library-where", metavar="SQL", help="Which may be: a condition, as in `lyot library list`."
 )
 @click.option(
     "--zones", type=click.Choice(["full", "annuli"]), help="Search areas.  [default: full]"
@@ -200,8 +216,9 @@ def _run(association: str, output_dir: str, options: dict[str, Any]) -> list[str
         from lyot.pipeline import Coron3Pipeline
 
         gc.freeze()  # the libraries' objects stay: each step would go through them again
-        if options.get("strategy"):
-            keep["strategy"] = options["strategy"]
+        for name in ("strategy", "library", "library_by", "library_n", "library_where"):
+            if options.get(name) is not None:
+                keep[name] = options[name]
         pipeline = _configured(Coron3Pipeline, steps, keep, output_dir)
         if options.get("input_dir"):
             pipeline.input_dir = options["input_dir"]
@@ -288,6 +305,151 @@ def asn(files: tuple[str, ...], output: str | None) -> None:
         members = content["products"][0]["members"]
         n = sum(m["exptype"] == "psf" for m in members)
         click.echo(f"{path}: {len(members) - n} science, {n} psf")
+
+
+@main.group()
+def library() -> None:
+    """Reference libraries: frames of many stars in one mode, aligned and ready.
+
+    \b
+    lyot library build LIB jw*_calints.fits    make one of exposures of reference stars
+    lyot library add LIB jw*_calints.fits      add more, at any time, from any process
+    lyot library list LIB --where "mjd > 60000"
+    lyot library select LIB jw_target_calints.fits
+    lyot run ASN --library LIB
+    """
+
+
+def _adding(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what `build` and `add` take."""
+    for option in (
+        click.option(
+            "--wavefront",
+            metavar="TABLE",
+            help="Table with columns mjd and rms_nm: the value nearest in time is noted.",
+        ),
+        click.option(
+            "--spectral-type", default="", metavar="TYPE", help="Of the stars, such as M1V."
+        ),
+        click.argument("files", nargs=-1, required=True, metavar="FILES..."),
+        click.argument("path", metavar="LIB"),
+    ):
+        function = option(function)
+    return function
+
+
+def _add(path: str, files: tuple[str, ...], options: dict[str, Any]) -> None:
+    from lyot.models.library import Library
+    from lyot.reduction.library import add, read_wavefronts
+
+    opened, table = Library(path), options["wavefront"]
+    with _logging(), _progress() as progress:
+        n = add(
+            opened,
+            files,
+            spectral_type=options["spectral_type"],
+            wavefronts=read_wavefronts(table) if table else None,
+            report=progress,
+        )
+    click.echo(f"{path}: {n} frames added, {len(opened)} in all")
+
+
+@library.command()
+@_adding
+@click.option(
+    "--zone",
+    type=float,
+    default=3.0,
+    show_default=True,
+    metavar="ARCSEC",
+    help="Frames are compared within this separation of the star.",
+)
+def build(path: str, files: tuple[str, ...], zone: float, **options: Any) -> None:
+    """Make the library LIB of FILES, exposures of reference stars in one mode."""
+    from lyot.reduction.library import build as make
+
+    make(path, files, zone_arcsec=zone)
+    _add(path, files, options)
+
+
+@library.command(name="add")
+@_adding
+def add_files(path: str, files: tuple[str, ...], **options: Any) -> None:
+    """Add FILES to LIB; exposures that it holds are passed over."""
+    _add(path, files, options)
+
+
+_FRAME_COLUMNS = (
+    "number",
+    "file",
+    "integration",
+    "target",
+    "spectral_type",
+    "mjd",
+    "pa_y_deg",
+    "wavefront_nm",
+    "scale",
+    "n_repaired",
+    "n_saturated",
+)
+
+
+def _print_frames(rows: list[dict[str, Any]], extra: tuple[str, ...] = ()) -> None:
+    def _text(value: Any) -> str:
+        return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+    columns = [*_FRAME_COLUMNS, *extra]
+    _print_table(columns, [[_text(row[name]) for name in columns] for row in rows])
+
+
+@library.command(name="list")
+@click.argument("path", metavar="LIB")
+@click.option(
+    "--where", default="", metavar="SQL", help="A condition, such as \"target = 'HD 1'\"."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def list_frames(path: str, where: str, as_json: bool) -> None:
+    """List the frames of LIB."""
+    from lyot.models.library import Library
+
+    opened = Library(path)
+    rows = opened.query(where)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    _print_frames(rows)
+    click.echo(f"{len(rows)} of {len(opened)} frames; {' '.join(filter(None, opened.mode))}")
+
+
+@library.command(name="select")
+@click.argument("path", metavar="LIB")
+@click.argument("target", metavar="TARGET")
+@click.option(
+    "--by",
+    type=click.Choice(["correlation", "residual", "time", "wavefront", "spectral_type"]),
+    default="correlation",
+    show_default=True,
+    help="How frames are chosen.",
+)
+@click.option("-n", "n", type=int, default=200, show_default=True, help="How many; 0 for all.")
+@click.option("--where", default="", metavar="SQL", help="Which may be: a condition.")
+@click.option("--spectral-type", default="", metavar="TYPE", help="Of the target.")
+@click.option("--wavefront-nm", type=float, metavar="NM", help="At the target's time.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def select_frames(path: str, target: str, as_json: bool, **options: Any) -> None:
+    """Say which frames of LIB would serve the exposure TARGET."""
+    from lyot.models.cubes import read_cube
+    from lyot.models.library import Library
+    from lyot.recipe import LibraryRecipe
+    from lyot.reduction.library import select
+
+    with _logging():
+        rows, alike = select(Library(path), read_cube(target), LibraryRecipe(**options))
+    rows = [row | {"correlation": float(c)} for row, c in zip(rows, alike, strict=True)]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        _print_frames(rows, ("correlation",))
 
 
 @main.command()

@@ -13,8 +13,16 @@ from stpipe import Pipeline
 from lyot.errors import LyotError
 from lyot.models.aligned import AlignedFrames
 from lyot.models.association import Association, read_association
-from lyot.models.cubes import Cube, as_model, check_same_mode, cube_from_model, flag_value
+from lyot.models.cubes import (
+    Cube,
+    as_model,
+    check_same_mode,
+    cube_from_model,
+    flag_value,
+    read_cube,
+)
 from lyot.models.info import read_info
+from lyot.models.library import Library
 from lyot.models.products import (
     BlockWriter,
     branch_of,
@@ -25,8 +33,10 @@ from lyot.models.products import (
     set_branch,
     stamp,
 )
-from lyot.recipe import Recipe, to_dict
+from lyot.recipe import LibraryRecipe, Recipe, to_dict
 from lyot.reduction.align import Aligner, prepare_refs
+from lyot.reduction.library import select
+from lyot.reduction.stack import flag_outliers
 from lyot.steps import (
     AlignRefsStep,
     HlspStep,
@@ -37,6 +47,7 @@ from lyot.steps import (
 )
 from lyot.steps.align_refs import alignment_details
 from lyot.steps.base import LyotStep, root_of
+from lyot.steps.stack_refs import Addition
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +75,12 @@ class Coron3Pipeline(Pipeline, LyotStep):
     spec = """
         suffix = string(default='i2d')  # Suffix of the combined image
         strategy = option('auto', 'rdi', 'adi', 'adi+rdi', default='auto')  # References: the psf members, the other rolls, both; auto takes the psf members where there are any
+        library = string(default=None)  # Folder of a reference library, from which references are added
+        library_by = option('correlation', 'residual', 'time', 'wavefront', 'spectral_type', default='correlation')  # How they are chosen for each science exposure
+        library_n = integer(default=200, min=0)  # How many at most; 0 for all
+        library_where = string(default='')  # Condition in SQL over the columns of the library's index
+        library_spectral_type = string(default='')  # Spectral type of the target, for library_by = spectral_type
+        library_wavefront_nm = float(default=None)  # Rms of the wavefront at the target's time [nm], for library_by = wavefront
         save_results = boolean(default=True)  # Save the products
         save_crfints = boolean(default=True)  # Save the flagged science exposures
         save_psfstack = boolean(default=True)  # Save the stack of references
@@ -89,6 +106,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.products: list[str] = []
         self.summary: list[dict[str, Any]] = []
         self._asn = Association("", (), ())
+        self._library: Library | None = None
         self._checksums: dict[str, str] = {}
 
     def process(self, source: Any) -> Any:
@@ -107,6 +125,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         """
         self.products, self.summary = [], []
         self._check_parameters()
+        self._library = Library(self.library) if self.library else None
         asn = read_association(source, folder=self._members_folder(source))
         self._asn = asn
         for name, kind in asn.left_out:
@@ -117,10 +136,11 @@ class Coron3Pipeline(Pipeline, LyotStep):
         subtracted: list[list[Any]] = []
         made: tuple[tuple[Path, ...], Any, str] | None = None
         for number, path in enumerate(asn.science):
-            if made is None or made[0] != references[number]:
-                own = self._root(path) if len(set(references)) > 1 else asn.product
+            if made is None or made[0] != references[number] or self._library is not None:
+                alone = len(set(references)) > 1 or self._library is not None
                 made = None  # so that one stack is held, not two
-                made = (references[number], *self._stack(references[number], own))
+                root = self._root(path) if alone else asn.product
+                made = (references[number], *self._stack(references[number], root, path))
             subtracted.append(self._subtract(path, made[1], made[2], number))
         if self.resample.skip:
             log.info("resample is skipped: no combined image is made.")
@@ -154,6 +174,17 @@ class Coron3Pipeline(Pipeline, LyotStep):
         recipe = self.recipe()
         for part in (recipe.align, recipe.subtract, recipe.combine):
             flag_value(part.bad_bits)
+        self.library_recipe()
+
+    def library_recipe(self) -> LibraryRecipe:
+        """Return how references are chosen from the library."""
+        return LibraryRecipe(
+            by=self.library_by,
+            n=self.library_n,
+            where=self.library_where,
+            spectral_type=self.library_spectral_type,
+            wavefront_nm=self.library_wavefront_nm,
+        )
 
     def _members_folder(self, source: Any) -> str | None:
         """Return the folder of the members where ``input_dir`` names another than the file's."""
@@ -172,6 +203,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
         """Choose the reference exposures of each science exposure."""
         strategy = self.strategy
         table = asn.table or "The association"
+        if strategy == "auto" and self._library is not None:
+            strategy = "rdi"
         if strategy == "auto":
             strategy = "rdi" if asn.psf else "adi"
             if not asn.psf and len(asn.science) > 1:
@@ -180,10 +213,15 @@ class Coron3Pipeline(Pipeline, LyotStep):
                     "(ADI).",
                     table,
                 )
-        if strategy != "adi" and not asn.psf:
+        if strategy == "adi" and self._library is not None:
             raise LyotError(
-                f"{table} has no member of exptype 'psf'; add reference exposures, or take "
-                "strategy = adi."
+                "strategy is 'adi', which takes no reference star, and a library is given; take "
+                "strategy = adi+rdi, or leave the library out."
+            )
+        if strategy != "adi" and not asn.psf and self._library is None:
+            raise LyotError(
+                f"{table} has no member of exptype 'psf'; add reference exposures, give a library "
+                "with --library, or take strategy = adi."
             )
         if strategy == "rdi":
             return [asn.psf] * len(asn.science)
@@ -207,10 +245,13 @@ class Coron3Pipeline(Pipeline, LyotStep):
         """Name of the products of a science exposure, without their suffix."""
         return root_of(path.name) + (f"_{self._asn.asn_id}" if self._asn.asn_id else "")
 
-    def _stack(self, references: tuple[Path, ...], root: str) -> tuple[Any, str]:
+    def _stack(self, references: tuple[Path, ...], root: str, science: Path) -> tuple[Any, str]:
         self.progress("stack references", 0, 1)
         self.stack_refs.outliers = self.outlier_detection.recipe()
-        stack = self.stack_refs.run(list(references))
+        self.stack_refs.added = None
+        if self._library is not None:
+            self.stack_refs.added = self._from_library(self._library, references, science)
+        stack = self.stack_refs.run([*references] or [science])
         name = f"{root}_psfstack.fits"
         cube = cube_from_model(stack)
         if self.save_results and self.save_psfstack:
@@ -220,6 +261,37 @@ class Coron3Pipeline(Pipeline, LyotStep):
         refs = prepare_refs(cube, self.align_refs.recipe())
         self.progress("stack references", 1, 1)
         return refs, name
+
+    def _from_library(
+        self, library: Library, references: tuple[Path, ...], science: Path
+    ) -> Addition:
+        """Choose frames of the library for a science exposure."""
+        target = flag_outliers(read_cube(science), self.outlier_detection.recipe())
+        rows, alike = select(
+            library,
+            target,
+            self.library_recipe(),
+            align=self.align_refs.recipe(),
+            leave_out=[self._checksums[p.name] for p in (science, *references)],
+        )
+        log.info(
+            "%d of %d frames of the library %s serve %s; their correlation with it is %.4f to "
+            "%.4f.",
+            len(rows),
+            len(library),
+            library.path,
+            science.name,
+            alike.min(),
+            alike.max(),
+        )
+        made = {
+            "library": str(library.path.resolve()),
+            "recipe": to_dict(self.library_recipe()),
+            "frames": [f"{r['file']}[{r['integration']}]" for r in rows],
+            "sha256": [r["sha256"] for r in rows],
+            "correlation": alike,
+        }
+        return Addition(library.frames([r["number"] for r in rows]), made, alone=not references)
 
     def _write_stack(self, stack: Any, cube: Cube, name: str) -> None:
         """Write the psfstack plane by plane: saving the model would hold it twice more."""
@@ -308,6 +380,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
             "inputs": [path.name, stack_name],
         } | details
         steps["klip"]["inputs"] = [path.name, stack_name]
+        if self.stack_refs.added is not None:
+            steps["library"] = self.stack_refs.added.made
         steps["association"] = {
             "table": self._asn.table,
             "product": self._asn.product,

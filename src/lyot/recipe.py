@@ -20,6 +20,7 @@ KLIP, MEAN, MEDIAN, IMPUTATION, NMF = "klip", "mean", "median", "imputation", "n
 METHODS = (KLIP, MEAN, MEDIAN, IMPUTATION, NMF)
 ALL_REFS, BY_CORRELATION, BY_RESIDUAL, BY_TIME = "all", "correlation", "residual", "time"
 CHOICES = (ALL_REFS, BY_CORRELATION, BY_RESIDUAL, BY_TIME)
+LIBRARY_CHOICES = (BY_CORRELATION, BY_RESIDUAL, BY_TIME, "wavefront", "spectral_type")
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -196,6 +197,37 @@ class SubtractRecipe:
         return bool(
             self.select != ALL_REFS or self.min_correlation > -1.0 or self.min_rotation_fwhm
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibraryRecipe:
+    """How references are chosen from a library.
+
+    Attributes
+    ----------
+    by : {"correlation", "residual", "time", "wavefront", "spectral_type"}
+        Those most correlated with the exposure; one after another the one that lowers its
+        residual most; those nearest in time, in wavefront, in spectral type.
+    n : int
+        How many at most; zero for all.
+    where : str
+        A condition in SQL over the columns of the library's index.
+    spectral_type : str
+        Spectral type of the target, for ``by = spectral_type``.
+    wavefront_nm : float or None
+        Rms of the wavefront at its time [nm], for ``by = wavefront``.
+    """
+
+    by: str = BY_CORRELATION
+    n: int = 200
+    where: str = ""
+    spectral_type: str = ""
+    wavefront_nm: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        _one_of("library_by", self.by, LIBRARY_CHOICES)
+        _at_least("library_n", self.n, 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -187,10 +187,11 @@ def median_variance(values: Any, variance: Any, /) -> Any:
     below = ndtr(z)
     spread = (below * (1.0 - below)).sum(axis=0)
     density = (np.exp(-0.5 * z**2) / (np.sqrt(2.0 * np.pi) * sigma)).sum(axis=0)
+    wide = np.full(spread.shape, np.inf)
+    found = np.divide(spread, density**2, out=wide, where=density**2 > 0)
     if len(values) % 2 == 0:
         # The mean of the two middle frames, which may lie far apart.
         middle = np.argsort(np.abs(z * sigma), axis=0)[:2]
         apart = 0.25 * np.take_along_axis(sigma**2, middle, axis=0).sum(axis=0)
-        spread_per_density = np.minimum(spread / density**2, apart * np.pi / 2.0)
-        return np.where((variance > 0).all(axis=0), MEDIAN_EFFICIENCY * spread_per_density, 0.0)
-    return np.where((variance > 0).all(axis=0), MEDIAN_EFFICIENCY * spread / density**2, 0.0)
+        found = np.minimum(found, apart * np.pi / 2.0)
+    return np.where((variance > 0).all(axis=0), MEDIAN_EFFICIENCY * found, 0.0)

@@ -314,3 +314,29 @@ def stack(cubes: Iterable[Cube], /) -> Cube:
         pa_y_deg=np.repeat([i.pa_y_deg for i in infos], counts),
         mjd=np.repeat([i.mjd for i in infos], counts),
     )
+
+
+def join(first: Cube, other: Cube, /) -> Cube:
+    """Put one stack after another.
+
+    Parameters
+    ----------
+    first, other : Cube
+        Stacks of one mode, with what is known of each frame.
+
+    Returns
+    -------
+    Cube
+        All frames, with the info of the first stack.
+
+    Raises
+    ------
+    LyotError
+        If their modes differ.
+    """
+    check_same_mode(first.info, other.info)
+    parts: dict[str, Any] = {
+        name: np.concatenate([getattr(first, name), getattr(other, name)])
+        for name in ("sci", "err", "dq", "dither_arcsec", "pa_y_deg", "mjd")
+    }
+    return replace(first, targets=first.targets + other.targets, **parts)

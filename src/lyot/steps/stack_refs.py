@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lyot.errors import LyotError
 from lyot.models.association import read_association
-from lyot.models.cubes import Cube, as_model, cube_from_model, read_cube, stack
+from lyot.models.cubes import Cube, as_model, cube_from_model, join, read_cube, stack
 from lyot.models.products import stack_model, stamp
 from lyot.recipe import OutlierRecipe
 from lyot.reduction.stack import flag_outliers
 from lyot.steps.base import LyotStep, name_of
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Addition:
+    """Frames that are stacked after those of the exposures.
+
+    Attributes
+    ----------
+    cube : Cube
+        The frames.
+    made : dict
+        Where they come from, for the product.
+    alone : bool
+        Whether they are all: the exposures lend their headers only.
+    """
+
+    cube: Cube
+    made: dict[str, Any]
+    alone: bool
 
 
 class StackRefsStep(LyotStep):
@@ -29,6 +49,9 @@ class StackRefsStep(LyotStep):
 
     outliers = OutlierRecipe(skip=True)
     """How outliers of each exposure are flagged first; the pipeline sets it."""
+
+    added: Addition | None = None
+    """Frames of a library; the pipeline sets it."""
 
     def process(self, source: Any) -> Any:
         """Stack the references, in order.
@@ -54,10 +77,18 @@ class StackRefsStep(LyotStep):
                 cube = read_cube(item) if isinstance(item, str | Path) else cube_from_model(item)
                 yield flag_outliers(cube, self.outliers)
 
-        cube = stack(cubes())
+        added = self.added
+        if added is not None and added.alone:
+            first.append(next(_exposures(source)))
+            cube = added.cube
+        else:
+            cube = stack(cubes())
+        if added is not None and not added.alone:
+            cube = join(cube, added.cube)
         like = as_model(first[0], "CubeModel")
         result = stack_model(like, cube)
         log.info("Stacked %d integrations of %d reference exposures.", len(cube.sci), len(names))
+        library = {} if added is None else {"library": added.made}
         stamp(
             result,
             "stack_psfs",
@@ -68,7 +99,8 @@ class StackRefsStep(LyotStep):
                 "targets": list(cube.targets),
                 "pa_y_deg": cube.pa_y_deg,
                 "mjd": cube.mjd,
-            },
+            }
+            | library,
         )
         if like is not first[0]:
             like.close()
