@@ -33,7 +33,7 @@ def main() -> None:
     scene = json.loads((folder / "truth.json").read_text())["scene"]
     with tempfile.TemporaryDirectory(dir=SCRATCH) as work:
         plain = Path(work) / "plain"
-        _run(str(association), str(plain), {"no_report": True})
+        _run((str(association),), str(plain), {"no_report": True, "again": True})
         jy = scene["star_flux"] * 1e6 * 0.063**2
         star = brightness_of("F444W", jy=jy / 206264.8**2)
         with load_reduction(plain, star_jy=star.jy) as reduction:
@@ -58,7 +58,7 @@ def _case(reduction, association: Path, work: Path, separation: float, contrast:
             hdus["SCI"].data[:, box[0], box[1]] += (flux * through * image).astype(np.float32)
         _, added = inject(exposure, reduction.psf, r, PA, flux=flux, transmission=through)
         frozen.append((exposure, box, added[0], float(flux * through * image.max())))
-    _run(str(inputs / association.name), str(again), {"no_report": True})
+    _run((str(inputs / association.name),), str(again), {"no_report": True, "again": True})
     worst = 0.0
     for exposure, box, added, peak in frozen:
         view = read_view(again / exposure.name)

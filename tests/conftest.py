@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +77,47 @@ def data_dir():
     if not (folder / "aumic_f444w").is_dir():
         pytest.skip(f"real data are not at {folder}; set LYOT_TEST_DATA to their folder")
     return folder
+
+
+class Forked:
+    """A command in a process of its own, which has the libraries imported already."""
+
+    def __init__(self, *arguments):
+        from lyot.cli import main
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the child runs the command and nothing else
+            self.pid = os.fork()
+        if self.pid == 0:
+            status = 1
+            try:
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, 1)
+                os.dup2(null, 2)
+                main([str(a) for a in arguments], standalone_mode=False)
+                status = 0
+            except SystemExit as err:
+                status = int(err.code or 0)
+            finally:
+                os._exit(status)
+
+    def kill(self):
+        """Kill it, as the system would that is out of memory."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+    def wait(self):
+        """Wait for its end, and return its status."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.fixture
+def forked():
+    """Return what starts a command of the command line in another process."""
+    import lyot.pipeline
+    import lyot.survey  # noqa: F401 - imported here, once for all children
+
+    return Forked
 
 
 @pytest.fixture

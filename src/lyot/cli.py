@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +71,15 @@ def _parameters(values: tuple[str, ...]) -> dict[str, Any]:
     return steps
 
 
+_SCHEDULER = click.option(
+    "--scheduler",
+    metavar="WHERE",
+    help="Dask cluster: address of a scheduler, or local[:N] for N workers here.",
+)
+
+
 @main.command()
-@click.argument("association", metavar="ASN")
+@click.argument("associations", nargs=-1, required=True, metavar="ASN...")
 @click.option(
     "-o",
     "--output-dir",
@@ -173,12 +179,24 @@ def _parameters(values: tuple[str, ...]) -> dict[str, Any]:
     metavar="STEP.NAME=VALUE",
     help="Any parameter of any step; see the documentation.",
 )
-def run(association: str, output_dir: str, **options: Any) -> None:
-    """Reduce the association ASN."""
-    _run(association, output_dir, options)
+@_SCHEDULER
+@click.option("--again", is_flag=True, help="Reduce even what is finished and unchanged.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+def run(associations: tuple[str, ...], output_dir: str, **options: Any) -> None:
+    """Reduce each association ASN; a folder stands for the associations in it.
+
+    One whose members, parameters and products are as they were is left alone. Of several
+    associations each gets a folder of its own in DIR, and one that fails does not stop the
+    others.
+    """
+    _run(associations, output_dir, options)
 
 
-def _run(association: str, output_dir: str, options: dict[str, Any]) -> list[str]:
+def _job(output_dir: str, options: dict[str, Any]) -> Any:
+    """Turn the options of a run into parameters of the pipeline and its steps."""
+    from lyot.survey import Job
+
     steps = _parameters(tuple(options.get("settings") or ()))
 
     def put(step: str, name: str, value: Any) -> None:
@@ -201,76 +219,94 @@ def _run(association: str, output_dir: str, options: dict[str, Any]) -> list[str
             put(step, "star_x", options["star"][0])
             put(step, "star_y", options["star"][1])
     final = bool(options.get("only_final"))
-    keep: dict[str, Any] = {
+    settings: dict[str, Any] = {
         f"save_{name}": not final for name in ("crfints", "psfstack", "psfalign", "psfsub")
     }
-    keep["save_psfalign"] = not (final or options.get("no_psfalign"))
-    wants_limits = options.get("star_mag") is not None or options.get("star_flux") is not None
-    if wants_limits and not all(keep.values()):
+    settings["save_psfalign"] = not (final or options.get("no_psfalign"))
+    limits = {
+        name: options[name] for name in ("star_mag", "star_flux") if options.get(name) is not None
+    }
+    if limits and not all(settings.values()):
         raise LyotError(
             "Contrast limits need the products that --only-final and --no-psfalign leave out; "
             "leave out one or the other."
         )
-    started = time.monotonic()
-    with _logging(), _progress() as progress:
-        from lyot.pipeline import Coron3Pipeline
-
-        gc.freeze()  # the libraries' objects stay: each step would go through them again
-        for name in ("strategy", "library", "library_by", "library_n", "library_where"):
-            if options.get(name) is not None:
-                keep[name] = options[name]
-        pipeline = _configured(Coron3Pipeline, steps, keep, output_dir)
-        if options.get("input_dir"):
-            pipeline.input_dir = options["input_dir"]
-        pipeline.progress = progress
-        pipeline.run(association)
-        products = list(pipeline.products)
-    curve = None
-    if wants_limits:
-        star = {name: options.get(name) for name in ("star_mag", "star_flux")}
-        written, curve = _contrast(str(output_dir), star)
-        products += written
-    if not options.get("no_report") and not pipeline.resample.skip:
-        products += _report(products, output_dir, pipeline.summary, curve)
-    for product in products:
-        click.echo(product)
-    _print_summary(pipeline.summary, time.monotonic() - started)
-    return products
+    for name in ("strategy", "library", "library_by", "library_n", "library_where"):
+        if options.get(name) is not None:
+            settings[name] = options[name]
+    return Job(
+        association="",
+        output_dir=str(output_dir),
+        steps=steps,
+        settings=settings,
+        input_dir=options.get("input_dir") or "",
+        limits=limits,
+        report=not options.get("no_report"),
+        again=bool(options.get("again")),
+    )
 
 
-def _configured(kind: Any, steps: dict[str, Any], keep: dict[str, Any], output_dir: str) -> Any:
-    """Make a pipeline; its parameters are validated as those of any stpipe step."""
-    from stpipe.config_parser import ConfigObj, merge_config
-    from stpipe.exceptions import ValidationError
+def _run(associations: tuple[str, ...], output_dir: str, options: dict[str, Any]) -> list[str]:
+    from lyot import survey
 
-    unknown = sorted(set(steps) - set(kind.step_defs))
-    if unknown:
-        raise LyotError(f"{unknown[0]!r} is no step; the steps are {', '.join(kind.step_defs)}.")
-    for step, values in steps.items():
-        known = kind.step_defs[step].load_spec_file()
-        for name in values:
-            if name not in known:
-                raise LyotError(
-                    f"{name!r} is no parameter of {step}; known are "
-                    f"{', '.join(sorted(k for k in known))}."
-                )
-    config = ConfigObj()
-    merge_config(config, {**keep, "output_dir": str(output_dir), "steps": steps})
-    try:
-        return kind.from_config_section(config)
-    except ValidationError as err:
-        raise LyotError(f"A parameter is not valid: {' '.join(str(err).split())}.") from None
+    found = survey.expand(associations)
+    jobs = survey.plan(_job(output_dir, options), found)
+    with _logging(), _progress(quiet=bool(options.get("quiet"))) as progress:
+        if len(jobs) == 1 and not options.get("scheduler"):
+            finished = [survey.reduce(jobs[0], progress=progress)]
+        else:
+            finished = _survey(jobs, options.get("scheduler"), progress)
+    if len(jobs) > 1:
+        survey.write_summary(finished, output_dir)
+    if options.get("as_json"):
+        click.echo(json.dumps([asdict(each) for each in finished], indent=2))
+    elif len(jobs) == 1 and finished[0].state != survey.FAILED:
+        for product in finished[0].products:
+            click.echo(product)
+        _print_summary(list(finished[0].summary), finished[0])
+    else:
+        _print_survey(finished, output_dir)
+    n_failed = sum(each.state == survey.FAILED for each in finished)
+    if n_failed:
+        _fail(f"{n_failed} of {len(finished)} associations failed; the table says why.", 1)
+    return [product for each in finished for product in each.products]
 
 
-def _report(
-    products: list[str], output_dir: str, summary: list[dict[str, Any]], limits: Any
-) -> list[str]:
-    from lyot.viz.report import write_report
+def _survey(jobs: list[Any], scheduler: str | None, progress: Callable[..., None]) -> list[Any]:
+    """Reduce several associations, and give what became of them in their order."""
+    from lyot import survey
+    from lyot.execution import tasks
 
-    image = [p for p in products if p.endswith("_i2d.fits")]
-    if not image:
-        return []
-    return [write_report(products, Path(output_dir), summary, limits=limits)]
+    place = {job.association: number for number, job in enumerate(jobs)}
+    finished: list[Any] = []
+    with tasks(scheduler) as where:
+        progress("associations", 0, len(jobs))
+        for each in survey.run(jobs, where):
+            finished.append(each)
+            progress("associations", len(finished), len(jobs))
+    return sorted(finished, key=lambda each: place[each.association])
+
+
+def _print_survey(finished: list[Any], output_dir: str) -> None:
+    rows = []
+    for each in finished:
+        before = [r["rms_before"] for r in each.summary]
+        after = [r["rms_after"] for r in each.summary]
+        rows.append(
+            [
+                each.product or each.association,
+                each.state,
+                str(len(each.summary)) if each.summary else "",
+                ", ".join(sorted({str(r["references"]) for r in each.summary})),
+                f"{sum(before) / len(before):.3g}" if before else "",
+                f"{sum(after) / len(after):.3g}" if after else "",
+                f"{each.seconds:.1f} s" if each.seconds else "",
+                each.message,
+            ]
+        )
+    header = ["product", "state", "exposures", "references", "rms before", "after", "time", ""]
+    _print_table(header, rows)
+    click.echo(f"Products are in {output_dir}; survey.json there says what became of each.")
 
 
 @main.command()
@@ -421,6 +457,23 @@ def list_frames(path: str, where: str, as_json: bool) -> None:
     click.echo(f"{len(rows)} of {len(opened)} frames; {' '.join(filter(None, opened.mode))}")
 
 
+@library.command()
+@click.argument("path", metavar="LIB")
+@_SCHEDULER
+def check(path: str, scheduler: str | None) -> None:
+    """Form the Gram matrix of LIB anew from its frames, and compare it with the one it keeps."""
+    from lyot.execution import tasks
+    from lyot.models.library import Library
+    from lyot.reduction.library import check as compare
+
+    opened = Library(path)
+    with _logging(), tasks(scheduler) as where:
+        off = compare(opened, tasks=where)
+    if not off < 1e-9:
+        raise LyotError(f"The Gram matrix of {path} is off by {off:.1e}; build it anew.")
+    click.echo(f"{path}: {len(opened)} frames, and their products agree to {off:.1e}")
+
+
 @library.command(name="select")
 @click.argument("path", metavar="LIB")
 @click.argument("target", metavar="TARGET")
@@ -499,7 +552,7 @@ def demo(output_dir: str, seed: int) -> None:
     click.echo(f"Simulating an observation of a star with a disc and two companions in {folder}/")
     association = simulate_observation(folder / "exposures", seed=seed)
     click.echo(f"Reducing {association}")
-    products = _run(str(association), str(folder / "products"), {})
+    products = _run((str(association),), str(folder / "products"), {"again": True})
     click.echo(f"\nProducts: {folder / 'products'}")
     click.echo(f"Truth:    {folder / 'exposures' / 'truth.json'}")
     report = [p for p in products if p.endswith(".html")]
@@ -547,48 +600,27 @@ def _analysis_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@contextmanager
-def _reduction(run: str, options: dict[str, Any]) -> Iterator[tuple[Any, Path]]:
-    """Open a finished run, or make it of an association first."""
-    from lyot.analysis.reduction import load_reduction
-
+def _reduced(run: str, options: dict[str, Any]) -> Path:
+    """Return the folder of a finished run; an association is reduced first."""
     folder = Path(run)
     if folder.is_file() and folder.suffix == ".json":
         target = options.get("output_dir") or f"{folder.stem.removesuffix('_asn')}-products"
         click.echo(f"Reducing {folder} into {target}/")
-        _run(str(folder), str(target), {})
-        folder = Path(target)
-    truncate = options.get("truncate")
-    try:
-        n_modes = tuple(int(n) for n in truncate.split(",")) if truncate else None
-    except ValueError:
-        raise LyotError(
-            f"--truncate is {truncate!r}; give whole numbers, such as 5,20,50."
-        ) from None
-    with (
-        _logging(),
-        load_reduction(
-            folder,
-            n_modes=n_modes,
-            psf=options.get("psf"),
-            transmission=options.get("transmission"),
-            star_jy=options.get("star_flux"),
-            star_magnitude=options.get("star_mag"),
-            star_frame=options.get("star_frame"),
-        ) as reduction,
-    ):
-        click.echo(
-            f"{reduction.product}: PSF: {reduction.psf.origin}; transmission: "
-            f"{reduction.transmission.origin}"
-        )
+        _run((str(folder),), str(target), {})
+        return Path(target)
+    return folder
+
+
+@contextmanager
+def _reduction(run: str, options: dict[str, Any]) -> Iterator[tuple[Any, Path]]:
+    """Open a finished run, or make it of an association first."""
+    from lyot.limits import opened
+
+    folder = _reduced(run, options)
+    with _logging(), opened(folder, options) as reduction:
+        settings = {"psf": reduction.psf.origin, "transmission": reduction.transmission.origin}
+        click.echo(f"{reduction.product}: {_rests_on(settings)}")
         yield reduction, Path(options.get("output_dir") or folder)
-
-
-def _known(options: dict[str, Any]) -> tuple[Any, ...]:
-    from lyot.analysis.maps import Known, KnownDisc
-
-    sources: list[Any] = [Known(separation, pa) for separation, pa in options.get("known") or ()]
-    return (*sources, KnownDisc(*options["disc"])) if options.get("disc") else tuple(sources)
 
 
 @main.command()
@@ -613,84 +645,26 @@ def _known(options: dict[str, Any]) -> tuple[Any, ...]:
     show_default=True,
     help="Distribution of the noise.",
 )
+@_SCHEDULER
 def contrast(run: str, **options: Any) -> None:
     """Contrast limits of RUN: the folder of a finished run, or an association.
 
     Writes a table (ECSV), maps of the sensitivity and completeness (FITS) and figures (PNG).
     """
-    for path in _contrast(run, options)[0]:
+    from lyot.execution import tasks
+    from lyot.limits import write_limits
+
+    with _logging(), tasks(options.pop("scheduler")) as where:
+        folder = _reduced(run, options)
+        written, curve = write_limits(folder, options, tasks=where)
+    click.echo(f"{curve.settings['product']}: {_rests_on(curve.settings)}")
+    _print_limits(curve)
+    for path in written:
         click.echo(path)
 
 
-def _contrast(run: str, options: dict[str, Any]) -> tuple[list[str], Any]:
-    """Measure the limits of a run, print them, and return what was written, and the curve."""
-    import numpy as np
-
-    from lyot.algorithms.noise import FIVE_SIGMA_FPF
-    from lyot.analysis import contrast as limits
-    from lyot.models.results import write_grid, write_maps, write_table
-    from lyot.viz import analysis as draw
-
-    fpf = options.get("fpf") or FIVE_SIGMA_FPF
-    known = _known(options)
-    text = options.get("separations")
-    try:
-        separations = None if not text else np.array([float(v) for v in text.split(",")])
-    except ValueError:
-        raise LyotError(f"--separations is {text!r}; give numbers, such as 0.5,1,2.") from None
-    with _reduction(run, options) as (reduction, folder):
-        curve = limits.contrast_curve(
-            reduction,
-            separations_arcsec=separations,
-            fpf=fpf,
-            known=known,
-            method=options.get("flux_by") or "matched",
-            distribution=options.get("noise") or "gaussian",
-        )
-        best = reduction.n_modes[int(np.bincount(curve.best).argmax())]
-        spread = limits.sensitivity_map(reduction, curve, n_modes=best)
-        complete = limits.completeness_map(
-            reduction,
-            separations_arcsec=separations,
-            fpf=fpf,
-            known=known,
-            n_modes=best,
-            distribution=options.get("noise") or "gaussian",
-        )
-        name = reduction.product
-        keywords = {"FPF": fpf, "NMODES": best}
-        axes = {"SEPARATION": complete.separation_arcsec, "CONTRAST": complete.contrast}
-        written = [
-            write_table(curve.to_table(), folder / f"{name}_limits.ecsv"),
-            write_maps(
-                {"LIMIT": spread.limit},
-                folder / f"{name}_sensitivity.fits",
-                pixel_scale_arcsec=spread.pixel_scale_arcsec,
-                keywords=keywords,
-            ),
-            write_grid(
-                complete.fraction,
-                folder / f"{name}_completeness.fits",
-                name="FRACTION",
-                axes=axes,
-                keywords=keywords,
-            ),
-        ]
-
-        def _curves(figure: Any) -> None:
-            upper, lower = figure.subplots(2, 1, height_ratios=(2.2, 1.0))
-            draw.contrast(upper, curve).set_title(name, fontsize=9)
-            draw.throughput(lower, curve)
-
-        def _maps(figure: Any) -> None:
-            left, right = figure.subplots(1, 2)
-            draw.sensitivity(left, spread)
-            draw.completeness(right, complete)
-
-        written.append(draw.save(folder / f"{name}_limits.png", _curves, (6.4, 7.2)))
-        written.append(draw.save(folder / f"{name}_sensitivity.png", _maps, (11.0, 4.6)))
-    _print_limits(curve)
-    return written, curve
+def _rests_on(settings: dict[str, Any]) -> str:
+    return f"PSF: {settings['psf']}; transmission: {settings['transmission']}"
 
 
 def _print_limits(curve: Any) -> None:
@@ -738,12 +712,13 @@ def detect(run: str, **options: Any) -> None:
     """Search RUN for companions: S/N map, STIM map and a list of candidates."""
     from lyot.algorithms.noise import FIVE_SIGMA_FPF
     from lyot.analysis.detection import detect as search
+    from lyot.limits import known_sources
     from lyot.models.results import write_maps, write_table
     from lyot.viz import analysis as draw
 
     fpf = options["fpf"] or FIVE_SIGMA_FPF
     with _reduction(run, options) as (reduction, folder):
-        found = search(reduction, fpf=fpf, known=_known(options))
+        found = search(reduction, fpf=fpf, known=known_sources(options))
         name = reduction.product
         written = [
             write_table(found.to_table(), folder / f"{name}_candidates.ecsv"),
@@ -885,8 +860,11 @@ def _logging() -> Iterator[None]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show progress: a display on a terminal, plain lines elsewhere."""
+def _progress(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Show progress: a display on a terminal, plain lines elsewhere, nothing where told so."""
+    if quiet:
+        yield lambda *_: None
+        return
     if not sys.stderr.isatty():
         seen: set[str] = set()
 
@@ -899,13 +877,22 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         yield line
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as display:
         tasks: dict[str, Any] = {}
@@ -935,7 +922,7 @@ def _print_table(header: list[str], rows: list[list[str]]) -> None:
     console.print(table)
 
 
-def _print_summary(summary: list[dict[str, Any]], seconds: float) -> None:
+def _print_summary(summary: list[dict[str, Any]], finished: Any) -> None:
     _print_table(
         [
             "exposure",
@@ -961,7 +948,10 @@ def _print_summary(summary: list[dict[str, Any]], seconds: float) -> None:
             for r in summary
         ],
     )
-    click.echo(f"{seconds:.1f} s")
+    if finished.state == "unchanged":
+        click.echo("Nothing has changed since these were made; --again reduces anew.")
+    else:
+        click.echo(f"{finished.seconds:.1f} s")
 
 
 if __name__ == "__main__":

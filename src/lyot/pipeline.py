@@ -107,7 +107,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.summary: list[dict[str, Any]] = []
         self._asn = Association("", (), ())
         self._library: Library | None = None
-        self._checksums: dict[str, str] = {}
+        self.checksums: dict[str, str] = {}
 
     def process(self, source: Any) -> Any:
         """Run all steps.
@@ -132,7 +132,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             log.info("Member %s of type %r is left out.", name, kind)
         references = self._references(asn)
         self._check_modes(asn)
-        self._checksums = {p.name: checksum(p) for p in asn.science + asn.psf}
+        self.checksums = {p.name: checksum(p) for p in asn.science + asn.psf}
         subtracted: list[list[Any]] = []
         made: tuple[tuple[Path, ...], Any, str] | None = None
         for number, path in enumerate(asn.science):
@@ -272,7 +272,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             target,
             self.library_recipe(),
             align=self.align_refs.recipe(),
-            leave_out=[self._checksums[p.name] for p in (science, *references)],
+            leave_out=[self.checksums[p.name] for p in (science, *references)],
         )
         log.info(
             "%d of %d frames of the library %s serve %s; their correlation with it is %.4f to "
@@ -387,7 +387,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             "product": self._asn.product,
             "science": [p.name for p in self._asn.science],
             "psf": [p.name for p in self._asn.psf],
-            "sha256": self._checksums,
+            "sha256": self.checksums,
         }
         branch["recipe"] = to_dict(self.recipe())
         set_branch(model, branch)

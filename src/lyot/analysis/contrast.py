@@ -9,8 +9,9 @@ the subtraction, `calibrated` that and the transmission of the mask.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from lyot.analysis.maps import (
     make_rings,
     sky_grid,
 )
-from lyot.analysis.reduction import Reduction
+from lyot.analysis.reduction import Reduction, RunOnDisk
 from lyot.errors import LyotError
 
 Array = NDArray[Any]
@@ -169,6 +170,7 @@ def contrast_curve(
     method: str = MATCHED,
     distribution: str = GAUSSIAN,
     others: str = MAWET,
+    tasks: execution.Tasks | None = None,
 ) -> ContrastCurve:
     """Measure contrast limits.
 
@@ -190,6 +192,8 @@ def contrast_curve(
         Distribution of the noise.
     others : {"n-1", "n"}, optional
         See `lyot.algorithms.noise.threshold`.
+    tasks : lyot.execution.Tasks, optional
+        Where the grid of injections runs, for a run that is on disk; here by default.
 
     Returns
     -------
@@ -235,7 +239,7 @@ def contrast_curve(
     )
     noise = np.array([[rings.noise(j, t) for j in range(len(radius))] for t in range(n_t)])
     guess = np.nan_to_num(tau * noise[0], nan=star_flux * 1e-4)
-    kept = throughputs(maps, radius, n_angles, guess)
+    kept = throughputs(maps, radius, n_angles, guess, tasks=tasks)
     with np.errstate(invalid="ignore", divide="ignore"):
         total, bare = mean_of_known(kept)
         through = (total / bare)[0]
@@ -261,7 +265,15 @@ def contrast_curve(
     )
 
 
-def throughputs(maps: FluxMaps, radius_pix: Array, n_angles: int, flux: Array, /) -> Array:
+def throughputs(
+    maps: FluxMaps,
+    radius_pix: Array,
+    n_angles: int,
+    flux: Array,
+    /,
+    *,
+    tasks: execution.Tasks | None = None,
+) -> Array:
     """Inject sources over separations and position angles.
 
     Parameters
@@ -274,6 +286,8 @@ def throughputs(maps: FluxMaps, radius_pix: Array, n_angles: int, flux: Array, /
         Number of position angles, evenly spread.
     flux : ndarray, shape (n_sep,)
         Flux of the sources; it matters where references hold them.
+    tasks : lyot.execution.Tasks, optional
+        Where they are injected, for a run that is on disk; here by default.
 
     Returns
     -------
@@ -281,19 +295,51 @@ def throughputs(maps: FluxMaps, radius_pix: Array, n_angles: int, flux: Array, /
         Throughput with the transmission of the mask, and without.
     """
     angles = 360.0 * (np.arange(n_angles) + 0.25) / n_angles
-    reach = maps.reduction.reach_pix
-    _ = maps._smooth  # made once, not by every thread
-    places = [(j, float(pa)) for j in range(len(radius_pix)) for pa in angles]
-
-    def _one(place: tuple[int, float]) -> Array:
-        j, pa = place
-        if radius_pix[j] > reach + maps.reduction.fwhm_pix:
-            return np.full((2, len(maps.reduction.n_modes)), np.nan)
-        return maps.throughput(float(radius_pix[j]), pa + 7.0 * j, flux=float(flux[j]))
-
-    found = np.array(execution.map_ordered(_one, places))
+    places = [
+        (float(r), float(pa) + 7.0 * j, float(flux[j]))
+        for j, r in enumerate(radius_pix)
+        for pa in angles
+    ]
+    source = maps.reduction.source
+    if tasks is None or tasks.is_here or source is None:
+        found = _throughputs_here(maps, places)
+    else:
+        n = max(-(-len(places) // (4 * tasks.n_workers)), 1)
+        jobs = [
+            _Grid(source, maps.method, tuple(places[i : i + n])) for i in range(0, len(places), n)
+        ]
+        found = np.concatenate(list(tasks.ordered(_throughputs_there, jobs)))
     shaped = found.reshape(len(radius_pix), n_angles, 2, -1)
     return np.moveaxis(shaped, (2, 3, 0, 1), (0, 1, 2, 3))
+
+
+class _Grid(NamedTuple):
+    """Injections into a run that is on disk: separation [pixel], position angle and flux."""
+
+    source: RunOnDisk
+    method: str
+    places: tuple[tuple[float, float, float], ...]
+
+
+def _throughputs_here(
+    maps: FluxMaps, places: Sequence[tuple[float, float, float]]
+) -> NDArray[np.float64]:
+    reach = maps.reduction.reach_pix + maps.reduction.fwhm_pix
+    _ = maps._smooth  # made once, not by every thread
+
+    def _one(place: tuple[float, float, float]) -> Array:
+        radius, pa, flux = place
+        if radius > reach:
+            return np.full((2, len(maps.reduction.n_modes)), np.nan)
+        return maps.throughput(radius, pa, flux=flux)
+
+    return np.array(execution.map_ordered(_one, places))
+
+
+def _throughputs_there(grid: _Grid) -> NDArray[np.float64]:
+    """Do some of the injections on a worker, which reads the run from disk."""
+    with grid.source.open() as reduction:
+        return _throughputs_here(FluxMaps(reduction, grid.method), grid.places)
 
 
 def mean_of_known(values: Array, /) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -149,6 +149,32 @@ class Transmission:
         )
 
 
+@dataclass(frozen=True)
+class RunOnDisk:
+    """A finished run, and how it is read.
+
+    Attributes
+    ----------
+    folder : str
+        Its folder.
+    options : tuple of (str, object)
+        What `load_reduction` takes.
+    """
+
+    folder: str
+    options: tuple[tuple[str, Any], ...]
+
+    def open(self) -> AbstractContextManager[Reduction]:
+        """Read it.
+
+        Returns
+        -------
+        context of Reduction
+            As from `load_reduction`.
+        """
+        return load_reduction(self.folder, **dict(self.options))
+
+
 @dataclass(frozen=True, eq=False)
 class Reduction:
     """A reduction that can be asked what it would do to a source.
@@ -167,6 +193,8 @@ class Reduction:
         How bright the star is; contrasts need it.
     recipe : SubtractRecipe
         How it was subtracted.
+    source : RunOnDisk or None
+        Where it can be read again, by another process.
     """
 
     product: str
@@ -175,6 +203,7 @@ class Reduction:
     transmission: Transmission
     star: StarBrightness | None
     recipe: SubtractRecipe
+    source: RunOnDisk | None = None
 
     @property
     def n_modes(self) -> tuple[int, ...]:
@@ -299,7 +328,7 @@ class Reduction:
             residual = exposure.residual.copy()
             residual[:, box[0], box[1]] += added
             changed.append(replace(exposure, residual=residual))
-        return replace(self, exposures=changed)
+        return replace(self, exposures=changed, source=None)
 
 
 def make_reduction(
@@ -434,7 +463,20 @@ def load_reduction(
         elif given:
             star = brightness_of(reduction.band, jy=star_jy, magnitude=star_magnitude)
             reduction = replace(reduction, star=star)
-        yield reduction
+        options = {
+            "n_modes": n_modes,
+            "psf": _absolute(psf),
+            "transmission": _absolute(transmission),
+            "star_jy": star_jy,
+            "star_magnitude": star_magnitude,
+            "star_frame": _absolute(star_frame),
+        }
+        where = RunOnDisk(str(Path(folder).resolve()), tuple(options.items()))
+        yield replace(reduction, source=where)
+
+
+def _absolute(path: str | Path | None) -> str | None:
+    return None if path is None else str(Path(path).resolve())
 
 
 def read_psf(path: str | Path, /) -> OffAxisPSF:

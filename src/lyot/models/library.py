@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
@@ -32,6 +31,7 @@ from lyot._version import __version__
 from lyot.errors import LyotError
 from lyot.models.cubes import Cube
 from lyot.models.info import ExposureInfo
+from lyot.models.products import abandoned, aside
 
 FORMAT = 1
 INDEX, FRAMES = "index.sqlite", "frames"
@@ -297,9 +297,9 @@ class Library:
                 "make a library for each mode."
             )
         name = uuid.uuid4().hex
-        aside = self.path / FRAMES / f".{socket.gethostname()}-{os.getpid()}-{name}"
+        beside = self.path / FRAMES / f"{aside()}{name}"
         try:
-            _write_batch(aside, batch)
+            _write_batch(beside, batch)
             with self._write() as index:
                 taken = index.execute(
                     "SELECT count(*) FROM frames WHERE sha256 = ?", (batch.facts[0].sha256,)
@@ -309,8 +309,8 @@ class Library:
                 self._sweep(index)
                 [first] = index.execute("SELECT count(*) FROM frames").fetchone()
                 rows = self._products(index, batch.zone)
-                _group(aside).create_array("gram", data=rows, compressors=None)
-                os.replace(aside, self.path / FRAMES / name)
+                _group(beside).create_array("gram", data=rows, compressors=None)
+                os.replace(beside, self.path / FRAMES / name)
                 cursor = index.execute(
                     "INSERT INTO batches (folder, first, n, added_by) VALUES (?, ?, ?, ?)",
                     (name, first, len(batch.facts), f"lyot {__version__}"),
@@ -327,7 +327,7 @@ class Library:
         except OSError as err:
             raise LyotError(f"{self.path} cannot be written ({err.strerror or err}).") from None
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(beside, ignore_errors=True)
 
     def gram(self) -> NDArray[np.float64]:
         """Return the products of all frames over the zone.
@@ -360,6 +360,28 @@ class Library:
         with self._read() as index:
             batches = self._batches(index)
         yield from _in_groups(batches)
+
+    def pixels(self, at: NDArray[np.intp], /) -> NDArray[np.float64]:
+        """Read some pixels of all frames.
+
+        Parameters
+        ----------
+        at : ndarray of int, shape (n_pix,)
+            Which, of the flattened frame.
+
+        Returns
+        -------
+        ndarray, shape (n, n_pix)
+            One frame is held beside them.
+        """
+        with self._read() as index:
+            batches = self._batches(index)
+        out = np.empty((sum(n for _, _, n in batches), len(at)))
+        for folder, first, n in batches:
+            sci = _group(folder, "r")["sci"]
+            for k in range(n):
+                out[first + k] = sci[k].ravel()[at]
+        return out
 
     def frames(self, numbers: Sequence[int], /) -> Cube:
         """Read frames.
@@ -437,12 +459,9 @@ class Library:
         """Remove what additions left that were killed; the lock is held."""
         known = {folder.name for folder, _, _ in self._batches(index)}
         for folder in (self.path / FRAMES).iterdir():
-            if folder.name in known:
-                continue
-            host, _, rest = folder.name[1:].rpartition("-")[0].rpartition("-")
-            if folder.name[0] == "." and (host != socket.gethostname() or _runs(int(rest))):
-                continue
-            shutil.rmtree(folder, ignore_errors=True)
+            unknown = folder.name not in known and not folder.name.startswith(".")
+            if unknown or abandoned(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
@@ -469,16 +488,6 @@ class Library:
 
 def _or_nan(value: float | None) -> float:
     return float("nan") if value is None else float(value)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _group(path: Path, mode: str = "a") -> Any:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import socket
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -186,6 +187,57 @@ def set_keyword(model: Any, extension: str, key: str, value: Any, comment: str, 
     extra["header"] = [*rows, [key, value, comment]]
 
 
+def aside() -> str:
+    """Return how names begin of what this process writes aside before it is moved into place.
+
+    Returns
+    -------
+    str
+        It says which machine and process.
+    """
+    return f".lyot-{socket.gethostname()}-{os.getpid()}-"
+
+
+def abandoned(name: str, /) -> bool:
+    """Tell whether something written aside was left by a process that is no more.
+
+    Parameters
+    ----------
+    name : str
+        A file name.
+
+    Returns
+    -------
+    bool
+        False for other names, and for those of other machines, which cannot be asked.
+    """
+    head, _, _ = name.rpartition("-")
+    head, _, process = head.rpartition("-")
+    if head != f".lyot-{socket.gethostname()}" or not process.isdigit():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def sweep(folder: str | Path, /) -> None:
+    """Remove from a folder what processes left that were killed while they wrote.
+
+    Parameters
+    ----------
+    folder : path
+        The folder; it need not exist.
+    """
+    folder = Path(folder)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if abandoned(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 @contextmanager
 def written_whole(path: str | Path, /) -> Iterator[Path]:
     """Give a temporary path; what is written there takes its final name in one move.
@@ -210,7 +262,7 @@ def written_whole(path: str | Path, /) -> Iterator[Path]:
     holder = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        holder = tempfile.mkdtemp(prefix=".lyot-", dir=path.parent)
+        holder = tempfile.mkdtemp(prefix=aside(), dir=path.parent)
         yield Path(holder) / path.name
         os.replace(Path(holder) / path.name, path)
     except OSError as err:

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lyot import execution
-from lyot.algorithms import choice, fourier, repair
+from lyot.algorithms import choice, fourier, klip, repair
 from lyot.algorithms.geometry import radius_map
 from lyot.errors import LyotError
 from lyot.models.cubes import Cube, flag_value, read_cube
@@ -399,3 +399,95 @@ def _compare(
     cross, square = (np.concatenate(parts) for parts in zip(*found, strict=True))
     size = np.sqrt(square * (pixels @ pixels))
     return np.divide(cross, size, out=np.zeros_like(size), where=size > 0), cross
+
+
+class _Block(NamedTuple):
+    """Pixels of all frames of a library, for one task."""
+
+    path: str
+    weight: NDArray[np.float64]
+    at: NDArray[np.intp]
+
+
+def gram_over(
+    library: Library, weight: NDArray[np.floating], /, *, tasks: execution.Tasks | None = None
+) -> NDArray[np.float64]:
+    """Form the Gram matrix of all frames over any pixels, out of core.
+
+    Parameters
+    ----------
+    library : Library
+        The library.
+    weight : ndarray, shape (n_y, n_x)
+        Weight of the pixels.
+    tasks : lyot.execution.Tasks, optional
+        Where the blocks are computed; here by default.
+
+    Returns
+    -------
+    ndarray, shape (n, n)
+        Products of the centred frames: the sum over blocks of 8,192 pixels in their order,
+        wherever they were computed.
+
+    Notes
+    -----
+    One block of pixels of all frames is held at a time, ``8 n 8192`` bytes, and two matrices.
+    """
+    at = np.flatnonzero(np.asarray(weight).ravel() > 0)
+    w = np.asarray(weight, dtype=np.float64).ravel()[at]
+    blocks = [
+        _Block(str(library.path.resolve()), w[b], at[b]) for b in execution.pixel_blocks(len(at))
+    ]
+    # Two passes: the mean first, so that the pedestal is taken off the pixels themselves.
+    n = len(library)
+    total, gram, rest = np.zeros(n), np.zeros((n, n)), np.zeros(n)
+    where = tasks or execution.Tasks()
+    for part in where.ordered(_block_sum, blocks):
+        total += part
+    mean = total / w.sum()
+    for product, left in where.ordered(_block_products, [(b, mean) for b in blocks]):
+        gram += product
+        rest += left
+    return np.asarray(klip.recentre(gram, rest, float(w.sum()))[0])
+
+
+def _block_sum(block: _Block) -> NDArray[np.float64]:
+    rows = Library(block.path).pixels(block.at)
+    return np.asarray(rows @ block.weight)
+
+
+@execution.single_threaded_blas()
+def _block_products(job: tuple[_Block, NDArray[np.float64]]) -> tuple[Any, Any]:
+    block, mean = job
+    rows = Library(block.path).pixels(block.at) - mean[:, None]
+    root = np.sqrt(block.weight)
+    rows *= root
+    return rows @ rows.T, rows @ root
+
+
+def check(library: Library, /, *, tasks: execution.Tasks | None = None) -> float:
+    """Compare the Gram matrix that a library keeps with that of its frames.
+
+    Parameters
+    ----------
+    library : Library
+        The library.
+    tasks : lyot.execution.Tasks, optional
+        Where the blocks are computed; here by default.
+
+    Returns
+    -------
+    float
+        The largest difference over the largest element; rounding leaves some 1e-15.
+
+    Raises
+    ------
+    LyotError
+        If an array is missing or cannot be read.
+    """
+    try:
+        kept = library.gram()
+        fresh = gram_over(library, library.weight, tasks=tasks)
+    except (OSError, KeyError, ValueError) as err:
+        raise LyotError(f"A batch of {library.path} cannot be read ({err}).") from None
+    return float(np.abs(kept - fresh).max() / max(np.abs(fresh).max(), np.finfo(float).tiny))

@@ -1,0 +1,463 @@
+"""Associations reduced one by one or many at a time, each once: what is unchanged is left alone."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lyot import execution
+from lyot._version import __version__
+from lyot.errors import LyotError
+from lyot.models.association import Association, read_association
+from lyot.models.products import checksum, sweep, written_whole
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+
+REDUCED, UNCHANGED, FAILED = "reduced", "unchanged", "failed"
+_FILES = ("override_psfmask", "zone_map", "fit_weight", "disc_model")
+"""Parameters that name files, whose content counts."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """An association, and how it is reduced.
+
+    Attributes
+    ----------
+    association : str
+        Its file.
+    output_dir : str
+        Where its products go.
+    steps : dict
+        Parameters of the steps, by step and name.
+    settings : dict
+        Parameters of the pipeline.
+    input_dir : str
+        Where its members lie, if not where it says.
+    limits : dict
+        What contrast limits need, such as ``star_mag``; empty for none.
+    report : bool
+        Whether a report is written.
+    again : bool
+        Whether it is reduced even if nothing has changed.
+    """
+
+    association: str
+    output_dir: str
+    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    input_dir: str = ""
+    limits: dict[str, Any] = field(default_factory=dict)
+    report: bool = True
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What became of a job.
+
+    Attributes
+    ----------
+    association : str
+        Its file.
+    product : str
+        Name of its product; empty where the association could not be read.
+    state : {"reduced", "unchanged", "failed"}
+        What was done.
+    products : tuple of str
+        Paths of the products.
+    summary : list of dict
+        One entry per science exposure.
+    seconds : float
+        How long it took.
+    message : str
+        Why it failed.
+    """
+
+    association: str
+    product: str
+    state: str
+    products: tuple[str, ...] = ()
+    summary: tuple[dict[str, Any], ...] = ()
+    seconds: float = 0.0
+    message: str = ""
+
+
+def _no_progress(stage: str, done: int, total: int) -> None:
+    del stage, done, total
+
+
+def expand(sources: Sequence[str], /) -> list[str]:
+    """Find the associations that files and folders stand for.
+
+    Parameters
+    ----------
+    sources : sequence of str
+        Association files, and folders in which they lie, at any depth.
+
+    Returns
+    -------
+    list of str
+        Association files, each once.
+
+    Raises
+    ------
+    LyotError
+        If a folder holds none.
+    """
+    found: list[str] = []
+    for source in sources:
+        path = Path(source)
+        files = [path]
+        if path.is_dir():
+            files = sorted(path.rglob("*_asn.json"))
+            if not files:
+                raise LyotError(
+                    f"{path} holds no association (*_asn.json); write them with `lyot asn`."
+                )
+        found += [str(file) for file in files if str(file) not in found]
+    return found
+
+
+def plan(job: Job, associations: Sequence[str], /) -> list[Job]:
+    """Make one job per association, each with a folder of its own where there are several.
+
+    Parameters
+    ----------
+    job : Job
+        What holds for all.
+    associations : sequence of str
+        Association files.
+
+    Returns
+    -------
+    list of Job
+        In their order; one that cannot be read gets a folder by its file's name.
+
+    Raises
+    ------
+    LyotError
+        If two make a product of one name.
+    """
+    if len(associations) == 1:
+        return [replace(job, association=associations[0])]
+    jobs: list[Job] = []
+    names: dict[str, str] = {}
+    for path in associations:
+        try:
+            name = read_association(path, folder=job.input_dir or None).product
+        except LyotError:
+            name = Path(path).stem
+        if name in names:
+            raise LyotError(
+                f"{path} and {names[name]} both make a product named {name}; rename one."
+            )
+        names[name] = path
+        folder = str(Path(job.output_dir) / name)
+        jobs.append(replace(job, association=path, output_dir=folder))
+    return jobs
+
+
+def run(jobs: Sequence[Job], tasks: execution.Tasks, /) -> Iterator[Finished]:
+    """Reduce several associations; one that fails does not stop the others.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        What to do.
+    tasks : lyot.execution.Tasks
+        Where it runs.
+
+    Yields
+    ------
+    Finished
+        As each ends.
+    """
+    for outcome in tasks.completed(attempt, jobs):
+        if outcome.value is not None:
+            yield outcome.value
+        else:
+            yield _failed(jobs[outcome.number], outcome.error, 0.0)
+
+
+def attempt(job: Job, /) -> Finished:
+    """Do a job, and tell what went wrong instead of raising it.
+
+    Parameters
+    ----------
+    job : Job
+        The job.
+
+    Returns
+    -------
+    Finished
+        With a message where it failed.
+    """
+    started = time.monotonic()
+    try:
+        return reduce(job)
+    except (Exception, SystemExit) as err:
+        if not isinstance(err, LyotError):
+            log.debug("%s failed.", job.association, exc_info=True)
+        return _failed(job, err, time.monotonic() - started)
+
+
+def _failed(job: Job, error: BaseException | None, seconds: float) -> Finished:
+    text = str(error) if isinstance(error, LyotError) else f"{type(error).__name__}: {error}"
+    try:
+        product = read_association(job.association, folder=job.input_dir or None).product
+    except LyotError:
+        product = ""
+    return Finished(job.association, product, FAILED, seconds=seconds, message=text)
+
+
+def reduce(job: Job, /, *, progress: Progress = _no_progress) -> Finished:
+    """Reduce an association, unless all that it rests on is as it was.
+
+    Parameters
+    ----------
+    job : Job
+        The job.
+    progress : callable, optional
+        Told the stage, how much of it is done, and how much there is.
+
+    Returns
+    -------
+    Finished
+        Its products.
+
+    Raises
+    ------
+    LyotError
+        If a parameter, the association or a member is not what it should be.
+    """
+    started = time.monotonic()
+    folder = Path(job.output_dir)
+    asn = read_association(job.association, folder=job.input_dir or None)
+    record = folder / f"{asn.product}_run.json"
+    sweep(folder)
+    if not job.again and record.is_file():
+        before = _unchanged(job, asn, record)
+        if before is not None:
+            return before
+    from lyot.pipeline import Coron3Pipeline
+
+    gc.freeze()  # the libraries' objects stay: each step would go through them again
+    pipeline = configured(Coron3Pipeline, job.steps, job.settings, job.output_dir)
+    if job.input_dir:
+        pipeline.input_dir = job.input_dir
+    pipeline.progress = progress
+    with _log_file(folder, asn.product):
+        record.unlink(missing_ok=True)
+        pipeline.run(job.association)
+        products = list(pipeline.products)
+        curve = None
+        if job.limits:
+            from lyot.limits import write_limits
+
+            written, curve = write_limits(job.output_dir, job.limits)
+            products += written
+        if job.report and any(p.endswith("_i2d.fits") for p in products):
+            from lyot.viz.report import write_report
+
+            products.append(write_report(products, folder, pipeline.summary, limits=curve))
+    finished = Finished(
+        job.association,
+        asn.product,
+        REDUCED,
+        tuple(products),
+        tuple(pipeline.summary),
+        time.monotonic() - started,
+    )
+    if pipeline.save_results:
+        _write_record(record, finished, fingerprint(job, asn, pipeline.checksums))
+    return finished
+
+
+def fingerprint(
+    job: Job, asn: Association, checksums: dict[str, str] | None = None, /
+) -> dict[str, Any]:
+    """Return all that the products of a job rest on, by content.
+
+    Parameters
+    ----------
+    job : Job
+        The job.
+    asn : Association
+        Its association.
+    checksums : dict, optional
+        Checksums of the members, by name, where they are known.
+
+    Returns
+    -------
+    dict
+        Plain values; equal where nothing has changed.
+    """
+    members = [*asn.science, *asn.psf]
+    known = checksums or {p.name: checksum(p) for p in members}
+    given = [
+        values[name] for values in job.steps.values() for name in _FILES if values.get(name)
+    ] + [v for k, v in job.limits.items() if k in ("psf", "transmission", "star_frame") and v]
+    library = job.settings.get("library")
+    content = {
+        "version": __version__,
+        "product": asn.product,
+        "asn_id": asn.asn_id,
+        "science": [[p.name, known[p.name]] for p in asn.science],
+        "psf": [[p.name, known[p.name]] for p in asn.psf],
+        "steps": job.steps,
+        "settings": job.settings,
+        "limits": job.limits,
+        "report": job.report,
+        "files": [[str(path), checksum(path)] for path in given],
+        "library": _library_state(library) if library else None,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(content))
+    return plain
+
+
+def _library_state(path: str) -> str:
+    from lyot.models.library import Library
+
+    digest = hashlib.sha256()
+    for row in Library(path).query():
+        digest.update(f"{row['sha256']} {row['integration']}\n".encode())
+    return digest.hexdigest()
+
+
+def _unchanged(job: Job, asn: Association, record: Path) -> Finished | None:
+    """Return what was made before, if that is whole and nothing under it has changed."""
+    try:
+        before = json.loads(record.read_text(encoding="utf-8"))
+        if before["fingerprint"] != fingerprint(job, asn):
+            return None
+        for name, digest in before["products"].items():
+            path = record.parent / name
+            if not path.is_file() or checksum(path) != digest:
+                log.info("%s is not as it was written; %s is reduced again.", path, asn.product)
+                return None
+        return Finished(
+            job.association,
+            asn.product,
+            UNCHANGED,
+            tuple(str(record.parent / name) for name in before["products"]),
+            tuple(before["summary"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _write_record(record: Path, finished: Finished, made_of: dict[str, Any]) -> None:
+    content = {
+        "software": "lyot",
+        "fingerprint": made_of,
+        "products": {Path(p).name: checksum(p) for p in finished.products},
+        "summary": list(finished.summary),
+        "seconds": finished.seconds,
+    }
+    with written_whole(record) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _log_file(folder: Path, product: str) -> Iterator[None]:
+    """Write what is logged to a file beside the products."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(folder / f"{product}_run.log", mode="w", encoding="utf-8")
+    except OSError as err:
+        raise LyotError(
+            f"{folder} is not a folder you may write to ({err.strerror}); name another."
+        ) from None
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("lyot")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(level or logging.INFO, logging.INFO))
+    try:
+        yield
+    except Exception as err:
+        logger.error("%s", err)
+        raise
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def configured(
+    kind: Any, steps: dict[str, Any], settings: dict[str, Any], output_dir: str, /
+) -> Any:
+    """Make a pipeline; its parameters are validated as those of any stpipe step.
+
+    Parameters
+    ----------
+    kind : type
+        The pipeline.
+    steps, settings : dict
+        Parameters of the steps, and of the pipeline itself.
+    output_dir : str
+        Where products go.
+
+    Returns
+    -------
+    Coron3Pipeline
+        Ready to run.
+
+    Raises
+    ------
+    LyotError
+        If a step or a parameter is not known, or a value is not valid.
+    """
+    from stpipe.config_parser import ConfigObj, merge_config
+    from stpipe.exceptions import ValidationError
+
+    unknown = sorted(set(steps) - set(kind.step_defs))
+    if unknown:
+        raise LyotError(f"{unknown[0]!r} is no step; the steps are {', '.join(kind.step_defs)}.")
+    for step, values in steps.items():
+        known = kind.step_defs[step].load_spec_file()
+        for name in values:
+            if name not in known:
+                raise LyotError(
+                    f"{name!r} is no parameter of {step}; known are "
+                    f"{', '.join(sorted(k for k in known))}."
+                )
+    config = ConfigObj()
+    merge_config(config, {**settings, "output_dir": str(output_dir), "steps": steps})
+    try:
+        return kind.from_config_section(config)
+    except ValidationError as err:
+        raise LyotError(f"A parameter is not valid: {' '.join(str(err).split())}.") from None
+
+
+def write_summary(finished: Sequence[Finished], folder: str | Path, /) -> str:
+    """Write what became of a survey, one line per association.
+
+    Parameters
+    ----------
+    finished : sequence of Finished
+        The jobs.
+    folder : path
+        Where ``survey.json`` goes.
+
+    Returns
+    -------
+    str
+        Its path.
+    """
+    path = Path(folder) / "survey.json"
+    with written_whole(path) as temporary:
+        rows = [asdict(each) for each in finished]
+        temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return str(path)

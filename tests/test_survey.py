@@ -1,0 +1,244 @@
+"""Surveys: many associations, each reduced once, whatever happens in between."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from click.testing import CliRunner
+from distributed import Client, LocalCluster
+
+from lyot import execution
+from lyot.analysis.contrast import contrast_curve
+from lyot.analysis.reduction import load_reduction
+from lyot.cli import main
+from lyot.errors import LyotError
+from lyot.models.products import abandoned, aside
+from lyot.survey import FAILED, REDUCED, UNCHANGED, Job, plan, reduce, run
+
+N_KILLS = 20
+
+
+def lyot(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def targets(small, tmp_path):
+    """Three associations of one observation, under three names, in a folder of their own."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for path in small.parent.glob("*_calints.fits"):
+        shutil.copy(path, folder / path.name)
+    content = json.loads(small.read_text())
+    for name in ("one", "two", "three"):
+        content["products"][0]["name"] = name
+        (folder / f"{name}_asn.json").write_text(json.dumps(content))
+    return folder
+
+
+def arrays_of(folder):
+    """All arrays of all FITS products below a folder, by name."""
+    found = {}
+    for path in sorted(p for p in folder.rglob("*.fits") if ".lyot-" not in str(p)):
+        with fits.open(path) as hdus:
+            for hdu in hdus:
+                if hdu.data is not None and hdu.name != "ASDF":
+                    found[str(path.relative_to(folder)), hdu.name] = np.array(hdu.data)
+    return found
+
+
+def assert_same(made, expected):
+    assert made.keys() == expected.keys()
+    for key, array in expected.items():
+        np.testing.assert_array_equal(made[key], array, err_msg=str(key))
+
+
+def test_a_folder_is_reduced_and_then_left_alone(targets, tmp_path):
+    out = tmp_path / "out"
+    done = lyot("run", targets, "-o", out, "--no-report", "--truncate", "3")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count(" reduced ") == 3
+    rows = json.loads((out / "survey.json").read_text())
+    assert [r["state"] for r in rows] == [REDUCED] * 3
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.fits")}
+    done = lyot("run", targets, "-o", out, "--no-report", "--truncate", "3", "--json")
+    assert [r["state"] for r in json.loads(done.stdout)] == [UNCHANGED] * 3
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*.fits")} == before
+
+
+def test_what_has_changed_is_reduced_again_by_content(targets, tmp_path):
+    out = tmp_path / "out"
+    job = Job(str(targets / "one_asn.json"), str(out), report=False)
+    assert reduce(job).state == REDUCED
+    # A new date changes nothing.
+    for path in targets.iterdir():
+        os.utime(path)
+    assert reduce(job).state == UNCHANGED
+    # A product that was spoilt, or is gone; another parameter; other data; told so.
+    [image] = out.glob("*_i2d.fits")
+    image.write_bytes(image.read_bytes()[:-2880])
+    assert reduce(job).state == REDUCED
+    image.unlink()
+    assert reduce(job).state == REDUCED
+    other = Job(job.association, job.output_dir, steps={"klip": {"truncate": [2]}}, report=False)
+    assert reduce(other).state == REDUCED
+    assert reduce(other).state == UNCHANGED
+    [path] = targets.glob("jw09999001*")
+    with fits.open(path, mode="update") as hdus:
+        hdus["SCI"].data[0, 5, 5] += 1.0
+    assert reduce(other).state == REDUCED
+    again = Job(job.association, job.output_dir, steps=other.steps, report=False, again=True)
+    assert reduce(again).state == REDUCED
+
+
+def test_one_failure_does_not_stop_the_others(targets, tmp_path):
+    bad = targets / "bad_asn.json"
+    bad.write_text(json.dumps({"products": [{"name": "bad", "members": []}]}))
+    out = tmp_path / "out"
+    done = lyot("run", targets, "-o", out, "--no-report")
+    assert done.exit_code == 1
+    assert "1 of 4 associations failed" in done.stderr
+    assert "nothing to subtract from" in done.stdout
+    states = {r["association"]: r["state"] for r in json.loads((out / "survey.json").read_text())}
+    assert states.pop(str(bad)) == FAILED
+    assert set(states.values()) == {REDUCED}
+
+
+def test_plans_that_cannot_be_are_refused(targets, tmp_path):
+    shutil.copy(targets / "one_asn.json", targets / "copy_asn.json")
+    done = lyot("run", targets, "-o", tmp_path / "out")
+    assert "both make a product named one; rename one" in done.stderr
+    (tmp_path / "empty").mkdir()
+    done = lyot("run", tmp_path / "empty", "-o", tmp_path / "out")
+    assert "holds no association (*_asn.json); write them with `lyot asn`" in done.stderr
+    done = lyot("run", targets / "one_asn.json", "--scheduler", "tcp://127.0.0.1:1")
+    assert "No Dask scheduler answers at tcp://127.0.0.1:1" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_log_lies_beside_the_products(targets, tmp_path):
+    reduce(Job(str(targets / "one_asn.json"), str(tmp_path / "out"), report=False))
+    text = (tmp_path / "out" / "one_run.log").read_text()
+    assert "Saved" in text
+    assert "The star of" in text
+
+
+def test_what_a_killed_process_left_is_told_apart():
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    mine = f"{aside()}x"
+    assert not abandoned(mine)
+    assert abandoned(mine.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
+    assert not abandoned(mine.replace(".lyot-", ".lyot-elsewhere."))
+    assert not abandoned("jw01_psfsub.fits")
+
+
+def test_kills_at_random_moments_leave_nothing_wrong(targets, tmp_path, rng, forked):
+    def start(folder):
+        return forked("run", targets, "-o", folder, "--no-report", "-q")
+
+    begin = time.monotonic()
+    assert start(tmp_path / "whole").wait() == 0
+    whole = time.monotonic() - begin
+    expected = arrays_of(tmp_path / "whole")
+    out = tmp_path / "out"
+    for _ in range(N_KILLS):
+        process = start(out)
+        time.sleep(rng.uniform(0.0, 1.0) * whole)
+        process.kill()
+        for key, array in arrays_of(out).items():
+            np.testing.assert_array_equal(array, expected[key], err_msg=str(key))
+        if rng.random() < 0.3:
+            shutil.rmtree(out, ignore_errors=True)
+    assert start(out).wait() == 0
+    assert_same(arrays_of(out), expected)
+    assert not list(out.rglob(".lyot-*"))
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A scheduler and two workers, each a process."""
+    environment = {"LYOT_THREADS": "1"}
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, env=environment
+        ) as made,
+        Client(made) as client,
+    ):
+        yield made, client
+
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_a_cluster_gives_the_same_bits_though_a_worker_dies(targets, tmp_path, cluster):
+    _, client = cluster
+    jobs = plan(
+        Job("", str(tmp_path / "here"), report=False),
+        [str(p) for p in sorted(targets.glob("*_asn.json"))],
+    )
+    assert {f.state for f in run(jobs, execution.Tasks())} == {REDUCED}
+    there = plan(Job("", str(tmp_path / "there"), report=False), [j.association for j in jobs])
+    states = []
+    for each in run(there, execution.Tasks(client)):
+        states.append(each.state)
+        if len(states) == 1:
+            # A worker in the middle of its task.
+            busy = next(iter(client.processing()), None)
+            pids = client.run(os.getpid)
+            victim = next((w for w, t in client.processing().items() if t), busy)
+            os.kill(pids[victim], signal.SIGKILL)
+    assert sorted(states)[-1] in (REDUCED, UNCHANGED)
+    assert len(states) == 3
+    assert FAILED not in states
+    assert_same(arrays_of(tmp_path / "there"), arrays_of(tmp_path / "here"))
+
+
+def square(x):
+    if x == 3:
+        raise LyotError("three is not taken.")
+    return x * x
+
+
+def test_tasks_keep_their_order_and_their_errors(cluster):
+    for where in (execution.Tasks(), execution.Tasks(cluster[1])):
+        assert list(where.ordered(abs, [-5, 4, -3])) == [5, 4, 3]
+        outcomes = {o.number: o for o in where.completed(square, [1, 3, 4])}
+        assert [outcomes[k].value for k in (0, 1, 2)] == [1, None, 16]
+        assert str(outcomes[1].error) == "three is not taken."
+        with pytest.raises(LyotError, match="three is not taken"):
+            list(where.ordered(square, [1, 3]))
+
+
+def test_injections_on_a_cluster_are_the_same(demo, cluster):
+    with load_reduction(demo.folder, star_magnitude=5.0) as reduction:
+        separations = np.array([0.5, 1.0, 1.6])
+        here = contrast_curve(reduction, separations_arcsec=separations)
+        there = contrast_curve(
+            reduction, separations_arcsec=separations, tasks=execution.Tasks(cluster[1])
+        )
+    for name in ("throughput", "calibrated", "throughput_scatter"):
+        np.testing.assert_array_equal(getattr(there, name), getattr(here, name))
+
+
+def test_products_over_a_library_on_a_cluster_are_the_same(observation, tmp_path, cluster):
+    from lyot.reduction import library as libraries
+
+    members = json.loads(observation.read_text())["products"][0]["members"]
+    files = [observation.parent / m["expname"] for m in members if m["exptype"] == "psf"][:3]
+    made = libraries.build(tmp_path / "lib", files)
+    libraries.add(made, files)
+    everywhere = np.ones(made.shape)
+    here = libraries.gram_over(made, everywhere)
+    there = libraries.gram_over(made, everywhere, tasks=execution.Tasks(cluster[1]))
+    np.testing.assert_array_equal(there, here)
+    frames = made.frames(range(len(made))).sci.reshape(len(made), -1).astype(float)
+    frames -= frames.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(here, frames @ frames.T, rtol=1e-9, atol=1e-9 * here.max())
