@@ -742,6 +742,7 @@ def detect(run: str, **options: Any) -> None:
             "S/N",
             "false alarms on the image",
             "contrast",
+            "S/N without one star",
             "known",
         ],
         [
@@ -752,6 +753,7 @@ def detect(run: str, **options: Any) -> None:
                 f"{c.snr:.1f}",
                 f"{c.false_alarms:.1e}",
                 f"{c.contrast:.2e}" if c.contrast == c.contrast else "",
+                f"{c.least_snr:.1f} ({c.rests_on})" if c.least_snr == c.least_snr else "",
                 "yes" if c.known else "",
             ]
             for number, c in enumerate(found.candidates, start=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,6 +36,7 @@ from lyot.models.products import (
 )
 from lyot.recipe import LibraryRecipe, Recipe, to_dict
 from lyot.reduction.align import Aligner, prepare_refs
+from lyot.reduction.check import Doubt, saturated, with_sources
 from lyot.reduction.library import select
 from lyot.reduction.stack import flag_outliers
 from lyot.steps import (
@@ -314,6 +316,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         target = self._flag(as_model(path, "CubeModel"), root)
         self.align_refs.lazy = True
         aligner = self.align_refs.run(target, refs)
+        doubts = self._doubts(aligner)
         stage = f"exposure {number + 1} of {len(self._asn.science)}"
         stream = _Stream(aligner, partial_progress(self.progress, stage, aligner.n_sets))
         if self.save_results and self.save_psfalign:
@@ -327,7 +330,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         target.close()
         models = result if isinstance(result, list) else [result]
         for model in models:
-            self._record(model, aligner, path, stack_name)
+            self._record(model, aligner, path, stack_name, doubts)
             tag = f"_{_modes_tag(model)}" if len(models) > 1 else ""
             self._save(model, f"{root}{tag}_psfsub.fits", wanted=self.save_psfsub)
         self.progress(stage, aligner.n_sets, aligner.n_sets)
@@ -370,7 +373,24 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
         return BlockWriter(final, model, full)
 
-    def _record(self, model: Any, aligner: Aligner, path: Path, stack_name: str) -> None:
+    def _doubts(self, aligner: Aligner) -> list[Doubt]:
+        """Say which references may spoil the subtraction."""
+        frames, star = aligner.frames(0), aligner.star
+        doubts = saturated(aligner.refs.cube, star)
+        doubts += with_sources(frames, aligner.facts, star, aligner.target.info)
+        for doubt in doubts:
+            log.warning(
+                "Reference %d of %s%s: %s.",
+                doubt.reference + 1,
+                aligner.target.info.name,
+                f" ({doubt.target})" if doubt.target else "",
+                doubt.reason,
+            )
+        return doubts
+
+    def _record(
+        self, model: Any, aligner: Aligner, path: Path, stack_name: str, doubts: list[Doubt]
+    ) -> None:
         """Complete the provenance of a subtracted cube; note its line of the summary."""
         branch = branch_of(model)
         steps = branch["steps"]
@@ -380,6 +400,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             "inputs": [path.name, stack_name],
         } | details
         steps["klip"]["inputs"] = [path.name, stack_name]
+        steps["align_psfs"]["doubts"] = [asdict(doubt) for doubt in doubts]
         if self.stack_refs.added is not None:
             steps["library"] = self.stack_refs.added.made
         steps["association"] = {
@@ -409,6 +430,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
                 "rms_before": float(np.nanmean(klip["rms_before"])),
                 "rms_after": float(np.nanmean(klip["rms_after"])),
                 "star": aligner.star.to_dict(),
+                "doubts": [asdict(doubt) for doubt in doubts],
             }
         )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lyot.algorithms import klip
 from lyot.algorithms.noise import (
     FIVE_SIGMA_FPF,
     GAUSSIAN,
@@ -27,11 +28,14 @@ from lyot.analysis.maps import (
     sky_grid,
 )
 from lyot.analysis.reduction import Reduction
+from lyot.analysis.response import without_refs
 from lyot.errors import LyotError
 
 Array = NDArray[Any]
 
 MIN_SHARE = 0.5
+MOST_STARS = 8
+"""Reference stars that are left out one after another."""
 LEAST_SEEN = 0.02
 """Transmission of the mask below which a place is not searched."""
 
@@ -56,6 +60,11 @@ class Candidate:
         Flux over that of the star; NaN where its brightness is not known.
     known : bool
         Whether it lies on a known source or disc.
+    least_snr : float
+        Its S/N where one reference star is left out, for the star that matters most; NaN where
+        there is one star alone.
+    rests_on : str
+        That star.
     """
 
     separation_arcsec: float
@@ -66,6 +75,8 @@ class Candidate:
     flux: float
     contrast: float
     known: bool
+    least_snr: float = float("nan")
+    rests_on: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +139,8 @@ class Detection:
                 "flux": np.array([c.flux for c in rows]) * u.MJy / u.sr * u.pix,
                 "contrast": np.array([c.contrast for c in rows]),
                 "known": np.array([c.known for c in rows], dtype=bool),
+                "least_snr": np.array([c.least_snr for c in rows]),
+                "rests_on": np.array([c.rests_on for c in rows], dtype=str),
             },
             meta={"lyot": {"n_modes": self.n_modes, "fpf": self.fpf}},
         )
@@ -300,6 +313,7 @@ def detect(
         snr, _, number = snr_map(maps, grid, n_modes=n_modes, known=known + found)
         peaks = sorted({_climbed(snr, y, x, reduction.fwhm_pix) for y, x in peaks})
     candidates = [_candidate(reduction, grid, snr, corrected, number, p, known) for p in peaks]
+    candidates = _without_each_star(reduction, grid, candidates, n_modes, known, method)
     return Detection(
         snr=snr,
         flux=corrected,
@@ -311,6 +325,76 @@ def detect(
         n_modes=reduction.n_modes[t],
         fpf=fpf,
     )
+
+
+def _without_each_star(
+    reduction: Reduction,
+    grid: SkyGrid,
+    candidates: list[Candidate],
+    n_modes: int | None,
+    known: tuple[Known | KnownDisc, ...],
+    method: str,
+) -> list[Candidate]:
+    """Test candidates again without each reference star, the weightiest ones if there are many."""
+    stars = _weightiest_stars(reduction)
+    if not candidates or len(stars) < 2:
+        return candidates
+    scale = reduction.pixel_scale_arcsec
+    found = tuple(Known(c.separation_arcsec, c.pa_deg) for c in candidates)
+    left: dict[str, Array] = {}
+    for star in stars:
+        exposures = []
+        for exposure in reduction.exposures:
+            facts = exposure.aligned.facts
+            names = facts.targets if facts is not None else ()
+            gone = np.array([name == star for name in names], bool)
+            exposures.append(
+                without_refs(exposure, gone, reduction.recipe)
+                if gone.any() and not gone.all()
+                else exposure
+            )
+        maps = FluxMaps(replace(reduction, exposures=exposures, source=None), method)
+        snr = snr_map(maps, grid, n_modes=n_modes, known=known + found)[0]
+        left[star] = np.array([_nearest(snr, grid, c, scale) for c in candidates])
+    tested = []
+    for k, candidate in enumerate(candidates):
+        values = {star: snr[k] for star, snr in left.items() if np.isfinite(snr[k])}
+        worst = min(values, key=lambda star: values[star], default="")
+        tested.append(
+            replace(candidate, least_snr=float(values.get(worst, np.nan)), rests_on=worst)
+        )
+    return tested
+
+
+def _weightiest_stars(reduction: Reduction) -> list[str]:
+    """Reference stars in the order of their squared coefficients; at most a handful."""
+    power: dict[str, float] = {}
+    for exposure in reduction.exposures:
+        facts = exposure.aligned.facts
+        if facts is None:
+            return []
+        for fit in exposure.kept:
+            if fit.stand_in is not None:
+                return []
+            for number, cross in enumerate(fit.cross):
+                coefs = klip.coefficients(
+                    cross[None], fit.mode_matrices[number], n_modes=max(exposure.n_modes)
+                )[0]
+                size = coefs**2 * np.diagonal(fit.grams[number])
+                for k, value in zip(fit.refs, size, strict=True):
+                    name = facts.targets[k]
+                    power[name] = power.get(name, 0.0) + float(value)
+    return sorted(power, key=lambda name: -power[name])[:MOST_STARS]
+
+
+def _nearest(snr: Array, grid: SkyGrid, candidate: Candidate, scale: float) -> float:
+    """S/N at the place of a candidate: the highest within a pixel."""
+    r, pa = candidate.separation_arcsec / scale, np.radians(candidate.pa_deg)
+    y = round(grid.half_pix + r * np.cos(pa))
+    x = round(grid.half_pix - r * np.sin(pa))
+    part = snr[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+    good = part[np.isfinite(part)]
+    return float(good.max()) if good.size else float("nan")
 
 
 def _throughput_map(maps: FluxMaps, grid: SkyGrid, t: int) -> Array:

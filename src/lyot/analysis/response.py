@@ -5,7 +5,7 @@ Shifts, bad pixels, what fills them, and the choice of references are frozen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from lyot.algorithms import forward, klip
 from lyot.algorithms.geometry import detector_offset
 from lyot.analysis.psf import OffAxisPSF
 from lyot.errors import LyotError
-from lyot.models.aligned import AlignedArrays
+from lyot.models.aligned import AlignedArrays, SomeRefs
 from lyot.models.cubes import Cube
 from lyot.models.runs import ReducedExposure
 from lyot.models.star import StarPosition
@@ -79,12 +79,14 @@ class Exposure:
         References that hold the source; None where none does.
     method : str
         How the references model the star, as in `lyot.recipe.SubtractRecipe`.
+    maps : dict
+        The maps and the model of a disc that it was made with.
     """
 
     name: str
     target: Cube
     bad: NDArray[np.bool_]
-    aligned: AlignedArrays
+    aligned: AlignedArrays | SomeRefs
     star: StarPosition
     pa_y_deg: float
     n_modes: tuple[int, ...]
@@ -94,6 +96,7 @@ class Exposure:
     integrations: list[NDArray[np.float32]]
     in_refs: SourceInRefs | None = None
     method: str = KLIP
+    maps: dict[str, Any] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -126,7 +129,7 @@ class Exposure:
 
 def make_exposure(
     target: Cube,
-    aligned: AlignedArrays,
+    aligned: AlignedArrays | SomeRefs,
     star: StarPosition,
     recipe: SubtractRecipe,
     /,
@@ -204,6 +207,7 @@ def make_exposure(
         [r.sci for r in results],
         in_refs,
         recipe.method,
+        {"fit_weight": fit_weight, "zone_map": zone_map, "disc": disc},
     )
 
 
@@ -241,6 +245,46 @@ def exposure_of_run(run: ReducedExposure, recipe: SubtractRecipe, /) -> Exposure
         fit_weight=run.fit_weight,
         zone_map=run.zone_map,
         disc=disc,
+    )
+
+
+def without_refs(
+    exposure: Exposure, left_out: NDArray[np.bool_], recipe: SubtractRecipe, /
+) -> Exposure:
+    """Subtract an exposure again without some of its references.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        The exposure.
+    left_out : ndarray of bool, shape (n_ref,)
+        The references that are left out.
+    recipe : SubtractRecipe
+        How it was subtracted.
+
+    Returns
+    -------
+    Exposure
+        Made like the first, shifts and fills included.
+    """
+    if isinstance(exposure.aligned, SomeRefs):
+        raise LyotError("References have been left out of this exposure already.")
+    keep, in_refs = np.flatnonzero(~left_out), exposure.in_refs
+    if in_refs is not None:
+        in_refs = SourceInRefs(in_refs.holds[keep], in_refs.pa_y_deg[keep])
+        in_refs = in_refs if in_refs.holds.any() else None
+    target, maps = exposure.target, exposure.maps
+    if maps.get("disc") is not None:
+        target = replace(target, sci=target.sci + maps["disc"].astype(np.float32))
+    return make_exposure(
+        target,
+        SomeRefs(exposure.aligned, keep),
+        exposure.star,
+        recipe,
+        pa_y_deg=exposure.pa_y_deg,
+        name=exposure.name,
+        in_refs=in_refs,
+        **maps,
     )
 
 

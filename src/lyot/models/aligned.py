@@ -257,3 +257,73 @@ class AlignedArrays:
         if not np.isfinite(variance.sum()):
             variance[~np.isfinite(variance)] = 0.0
         return AlignedFrames(sci, variance, self._arrays[2][pick])
+
+
+class SomeRefs:
+    """Some of the aligned references.
+
+    Parameters
+    ----------
+    aligned : AlignedArrays
+        All.
+    pick : ndarray of int
+        Which of them.
+    """
+
+    def __init__(self, aligned: AlignedArrays, pick: NDArray[np.intp], /) -> None:
+        self._aligned = aligned
+        self._pick = pick
+
+    @property
+    def shared(self) -> bool:
+        """Whether one set of references serves every integration."""
+        return self._aligned.shared
+
+    @property
+    def star(self) -> StarPosition | None:
+        """The star on the science frames, where it is known."""
+        return self._aligned.star
+
+    @property
+    def facts(self) -> RefFacts | None:
+        """What is known of each reference, where it is."""
+        all_, pick = self._aligned.facts, self._pick
+        if all_ is None:
+            return None
+        names = tuple(all_.targets[k] for k in pick)
+        return RefFacts(names, all_.pa_y_deg[pick], all_.mjd[pick])
+
+    def section(self, integration: int, rows: slice, columns: slice, /) -> NDArray[np.float64]:
+        """Return part of the references on the pixels of one science integration.
+
+        Parameters
+        ----------
+        integration : int
+            Index of the integration.
+        rows, columns : slice
+            The part.
+
+        Returns
+        -------
+        ndarray, shape (n_ref, n_rows, n_columns)
+            As from `AlignedArrays.section`.
+        """
+        return self._aligned.section(integration, rows, columns)[self._pick]
+
+    def frames(self, integration: int, /) -> AlignedFrames:
+        """Return the references on the pixels of one science integration.
+
+        Parameters
+        ----------
+        integration : int
+            Index of the integration.
+
+        Returns
+        -------
+        AlignedFrames
+            Native float32.
+        """
+        frames, pick = self._aligned.frames(integration), self._pick
+        return AlignedFrames(
+            frames.sci[pick], frames.variance[pick], [frames.dq[int(k)] for k in pick]
+        )

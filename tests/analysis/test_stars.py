@@ -1,0 +1,92 @@
+"""A detection that rests on one reference star is told from one that does not."""
+
+import numpy as np
+import pytest
+
+from lyot.analysis.detection import detect
+from lyot.analysis.psf import psf_from_image
+from lyot.analysis.reduction import brightness_of, make_reduction
+from lyot.analysis.response import make_exposure, without_refs
+from lyot.errors import LyotError
+from lyot.models.aligned import AlignedArrays, RefFacts
+from lyot.models.cubes import Cube
+from lyot.models.info import ExposureInfo
+from lyot.models.star import StarPosition
+from lyot.recipe import SubtractRecipe
+
+SHAPE, STAR = (101, 103), StarPosition(51.0, 50.0)
+
+
+@pytest.fixture(scope="module")
+def reduction():
+    """Two sources: one in the target, one that is a hole in the references of one star."""
+    rng = np.random.default_rng(8)
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    halo = 400.0 * np.exp(-np.hypot(y - STAR.y, x - STAR.x) / 8.0)
+    patterns = halo * rng.uniform(0.5, 1.5, size=(3, *SHAPE))
+
+    def spot(dy, dx, peak):
+        return peak * np.exp(-0.5 * ((y - STAR.y - dy) ** 2 + (x - STAR.x - dx) ** 2) / 1.1**2)
+
+    refs = np.tensordot(rng.uniform(0.5, 1.5, size=(9, 3)), patterns, 1)
+    targets = np.tensordot(rng.uniform(0.8, 1.2, size=(2, 3)), patterns, 1)
+    refs[6:] -= spot(-20.0, 10.0, 60.0)
+    targets = targets + spot(15.0, -18.0, 12.0)
+    targets += rng.normal(size=targets.shape)
+    refs += 0.5 * rng.normal(size=refs.shape)
+    info = ExposureInfo(
+        "t",
+        targets.shape,
+        filter="F444W",
+        coronagraph="MASKA335R",
+        target="T",
+        pixel_area_sr=(0.063 / 206264.806) ** 2,
+    )
+    target = Cube(
+        targets.astype(np.float32),
+        np.ones(targets.shape, np.float32),
+        np.zeros(targets.shape, np.uint32),
+        info,
+    )
+    facts = RefFacts(tuple("AAABBBCCC"), np.zeros(9), np.zeros(9))
+    aligned = AlignedArrays(
+        refs.astype(np.float32),
+        np.full(refs.shape, 0.5, np.float32),
+        np.zeros(refs.shape, np.uint32),
+        star=STAR,
+        facts=facts,
+    )
+    recipe = SubtractRecipe(n_modes=(3,), level_inner_arcsec=0.0)
+    exposure = make_exposure(target, aligned, STAR, recipe, pa_y_deg=0.0)
+    py, px = np.mgrid[-8:9, -8:9]
+    psf = psf_from_image(np.exp(-0.5 * (px**2 + py**2) / 1.1**2), origin="a Gaussian")
+    star = brightness_of("F444W", jy=1.0)
+    return make_reduction("t", [exposure], recipe, psf=psf, star=star)
+
+
+def test_what_rests_on_one_star_is_told(reduction):
+    found = detect(reduction, fpf=1e-4)
+    places = {}
+    for c in found.candidates:
+        pa = np.radians(c.pa_deg)
+        r = c.separation_arcsec / 0.063
+        places[round(r * np.cos(pa)), round(-r * np.sin(pa))] = c
+    real = next(c for (dy, dx), c in places.items() if abs(dy - 15) < 2 and abs(dx + 18) < 2)
+    hole = next(c for (dy, dx), c in places.items() if abs(dy + 20) < 2 and abs(dx - 10) < 2)
+    assert real.least_snr > 0.6 * real.snr
+    assert hole.rests_on == "C"
+    assert hole.least_snr < 3.0 < hole.snr
+
+
+def test_without_references_is_a_reduction_with_the_others(reduction):
+    [exposure] = reduction.exposures
+    out = np.array([name == "B" for name in exposure.aligned.facts.targets])
+    made = without_refs(exposure, out, reduction.recipe)
+    sci, err, dq = (a[~out] for a in exposure.aligned._arrays)
+    alone = make_exposure(
+        exposure.target, AlignedArrays(sci, err, dq), STAR, reduction.recipe, pa_y_deg=0.0
+    )
+    np.testing.assert_array_equal(made.residual, alone.residual)
+    assert made.aligned.facts.targets == tuple("AAACCC")
+    with pytest.raises(LyotError, match="have been left out of this exposure already"):
+        without_refs(made, out[:6], reduction.recipe)
