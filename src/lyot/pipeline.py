@@ -400,6 +400,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             "inputs": [path.name, stack_name],
         } | details
         steps["klip"]["inputs"] = [path.name, stack_name]
+        steps["align_psfs"]["weight"] = self.align_refs.weight_origin
         steps["align_psfs"]["doubts"] = [asdict(doubt) for doubt in doubts]
         if self.stack_refs.added is not None:
             steps["library"] = self.stack_refs.added.made

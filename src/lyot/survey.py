@@ -17,7 +17,7 @@ from lyot import execution
 from lyot._version import __version__
 from lyot.errors import LyotError
 from lyot.models.association import Association, read_association
-from lyot.models.products import checksum, sweep, written_whole
+from lyot.models.products import checksum, product_mark, sweep, written_whole
 
 log = logging.getLogger(__name__)
 
@@ -343,7 +343,7 @@ def _unchanged(job: Job, asn: Association, record: Path) -> Finished | None:
             return None
         for name, digest in before["products"].items():
             path = record.parent / name
-            if not path.is_file() or checksum(path) != digest:
+            if not path.is_file() or product_mark(path) != digest:
                 log.info("%s is not as it was written; %s is reduced again.", path, asn.product)
                 return None
         return Finished(
@@ -361,7 +361,7 @@ def _write_record(record: Path, finished: Finished, made_of: dict[str, Any]) -> 
     content = {
         "software": "lyot",
         "fingerprint": made_of,
-        "products": {Path(p).name: checksum(p) for p in finished.products},
+        "products": {Path(p).name: product_mark(p) for p in finished.products},
         "summary": list(finished.summary),
         "seconds": finished.seconds,
     }

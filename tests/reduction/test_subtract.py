@@ -84,6 +84,16 @@ def test_missing_science_pixels_are_left_out(scene, case, n_modes):
     np.testing.assert_array_equal(np.isnan(out.err), bad)
 
 
+def test_the_residual_against_modes_is_that_of_each_number(scene):
+    targets, refs = scene
+    targets[1, 5, 5] = np.nan
+    whole = reduce(targets, refs, n_modes=(6,), level_inner_arcsec=0.0)
+    for n in range(7):
+        alone = reduce(targets, refs, n_modes=(n,), level_inner_arcsec=0.0)
+        expected = np.sqrt(np.nansum(alone.sci.astype(float) ** 2) / alone.sci.size)
+        assert whole.residual_rms[0, n] == pytest.approx(expected, rel=1e-3)
+
+
 def test_flagged_pixels_count_as_missing(scene):
     targets, refs = scene
     dq = np.zeros(targets.shape, np.uint32)

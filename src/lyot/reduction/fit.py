@@ -22,6 +22,7 @@ from lyot.recipe import (
     MEAN,
     MEDIAN,
     NMF,
+    PROPAGATED,
     SubtractRecipe,
 )
 from lyot.reduction.align import learn_from
@@ -52,6 +53,10 @@ class Targets(NamedTuple):
     def rows(self, pick: Rows) -> Targets:
         """Return some of the rows."""
         return Targets(self.sci[pick], self.bad[pick], self.variance[pick])
+
+    def part(self, at: Array) -> Targets:
+        """Return some of the pixels, side by side."""
+        return Targets(self.sci[:, at], self.bad[:, at], self.variance[:, at])
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +93,25 @@ class RefPixels:
         """Return some of the references; no pixel is copied."""
         return self if len(pick) == len(self.sci) else replace(self, pick=pick)
 
+    def part(self, at: Array) -> RefPixels:
+        """Return some of the pixels, side by side: references are then picked much quicker."""
+        return replace(
+            self, sci=self.sci[:, at], variance=self.variance[:, at], nowhere=self.nowhere[at]
+        )
+
+    def held(self) -> RefPixels:
+        """Return the references picked, side by side: for several passes over few pixels."""
+        if self.pick is None or self.made_of is not None:
+            return self
+        variance = np.take(self.variance, self.pick, axis=0)
+        return RefPixels(np.take(self.sci, self.pick, axis=0), variance, self.nowhere)
+
     def _part(self, array: Array, at: Any) -> Array:
         if self.pick is None:
             return array[:, at]
-        return array[self.pick, at] if isinstance(at, slice) else array[np.ix_(self.pick, at)]
+        if isinstance(at, slice):
+            return np.take(array[:, at], self.pick, axis=0)
+        return array[np.ix_(self.pick, at)]
 
     def centred(self, at: Any, mean: Array) -> Array:
         """Return pixels less the mean of their row, in a thread's own memory."""
@@ -253,7 +273,14 @@ class ZoneProducts:
     has_level : bool
         Whether that is elsewhere than in the zone.
     target_square : ndarray, shape (n_t,)
-        Product of each centred target with itself; zero where no choice needs it.
+        Product of each centred target with itself over its good pixels.
+    typical_variance : ndarray, shape (n_zone_pix,)
+        Mean variance of the targets.
+    noise_scale : ndarray, shape (n_t,)
+        Variance of each target over that.
+    noise_gram : ndarray, shape (n_ref, n_ref), or None
+        Gram matrix with the weight ``w^2 var`` of the typical noise, where references are chosen:
+        the noise of any coefficients follows from it.
     """
 
     zone: Zone
@@ -272,6 +299,9 @@ class ZoneProducts:
     level_offset: Array
     has_level: bool
     target_square: Array
+    typical_variance: Array
+    noise_scale: Array
+    noise_gram: Array | None = None
 
     def gram_of(self, target: int) -> Array:
         """Return the Gram matrix of one target."""
@@ -344,11 +374,13 @@ def zone_products(
         whole_gram, _, whole_sum = _products(whole)
         if recipe.subtract_mean and whole.any():
             whole_gram, _ = klip.recentre(whole_gram, whole_sum, float(whole.sum()))
-    weight_sum = np.inf
+    weight_sum, rough_mean = np.inf, mean_ref
     if recipe.subtract_mean and weight.any():
         weight_sum = float(weight.sum())
         gram, rest = klip.recentre(gram, ref_sum, weight_sum)
         mean_ref = mean_ref + rest
+    typical = targets.variance[:, index].mean(axis=0, dtype=np.float64)
+    brightness = targets.variance.mean(axis=1, dtype=np.float64)
     weight_left = weight_t if recipe.subtract_mean else np.full(len(weight_t), np.inf)
     own_grams, own_offset = _own_grams(
         gram, missing & (weight > 0), refs.sci, index, weight, mean_ref, weight_left
@@ -369,17 +401,21 @@ def zone_products(
         level_target=np.zeros(len(targets.sci)),
         level_offset=own_offset,
         has_level=recipe.subtract_mean and bool(zone.level.any()),
-        target_square=np.zeros(len(targets.sci)),
+        target_square=_squares(targets.sci[:, index], missing, mean_target, weight),
+        typical_variance=typical,
+        noise_scale=brightness / max(brightness.mean(), np.finfo(float).tiny),
     )
+    if recipe.chooses and recipe.error == PROPAGATED:
+        noise, _, noise_sum = _products(weight**2 * typical)
+        moved = mean_ref - rough_mean
+        made.noise_gram = (
+            noise
+            - np.outer(noise_sum, moved)
+            - np.outer(moved, noise_sum)
+            + float((weight**2 * typical).sum()) * np.outer(moved, moved)
+        )
     if made.has_level:
         made.level_target, made.level_offset = _levels(targets, refs, made)
-    if recipe.select == BY_CORRELATION or recipe.min_correlation > -1.0:
-        made.target_square = np.array(
-            [
-                float(np.where(gaps, 0.0, (row - mean) ** 2).astype(np.float64) @ weight)
-                for row, gaps, mean in zip(targets.sci[:, index], missing, mean_target, strict=True)
-            ]
-        )
     return made
 
 
@@ -483,6 +519,13 @@ class ZoneFit:
         Mean variance of the targets.
     noise_scale : ndarray, shape (n_t,)
         Variance of each target over that.
+    mode_noise : ndarray, shape (n_kept, n_kept), or None
+        Covariance of the mode coordinates of a typical target; None where it is still to be
+        summed over the pixels.
+    residual_power : ndarray, shape (n_t, n_kept + 1)
+        Weighted sum of the squared residual of each target with 0, 1, ... modes.
+    is_part : bool
+        Whether targets and references hold the zone's pixels alone, side by side.
     """
 
     index: Array | slice
@@ -499,15 +542,24 @@ class ZoneFit:
     own_matrices: list[Array] | None
     typical_variance: Array
     noise_scale: Array
+    mode_noise: Array | None
+    residual_power: Array
+    is_part: bool
 
     @property
     def n_kept(self) -> int:
         """Number of modes that there are, at most the largest number asked for."""
         return len(self.mode_matrix)
 
-    def blocks(self) -> list[tuple[slice, Any]]:
-        """Blocks of the zone's pixels: where they are in the zone, and in the frame."""
-        return zone_blocks(self.index, len(self.share))
+    @property
+    def read_index(self) -> Array | slice:
+        """Where the zone's pixels are in the targets and references."""
+        return slice(None) if self.is_part else self.index
+
+    def blocks(self) -> list[tuple[slice, Any, Any]]:
+        """Blocks of the zone's pixels: in the zone, in targets and references, in the frame."""
+        blocks = zone_blocks(self.index, len(self.share))
+        return [(inside, inside if self.is_part else at, at) for inside, at in blocks]
 
     def coefs(self, n_modes: int) -> Array:
         """Return the coefficients with a number of modes."""
@@ -525,10 +577,11 @@ def solve(
     share: Array,
     rows: Rows,
     pick: NDArray[np.intp],
-    targets: Targets,
     recipe: SubtractRecipe,
     device: execution.Device,
     /,
+    *,
+    is_part: bool = False,
 ) -> ZoneFit:
     """Fit some targets with some references: algebra on a sub-block of the Gram matrix.
 
@@ -542,12 +595,12 @@ def solve(
         The targets.
     pick : ndarray of int
         The references.
-    targets : Targets
-        The pixels of these targets.
     recipe : SubtractRecipe
         How to subtract.
     device : lyot.execution.Device
         Where matrices are decomposed.
+    is_part : bool, optional
+        Whether it will be applied to the zone's pixels alone, side by side.
 
     Returns
     -------
@@ -572,8 +625,10 @@ def solve(
                 part = full if everything else full[block]
                 known[id(full)] = _matrix(part, whole, common, recipe, device)[1]
             own.append(known[id(full)])
-    variance = targets.variance[:, products.index]
-    level = targets.variance.mean(axis=1, dtype=np.float64)
+    kept = matrix[: max(recipe.n_modes)]
+    noise = None
+    if products.noise_gram is not None:
+        noise = kept @ products.noise_gram[block] @ kept.T
     return ZoneFit(
         index=products.index,
         share=share.ravel()[products.index],
@@ -585,11 +640,32 @@ def solve(
         offset=products.level_offset[rows][:, pick],
         level_target=products.level_target[rows],
         common=common,
-        mode_matrix=matrix[: max(recipe.n_modes)],
+        mode_matrix=kept,
         own_matrices=own,
-        typical_variance=variance.mean(axis=0, dtype=np.float64),
-        noise_scale=level / max(level.mean(), np.finfo(float).tiny),
+        typical_variance=products.typical_variance,
+        noise_scale=products.noise_scale[rows],
+        mode_noise=noise,
+        residual_power=_left_by_modes(
+            products.cross[rows][:, pick],
+            own or [kept] * len(products.cross[rows]),
+            products.target_square[rows],
+            len(kept),
+        ),
+        is_part=is_part,
     )
+
+
+def _left_by_modes(
+    cross: Array, matrices: list[Array], squares: Array, n_kept: int
+) -> NDArray[np.float64]:
+    """What is left of each target's square with 0, 1, ... modes, which are orthonormal."""
+    left = np.empty((len(cross), n_kept + 1))
+    for row, products, matrix, square in zip(left, cross, matrices, squares, strict=True):
+        power = (matrix[:n_kept] @ products) ** 2
+        row[0] = square
+        row[1 : len(power) + 1] = square - np.cumsum(power)
+        row[len(power) + 1 :] = row[len(power)]
+    return np.maximum(left, 0.0)
 
 
 def _matrix(
@@ -753,6 +829,16 @@ def _good_mean(rows: Array, missing: Array, weight: Array, total: Array) -> Arra
         data = np.where(gaps, 0.0, row) if gaps.any() else row.astype(np.float64)
         means[i] = data @ weight / total[i] if total[i] > 0 else 0.0
     return means
+
+
+def _squares(rows: Array, missing: Array, means: Array, weight: Array) -> NDArray[np.float64]:
+    """Weighted sum of the squares of each row about its mean, over the pixels not missing."""
+    return np.array(
+        [
+            float(np.where(gaps, 0.0, row - mean).astype(np.float64) ** 2 @ weight)
+            for row, gaps, mean in zip(rows, missing, means, strict=True)
+        ]
+    )
 
 
 def _rough_mean(rows: Array, index: Array | slice, weight: Array) -> Array:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from lyot.reduction.fit import (
     Rows,
     Targets,
     ZoneFit,
+    ZoneProducts,
     choose,
     keep,
     solve,
@@ -35,6 +37,9 @@ from lyot.reduction.fit import (
 )
 
 log = logging.getLogger(__name__)
+
+FEW_PIXELS = 4 * execution.PIXEL_BLOCK
+"""Zones of which a copy of the references chosen is made."""
 
 Array = NDArray[Any]
 
@@ -64,6 +69,9 @@ class Subtraction:
         references, so it does not average down.
     rms_before, rms_after : ndarray, shape (n_int,)
         Standard deviation of the good pixels of each integration.
+    residual_rms : ndarray, shape (n_zone, n_kept + 1)
+        Rms of the residual over the pixels of the fit with 0, 1, ... modes, all integrations
+        together.
     """
 
     n_modes: int
@@ -76,6 +84,7 @@ class Subtraction:
     variance_refs_coherent: NDArray[np.float32]
     rms_before: NDArray[np.float64]
     rms_after: NDArray[np.float64]
+    residual_rms: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
 
 
 class SpeckleNoise(NamedTuple):
@@ -255,36 +264,44 @@ def _subtract(
         everyone = (np.arange(len(own)), np.arange(len(pixels)))
         for number, area in enumerate(areas):
             products = all_products[area.zone]
-            chosen = [everyone]
-            if by_choice:
-                facts, mjd = aligned.facts, target.info.mjd
-                chosen = choose(products, area.allowed, recipe, facts, mjd)
-            for rows, which in chosen:
-                whole = len(rows) == len(own)
-                part = targets if whole else targets.rows(rows)
-                at: Rows = pick if whole else rows + own.start
-                if not which.size:
-                    nothing = np.flatnonzero(area.share.ravel() > 0)
-                    for result in results:
-                        result.bad[_at(at, nothing)] = True
-                    continue
-                some = pixels.of(which)
-                local = slice(None) if whole else rows
-                fit = solve(products, area.share, local, which, part, recipe, device)
+            if not by_choice:
+                fit = solve(products, area.share, slice(None), everyone[1], recipe, device)
+                place = _Place(number, pick, len(own), everyone[1])
+                if recipe.error == PROPAGATED and place.key in results[0].levers:
+                    applied = _apply_again(results, place, fit, targets, pixels, device)
+                else:
+                    applied = _apply(results, place, fit, targets, pixels, recipe, device)
+                fits = [(*everyone, fit, applied)]
+            else:
+                chosen = choose(products, area.allowed, recipe, aligned.facts, target.info.mjd)
+                at = np.flatnonzero(area.share.ravel() > 0)
+                for rows, which in chosen:
+                    if not which.size:
+                        for result in results:
+                            result.bad[np.ix_(rows + own.start, at)] = True
+                fits = _apply_choices(
+                    results,
+                    (number, own.start, area.share),
+                    products,
+                    [(rows, which) for rows, which in chosen if which.size],
+                    targets,
+                    pixels,
+                    recipe,
+                    device,
+                )
+            for rows, which, fit, applied in fits:
+                place = _Place(number, rows + own.start, len(rows), which)
+                for result, (coefs, lever, shared) in zip(results, applied, strict=True):
+                    result.note(place, fit, pixels, coefs, lever, shared)
                 if kept is not None:
                     instead = None if pixels is refs else pixels
                     kept.append(
                         keep(products, fit, area.share, rows, which, missing[rows], own[0], instead)
                     )
-                place = _Place(number, at, len(rows), which)
-                if recipe.error == PROPAGATED and place.key in results[0].levers:
-                    _apply_again(results, place, fit, part, some, device)
-                else:
-                    _apply(results, place, fit, part, some, recipe, device)
     if not results:
         raise LyotError(f"{target.info.name} has no integrations.")
     asked, most = max(recipe.n_modes), max(result.n_kept for result in results)
-    if not most:
+    if not results[0].means:
         raise LyotError(
             f"No reference is left for {target.info.name}; lower min_correlation or "
             "min_rotation_fwhm, or add references."
@@ -296,6 +313,46 @@ def _subtract(
         log.info("%d modes were dropped: their eigenvalues are rounding error.", dropped)
     before = _rms(images, bad)
     return [result.finish(pixels, covered, shape, before) for result in results]
+
+
+def _apply_choices(
+    results: list[_Result],
+    where: tuple[int, int, Array],
+    products: ZoneProducts,
+    chosen: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
+    targets: Targets,
+    refs: RefPixels,
+    recipe: SubtractRecipe,
+    device: execution.Device,
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp], ZoneFit, list[_Applied]]]:
+    """Fit and apply each choice of references on a thread of its own.
+
+    `where` is the number of the area, the first integration of the set, and the area's share.
+    """
+    number, first, share = where
+    part, pixels = targets, refs
+    is_part = not isinstance(products.index, slice)
+    if not isinstance(products.index, slice):
+        part, pixels = targets.part(products.index), refs.part(products.index)
+
+    def _one(
+        choice: tuple[NDArray[np.intp], NDArray[np.intp]],
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], ZoneFit, list[_Applied]]:
+        rows, which = choice
+        fit = solve(products, share, rows, which, recipe, device, is_part=is_part)
+        place = _Place(number, rows + first, len(rows), which)
+        some = pixels.of(which)
+        if is_part and len(fit.share) <= FEW_PIXELS:
+            some = some.held()
+        applied = _apply(results, place, fit, part.rows(rows), some, recipe, device, each=_in_turn)
+        return rows, which, fit, applied
+
+    return execution.map_ordered(_one, chosen)
+
+
+def _in_turn(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """Do as `execution.map_ordered` where the caller is on a thread already."""
+    return [function(item) for item in items]
 
 
 def _at(rows: Rows, at: Any) -> Any:
@@ -338,19 +395,32 @@ class _Result:
         self.bad = np.zeros((n_int, n_pix), bool)
         self.coefs = np.zeros(counts)
         self.eigenvalues = np.zeros((counts[0], counts[2]))
+        self.left = np.zeros((counts[0], n_modes + 1))
+        self.weight = np.zeros(counts[0])
         self.levers: dict[tuple[int, bytes], _Lever] = {}
         self.means: dict[int, _MeanLever] = {}
 
     def note(
-        self, place: _Place, fit: ZoneFit, refs: RefPixels, coefs: Array, lever: _Lever
+        self,
+        place: _Place,
+        fit: ZoneFit,
+        refs: RefPixels,
+        coefs: Array,
+        lever: _Lever,
+        shared: Array | None,
     ) -> None:
         """Keep what a fit leaves beside its residual."""
         index = np.arange(len(self.coefs[0]))[place.rows]
+        if shared is not None:
+            self.variance_refs[fit.index] += shared
         self.coefs[place.area, index[:, None], place.refs] = coefs
         self.levers[place.key] = lever
         if place.area not in self.means:
             self.means[place.area] = _MeanLever.none(fit, len(refs.variance))
         self.means[place.area].add(place, fit, refs, lever)
+        power = fit.residual_power[:, : self.n_modes + 1].sum(axis=0)
+        self.left[place.area] += np.pad(power, (0, self.n_modes + 1 - len(power)), mode="edge")
+        self.weight[place.area] += place.n_rows * float(fit.weight.sum())
         values = fit.common.values
         self.eigenvalues[place.area] = 0.0
         self.eigenvalues[place.area, : len(values)] = values
@@ -368,7 +438,7 @@ class _Result:
             average = refs.in_references(self.coefs[area].mean(axis=0))
             squared = average**2 - mean.own_noise / n_int**2
             typical = squared[None] @ (mean.of_refs / np.maximum(mean.n_rows, 1))
-            for inside, at in fit.blocks():
+            for inside, _, at in fit.blocks():
                 plane = (squared.astype(np.float32) @ refs.variance_at(at))[None]
                 pixels = mean.pixels[inside] / max(mean.n_applied, 1)
                 after = errors.after_fit(plane, pixels, fit.weight[inside], typical)
@@ -388,6 +458,9 @@ class _Result:
             variance_refs_coherent=_plane(coherent, covered, shape),
             rms_before=before,
             rms_after=_rms(self.sci, nothing),
+            residual_rms=np.sqrt(
+                self.left[:, : self.n_kept + 1] / np.maximum(self.weight, 1e-300)[:, None]
+            ),
         )
 
 
@@ -431,6 +504,24 @@ def _rms(frames: Array, bad: Array) -> Array:
     )
 
 
+class _Applied(NamedTuple):
+    """What applying a fit left, for one number of modes.
+
+    Attributes
+    ----------
+    coefs : ndarray, shape (n_t, n_ref)
+        Factors of the references.
+    lever : _Lever
+        How the fit acts on variances.
+    shared : ndarray, shape (n_zone_pix,), or None
+        The references' part of the variances, summed over the targets.
+    """
+
+    coefs: Array
+    lever: _Lever
+    shared: Array | None
+
+
 def _apply(
     results: list[_Result],
     place: _Place,
@@ -439,7 +530,9 @@ def _apply(
     refs: RefPixels,
     recipe: SubtractRecipe,
     device: execution.Device,
-) -> None:
+    *,
+    each: Callable[..., list[Any]] = execution.map_ordered,
+) -> list[_Applied]:
     """Add the residuals and variances of one zone to the results of all numbers of modes."""
     propagated = recipe.error == PROPAGATED
     used = [min(result.n_modes, fit.n_kept) for result in results]
@@ -455,14 +548,14 @@ def _apply(
     levers = np.zeros((len(results), len(fit.share)))
     whole = bool((fit.share == 1.0).all())
 
-    def _subtract(block: tuple[slice, Any]) -> tuple[Array, Array, Array, Array]:
-        inside, at = block
-        rows = refs.centred(at, fit.mean_ref)
+    def _subtract(block: tuple[slice, Any, Any]) -> tuple[Array, Array, Array, Array]:
+        inside, read, at = block
+        rows = refs.centred(read, fit.mean_ref)
         modes = rows
         if one_basis or propagated:
             modes = execution.workspace.array("modes", (fit.n_kept, rows.shape[1]))
             np.matmul(fit.mode_matrix, rows, out=modes)
-        data = targets.centred(at, fit.mean_target)
+        data = targets.centred(read, fit.mean_target)
         w = fit.weight[inside]
         for k, result in enumerate(results):
             basis = modes[: used[k]] if one_basis else rows
@@ -478,19 +571,24 @@ def _apply(
         if not propagated:
             return np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1)
         h = levers[:, inside] * w
-        noise = device.run(errors.coefficient_noise, modes, fit.typical_variance[inside], w)
+        noise = np.zeros(1)
+        if fit.mode_noise is None:
+            noise = device.run(errors.coefficient_noise, modes, fit.typical_variance[inside], w)
         return (
             noise,
             h.sum(axis=1),
-            targets.variance[:, at] @ (h * w).T,
-            refs.variance_at(at) @ ((h * w).T.astype(np.float32)),
+            targets.variance[:, read] @ (h * w).T,
+            refs.variance_at(read) @ ((h * w).T.astype(np.float32)),
         )
 
-    parts = execution.map_ordered(_subtract, fit.blocks())
+    parts = each(_subtract, fit.blocks())
     noise, h_sum, from_target, from_refs = (sum(p) for p in zip(*parts, strict=True))
+    if fit.mode_noise is not None:
+        noise = fit.mode_noise
+    applied = []
     for k, result in enumerate(results):
         none = np.zeros(refs.in_references(coefs[k]).shape[1])
-        lever = _Lever(levers[k], none, none, 1.0)
+        lever, shared = _Lever(levers[k], none, none, 1.0), None
         if propagated:
             per_h = 1.0 / h_sum[k] if h_sum[k] > 0 else 0.0
             own = errors.own_noise(refs.in_references(fit.mode_matrix), noise, n_modes=used[k])
@@ -498,14 +596,23 @@ def _apply(
             lever = _Lever(levers[k], per_h * from_refs[:, k], own, typical)
             squared = refs.in_references(coefs[k]) ** 2 - fit.noise_scale[:, None] * own
             effect = _effect(squared, per_h * from_target[:, k] + squared @ lever.mean, lever)
+            shared = np.zeros(len(fit.share))
             add = partial(
-                _add_variance, result, place, fit=fit, targets=targets, refs=refs, effect=effect
+                _add_variance,
+                result,
+                place,
+                shared,
+                fit=fit,
+                targets=targets,
+                refs=refs,
+                effect=effect,
             )
-            execution.map_ordered(add, fit.blocks())
-        result.note(place, fit, refs, coefs[k], lever)
+            each(add, fit.blocks())
         result.bad[_at(place.rows, fit.index)] |= (
-            targets.bad[:, fit.index] | refs.nowhere[fit.index]
+            targets.bad[:, fit.read_index] | refs.nowhere[fit.read_index]
         )
+        applied.append(_Applied(coefs[k], lever, shared))
+    return applied
 
 
 def _apply_again(
@@ -515,7 +622,7 @@ def _apply_again(
     targets: Targets,
     refs: RefPixels,
     device: execution.Device,
-) -> None:
+) -> list[_Applied]:
     """Do as `_apply` for a later set of references, whose levers are known, in one pass."""
     coefs = [fit.coefs(result.n_modes) for result in results]
     level = [(c * fit.offset).sum(axis=1) - fit.level_target for c in coefs]
@@ -528,23 +635,27 @@ def _apply_again(
         total = float(h.sum())
         own = (targets.variance[:, fit.index] * h).sum(axis=1) / total if total > 0 else 0.0
         effects.append(_effect(squared, own + squared @ lever.mean, lever))
+    shared = np.zeros((len(results), len(fit.share)))
 
-    def _subtract(block: tuple[slice, Any]) -> None:
-        inside, at = block
-        rows = refs.centred(at, fit.mean_ref)
-        data = targets.centred(at, fit.mean_target)
+    def _subtract(block: tuple[slice, Any, Any]) -> None:
+        inside, read, at = block
+        rows = refs.centred(read, fit.mean_ref)
+        data = targets.centred(read, fit.mean_target)
         share = fit.share[inside]
         for k, result in enumerate(results):
             left = device.run(klip.residual, data, rows, coefs[k], level[k])
             result.sci[_at(place.rows, at)] += share * left
-            _add_variance(result, place, block, fit, targets, refs, effects[k])
+            _add_variance(result, place, shared[k], block, fit, targets, refs, effects[k])
 
     execution.map_ordered(_subtract, fit.blocks())
-    for result, c in zip(results, coefs, strict=True):
-        result.note(place, fit, refs, c, result.levers[place.key])
+    for result in results:
         result.bad[_at(place.rows, fit.index)] |= (
             targets.bad[:, fit.index] | refs.nowhere[fit.index]
         )
+    return [
+        _Applied(c, result.levers[place.key], s)
+        for c, result, s in zip(coefs, results, shared, strict=True)
+    ]
 
 
 class _Effect(NamedTuple):
@@ -564,19 +675,20 @@ def _effect(squared: Array, mean: Array, lever: _Lever) -> _Effect:
 def _add_variance(
     result: _Result,
     place: _Place,
-    block: tuple[slice, Any],
+    shared: Array,
+    block: tuple[slice, Any, Any],
     fit: ZoneFit,
     targets: Targets,
     refs: RefPixels,
     effect: _Effect,
 ) -> None:
     """Add ``var_T + squared @ var_R`` of a block, with the effect of the fit."""
-    inside, at = block
-    variance = effect.factors @ refs.variance_at(at)
-    variance[:-1] += targets.variance[:, at]
+    inside, read, at = block
+    variance = effect.factors @ refs.variance_at(read)
+    variance[:-1] += targets.variance[:, read]
     after = errors.after_fit(
         variance, effect.lever.pixels[inside], fit.weight[inside], effect.means
     )
     after *= fit.share[inside]
     result.variance[_at(place.rows, at)] += after[:-1]
-    result.variance_refs[at] += len(targets.sci) * after[-1]
+    shared[inside] = len(targets.sci) * after[-1]

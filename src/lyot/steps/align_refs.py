@@ -41,6 +41,9 @@ class AlignRefsStep(LyotStep):
 
     reference_file_types: ClassVar[list[str]] = ["psfmask"]
 
+    weight_origin = ""
+    """Where the weight of the last alignment came from; for the provenance."""
+
     lazy = False
     """Whether `process` returns an `Aligner`, which computes as it is asked; the pipeline's."""
 
@@ -117,7 +120,7 @@ class AlignRefsStep(LyotStep):
             recipe=to_dict(self.recipe()),
             inputs=inputs,
             star=aligner.star,
-            details=alignment_details(aligner),
+            details=alignment_details(aligner) | {"weight": self.weight_origin},
         )
         return model
 
@@ -129,11 +132,14 @@ class AlignRefsStep(LyotStep):
             name, origin = self._from_crds(model), "CRDS"
         if not name or name == "N/A":
             log.info("Alignment weight: built in, an annulus about the star.")
+            self.weight_origin = "built in"
             return builtin_weight
         if not isinstance(name, str):
             log.info("Alignment weight: the given PSFMASK model.")
+            self.weight_origin = "a PSFMASK model"
             return partial(_given_weight, np.array(name.data, dtype=np.float64))
         log.info("Alignment weight: PSFMASK %s (%s).", name, origin)
+        self.weight_origin = f"PSFMASK {name} ({origin})"
         return partial(_weight_from_file, name)
 
     def _from_crds(self, model: Any) -> str | None:

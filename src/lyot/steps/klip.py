@@ -269,6 +269,7 @@ def _product(
             "variance_refs_coherent": result.variance_refs_coherent,
             "rms_before": result.rms_before,
             "rms_after": result.rms_after,
+            "residual_rms": result.residual_rms,
             "speckle_noise": dict(speckles._asdict()),
             "maps": maps,
             "disc_scale": disc_scale,

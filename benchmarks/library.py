@@ -1,0 +1,131 @@
+"""Not speed against a peer: what a reference library costs against its size.
+
+Builds a library of 2,000 synthetic references of 224 x 288 pixels by `lyot library add`, exposure
+by exposure, and reduces an observation with it at several sizes on the way.
+"""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from common import SCRATCH, machine, pointings, run_peer, speckled
+from lyot.models.cubes import read_cube
+from lyot.models.exposures import Pointing, exposure_model
+from lyot.models.library import Library
+from lyot.models.products import save_whole
+from lyot.recipe import LibraryRecipe
+from lyot.reduction import library as libraries
+
+SHAPE, N_INT = (224, 288), 20
+SIZES = (240, 500, 1000, 2000)
+RUN = """
+import json, logging, resource, sys, time
+logging.disable(logging.WARNING)
+import contextlib, io
+from lyot.cli import _run
+start = time.perf_counter()
+options = {"library": sys.argv[3], "library_n": int(sys.argv[4]), "no_report": True, "again": True}
+options["align_to"] = sys.argv[5]
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    _run((sys.argv[1],), sys.argv[2], options)
+seconds = time.perf_counter() - start
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"seconds": seconds, "peak_mb": peak}))
+"""
+
+
+def exposure(folder: Path, number: int, target: str, *, is_psf: bool, n_int: int = N_INT) -> Path:
+    """Write one exposure of speckles of its own star."""
+    images, centre = speckled(pointings((n_int,), 0.03, seed=number), SHAPE, seed=7)
+    rng = np.random.default_rng(number)
+    data = (images * rng.uniform(0.5, 2.0)).astype(np.float32)
+    bad = np.random.default_rng(1).random(SHAPE) < 0.003
+    variance = np.maximum(data, 0) * 0.05
+    dq = np.zeros(data.shape, np.uint32)
+    data[:, bad], dq[:, bad], variance[:, bad] = np.nan, 1, 0.0
+    model = exposure_model(
+        {
+            "data": data,
+            "err": np.sqrt(variance + 0.36),
+            "dq": dq,
+            "var_poisson": variance,
+            "var_rnoise": np.full(data.shape, 0.36, np.float32),
+        },
+        Pointing(
+            target=target,
+            radec_deg=(150.0, -25.0),
+            crpix_xy=centre,
+            roll_ref_deg=60.0 + 10.0 * (number % 2),
+            is_psf=is_psf,
+            number=number,
+        ),
+    )
+    path = folder / f"jw07777{number:03d}001_03102_00001_nrcalong_calints.fits"
+    save_whole(model, path)
+    model.close()
+    return path
+
+
+def main() -> None:
+    """Print one line per size."""
+    print(machine())
+    folder = SCRATCH / "library"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    science = [exposure(folder, 900 + k, "T", is_psf=False, n_int=10) for k in range(2)]
+    members = [{"expname": p.name, "exptype": "science"} for p in science]
+    association = folder / "bench_asn.json"
+    association.write_text(
+        json.dumps({"asn_id": "a3001", "products": [{"name": "bench", "members": members}]})
+    )
+    path, spent, number = folder / "lib", 0.0, 0
+    for size in SIZES:
+        while number * N_INT < size:
+            number += 1
+            file = exposure(folder, number, f"STAR{number}", is_psf=True)
+            if number == 1:
+                libraries.build(path, [file])
+            start = time.perf_counter()
+            libraries.add(Library(path), [file])
+            spent += time.perf_counter() - start
+            file.unlink()
+        library = Library(path)
+        disk = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) / 1e6
+        target = read_cube(science[0])
+        times = []
+        for by in ("correlation", "residual"):
+            start = time.perf_counter()
+            libraries.select(library, target, LibraryRecipe(by=by))
+            times.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        off = libraries.check(library)
+        again = time.perf_counter() - start
+        print(
+            f"{len(library):5d} frames: {disk:6.0f} MB, {1e3 * spent / len(library):.0f} ms to add "
+            f"one, {times[0]:.2f} s to choose 200 by correlation, {times[1]:.2f} s by residual, "
+            f"{again:.1f} s to check all products (off by {off:.0e})",
+            flush=True,
+        )
+        for n, align_to in ((200, "all"), (200, "first"), (0, "first")):
+            made = run_peer(
+                sys.executable,
+                RUN,
+                str(association),
+                str(folder / "out"),
+                str(path),
+                str(n),
+                align_to,
+            )
+            print(
+                f"      run with {n or len(library):4d} of them, align_to = {align_to:5s} "
+                f"{made['seconds']:6.1f} s, {made['peak_mb']:5.0f} MB",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
