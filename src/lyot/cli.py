@@ -54,6 +54,7 @@ def main() -> None:
     lyot contrast DIR --star-mag M  how faint a companion could have been seen
     lyot detect DIR                 search for companions
     lyot companion DIR --at SEP PA  measure one
+    lyot report DIR                 write the report anew
     lyot library build LIB FILES    keep references of one mode, for lyot run --library LIB
     lyot info FILE...               say what files are
     """
@@ -243,7 +244,16 @@ def _job(output_dir: str, options: dict[str, Any]) -> Any:
         limits=limits,
         report=not options.get("no_report"),
         again=bool(options.get("again")),
+        command=_command(),
     )
+
+
+def _command() -> tuple[str, ...]:
+    """What was typed, where it was."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return ()
+    return ("lyot", *sys.argv[1:])
 
 
 def _run(associations: tuple[str, ...], output_dir: str, options: dict[str, Any]) -> list[str]:
@@ -307,6 +317,22 @@ def _print_survey(finished: list[Any], output_dir: str) -> None:
     header = ["product", "state", "exposures", "references", "rms before", "after", "time", ""]
     _print_table(header, rows)
     click.echo(f"Products are in {output_dir}; survey.json there says what became of each.")
+
+
+@main.command()
+@click.argument("run", metavar="RUN")
+def report(run: str) -> None:
+    """Write the report of RUN, the folder of a finished run, with what analyses left there."""
+    from lyot.viz.report import write_report
+
+    click.echo(write_report(run))
+
+
+def _report_again(folder: Path) -> list[str]:
+    """Write the report of a run anew, where it has one: an analysis belongs in it."""
+    from lyot.viz.report import write_report
+
+    return [write_report(folder)] if list(folder.glob("*_report.html")) else []
 
 
 @main.command()
@@ -657,6 +683,7 @@ def contrast(run: str, **options: Any) -> None:
     with _logging(), tasks(options.pop("scheduler")) as where:
         folder = _reduced(run, options)
         written, curve = write_limits(folder, options, tasks=where)
+        written += _report_again(folder)
     click.echo(f"{curve.settings['product']}: {_rests_on(curve.settings)}")
     _print_limits(curve)
     for path in written:
@@ -761,7 +788,7 @@ def detect(run: str, **options: Any) -> None:
     )
     if not found.candidates:
         click.echo("No place stands out at this false-positive fraction.")
-    for path in written:
+    for path in [*written, *_report_again(folder)]:
         click.echo(path)
 
 
@@ -842,7 +869,7 @@ def companion(run: str, **options: Any) -> None:
             for number, c in enumerate(fit.companions, start=1)
         ],
     )
-    for path in written:
+    for path in [*written, *_report_again(folder)]:
         click.echo(path)
 
 

@@ -50,6 +50,8 @@ class Job:
         Whether a report is written.
     again : bool
         Whether it is reduced even if nothing has changed.
+    command : tuple of str
+        What was typed, for the report.
     """
 
     association: str
@@ -60,6 +62,7 @@ class Job:
     limits: dict[str, Any] = field(default_factory=dict)
     report: bool = True
     again: bool = False
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -261,16 +264,14 @@ def reduce(job: Job, /, *, progress: Progress = _no_progress) -> Finished:
         record.unlink(missing_ok=True)
         pipeline.run(job.association)
         products = list(pipeline.products)
-        curve = None
         if job.limits:
             from lyot.limits import write_limits
 
-            written, curve = write_limits(job.output_dir, job.limits)
-            products += written
+            products += write_limits(job.output_dir, job.limits)[0]
         if job.report and any(p.endswith("_i2d.fits") for p in products):
             from lyot.viz.report import write_report
 
-            products.append(write_report(products, folder, pipeline.summary, limits=curve))
+            products.append(write_report(folder, command=list(job.command)))
     finished = Finished(
         job.association,
         asn.product,
@@ -280,7 +281,7 @@ def reduce(job: Job, /, *, progress: Progress = _no_progress) -> Finished:
         time.monotonic() - started,
     )
     if pipeline.save_results:
-        _write_record(record, finished, fingerprint(job, asn, pipeline.checksums))
+        _write_record(record, job, finished, fingerprint(job, asn, pipeline.checksums))
     return finished
 
 
@@ -357,9 +358,10 @@ def _unchanged(job: Job, asn: Association, record: Path) -> Finished | None:
         return None
 
 
-def _write_record(record: Path, finished: Finished, made_of: dict[str, Any]) -> None:
+def _write_record(record: Path, job: Job, finished: Finished, made_of: dict[str, Any]) -> None:
     content = {
         "software": "lyot",
+        "command": list(job.command),
         "fingerprint": made_of,
         "products": {Path(p).name: product_mark(p) for p in finished.products},
         "summary": list(finished.summary),

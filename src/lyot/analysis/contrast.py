@@ -138,7 +138,47 @@ class ContrastCurve:
         }
         if self.star_magnitude is not None:
             columns["magnitude"] = (magnitude + self.star_magnitude) * u.mag
-        return QTable(columns, meta={"lyot": {"fpf": self.fpf} | self.settings})
+        known = {"fpf": self.fpf, "star_jy": self.star_jy, "star_magnitude": self.star_magnitude}
+        return QTable(columns, meta={"lyot": known | self.settings})
+
+    @classmethod
+    def from_table(cls, table: Any, /) -> ContrastCurve:
+        """Read limits back.
+
+        Parameters
+        ----------
+        table : astropy.table.Table
+            As from `to_table`.
+
+        Returns
+        -------
+        ContrastCurve
+            The same limits.
+        """
+        n_modes = tuple(dict.fromkeys(int(n) for n in table["n_modes"]))
+
+        def _grid(name: str) -> Array:
+            return np.asarray(table[name], dtype=np.float64).reshape(len(n_modes), -1)
+
+        settings = dict(table.meta["lyot"])
+        return cls(
+            separation_arcsec=_grid("separation")[0],
+            n_modes=n_modes,
+            raw=_grid("contrast_raw"),
+            corrected=_grid("contrast_corrected"),
+            calibrated=_grid("contrast"),
+            noise=_grid("noise"),
+            throughput=_grid("throughput"),
+            throughput_scatter=_grid("throughput_scatter"),
+            transmission=_grid("transmission")[0],
+            n_positions=_grid("n_positions")[0].astype(int),
+            tau=_grid("tau")[0],
+            normality=_grid("normality"),
+            fpf=settings.pop("fpf"),
+            star_jy=settings.pop("star_jy"),
+            star_magnitude=settings.pop("star_magnitude"),
+            settings=settings,
+        )
 
 
 def default_separations(reduction: Reduction, /) -> Array:

@@ -17,9 +17,7 @@ from lyot.analysis.companion import CompanionFit
 from lyot.analysis.contrast import Completeness, ContrastCurve, SensitivityMap
 from lyot.analysis.detection import Detection
 from lyot.models.products import written_whole
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Distinguishable with any colour vision (Okabe and Ito 2008)."""
+from lyot.viz.figures import COLOURS
 
 
 def save(path: str | Path, draw: Callable[[Figure], Any], size: tuple[float, float], /) -> str:
@@ -76,15 +74,15 @@ def contrast(ax: Axes, curve: ContrastCurve, /) -> Axes:
                 lw=1.3,
                 label="throughput of the subtraction",
             )
-            ax.plot(r, curve.raw[t], color="0.45", ls=":", lw=1.3, label="raw")
+            ax.plot(r, curve.raw[t], color="#8a94a3", ls=":", lw=1.3, label="raw")
     if not one:
-        ax.plot(r, curve.best_limit, color="black", lw=0.9, ls="--", label="best of all")
+        ax.plot(r, curve.best_limit, color="#8a94a3", lw=0.9, ls="--", label="best of all")
     ax.set_xscale("log")
     ax.set_yscale("log")
     _separation_axis(ax, r)
     sigma = _sigma_of(curve.fpf)
     ax.set_ylabel(f"contrast, {sigma}" if sigma else f"contrast at FPF = {curve.fpf:.1g}")
-    ax.grid(True, which="major", color="0.88", lw=0.6)
+    ax.grid(True, which="major", color="#8a94a3", alpha=0.35, lw=0.6)
     ax.set_axisbelow(True)
     ax.legend(frameon=False, fontsize=8)
     _magnitudes(ax, curve.star_magnitude)
@@ -158,12 +156,14 @@ def throughput(ax: Axes, curve: ContrastCurve, /) -> Axes:
             alpha=0.2,
             lw=0,
         )
-    ax.plot(r, curve.transmission, color="0.35", ls="--", lw=1.3, label="transmission of the mask")
+    ax.plot(
+        r, curve.transmission, color="#8a94a3", ls="--", lw=1.3, label="transmission of the mask"
+    )
     ax.set_xscale("log")
     _separation_axis(ax, r)
     ax.set_ylim(0, 1.08)
     ax.set_ylabel("fraction of the flux")
-    ax.grid(True, color="0.88", lw=0.6)
+    ax.grid(True, color="#8a94a3", alpha=0.35, lw=0.6)
     ax.legend(frameon=False, fontsize=8, loc="lower right")
     return ax
 

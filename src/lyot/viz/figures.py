@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import AsinhNorm, Normalize
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from lyot.models.star import StarPosition
 
 SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a94a3")
+"""Distinguishable with any colour vision (Okabe and Ito 2008), on any ground."""
+MOST_NAMES = 10
 
 
 def image(
@@ -187,4 +190,126 @@ def noise_curve(
     ax.set_xlabel("separation [arcsec]")
     ax.set_ylabel(f"1-sigma scatter [{unit}]")
     ax.grid(alpha=0.3, which="both")
+    return ax
+
+
+def shifts(axes: NDArray[Any], shift_yx: NDArray[Any], error_yx: NDArray[Any], /) -> NDArray[Any]:
+    """Draw the shifts of an alignment: the drift of the pointing, and each reference.
+
+    Parameters
+    ----------
+    axes : ndarray of Axes, shape (2,)
+        Where to draw.
+    shift_yx : ndarray, shape (n_int, n_ref, 2)
+        Shift applied to each reference for each integration [pixel].
+    error_yx : ndarray, shape (n_int, n_ref, 2)
+        Its error.
+
+    Returns
+    -------
+    ndarray of Axes
+        The axes.
+    """
+    drift, each = axes
+    n_int = len(shift_yx)
+    numbers = np.arange(1, n_int + 1)
+    common = shift_yx - shift_yx.mean(axis=0, keepdims=True)
+    spread = np.sqrt((error_yx**2).mean(axis=1) / shift_yx.shape[1])
+    for k, (name, colour) in enumerate((("y", COLOURS[0]), ("x", COLOURS[1]))):
+        drift.errorbar(
+            numbers,
+            common[..., k].mean(axis=1),
+            spread[:, k],
+            fmt="o-",
+            color=colour,
+            label=name,
+            lw=1.2,
+            ms=4,
+        )
+    drift.xaxis.set_major_locator(MaxNLocator(integer=True))
+    drift.set_xlabel("integration")
+    drift.set_ylabel("drift [pixel]")
+    drift.legend(fontsize=8)
+    drift.grid(alpha=0.3)
+    mean, error = shift_yx.mean(axis=0), error_yx.mean(axis=0)
+    each.errorbar(
+        mean[:, 1], mean[:, 0], error[:, 0], error[:, 1], fmt=".", color=COLOURS[0], lw=0.8
+    )
+    each.axhline(0.0, color="#8a94a3", lw=0.6)
+    each.axvline(0.0, color="#8a94a3", lw=0.6)
+    each.set_aspect("equal", adjustable="datalim")
+    each.set_xlabel("shift along x [pixel]")
+    each.set_ylabel("shift along y [pixel]")
+    each.grid(alpha=0.3)
+    return axes
+
+
+def spectrum(ax: Axes, eigenvalues: NDArray[Any], residual_rms: NDArray[Any], /) -> Axes:
+    """Draw the eigenvalues of the references, and what is left with more and more modes.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    eigenvalues : ndarray, shape (n_zone, n_ref)
+        Eigenvalues, zero beyond the rank.
+    residual_rms : ndarray, shape (n_zone, n_modes + 1)
+        Rms of the residual in the fit with 0, 1, ... modes; may be empty.
+
+    Returns
+    -------
+    Axes
+        The axes of the eigenvalues; those of the residual share its abscissa.
+    """
+    for number, values in enumerate(np.atleast_2d(eigenvalues)):
+        good = values > 0
+        modes = np.arange(1, len(values) + 1)[good]
+        label = "eigenvalue" if number == 0 else None
+        ax.semilogy(modes, values[good] / values[0], ".-", color=COLOURS[0], lw=1, label=label)
+    ax.set_xlabel("number of modes")
+    ax.set_ylabel("eigenvalue / first")
+    ax.grid(alpha=0.3)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if np.size(residual_rms):
+        right = ax.twinx()
+        for number, rms in enumerate(np.atleast_2d(residual_rms)):
+            label = "residual" if number == 0 else None
+            right.semilogy(np.arange(len(rms)), rms, color=COLOURS[1], lw=1.6, label=label)
+        right.set_ylabel("rms of the residual [MJy/sr]", color=COLOURS[1])
+    return ax
+
+
+def weights(ax: Axes, coefs: NDArray[Any], scale: NDArray[Any], targets: list[str], /) -> Axes:
+    """Draw how much each reference is in the model of the star.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    coefs : ndarray, shape (n_zone, n_int, n_ref)
+        Coefficients.
+    scale : ndarray, shape (n_int, n_ref)
+        Brightness of the science over that of each reference.
+    targets : list of str
+        Star of each reference; may be empty.
+
+    Returns
+    -------
+    Axes
+        The axes.
+    """
+    share = (coefs / scale[None]).mean(axis=(0, 1))
+    numbers = np.arange(1, len(share) + 1)
+    names = list(dict.fromkeys(targets)) if len(targets) == len(share) else []
+    for k, name in enumerate(names or [""]):
+        here = np.array([t == name for t in targets]) if names else np.ones(len(share), bool)
+        colour = COLOURS[k % len(COLOURS)]
+        label = name if 1 < len(names) <= MOST_NAMES else None
+        ax.bar(numbers[here], share[here], color=colour, width=0.8, label=label)
+    ax.axhline(0.0, color="#8a94a3", lw=0.6)
+    ax.set_xlabel("reference")
+    ax.set_ylabel("share of the model")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if 1 < len(names) <= MOST_NAMES:
+        ax.legend(fontsize=8)
     return ax

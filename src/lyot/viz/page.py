@@ -386,17 +386,23 @@ def ink() -> Any:
     context
         To draw within.
     """
-    names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    return mpl.rc_context(
-        dict.fromkeys(names, INK)
-        | {
-            "figure.facecolor": "none",
-            "axes.facecolor": "none",
-            "savefig.facecolor": "none",
-            "legend.frameon": False,
-            "font.family": "sans-serif",
-            "svg.fonttype": "none",
-            "axes.titlecolor": INK,
-            "grid.color": "#8a94a3",
-        }
-    )
+    style: dict[Any, Any] = dict.fromkeys(_INKED, INK)
+    style |= {
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "savefig.facecolor": "none",
+        "legend.frameon": False,
+        "font.family": "sans-serif",
+        "grid.color": "#8a94a3",
+    }
+    return mpl.rc_context(style)
+
+
+_INKED = (
+    "text.color",
+    "axes.labelcolor",
+    "axes.titlecolor",
+    "axes.edgecolor",
+    "xtick.color",
+    "ytick.color",
+)
