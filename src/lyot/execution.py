@@ -85,7 +85,8 @@ def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], /) ->
     Parameters
     ----------
     function : callable
-        Called once per item; must not depend on the others, nor call this function itself.
+        Called once per item; must not depend on the others. Where it calls this function itself,
+        the inner items go one after another on its thread.
     items : iterable
         What it is called with.
 
@@ -96,10 +97,29 @@ def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], /) ->
     """
     work = list(items)
     threads = min(n_threads(), len(work))
+    if _inside.map:
+        return [function(item) for item in work]
     with single_threaded_blas():
         if threads <= 1:
             return [function(item) for item in work]
-        return list(_pool(n_threads(), os.getpid()).map(function, work))
+
+        def _within(item: Item) -> Result:
+            _inside.map = True
+            try:
+                return function(item)
+            finally:
+                _inside.map = False
+
+        return list(_pool(n_threads(), os.getpid()).map(_within, work))
+
+
+class _Inside(threading.local):
+    """Whether this thread is at work for `map_ordered`."""
+
+    map = False
+
+
+_inside = _Inside()
 
 
 @cache

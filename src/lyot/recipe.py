@@ -171,8 +171,11 @@ class SubtractRecipe:
                 f"select is {self.select!r} and n_refs is {self.n_refs}; say both how references "
                 "are chosen and how many."
             )
-        if self.error == SCATTER and self.method not in (KLIP, IMPUTATION):
-            raise LyotError(f"error is {self.error!r}, which needs KL modes: take method = klip.")
+        if self.error == SCATTER and (self.method not in (KLIP, IMPUTATION) or self.chooses):
+            raise LyotError(
+                f"error is {self.error!r}, which needs the KL modes of all references: take "
+                "method = klip without a choice of references, or error = propagated."
+            )
         if self.method in (MEDIAN, NMF) and self.chooses:
             raise LyotError(
                 f"method is {self.method!r}, which takes all references; leave out select, n_refs, "

@@ -56,7 +56,7 @@ class Targets(NamedTuple):
 
     def part(self, at: Array) -> Targets:
         """Return some of the pixels, side by side."""
-        return Targets(self.sci[:, at], self.bad[:, at], self.variance[:, at])
+        return Targets(*(_columns(array, at) for array in self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,17 +94,12 @@ class RefPixels:
         return self if len(pick) == len(self.sci) else replace(self, pick=pick)
 
     def part(self, at: Array) -> RefPixels:
-        """Return some of the pixels, side by side: references are then picked much quicker."""
-        return replace(
-            self, sci=self.sci[:, at], variance=self.variance[:, at], nowhere=self.nowhere[at]
-        )
+        """Return some of the pixels, side by side: references are then picked much quicker.
 
-    def held(self) -> RefPixels:
-        """Return the references picked, side by side: for several passes over few pixels."""
-        if self.pick is None or self.made_of is not None:
-            return self
-        variance = np.take(self.variance, self.pick, axis=0)
-        return RefPixels(np.take(self.sci, self.pick, axis=0), variance, self.nowhere)
+        Indexing would leave the pixels of a reference far apart.
+        """
+        sci, variance = (_columns(array, at) for array in (self.sci, self.variance))
+        return replace(self, sci=sci, variance=variance, nowhere=self.nowhere[at])
 
     def _part(self, array: Array, at: Any) -> Array:
         if self.pick is None:
@@ -154,6 +149,18 @@ class RefPixels:
                 sci[:, at], variance[:, at], missing[:, at], likeness
             )
         return cls(sci, variance, nowhere)
+
+
+def _columns(array: Array, at: Array) -> Array:
+    """Some columns of an array, each row of the result in one piece."""
+    out = np.empty((len(array), len(at)), array.dtype)
+
+    def _take(rows: slice) -> None:
+        np.take(array[rows], at, axis=1, out=out[rows], mode="clip")
+
+    step = max(-(-len(array) // execution.n_threads()), 1)
+    execution.map_ordered(_take, [slice(i, i + step) for i in range(0, len(array), step)])
+    return out
 
 
 def stand_in(refs: RefPixels, recipe: SubtractRecipe, /) -> RefPixels:
@@ -251,6 +258,8 @@ class ZoneProducts:
         The zone.
     index : ndarray of int or slice
         Its pixels in the frame.
+    targets, refs : Targets, RefPixels
+        Their pixels in the zone, side by side; all there are, where the zone is the frame.
     weight : ndarray, shape (n_zone_pix,)
         Weight of each in the fit.
     mean_target, mean_ref : ndarray, shape (n_t,), (n_ref,)
@@ -285,6 +294,8 @@ class ZoneProducts:
 
     zone: Zone
     index: Array | slice
+    targets: Targets
+    refs: RefPixels
     weight: Array
     mean_target: Array
     mean_ref: Array
@@ -302,6 +313,26 @@ class ZoneProducts:
     typical_variance: Array
     noise_scale: Array
     noise_gram: Array | None = None
+
+    def of(self, rows: NDArray[np.intp]) -> ZoneProducts:
+        """Return the products of some targets."""
+        own = self.own_grams
+        per_target = [
+            "mean_target",
+            "weight_left",
+            "cross",
+            "own_offset",
+            "level_target",
+            "level_offset",
+            "target_square",
+            "noise_scale",
+        ]
+        return replace(
+            self,
+            own_grams=None if own is None else [own[i] for i in rows],
+            targets=self.targets if len(rows) == len(self.cross) else self.targets.rows(rows),
+            **{name: getattr(self, name)[rows] for name in per_target},
+        )
 
     def gram_of(self, target: int) -> Array:
         """Return the Gram matrix of one target."""
@@ -339,33 +370,35 @@ def zone_products(
     share, weight = zone.share.ravel(), zone.weight.ravel()
     whole = zone.whole.ravel() if zone.whole.size else weight
     used = (share > 0) | (weight > 0) | (whole > 0)
-    index: Array | slice = slice(None) if used.all() else np.flatnonzero(used)
-    missing = targets.bad[:, index]
-    nothing = refs.nowhere[index] | missing.all(axis=0)
+    index: Array | slice = slice(None)
+    part, pixels = targets, refs
+    if not used.all():
+        index = np.flatnonzero(used)
+        part, pixels = targets.part(index), refs.part(index)
+    missing = part.bad
+    nothing = pixels.nowhere | missing.all(axis=0)
     weight = np.where(nothing, 0.0, weight[index])
-    whole = np.where(refs.nowhere[index], 0.0, whole[index]) if zone.whole.size else weight
+    whole = np.where(pixels.nowhere, 0.0, whole[index]) if zone.whole.size else weight
     weight_t = np.array([weight.sum() - weight[row].sum() for row in missing])
-    mean_target, mean_ref = np.zeros(len(targets.sci)), np.zeros(len(refs))
+    mean_target, rough_mean = np.zeros(len(part.sci)), np.zeros(len(refs))
     if recipe.subtract_mean:
-        mean_target = _good_mean(targets.sci[:, index], missing, weight, weight_t)
-        mean_ref = _rough_mean(refs.sci, index, weight)
-    blocks = zone_blocks(index, len(weight))
+        mean_target = _good_mean(part.sci, missing, weight, weight_t)
+        rough_mean = _rough_mean(pixels.sci, weight)
 
     def _products(with_weight: Array) -> klip.Products:
         plain = bool((with_weight == 1.0).all())
 
-        def _block(block: tuple[slice, Any]) -> klip.Products:
-            inside, at = block
-            rows = refs.centred(at, mean_ref)
-            data = targets.centred(at, mean_target)
-            root = np.sqrt(with_weight[inside])
+        def _block(at: slice) -> klip.Products:
+            rows = pixels.centred(at, rough_mean)
+            data = part.centred(at, mean_target)
+            root = np.sqrt(with_weight[at])
             if not plain:
                 rows *= root
                 data *= root
             products: klip.Products = device.run(klip.block_products, data, rows, root)
             return products
 
-        parts = execution.map_ordered(_block, blocks)
+        parts = execution.map_ordered(_block, execution.pixel_blocks(len(weight)))
         return klip.Products(*(sum(p) for p in zip(*parts, strict=True)))
 
     gram, cross, ref_sum = _products(weight)
@@ -374,20 +407,22 @@ def zone_products(
         whole_gram, _, whole_sum = _products(whole)
         if recipe.subtract_mean and whole.any():
             whole_gram, _ = klip.recentre(whole_gram, whole_sum, float(whole.sum()))
-    weight_sum, rough_mean = np.inf, mean_ref
+    weight_sum, mean_ref = np.inf, rough_mean
     if recipe.subtract_mean and weight.any():
         weight_sum = float(weight.sum())
         gram, rest = klip.recentre(gram, ref_sum, weight_sum)
-        mean_ref = mean_ref + rest
-    typical = targets.variance[:, index].mean(axis=0, dtype=np.float64)
+        mean_ref = rough_mean + rest
+    typical = part.variance.mean(axis=0, dtype=np.float64)
     brightness = targets.variance.mean(axis=1, dtype=np.float64)
     weight_left = weight_t if recipe.subtract_mean else np.full(len(weight_t), np.inf)
     own_grams, own_offset = _own_grams(
-        gram, missing & (weight > 0), refs.sci, index, weight, mean_ref, weight_left
+        gram, missing & (weight > 0), pixels.sci, weight, mean_ref, weight_left
     )
     made = ZoneProducts(
         zone=zone,
         index=index,
+        targets=part,
+        refs=pixels,
         weight=weight,
         mean_target=mean_target,
         mean_ref=mean_ref,
@@ -401,43 +436,26 @@ def zone_products(
         level_target=np.zeros(len(targets.sci)),
         level_offset=own_offset,
         has_level=recipe.subtract_mean and bool(zone.level.any()),
-        target_square=_squares(targets.sci[:, index], missing, mean_target, weight),
+        target_square=_squares(part.sci, missing, mean_target, weight),
         typical_variance=typical,
         noise_scale=brightness / max(brightness.mean(), np.finfo(float).tiny),
     )
-    if recipe.chooses and recipe.error == PROPAGATED:
-        noise, _, noise_sum = _products(weight**2 * typical)
-        moved = mean_ref - rough_mean
-        made.noise_gram = (
-            noise
-            - np.outer(noise_sum, moved)
-            - np.outer(moved, noise_sum)
-            + float((weight**2 * typical).sum()) * np.outer(moved, moved)
-        )
+    if (recipe.chooses or recipe.method == NMF) and recipe.error == PROPAGATED:
+        made.noise_gram = _noise_gram(pixels, mean_ref, weight**2 * typical)
     if made.has_level:
         made.level_target, made.level_offset = _levels(targets, refs, made)
     return made
 
 
-def zone_blocks(index: Array | slice, n_pix: int, /) -> list[tuple[slice, Any]]:
-    """Divide the pixels of a zone into blocks.
+MOST_FOR_NOISE = 1024
 
-    Parameters
-    ----------
-    index : ndarray of int or slice
-        Where they are in the frame.
-    n_pix : int
-        Their number.
 
-    Returns
-    -------
-    list of (slice, slice or ndarray)
-        Where each block is in the zone, and in the frame.
-    """
-    blocks = execution.pixel_blocks(n_pix)
-    if isinstance(index, slice):
-        return [(block, block) for block in blocks]
-    return [(block, index[block]) for block in blocks]
+def _noise_gram(refs: RefPixels, mean_ref: Array, weight: Array) -> NDArray[np.float64]:
+    """Gram matrix with a weight, from pixels evenly spread: it corrects squares of coefficients."""
+    every = max(len(weight) // MOST_FOR_NOISE, 1)
+    at = slice(None, None, every)
+    rows = refs.centred(at, mean_ref) * np.sqrt(weight[at])
+    return np.asarray(rows @ rows.T * (weight.sum() / max(weight[at].sum(), 1e-300)))
 
 
 def choose(
@@ -447,8 +465,8 @@ def choose(
     facts: RefFacts | None,
     mjd: float,
     /,
-) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Choose the references of each target, and group the targets that share theirs.
+) -> NDArray[np.bool_]:
+    """Choose the references of each target.
 
     Parameters
     ----------
@@ -465,13 +483,12 @@ def choose(
 
     Returns
     -------
-    list of (ndarray of int, ndarray of int)
-        Targets, and their references, by number.
+    ndarray of bool, shape (n_t, n_ref)
+        The references of each target.
     """
     n_t, n_ref = products.cross.shape
     free = np.ones(n_ref, bool) if allowed is None else allowed
-    groups: dict[bytes, list[int]] = {}
-    chosen: dict[bytes, NDArray[np.intp]] = {}
+    chosen = np.empty((n_t, n_ref), bool)
     for i in range(n_t):
         taken = free
         gram, cross = products.gram_of(i), products.cross[i]
@@ -487,10 +504,8 @@ def choose(
             taken = choice.highest(-np.where(np.isfinite(late), late, np.inf), taken, recipe.n_refs)
         elif recipe.method == NMF:
             taken = taken & nmf.non_negative(gram, cross)
-        key = np.packbits(taken).tobytes()
-        groups.setdefault(key, []).append(i)
-        chosen[key] = np.flatnonzero(taken)
-    return [(np.array(groups[key], np.intp), chosen[key]) for key in groups]
+        chosen[i] = taken
+    return chosen
 
 
 @dataclass(eq=False)
@@ -519,13 +534,10 @@ class ZoneFit:
         Mean variance of the targets.
     noise_scale : ndarray, shape (n_t,)
         Variance of each target over that.
-    mode_noise : ndarray, shape (n_kept, n_kept), or None
-        Covariance of the mode coordinates of a typical target; None where it is still to be
-        summed over the pixels.
+    each : _EachFit or None
+        Where targets have references of their own: what differs from one to the other.
     residual_power : ndarray, shape (n_t, n_kept + 1)
         Weighted sum of the squared residual of each target with 0, 1, ... modes.
-    is_part : bool
-        Whether targets and references hold the zone's pixels alone, side by side.
     """
 
     index: Array | slice
@@ -542,27 +554,25 @@ class ZoneFit:
     own_matrices: list[Array] | None
     typical_variance: Array
     noise_scale: Array
-    mode_noise: Array | None
+    each: _EachFit | None
     residual_power: Array
-    is_part: bool
 
     @property
     def n_kept(self) -> int:
         """Number of modes that there are, at most the largest number asked for."""
         return len(self.mode_matrix)
 
-    @property
-    def read_index(self) -> Array | slice:
-        """Where the zone's pixels are in the targets and references."""
-        return slice(None) if self.is_part else self.index
-
-    def blocks(self) -> list[tuple[slice, Any, Any]]:
-        """Blocks of the zone's pixels: in the zone, in targets and references, in the frame."""
-        blocks = zone_blocks(self.index, len(self.share))
-        return [(inside, inside if self.is_part else at, at) for inside, at in blocks]
+    def blocks(self) -> list[tuple[slice, Any]]:
+        """Blocks of the zone's pixels: where they are in the zone, and in the frame."""
+        blocks = execution.pixel_blocks(len(self.share))
+        if isinstance(self.index, slice):
+            return [(block, block) for block in blocks]
+        return [(block, self.index[block]) for block in blocks]
 
     def coefs(self, n_modes: int) -> Array:
         """Return the coefficients with a number of modes."""
+        if self.each is not None:
+            return self.each.coefs[n_modes]
         if self.own_matrices is None:
             return klip.coefficients(self.cross, self.mode_matrix, n_modes=n_modes)
         rows = [
@@ -580,8 +590,6 @@ def solve(
     recipe: SubtractRecipe,
     device: execution.Device,
     /,
-    *,
-    is_part: bool = False,
 ) -> ZoneFit:
     """Fit some targets with some references: algebra on a sub-block of the Gram matrix.
 
@@ -599,8 +607,6 @@ def solve(
         How to subtract.
     device : lyot.execution.Device
         Where matrices are decomposed.
-    is_part : bool, optional
-        Whether it will be applied to the zone's pixels alone, side by side.
 
     Returns
     -------
@@ -626,9 +632,6 @@ def solve(
                 known[id(full)] = _matrix(part, whole, common, recipe, device)[1]
             own.append(known[id(full)])
     kept = matrix[: max(recipe.n_modes)]
-    noise = None
-    if products.noise_gram is not None:
-        noise = kept @ products.noise_gram[block] @ kept.T
     return ZoneFit(
         index=products.index,
         share=share.ravel()[products.index],
@@ -644,15 +647,169 @@ def solve(
         own_matrices=own,
         typical_variance=products.typical_variance,
         noise_scale=products.noise_scale[rows],
-        mode_noise=noise,
+        each=None,
         residual_power=_left_by_modes(
             products.cross[rows][:, pick],
             own or [kept] * len(products.cross[rows]),
             products.target_square[rows],
             len(kept),
         ),
-        is_part=is_part,
     )
+
+
+class _EachFit(NamedTuple):
+    """What differs between targets that have references of their own.
+
+    Attributes
+    ----------
+    coefs : dict of int to ndarray, shape (n_t, n_ref)
+        Coefficients with each number of modes, zero where a reference was not chosen.
+    own_noise : dict of int to ndarray, shape (n_t, n_ref)
+        Variance that the noise of a typical target gives to each; of the references that they
+        are made of, where they are components.
+    picks : list of ndarray of int
+        The references of each target.
+    matrices : list of ndarray, shape (n_kept, n_pick)
+        What turns them into modes.
+    """
+
+    coefs: dict[int, Array]
+    own_noise: dict[int, Array]
+    picks: list[NDArray[np.intp]]
+    matrices: list[Array]
+
+
+def solve_each(
+    products: ZoneProducts,
+    share: Array,
+    chosen: NDArray[np.bool_],
+    recipe: SubtractRecipe,
+    made_of: NDArray[np.float64] | None = None,
+    /,
+) -> tuple[ZoneFit, NDArray[np.intp]]:
+    """Fit each target with references of its own: many small problems, solved together.
+
+    Parameters
+    ----------
+    products : ZoneProducts
+        The products of the zone.
+    share : ndarray, shape (n_y, n_x)
+        Share of the result that each pixel takes from this fit.
+    chosen : ndarray of bool, shape (n_t, n_ref)
+        The references of each target, at least one.
+    recipe : SubtractRecipe
+        How to subtract.
+    made_of : ndarray, shape (n_ref, n_all), optional
+        What the references are made of, where they are components of others.
+
+    Returns
+    -------
+    fit : ZoneFit
+        Ready to be applied with the references of any target.
+    union : ndarray of int
+        Those references.
+
+    Notes
+    -----
+    The mode matrix, and with it the leverage of the pixels, is that of the first target.
+    """
+    n_t, most = len(chosen), max(recipe.n_modes)
+    union = np.flatnonzero(chosen.any(axis=0))
+    place = np.zeros(chosen.shape[1], np.intp)
+    place[union] = np.arange(len(union))
+    coefs = {n: np.zeros((n_t, len(union))) for n in recipe.n_modes}
+    n_noise = len(union) if made_of is None else made_of.shape[1]
+    noise = {n: np.zeros((n_t, n_noise)) for n in recipe.n_modes}
+    picks: list[NDArray[np.intp]] = [np.flatnonzero(row) for row in chosen]
+    matrices: list[Array] = [np.empty((0, 0))] * n_t
+    values: list[Array] = [np.empty(0)] * n_t
+    counts = chosen.sum(axis=1)
+    n_kept = min(most, int(counts.max()))
+    left = np.repeat(products.target_square[:, None], n_kept + 1, axis=1)
+    for count in np.unique(counts):
+        rows = np.flatnonzero(counts == count)
+        pick = np.stack([picks[i] for i in rows])
+        square = (pick[:, :, None], pick[:, None, :])
+        grams = products.gram[square]
+        if products.own_grams is not None:
+            grams = np.stack(
+                [products.own_grams[i][np.ix_(p, p)] for i, p in zip(rows, pick, strict=True)]
+            )
+        w, spectra = _matrices(grams, products.whole_gram[square], recipe)
+        cross = np.take_along_axis(products.cross[rows], pick, axis=1)
+        along = np.matmul(w, cross[:, :, None])[:, :, 0]
+        power = np.cumsum(along**2, axis=1)
+        last = left[rows, :1]
+        left[rows, 1 : w.shape[1] + 1] = last - power[:, :n_kept]
+        left[rows, w.shape[1] + 1 :] = last - power[:, -1:] if power.shape[1] else last
+        at = place[pick]
+        for n in recipe.n_modes:
+            part = w[:, :n]
+            found = np.matmul(along[:, None, :n], part)[:, 0]
+            coefs[n][rows[:, None], at] = found
+            if products.noise_gram is not None:
+                inner = np.matmul(
+                    np.matmul(part, products.noise_gram[square]), np.swapaxes(part, 1, 2)
+                )
+                if made_of is None:
+                    noise[n][rows[:, None], at] = (part * np.matmul(inner, part)).sum(axis=1)
+                else:
+                    real = np.matmul(part, made_of[pick])
+                    noise[n][rows] = (real * np.matmul(inner, real)).sum(axis=1)
+        for k, i in enumerate(rows):
+            real = np.flatnonzero(np.any(w[k] != 0.0, axis=1))
+            matrices[i] = w[k][: real[-1] + 1 if real.size else 0]
+            values[i] = spectra[k]
+    first = np.zeros((len(matrices[0]), len(union)))
+    first[:, place[picks[0]]] = matrices[0]
+    longest = max(range(n_t), key=lambda i: len(matrices[i]))
+    if len(matrices[longest]) > len(first):
+        first = np.zeros((len(matrices[longest]), len(union)))
+        first[:, place[picks[longest]]] = matrices[longest]
+    n_dropped = int(max(len(p) - np.count_nonzero(v) for p, v in zip(picks, values, strict=True)))
+    return (
+        ZoneFit(
+            index=products.index,
+            share=share.ravel()[products.index],
+            weight=products.weight,
+            weight_sum=products.weight_sum,
+            mean_target=products.mean_target,
+            mean_ref=products.mean_ref[union],
+            cross=products.cross[:, union],
+            offset=products.level_offset[:, union],
+            level_target=products.level_target,
+            common=klip.Modes(values[-1], np.empty((0, 0)), n_dropped),
+            mode_matrix=first,
+            own_matrices=None,
+            typical_variance=products.typical_variance,
+            noise_scale=products.noise_scale,
+            each=_EachFit(coefs, noise, picks, matrices),
+            residual_power=np.maximum(left, 0.0),
+        ),
+        union,
+    )
+
+
+def _matrices(
+    grams: Array, wholes: Array, recipe: SubtractRecipe
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What turns references into modes, and the eigenvalues; zero rows where there is none."""
+    most = min(max(recipe.n_modes), grams.shape[-1])
+    if recipe.method in (MEAN, IMPUTATION):
+        out = np.zeros((len(grams), most, grams.shape[-1]))
+        spectra = np.zeros((len(grams), grams.shape[-1]))
+        device = execution.device("cpu")
+        for k, (gram, whole) in enumerate(zip(grams, wholes, strict=True)):
+            modes, matrix = _matrix(gram, whole, None, recipe, device)
+            out[k, : len(matrix)] = matrix[:most]
+            spectra[k, : len(modes.values)] = modes.values
+        return out, spectra
+    values, vectors = np.linalg.eigh(grams)
+    values, vectors = values[:, ::-1], vectors[:, :, ::-1]
+    good = (values > klip.EIGENVALUE_FLOOR * values[:, :1]) & (values > 0)
+    root = np.divide(1.0, np.sqrt(np.where(good, values, 1.0)), where=good, out=0.0 * values)
+    turned = np.swapaxes(vectors, 1, 2)[:, :most] * root[:, :most, None]
+    return turned, np.where(good, values, 0.0)
 
 
 def _left_by_modes(
@@ -749,7 +906,7 @@ class KeptFit:
 
 def keep(
     products: ZoneProducts,
-    fit: ZoneFit,
+    matrices: list[Array],
     share: Array,
     rows: NDArray[np.intp],
     pick: NDArray[np.intp],
@@ -764,8 +921,8 @@ def keep(
     ----------
     products : ZoneProducts
         The products of the zone.
-    fit : ZoneFit
-        The fit.
+    matrices : list of ndarray, shape (n_kept, n_pick)
+        For each target, what turns its references into modes.
     share : ndarray, shape (n_y, n_x)
         Share of the result that each pixel takes from it.
     rows, pick : ndarray of int
@@ -793,17 +950,17 @@ def keep(
         stand_in=stand_in,
         zone=zone,
         missing=missing,
-        mean_target=fit.mean_target,
-        mean_ref=fit.mean_ref,
+        mean_target=products.mean_target[rows],
+        mean_ref=products.mean_ref[pick],
         weight_left=products.weight_left[rows],
         offset=products.own_offset[rows][:, pick],
         level_at=level_at,
         n_level=np.maximum(level_at.size - missing[:, level_at].sum(axis=1), 1),
-        level_target=fit.level_target,
-        level_offset=fit.offset,
-        mode_matrices=fit.own_matrices or [fit.mode_matrix] * len(rows),
+        level_target=products.level_target[rows],
+        level_offset=products.level_offset[rows][:, pick],
+        mode_matrices=matrices,
         grams=grams if everything else [gram[np.ix_(pick, pick)] for gram in grams],
-        cross=fit.cross,
+        cross=products.cross[rows][:, pick],
     )
 
 
@@ -841,21 +998,19 @@ def _squares(rows: Array, missing: Array, means: Array, weight: Array) -> NDArra
     )
 
 
-def _rough_mean(rows: Array, index: Array | slice, weight: Array) -> Array:
+def _rough_mean(rows: Array, weight: Array) -> Array:
     """Weighted mean of each row over every 64th pixel: it takes off the pedestal."""
     every = slice(None, None, 64)
-    at = every if isinstance(index, slice) else index[every]
     w = weight[every]
     total = float(w.sum())
-    pixels = np.where(w > 0, rows[:, at], 0.0)
+    pixels = np.where(w > 0, rows[:, every], 0.0)
     return np.asarray(pixels @ w / total if total > 0 else np.zeros(len(rows)))
 
 
 def _own_grams(
     gram: Array,
     missing: Array,
-    ref_rows: Array,
-    index: Array | slice,
+    rows: Array,
     weight: Array,
     mean_ref: Array,
     weight_left: Array,
@@ -865,7 +1020,6 @@ def _own_grams(
     offset = np.zeros((n_t, len(gram)))
     if not missing.any():
         return None, offset
-    rows = ref_rows[:, index]
     known: dict[bytes, tuple[Array, Array]] = {}
     grams = []
     for i in range(n_t):

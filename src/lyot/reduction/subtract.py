@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,11 +16,11 @@ from lyot.algorithms.geometry import radius_map
 from lyot.algorithms.noise import annulus_noise
 from lyot.algorithms.zones import Zone
 from lyot.errors import LyotError
-from lyot.models.aligned import AlignedRefs
+from lyot.models.aligned import AlignedRefs, RefFacts
 from lyot.models.cubes import Cube
 from lyot.models.star import StarPosition
 from lyot.recipe import NMF, PROPAGATED, SubtractRecipe
-from lyot.reduction.areas import divide_by_rotation
+from lyot.reduction.areas import Area, divide_by_rotation
 from lyot.reduction.fit import (
     KeptFit,
     RefPixels,
@@ -32,14 +31,12 @@ from lyot.reduction.fit import (
     choose,
     keep,
     solve,
+    solve_each,
     stand_in,
     zone_products,
 )
 
 log = logging.getLogger(__name__)
-
-FEW_PIXELS = 4 * execution.PIXEL_BLOCK
-"""Zones of which a copy of the references chosen is made."""
 
 Array = NDArray[Any]
 
@@ -244,7 +241,6 @@ def _subtract(
     covered = np.sum([zone.share for zone in zones], axis=0).ravel() > 0
     results: list[_Result] = []
     groups = [range(n_int)] if aligned.shared else [range(i, i + 1) for i in range(n_int)]
-    by_choice = recipe.chooses or recipe.method == NMF
     refs = None
     for own in groups:
         refs = None  # so that one set is held, not two
@@ -259,45 +255,18 @@ def _subtract(
             results = [_Result(counts, images.shape[1], n) for n in recipe.n_modes]
         pick = slice(own.start, own.stop)
         targets = Targets(images[pick], bad[pick], variance[pick])
-        all_products = [zone_products(targets, pixels, zone, recipe, device) for zone in zones]
-        missing = targets.bad | pixels.nowhere
-        everyone = (np.arange(len(own)), np.arange(len(pixels)))
-        for number, area in enumerate(areas):
-            products = all_products[area.zone]
-            if not by_choice:
-                fit = solve(products, area.share, slice(None), everyone[1], recipe, device)
-                place = _Place(number, pick, len(own), everyone[1])
-                if recipe.error == PROPAGATED and place.key in results[0].levers:
-                    applied = _apply_again(results, place, fit, targets, pixels, device)
-                else:
-                    applied = _apply(results, place, fit, targets, pixels, recipe, device)
-                fits = [(*everyone, fit, applied)]
-            else:
-                chosen = choose(products, area.allowed, recipe, aligned.facts, target.info.mjd)
-                at = np.flatnonzero(area.share.ravel() > 0)
-                for rows, which in chosen:
-                    if not which.size:
-                        for result in results:
-                            result.bad[np.ix_(rows + own.start, at)] = True
-                fits = _apply_choices(
-                    results,
-                    (number, own.start, area.share),
-                    products,
-                    [(rows, which) for rows, which in chosen if which.size],
-                    targets,
-                    pixels,
-                    recipe,
-                    device,
-                )
-            for rows, which, fit, applied in fits:
-                place = _Place(number, rows + own.start, len(rows), which)
-                for result, (coefs, lever, shared) in zip(results, applied, strict=True):
-                    result.note(place, fit, pixels, coefs, lever, shared)
+        instead = None if pixels is refs else pixels
+        of_set = _Set(own[0], targets, pixels, instead, aligned.facts, target.info.mjd)
+        do = partial(_do_zone, of_set, zones, areas, recipe, device, results)
+        # The zones of a set go in parallel; as many as there are threads are held at once.
+        at_once = execution.n_threads() if device.is_numpy else 1
+        for start in range(0, len(zones), at_once):
+            numbers = range(start, min(start + at_once, len(zones)))
+            for done in (d for part in execution.map_ordered(do, numbers) for d in part):
+                for result, applied in zip(results, done.applied, strict=True):
+                    result.note(done, pixels, applied)
                 if kept is not None:
-                    instead = None if pixels is refs else pixels
-                    kept.append(
-                        keep(products, fit, area.share, rows, which, missing[rows], own[0], instead)
-                    )
+                    kept += done.kept(of_set)
     if not results:
         raise LyotError(f"{target.info.name} has no integrations.")
     asked, most = max(recipe.n_modes), max(result.n_kept for result in results)
@@ -315,49 +284,122 @@ def _subtract(
     return [result.finish(pixels, covered, shape, before) for result in results]
 
 
-def _apply_choices(
-    results: list[_Result],
-    where: tuple[int, int, Array],
-    products: ZoneProducts,
-    chosen: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
-    targets: Targets,
-    refs: RefPixels,
+class _Set(NamedTuple):
+    """Targets that share a set of references, and what is known of them."""
+
+    first: int
+    targets: Targets
+    refs: RefPixels
+    stand_in: RefPixels | None
+    facts: RefFacts | None
+    mjd: float
+
+
+class _Done(NamedTuple):
+    """A fit that has been applied; without references for some targets, which are `without`."""
+
+    place: _Place
+    area: Area
+    products: ZoneProducts
+    fit: ZoneFit | None
+    rows: NDArray[np.intp]
+    without: NDArray[np.intp]
+    applied: list[_Applied | None]
+
+    def kept(self, of_set: _Set) -> list[KeptFit]:
+        """What sources put into the targets need."""
+        fit, share, first = self.fit, self.area.share, of_set.first
+        if fit is None:
+            return []
+        missing = of_set.targets.bad | of_set.refs.nowhere
+        if fit.each is None:
+            matrices = fit.own_matrices or [fit.mode_matrix] * len(self.rows)
+            whole = (self.products, matrices, share, self.rows, self.place.refs)
+            return [keep(*whole, missing, first, of_set.stand_in)]
+        return [
+            keep(
+                self.products,
+                [matrix],
+                share,
+                np.array([row]),
+                used,
+                missing[[row]],
+                first,
+                of_set.stand_in,
+            )
+            for row, used, matrix in zip(self.rows, fit.each.picks, fit.each.matrices, strict=True)
+        ]
+
+
+def _do_zone(
+    of_set: _Set,
+    zones: list[Zone],
+    areas: list[Area],
     recipe: SubtractRecipe,
     device: execution.Device,
-) -> list[tuple[NDArray[np.intp], NDArray[np.intp], ZoneFit, list[_Applied]]]:
-    """Fit and apply each choice of references on a thread of its own.
-
-    `where` is the number of the area, the first integration of the set, and the area's share.
-    """
-    number, first, share = where
-    part, pixels = targets, refs
-    is_part = not isinstance(products.index, slice)
-    if not isinstance(products.index, slice):
-        part, pixels = targets.part(products.index), refs.part(products.index)
-
-    def _one(
-        choice: tuple[NDArray[np.intp], NDArray[np.intp]],
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp], ZoneFit, list[_Applied]]:
-        rows, which = choice
-        fit = solve(products, share, rows, which, recipe, device, is_part=is_part)
-        place = _Place(number, rows + first, len(rows), which)
-        some = pixels.of(which)
-        if is_part and len(fit.share) <= FEW_PIXELS:
-            some = some.held()
-        applied = _apply(results, place, fit, part.rows(rows), some, recipe, device, each=_in_turn)
-        return rows, which, fit, applied
-
-    return execution.map_ordered(_one, chosen)
-
-
-def _in_turn(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """Do as `execution.map_ordered` where the caller is on a thread already."""
-    return [function(item) for item in items]
+    results: list[_Result],
+    zone: int,
+) -> list[_Done]:
+    """Fit the areas of one zone to one set, and apply the fits; the results are only read."""
+    products = zone_products(of_set.targets, of_set.refs, zones[zone], recipe, device)
+    n_t = len(of_set.targets.sci)
+    done = []
+    for number, area in enumerate(areas):
+        if area.zone != zone:
+            continue
+        rows, which = np.arange(n_t), np.arange(len(of_set.refs))
+        without, fit = rows[:0], None
+        targets, refs = products.targets, products.refs
+        if recipe.chooses or recipe.method == NMF:
+            chosen = choose(products, area.allowed, recipe, of_set.facts, of_set.mjd)
+            some = chosen.any(axis=1)
+            rows, without = np.flatnonzero(some), np.flatnonzero(~some)
+            if rows.size:
+                part = products.of(rows)
+                made_of = of_set.refs.made_of
+                fit, which = solve_each(part, area.share, chosen[rows], recipe, made_of)
+                targets, refs = part.targets, refs.of(which)
+        else:
+            fit = solve(products, area.share, slice(None), which, recipe, device)
+        at: Rows = rows + of_set.first
+        if len(rows) == n_t:
+            at = slice(of_set.first, of_set.first + n_t)
+        place = _Place(number, at, len(rows), which)
+        applied: list[_Applied | None] = [None] * len(results)
+        if fit is not None:
+            planes = [result.planes(place, fit) for result in results]
+            known = [result.levers.get(place.key) for result in results]
+            if fit.each is None and recipe.error == PROPAGATED and known[0] is not None:
+                levers = [lever for lever in known if lever is not None]
+                applied = [*_apply_again(planes, levers, fit, targets, refs, device)]
+            else:
+                applied = [*_apply(planes, fit, targets, refs, recipe, device)]
+        done.append(_Done(place, area, products, fit, rows, without + of_set.first, applied))
+    return done
 
 
 def _at(rows: Rows, at: Any) -> Any:
     """Index of some pixels of some rows."""
     return (rows, at) if isinstance(rows, slice) or isinstance(at, slice) else np.ix_(rows, at)
+
+
+class _Planes(NamedTuple):
+    """Residuals and variances of the pixels of a zone, for one number of modes.
+
+    Attributes
+    ----------
+    n_modes : int
+        That number.
+    sci, variance : ndarray, shape (n_t, n_zone_pix)
+        What is added to the results; the results themselves, where the zone is the frame.
+    bad : ndarray of bool, shape (n_t, n_zone_pix)
+        True where there is no result.
+    """
+
+    n_modes: int
+    sci: Array
+    variance: Array
+    bad: Array
 
 
 class _Place(NamedTuple):
@@ -400,16 +442,29 @@ class _Result:
         self.levers: dict[tuple[int, bytes], _Lever] = {}
         self.means: dict[int, _MeanLever] = {}
 
-    def note(
-        self,
-        place: _Place,
-        fit: ZoneFit,
-        refs: RefPixels,
-        coefs: Array,
-        lever: _Lever,
-        shared: Array | None,
-    ) -> None:
-        """Keep what a fit leaves beside its residual."""
+    def planes(self, place: _Place, fit: ZoneFit) -> _Planes:
+        """Where a fit is applied: on the frames themselves, if the zone is all of them."""
+        if isinstance(fit.index, slice) and isinstance(place.rows, slice):
+            at = place.rows
+            return _Planes(self.n_modes, self.sci[at], self.variance[at], self.bad[at])
+        shape = (place.n_rows, len(fit.share))
+        sci, variance = (np.zeros(shape, a.dtype) for a in (self.sci, self.variance))
+        return _Planes(self.n_modes, sci, variance, np.zeros(shape, bool))
+
+    def note(self, done: _Done, refs: RefPixels, applied: _Applied | None) -> None:
+        """Take over what applying a fit left."""
+        place, fit = done.place, done.fit
+        if done.without.size:
+            nothing = np.flatnonzero(done.area.share.ravel() > 0)
+            self.bad[np.ix_(done.without, nothing)] = True
+        if applied is None or fit is None:
+            return
+        coefs, lever, shared, planes = applied
+        if not np.shares_memory(planes.sci, self.sci):
+            at = _at(place.rows, fit.index)
+            self.sci[at] += planes.sci
+            self.variance[at] += planes.variance
+            self.bad[at] |= planes.bad
         index = np.arange(len(self.coefs[0]))[place.rows]
         if shared is not None:
             self.variance_refs[fit.index] += shared
@@ -438,7 +493,7 @@ class _Result:
             average = refs.in_references(self.coefs[area].mean(axis=0))
             squared = average**2 - mean.own_noise / n_int**2
             typical = squared[None] @ (mean.of_refs / np.maximum(mean.n_rows, 1))
-            for inside, _, at in fit.blocks():
+            for inside, at in fit.blocks():
                 plane = (squared.astype(np.float32) @ refs.variance_at(at))[None]
                 pixels = mean.pixels[inside] / max(mean.n_applied, 1)
                 after = errors.after_fit(plane, pixels, fit.weight[inside], typical)
@@ -515,23 +570,23 @@ class _Applied(NamedTuple):
         How the fit acts on variances.
     shared : ndarray, shape (n_zone_pix,), or None
         The references' part of the variances, summed over the targets.
+    planes : _Planes
+        The residuals and variances.
     """
 
     coefs: Array
     lever: _Lever
     shared: Array | None
+    planes: _Planes
 
 
 def _apply(
-    results: list[_Result],
-    place: _Place,
+    results: list[_Planes],
     fit: ZoneFit,
     targets: Targets,
     refs: RefPixels,
     recipe: SubtractRecipe,
     device: execution.Device,
-    *,
-    each: Callable[..., list[Any]] = execution.map_ordered,
 ) -> list[_Applied]:
     """Add the residuals and variances of one zone to the results of all numbers of modes."""
     propagated = recipe.error == PROPAGATED
@@ -540,7 +595,7 @@ def _apply(
     level = [(c * fit.offset).sum(axis=1) - fit.level_target for c in coefs]
     # The model is coefficients times references; where one decomposition serves all targets
     # it is also their coordinates times the modes, which is shorter.
-    one_basis = fit.own_matrices is None
+    one_basis = fit.own_matrices is None and fit.each is None
     left = [
         fit.cross @ fit.mode_matrix[:n].T if one_basis else c
         for n, c in zip(used, coefs, strict=True)
@@ -548,76 +603,78 @@ def _apply(
     levers = np.zeros((len(results), len(fit.share)))
     whole = bool((fit.share == 1.0).all())
 
-    def _subtract(block: tuple[slice, Any, Any]) -> tuple[Array, Array, Array, Array]:
-        inside, read, at = block
-        rows = refs.centred(read, fit.mean_ref)
+    def _subtract(inside: slice) -> tuple[Array, Array, Array, Array]:
+        rows = refs.centred(inside, fit.mean_ref)
         modes = rows
         if one_basis or propagated:
             modes = execution.workspace.array("modes", (fit.n_kept, rows.shape[1]))
             np.matmul(fit.mode_matrix, rows, out=modes)
-        data = targets.centred(read, fit.mean_target)
+        data = targets.centred(inside, fit.mean_target)
         w = fit.weight[inside]
         for k, result in enumerate(results):
             basis = modes[: used[k]] if one_basis else rows
             out = device.run(klip.residual, data, basis, left[k], level[k])
-            result.sci[_at(place.rows, at)] += out if whole else fit.share[inside] * out
+            result.sci[:, inside] += out if whole else fit.share[inside] * out
             if propagated:
                 levers[k, inside] = device.run(
                     errors.leverage, modes[: used[k]], 1.0 / fit.weight_sum
                 )
             else:
                 scatter = klip.reference_scatter(rows, fit.common, n_modes=used[k])
-                result.variance[_at(place.rows, at)] += fit.share[inside] * scatter**2
+                result.variance[:, inside] += fit.share[inside] * scatter**2
         if not propagated:
             return np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1)
         h = levers[:, inside] * w
         noise = np.zeros(1)
-        if fit.mode_noise is None:
+        if fit.each is None:
             noise = device.run(errors.coefficient_noise, modes, fit.typical_variance[inside], w)
         return (
             noise,
             h.sum(axis=1),
-            targets.variance[:, read] @ (h * w).T,
-            refs.variance_at(read) @ ((h * w).T.astype(np.float32)),
+            targets.variance[:, inside] @ (h * w).T,
+            refs.variance_at(inside) @ ((h * w).T.astype(np.float32)),
         )
 
-    parts = each(_subtract, fit.blocks())
+    parts = execution.map_ordered(_subtract, execution.pixel_blocks(len(fit.share)))
     noise, h_sum, from_target, from_refs = (sum(p) for p in zip(*parts, strict=True))
-    if fit.mode_noise is not None:
-        noise = fit.mode_noise
     applied = []
     for k, result in enumerate(results):
         none = np.zeros(refs.in_references(coefs[k]).shape[1])
         lever, shared = _Lever(levers[k], none, none, 1.0), None
         if propagated:
             per_h = 1.0 / h_sum[k] if h_sum[k] > 0 else 0.0
-            own = errors.own_noise(refs.in_references(fit.mode_matrix), noise, n_modes=used[k])
+            own = _own_noise(fit, refs, noise, result.n_modes)
             typical = float(fit.typical_variance.mean())
-            lever = _Lever(levers[k], per_h * from_refs[:, k], own, typical)
+            lever = _Lever(levers[k], per_h * from_refs[:, k], own.mean(axis=0), typical)
             squared = refs.in_references(coefs[k]) ** 2 - fit.noise_scale[:, None] * own
             effect = _effect(squared, per_h * from_target[:, k] + squared @ lever.mean, lever)
             shared = np.zeros(len(fit.share))
             add = partial(
                 _add_variance,
                 result,
-                place,
                 shared,
                 fit=fit,
                 targets=targets,
                 refs=refs,
                 effect=effect,
             )
-            each(add, fit.blocks())
-        result.bad[_at(place.rows, fit.index)] |= (
-            targets.bad[:, fit.read_index] | refs.nowhere[fit.read_index]
-        )
-        applied.append(_Applied(coefs[k], lever, shared))
+            execution.map_ordered(add, execution.pixel_blocks(len(fit.share)))
+        result.bad[:] |= targets.bad | refs.nowhere
+        applied.append(_Applied(coefs[k], lever, shared, result))
     return applied
 
 
+def _own_noise(fit: ZoneFit, refs: RefPixels, noise: Array, n_modes: int) -> Array:
+    """Variance of the coefficients by a typical target's own noise, of each target or of all."""
+    if fit.each is not None:
+        return fit.each.own_noise[n_modes]
+    matrix = refs.in_references(fit.mode_matrix)
+    return np.asarray(errors.own_noise(matrix, noise, n_modes=n_modes))[None]
+
+
 def _apply_again(
-    results: list[_Result],
-    place: _Place,
+    results: list[_Planes],
+    levers: list[_Lever],
     fit: ZoneFit,
     targets: Targets,
     refs: RefPixels,
@@ -627,34 +684,30 @@ def _apply_again(
     coefs = [fit.coefs(result.n_modes) for result in results]
     level = [(c * fit.offset).sum(axis=1) - fit.level_target for c in coefs]
     effects = []
-    for result, c in zip(results, coefs, strict=True):
-        lever = result.levers[place.key]
+    for lever, c in zip(levers, coefs, strict=True):
         brighter = fit.typical_variance.mean() / max(lever.variance, np.finfo(float).tiny)
         squared = refs.in_references(c) ** 2 - brighter * lever.own_noise
         h = lever.pixels * fit.weight
         total = float(h.sum())
-        own = (targets.variance[:, fit.index] * h).sum(axis=1) / total if total > 0 else 0.0
+        own = (targets.variance * h).sum(axis=1) / total if total > 0 else 0.0
         effects.append(_effect(squared, own + squared @ lever.mean, lever))
     shared = np.zeros((len(results), len(fit.share)))
 
-    def _subtract(block: tuple[slice, Any, Any]) -> None:
-        inside, read, at = block
-        rows = refs.centred(read, fit.mean_ref)
-        data = targets.centred(read, fit.mean_target)
+    def _subtract(inside: slice) -> None:
+        rows = refs.centred(inside, fit.mean_ref)
+        data = targets.centred(inside, fit.mean_target)
         share = fit.share[inside]
         for k, result in enumerate(results):
             left = device.run(klip.residual, data, rows, coefs[k], level[k])
-            result.sci[_at(place.rows, at)] += share * left
-            _add_variance(result, place, shared[k], block, fit, targets, refs, effects[k])
+            result.sci[:, inside] += share * left
+            _add_variance(result, shared[k], inside, fit, targets, refs, effects[k])
 
-    execution.map_ordered(_subtract, fit.blocks())
+    execution.map_ordered(_subtract, execution.pixel_blocks(len(fit.share)))
     for result in results:
-        result.bad[_at(place.rows, fit.index)] |= (
-            targets.bad[:, fit.index] | refs.nowhere[fit.index]
-        )
+        result.bad[:] |= targets.bad | refs.nowhere
     return [
-        _Applied(c, result.levers[place.key], s)
-        for c, result, s in zip(coefs, results, shared, strict=True)
+        _Applied(c, lever, part, result)
+        for c, lever, part, result in zip(coefs, levers, shared, results, strict=True)
     ]
 
 
@@ -673,22 +726,20 @@ def _effect(squared: Array, mean: Array, lever: _Lever) -> _Effect:
 
 
 def _add_variance(
-    result: _Result,
-    place: _Place,
+    result: _Planes,
     shared: Array,
-    block: tuple[slice, Any, Any],
+    inside: slice,
     fit: ZoneFit,
     targets: Targets,
     refs: RefPixels,
     effect: _Effect,
 ) -> None:
     """Add ``var_T + squared @ var_R`` of a block, with the effect of the fit."""
-    inside, read, at = block
-    variance = effect.factors @ refs.variance_at(read)
-    variance[:-1] += targets.variance[:, read]
+    variance = effect.factors @ refs.variance_at(inside)
+    variance[:-1] += targets.variance[:, inside]
     after = errors.after_fit(
         variance, effect.lever.pixels[inside], fit.weight[inside], effect.means
     )
     after *= fit.share[inside]
-    result.variance[_at(place.rows, at)] += after[:-1]
+    result.variance[:, inside] += after[:-1]
     shared[inside] = len(targets.sci) * after[-1]
