@@ -1,13 +1,15 @@
 # make demo    simulate a small observation, reduce it, say where the products are
 # make test    run the tests
 # make lint    style, types, layers, docstrings
+# make docs    the documentation, into docs/_build
+# make wheel   a wheel and a source archive, into dist
 # make parity  agreement with the official pipeline, in an environment that holds it
 # make bench   speed and memory, against peers in an environment of their own
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint parity bench clean
+.PHONY: demo test lint docs wheel parity bench clean
 
 demo: $(VENV)/.lyot
 	$(BIN)/lyot demo
@@ -21,11 +23,18 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports
 	$(BIN)/numpydoc lint $(shell find src -name '*.py' -not -name 'cli.py' -not -path '*/steps/*')
 
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+	@echo "docs/_build/index.html"
+
+wheel: $(VENV)/.docs
+	$(BIN)/python -m build --no-isolation
+
 parity: $(VENV)-parity/.done
 	$(VENV)-parity/bin/python -m pytest tests/parity -p no:cacheprovider
 
 bench: $(VENV)/.lyot
-	for each in start klip_speed align_speed run_speed memory scaling analysis_speed; do $(BIN)/python benchmarks/$$each.py || exit 1; done
+	for each in start klip_speed align_speed run_speed memory scaling analysis_speed selection_speed; do $(BIN)/python benchmarks/$$each.py || exit 1; done
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -40,10 +49,14 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(INSTALL) -e ".[test]"
 	touch $@ $(VENV)/.lyot
 
+$(VENV)/.docs: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e ".[test,docs]"
+	touch $@ $(VENV)/.lyot $(VENV)/.test
+
 $(VENV)-parity/.done: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-parity
 	$(VENV)-parity/bin/python -m pip install -q --disable-pip-version-check -e ".[parity]" pytest
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-parity lyot-demo .bench $(VENV)-peers
+	rm -rf $(VENV) $(VENV)-parity docs/_build docs/api dist lyot-demo .bench $(VENV)-peers

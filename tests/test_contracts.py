@@ -108,26 +108,7 @@ def test_every_parameter_is_on_its_page(alias):
     [name] = [n for n, a, _ in get_steps() if a == alias]
     module, _, cls = name.rpartition(".")
     step = getattr(import_module(module), cls)
-    own = re.findall(r"^\s*(\w+) = ", step.spec, flags=re.MULTILINE)
     page = (ROOT / "docs" / "steps" / f"{alias}.md").read_text()
-    assert own
-    for parameter in own:
-        assert f"`{parameter}`" in page, f"{parameter} is not on the page of {alias}"
-
-
-def blocks(path):
-    return re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/simulate.md"])
-def test_the_examples_run(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for block in blocks(ROOT / page):
-        exec(compile(block, page, "exec"), {})
-
-
-def test_the_example_of_the_analysis_runs(demo, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "reduced").symlink_to(demo.folder)
-    [block] = blocks(ROOT / "docs/analysis.md")
-    exec(compile(block, "docs/analysis.md", "exec"), {})
+    assert f"```{{parameters}} {alias}\n```" in page, f"the page of {alias} lists no parameters"
+    for line in filter(None, map(str.strip, step.spec.splitlines())):
+        assert re.search(r"# \S", line), f"{alias}: {line} says nothing of itself"

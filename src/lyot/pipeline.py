@@ -109,6 +109,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.summary: list[dict[str, Any]] = []
         self._asn = Association("", (), ())
         self._library: Library | None = None
+        self._doubted: tuple[Any, list[Doubt]] | None = None
         self.checksums: dict[str, str] = {}
 
     def process(self, source: Any) -> Any:
@@ -125,7 +126,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             The combined image; one for each number of modes; None where ``resample`` is
             skipped.
         """
-        self.products, self.summary = [], []
+        self.products, self.summary, self._doubted = [], [], None
         self._check_parameters()
         self._library = Library(self.library) if self.library else None
         asn = read_association(source, folder=self._members_folder(source))
@@ -375,6 +376,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
     def _doubts(self, aligner: Aligner) -> list[Doubt]:
         """Say which references may spoil the subtraction."""
+        if self._doubted is not None and self._doubted[0] is aligner.refs:
+            return self._doubted[1]
         frames, star = aligner.frames(0), aligner.star
         doubts = saturated(aligner.refs.cube, star)
         doubts += with_sources(frames, aligner.facts, star, aligner.target.info)
@@ -386,6 +389,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
                 f" ({doubt.target})" if doubt.target else "",
                 doubt.reason,
             )
+        self._doubted = (aligner.refs, doubts)
         return doubts
 
     def _record(

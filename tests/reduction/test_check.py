@@ -8,7 +8,7 @@ import pytest
 from astropy.io import fits
 
 from lyot.models.aligned import AlignedFrames, RefFacts
-from lyot.models.cubes import Cube
+from lyot.models.cubes import Cube, flag_value
 from lyot.models.info import ExposureInfo
 from lyot.models.star import StarPosition
 from lyot.pipeline import Coron3Pipeline
@@ -53,6 +53,16 @@ def test_a_source_in_a_reference_is_found_where_it_is(refs):
     separation = np.hypot(22.0, 12.0) * 0.063
     pa = np.degrees(np.arctan2(12.0, 22.0)) + facts.pa_y_deg[4]
     assert f"at {separation:.2f} arcsec, position angle {pa:.0f}" in doubt.reason
+
+
+def test_hot_and_predicted_pixels_are_no_sources(refs):
+    sci, facts = refs
+    sci[4, 60, 30] += 3000.0
+    dq = np.zeros(sci.shape, np.uint32)
+    sci[7, 30:33, 60:63] += 3000.0
+    dq[7, 30:33, 60:63] = flag_value("FLUX_ESTIMATED")
+    flagged = AlignedFrames(sci, np.ones_like(sci), dq)
+    assert with_sources(flagged, facts, STAR, INFO) == []
 
 
 def test_one_star_alone_cannot_be_judged(refs):

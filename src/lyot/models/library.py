@@ -411,14 +411,18 @@ class Library:
         shape = (len(numbers), *self.shape)
         sci, err = np.empty(shape, np.float32), np.empty(shape, np.float32)
         dq = np.empty(shape, np.uint32)
-        opened: dict[Path, Any] = {}
+        wanted: dict[Path, list[tuple[int, int]]] = {}
         for k, number in enumerate(numbers):
             if number not in rows:
                 raise LyotError(f"{self.path} has no frame {number}.")
             folder, row = folder_of[number]
-            if folder not in opened:
-                opened[folder] = _group(folder, "r")
-            sci[k], err[k], dq[k] = (opened[folder][name][row] for name in ("sci", "err", "dq"))
+            wanted.setdefault(folder, []).append((k, row))
+        for folder, places in wanted.items():
+            group = _group(folder, "r")
+            first, last = (f(row for _, row in places) for f in (min, max))
+            at, of = [k for k, _ in places], [row - first for _, row in places]
+            for name, out in (("sci", sci), ("err", err), ("dq", dq)):
+                out[at] = group[name][first : last + 1][of]
         chosen = [rows[number] for number in numbers]
         return Cube(
             sci,

@@ -101,7 +101,7 @@ def with_sources(
     list of Doubt
         One per star and roll, named by its first reference; none where there is one star.
     """
-    from scipy.ndimage import gaussian_filter, maximum_filter
+    from scipy.ndimage import gaussian_filter, maximum_filter, rank_filter
 
     n_ref, shape = len(frames.sci), frames.sci.shape[1:]
     groups = _groups(facts, n_ref)
@@ -111,9 +111,11 @@ def with_sources(
     radius = radius_map(shape, star.yx)
     scale, fwhm = info.pixel_scale_arcsec, info.fwhm_pix
     area = (radius * scale <= SEARCH_ARCSEC) & np.isfinite(frames.sci).all(axis=0)
-    pixels = frames.sci[:, area].astype(np.float64)
+    at = np.flatnonzero(area.ravel())
+    pixels = np.take(frames.sci.reshape(n_ref, -1), at, axis=1).astype(np.float64)
     pixels -= pixels.mean(axis=1, keepdims=True)
     gram = pixels @ pixels.T
+    predicted = np.uint32(flag_value("FLUX_ESTIMATED"))
     doubts = []
     for (name, _), numbers in groups.items():
         members = np.array(numbers)
@@ -121,7 +123,12 @@ def with_sources(
         matrix = klip.to_modes(klip.decompose(gram[np.ix_(others, others)]))
         coefs = klip.coefficients(gram[np.ix_(members, others)], matrix, n_modes=len(others))
         left = np.zeros(shape)
-        left[area] = (pixels[members] - coefs @ pixels[others]).mean(axis=0)
+        # Pixels that were predicted from the others are no measurement.
+        seen = np.array([((frames.dq[k] & predicted) == 0)[area] for k in numbers])
+        residual = np.where(seen, pixels[members] - coefs @ pixels[others], 0.0)
+        left[area] = residual.sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+        # Nor is one hot pixel a source: none stands higher than the next in its neighbourhood.
+        left = np.minimum(left, rank_filter(left, -2, size=3))
         cover = gaussian_filter(area.astype(float), fwhm / 2.355)
         smooth = gaussian_filter(left, fwhm / 2.355) / np.maximum(cover, 0.1)
         noise = _robust_scatter(smooth, area, radius)

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -368,6 +369,7 @@ def drawing(figure: Figure, title: str, caption: str = "", /) -> str:
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     label = html.escape(title)
     text = text.replace("<svg", f"<svg role='img' aria-label='{label}'", 1)
     # Names within the drawing must not meet those of another on the page.

@@ -235,7 +235,7 @@ def _detections(page: Page, run: _Run) -> None:
         return
     with open_fits(path, memmap=False) as hdus:
         maps = {name: np.asarray(hdus[name].data, float) for name in ("SNR", "STIM")}
-        scale = float(hdus["SNR"].header["CDELT2"]) * 3600.0
+        scale = float(hdus["SNR"].header["CDELT2"])
     middle = maps["SNR"].shape[0] // 2
     star = StarPosition(float(middle), float(middle), origin="measured")
     marks = []
@@ -386,7 +386,7 @@ def _limits(page: Page, run: _Run) -> None:
         analysis.throughput(lower, curve)
         settings = curve.settings
         rests = (
-            f"Star: {settings.get('star', '')}; off-axis PSF: {settings.get('psf', '')}; "
+            f"Star: {settings.get('star', '')}; Off-axis PSF: {settings.get('psf', '')}; "
             f"transmission of the mask: {settings.get('transmission', '')}."
         )
         bodies.append(drawing(figure, "Contrast limits and throughput", rests))
