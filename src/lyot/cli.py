@@ -15,6 +15,7 @@ import click
 
 from lyot._version import __version__
 from lyot.errors import LyotError
+from lyot.progress import show_progress
 
 INTERRUPTED = 130
 
@@ -261,7 +262,7 @@ def _run(associations: tuple[str, ...], output_dir: str, options: dict[str, Any]
 
     found = survey.expand(associations)
     jobs = survey.plan(_job(output_dir, options), found)
-    with _logging(), _progress(quiet=bool(options.get("quiet"))) as progress:
+    with _logging(), show_progress(quiet=bool(options.get("quiet"))) as progress:
         if len(jobs) == 1 and not options.get("scheduler"):
             finished = [survey.reduce(jobs[0], progress=progress)]
         else:
@@ -405,7 +406,7 @@ def _add(path: str, files: tuple[str, ...], options: dict[str, Any]) -> None:
     from lyot.reduction.library import add, read_wavefronts
 
     opened, table = Library(path), options["wavefront"]
-    with _logging(), _progress() as progress:
+    with _logging(), show_progress() as progress:
         n = add(
             opened,
             files,
@@ -886,52 +887,6 @@ def _logging() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-@contextmanager
-def _progress(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """Show progress: a display on a terminal, plain lines elsewhere, nothing where told so."""
-    if quiet:
-        yield lambda *_: None
-        return
-    if not sys.stderr.isatty():
-        seen: set[str] = set()
-
-        def line(stage: str, done: int, total: int) -> None:
-            del done
-            if stage not in seen:
-                seen.add(stage)
-                click.echo(f"{stage} ({total})" if total > 1 else stage, err=True)
-
-        yield line
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as display:
-        tasks: dict[str, Any] = {}
-
-        def update(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = display.add_task(stage, total=total)
-            display.update(tasks[stage], completed=done)
-
-        yield update
 
 
 def _print_table(header: list[str], rows: list[list[str]]) -> None:

@@ -152,6 +152,9 @@ def test_integrations_can_be_stepped_through(browser, demo):
     data = fits.getdata(path, "SCI")
     root = viewer(browser, 2)
     assert path.name.removesuffix("_psfsub.fits") in root.text
+    assert root.get_attribute("data-frame") == "after, 50 modes, mean"
+    choose(root, "shown", "before")
+    assert root.get_attribute("data-frame") == "before, mean"
     choose(root, "shown", "after, 50 modes")
     step = root.find_element(By.CSS_SELECTOR, "button[aria-label='next integration']")
     for i in range(len(data)):

@@ -158,6 +158,10 @@ class CompanionFit:
                 columns[stem if known else name] = values * units[last] if known else values
         return QTable(columns, meta={"lyot": self.settings})
 
+    def _repr_html_(self) -> str:
+        """Return the table, for a notebook."""
+        return str(self.to_table()._repr_html_())
+
 
 @dataclass(frozen=True, eq=False)
 class _Patch:

@@ -141,6 +141,10 @@ class ContrastCurve:
         known = {"fpf": self.fpf, "star_jy": self.star_jy, "star_magnitude": self.star_magnitude}
         return QTable(columns, meta={"lyot": known | self.settings})
 
+    def _repr_html_(self) -> str:
+        """Return the table, for a notebook."""
+        return str(self.to_table()._repr_html_())
+
     @classmethod
     def from_table(cls, table: Any, /) -> ContrastCurve:
         """Read limits back.

@@ -145,6 +145,10 @@ class Detection:
             meta={"lyot": {"n_modes": self.n_modes, "fpf": self.fpf}},
         )
 
+    def _repr_html_(self) -> str:
+        """Return the table, for a notebook."""
+        return str(self.to_table()._repr_html_())
+
 
 def snr_map(
     maps: FluxMaps,

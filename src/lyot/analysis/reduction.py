@@ -205,6 +205,13 @@ class Reduction:
     recipe: SubtractRecipe
     source: RunOnDisk | None = None
 
+    def __repr__(self) -> str:
+        """Say what it is, without its pixels."""
+        return (
+            f"<Reduction {self.product}: {len(self.exposures)} exposures, {self.band}, "
+            f"{self.recipe.method}, {', '.join(map(str, self.n_modes))} modes>"
+        )
+
     @property
     def n_modes(self) -> tuple[int, ...]:
         """The numbers of modes."""

@@ -48,6 +48,11 @@ class Cube:
     pa_y_deg: NDArray[np.float64] | None = None
     mjd: NDArray[np.float64] | None = None
 
+    def __repr__(self) -> str:
+        """Say what it is, without its pixels."""
+        n, n_y, n_x = self.sci.shape
+        return f"<Cube {self.info.name}: {n} frames of {n_y} x {n_x}, {self.info.mode_text}>"
+
     @property
     def frame_shape(self) -> tuple[int, int]:
         """Shape ``(n_y, n_x)`` of a frame."""

@@ -203,6 +203,10 @@ class Library:
         os.replace(temporary, path / INDEX)
         return cls(path)
 
+    def __repr__(self) -> str:
+        """Say what it holds."""
+        return f"<Library {self.path}: {len(self)} frames, {' '.join(filter(None, self.mode))}>"
+
     @property
     def mode(self) -> tuple[str, ...]:
         """Instrument, filter, pupil, coronagraph and subarray."""

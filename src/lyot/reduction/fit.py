@@ -45,17 +45,52 @@ class Targets(NamedTuple):
     variance: Array
 
     def centred(self, at: Any, mean: Array) -> Array:
-        """Return pixels less the mean of their row, zero where they are missing."""
+        """Return pixels less the mean of their row, zero where they are missing.
+
+        Parameters
+        ----------
+        at : slice or ndarray of int
+            Which pixels.
+        mean : ndarray, shape (n,)
+            What is taken off each row.
+
+        Returns
+        -------
+        ndarray, shape (n_t, n_at)
+            Centred pixels.
+        """
         data = self.sci[:, at] - mean[:, None]
         missing = self.bad[:, at]
         return np.where(missing, 0.0, data) if missing.any() else data
 
     def rows(self, pick: Rows) -> Targets:
-        """Return some of the rows."""
+        """Return some of the rows.
+
+        Parameters
+        ----------
+        pick : slice or ndarray of int
+            Which.
+
+        Returns
+        -------
+        Targets
+            Those rows.
+        """
         return Targets(self.sci[pick], self.bad[pick], self.variance[pick])
 
     def part(self, at: Array) -> Targets:
-        """Return some of the pixels, side by side."""
+        """Return some of the pixels, side by side.
+
+        Parameters
+        ----------
+        at : ndarray of int
+            Which pixels.
+
+        Returns
+        -------
+        Targets
+            All rows of them.
+        """
         return Targets(*(_columns(array, at) for array in self))
 
 
@@ -90,13 +125,34 @@ class RefPixels:
         return len(self.sci) if self.pick is None else len(self.pick)
 
     def of(self, pick: NDArray[np.intp]) -> RefPixels:
-        """Return some of the references; no pixel is copied."""
+        """Return some of the references; no pixel is copied.
+
+        Parameters
+        ----------
+        pick : ndarray of int
+            Which.
+
+        Returns
+        -------
+        RefPixels
+            Those references.
+        """
         return self if len(pick) == len(self.sci) else replace(self, pick=pick)
 
     def part(self, at: Array) -> RefPixels:
         """Return some of the pixels, side by side: references are then picked much quicker.
 
         Indexing would leave the pixels of a reference far apart.
+
+        Parameters
+        ----------
+        at : ndarray of int
+            Which pixels.
+
+        Returns
+        -------
+        RefPixels
+            All references there.
         """
         sci, variance = (_columns(array, at) for array in (self.sci, self.variance))
         return replace(self, sci=sci, variance=variance, nowhere=self.nowhere[at])
@@ -109,7 +165,20 @@ class RefPixels:
         return array[np.ix_(self.pick, at)]
 
     def centred(self, at: Any, mean: Array) -> Array:
-        """Return pixels less the mean of their row, in a thread's own memory."""
+        """Return pixels less the mean of their row, in a thread's own memory.
+
+        Parameters
+        ----------
+        at : slice or ndarray of int
+            Which pixels.
+        mean : ndarray, shape (n,)
+            What is taken off each row.
+
+        Returns
+        -------
+        ndarray, shape (n_ref, n_at)
+            Centred pixels; valid until the thread asks again.
+        """
         rows = self._part(self.sci, at)
         out = np.subtract(rows, mean[:, None], out=execution.workspace.array("rows", rows.shape))
         out[:, self.nowhere[at]] = 0.0
@@ -120,6 +189,16 @@ class RefPixels:
 
         A copy: rows a multiple of 64 KiB apart, as those of 640 x 640 pixels are, get in each
         other's way in the cache of the processor, and a product reads them many times.
+
+        Parameters
+        ----------
+        at : slice or ndarray of int
+            Which pixels.
+
+        Returns
+        -------
+        ndarray, shape (n_ref, n_at)
+            Variances.
         """
         whole = self.pick is None or self.made_of is not None
         rows = self.variance[:, at] if whole else self._part(self.variance, at)
@@ -129,14 +208,36 @@ class RefPixels:
         return np.where(nowhere, np.float32(0), rows) if nowhere.any() else rows
 
     def in_references(self, factors: Array) -> Array:
-        """Turn factors of what is subtracted into those of the references it is made of."""
+        """Turn factors of what is subtracted into those of the references it is made of.
+
+        Parameters
+        ----------
+        factors : ndarray, shape (n, n_ref)
+            Factors.
+
+        Returns
+        -------
+        ndarray, shape (n, n_all)
+            The same ones, unless these are components.
+        """
         if self.made_of is None:
             return factors
         return factors @ (self.made_of if self.pick is None else self.made_of[self.pick])
 
     @classmethod
     def from_frames(cls, frames: AlignedFrames) -> RefPixels:
-        """Take the references of one set, filled where some are bad."""
+        """Take the references of one set, filled where some are bad.
+
+        Parameters
+        ----------
+        frames : AlignedFrames
+            The references.
+
+        Returns
+        -------
+        RefPixels
+            Finite, but for pixels that are bad in all.
+        """
         n_ref = len(frames.sci)
         sci, variance = frames.sci.reshape(n_ref, -1), frames.variance.reshape(n_ref, -1)
         missing = ~np.isfinite(sci)
@@ -315,7 +416,18 @@ class ZoneProducts:
     noise_gram: Array | None = None
 
     def of(self, rows: NDArray[np.intp]) -> ZoneProducts:
-        """Return the products of some targets."""
+        """Return the products of some targets.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+            Which.
+
+        Returns
+        -------
+        ZoneProducts
+            Theirs alone.
+        """
         own = self.own_grams
         per_target = [
             "mean_target",
@@ -335,7 +447,18 @@ class ZoneProducts:
         )
 
     def gram_of(self, target: int) -> Array:
-        """Return the Gram matrix of one target."""
+        """Return the Gram matrix of one target.
+
+        Parameters
+        ----------
+        target : int
+            Its number.
+
+        Returns
+        -------
+        ndarray, shape (n_ref, n_ref)
+            Without the pixels that it misses.
+        """
         return self.gram if self.own_grams is None else self.own_grams[target]
 
 
@@ -563,14 +686,25 @@ class ZoneFit:
         return len(self.mode_matrix)
 
     def blocks(self) -> list[tuple[slice, Any]]:
-        """Blocks of the zone's pixels: where they are in the zone, and in the frame."""
+        """Divide the zone's pixels: where each block is in the zone, and in the frame."""
         blocks = execution.pixel_blocks(len(self.share))
         if isinstance(self.index, slice):
             return [(block, block) for block in blocks]
         return [(block, self.index[block]) for block in blocks]
 
     def coefs(self, n_modes: int) -> Array:
-        """Return the coefficients with a number of modes."""
+        """Return the coefficients with a number of modes.
+
+        Parameters
+        ----------
+        n_modes : int
+            That number.
+
+        Returns
+        -------
+        ndarray, shape (n_t, n_ref)
+            Factor of each reference in the model of each target.
+        """
         if self.each is not None:
             return self.each.coefs[n_modes]
         if self.own_matrices is None:

@@ -226,7 +226,8 @@ def shifts(axes: NDArray[Any], shift_yx: NDArray[Any], error_yx: NDArray[Any], /
             lw=1.2,
             ms=4,
         )
-    drift.xaxis.set_major_locator(MaxNLocator(integer=True))
+    drift.set_xlim(0.5, n_int + 0.5)
+    drift.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     drift.set_xlabel("integration")
     drift.set_ylabel("drift [pixel]")
     drift.legend(fontsize=8)

@@ -104,7 +104,7 @@ class Frame:
 
     @property
     def size(self) -> int:
-        """Characters that its values take on the page."""
+        """Number of characters that its values take on the page."""
         return int(np.ceil(np.size(self.data) * (4 if self.exact else 2) * 4 / 3))
 
 
@@ -124,6 +124,8 @@ class Panel:
         Which frame stands at each place, the last axis first to vary.
     colours : str
         Colour map to begin with.
+    start : tuple of int
+        Place along each axis to begin at; the first by default.
     """
 
     title: str
@@ -131,6 +133,7 @@ class Panel:
     frames: list[Frame]
     order: list[int]
     colours: str = "inferno"
+    start: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values.
@@ -141,7 +144,12 @@ class Panel:
             What `report.js` reads.
         """
         return {
-            "axes": [{"title": title, "names": names} for title, names in self.axes],
+            "axes": [
+                {"title": title, "names": names, "start": start}
+                for (title, names), start in zip(
+                    self.axes, self.start or (0,) * len(self.axes), strict=True
+                )
+            ],
             "frames": [frame.to_json() for frame in self.frames],
             "order": self.order,
             "map": self.colours,

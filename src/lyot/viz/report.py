@@ -27,8 +27,8 @@ from lyot.viz.page import Frame, Page, Panel, drawing, ink, paragraph
 
 Array = NDArray[Any]
 
-BUDGET = 3_300_000
-"""Characters that the integrations may take on the page, so that it stays below 5 MB."""
+BUDGET = 2_400_000
+"""Characters that the exposures' frames may take on the page, so that it stays below 5 MB."""
 FEW_REFS = 5
 POOR_SHIFT_PIX = 0.1
 NEAR_SINGULAR = 1e-9
@@ -120,7 +120,8 @@ def _n_modes(view: View) -> int:
 
 
 def _modes_text(view: View) -> str:
-    return f"{_n_modes(view)} modes"
+    n = _n_modes(view)
+    return f"{n} mode" if n == 1 else f"{n} modes"
 
 
 def _lead(run: _Run) -> str:
@@ -192,32 +193,60 @@ def warnings_of(run: _Run) -> list[str]:
     return list(found)
 
 
-def _frame(view: View, data: Array, name: str, unit: str = "MJy/sr", **options: Any) -> Frame:
-    return Frame(
-        name, data, unit, view.star, view.pa_y_deg, view.info.pixel_scale_arcsec, **options
-    )
-
-
 def _combined(page: Page, run: _Run) -> None:
     frames, names = [], []
-    for view in run.images:
+    main = max(range(len(run.images)), key=lambda k: _n_modes(run.images[k]))
+    for number, view in enumerate(run.images):
         sci, err = np.asarray(view.data, float), np.asarray(view.err, float)
         suffix = f", {_modes_text(view)}" if len(run.images) > 1 else ""
-        frames.append(_frame(view, sci, f"surface brightness{suffix}"))
         with np.errstate(invalid="ignore", divide="ignore"):
             snr = np.where(err > 0, sci / err, np.nan)
-        frames.append(_frame(view, snr, f"SCI / ERR{suffix}", "", limits=(-5.0, 20.0)))
+        # Of the other numbers of modes the surroundings of the star are enough.
+        whole = number == main
+        for data, text, unit, limits in (
+            (sci, "surface brightness", "MJy/sr", None),
+            (snr, "SCI / ERR", "", (-5.0, 20.0)),
+        ):
+            frames.append(
+                _cut(view, data, text + suffix, unit, limits=limits, cut=not whole, exact=whole)
+            )
         names.append(_modes_text(view))
     axes = [("modes", names), ("shown", ["surface brightness", "SCI / ERR"])]
-    panel = Panel("Combined image", axes, frames, list(range(len(frames))))
+    panel = Panel("Combined image", axes, frames, list(range(len(frames))), start=(main, 0))
     page.section(
         "Combined image",
+        "<div class='grid'>",
         page.viewer(
             panel,
             "All integrations of all rolls on one grid of the sky. The cross is the star. ERR "
             "holds the noise of photons, detector and references; residual speckles are not in it.",
         ),
+        "<div>",
+        _summary(page, run),
+        "</div></div>",
     )
+
+
+def _summary(page: Page, run: _Run) -> str:
+    rows = []
+    for root, views in run.exposures.items():
+        view = max(views, key=_n_modes)
+        klip, align = view.branch["steps"]["klip"], view.branch["steps"]["align_psfs"]
+        shift = np.hypot(*np.moveaxis(np.asarray(align["shift_yx"]), -1, 0))
+        rows += [
+            [root, ""],
+            ["integrations, references", f"{shift.shape[0]}, {shift.shape[1]}"],
+            ["modes", str(int(klip["n_kept"]))],
+            [
+                "rms before, after [MJy/sr]",
+                f"{np.nanmean(klip['rms_before']):.3g}, {np.nanmean(klip['rms_after']):.3g}",
+            ],
+            [
+                "shift of references, median, largest [pixel]",
+                f"{np.median(shift):.3f}, {np.max(shift):.3f}",
+            ],
+        ]
+    return page.table(["exposure", ""], rows, caption="Summary", download=False)
 
 
 def _table_of(path: Path) -> Table | None:
@@ -244,7 +273,7 @@ def _detections(page: Page, run: _Run) -> None:
         x, y = middle - r * np.sin(pa), middle + r * np.cos(pa)
         marks.append({"x": x, "y": y, "r": 4.0, "text": str(number)})
     frames = [
-        Frame(text, maps[name], "", star, 0.0, scale, limits=limits, marks=marks)
+        Frame(text, maps[name], "", star, 0.0, scale, limits=limits, marks=marks, exact=False)
         for name, text, limits in (
             ("SNR", "S/N of a point source", (-5.0, 10.0)),
             ("STIM", "STIM", (0.0, 3.0)),
@@ -326,44 +355,56 @@ def _exposure_panel(root: str, before: View | None, views: list[View], share: in
     sources: list[tuple[str, View]] = [(f"after, {_modes_text(v)}", v) for v in views]
     if before is not None:
         sources.insert(0, ("before", before))
-    exact = [
-        _cut(last, _mean(np.asarray(v.data, float)), f"{t}, mean", exact=True) for t, v in sources
-    ]
-    left = share - sum(frame.size for frame in exact)
-    one = _cut(last, np.asarray(last.data[0], float), "", exact=False)
+    averages = [_mean(np.asarray(v.data, float)) for _, v in sources]
+    names = [f"{text}, mean" for text, _ in sources]
+    means = [_cut(last, a, n, cut=False) for a, n in zip(averages, names, strict=True)]
+    if sum(frame.size for frame in means) > share:
+        means = [_cut(last, a, n, cut=True) for a, n in zip(averages, names, strict=True)]
+    left = share - sum(frame.size for frame in means)
+    one = _cut(last, averages[0], "", cut=True)
     n_shown = int(min(n_int, max(left // max(one.size * len(sources), 1), 0)))
     n_shown = n_shown if n_int > 1 else 0
     frames: list[Frame] = []
     order: list[int] = []
-    for (text, view), mean in zip(sources, exact, strict=True):
+    for (text, view), mean in zip(sources, means, strict=True):
         order.append(len(frames))
         frames.append(mean)
         for i in range(n_shown):
             assert view.data is not None
             order.append(len(frames))
             data = np.asarray(view.data[i], float)
-            frames.append(_cut(last, data, f"{text}, integration {i + 1}", exact=False))
+            frames.append(_cut(last, data, f"{text}, integration {i + 1}", cut=True))
     axes = [
         ("shown", [text for text, _ in sources]),
         ("integration", ["mean", *(str(i + 1) for i in range(n_shown))]),
     ]
-    return Panel(root, axes, frames, order)
+    start = max(range(len(views)), key=lambda k: _n_modes(views[k])) + (before is not None)
+    return Panel(root, axes, frames, order, start=(start, 0))
 
 
-def _cut(like: View, data: Array, name: str, *, exact: bool) -> Frame:
-    """A frame about the star of another view; integrations are cut to what is looked at."""
+def _cut(
+    like: View,
+    data: Array,
+    name: str,
+    unit: str = "MJy/sr",
+    *,
+    cut: bool,
+    exact: bool = False,
+    limits: tuple[float, float] | None = None,
+) -> Frame:
+    """A frame with the star of a product; cut to its surroundings, where there are many."""
     star, scale = like.star, like.info.pixel_scale_arcsec
     origin = (0, 0)
-    if not exact and star is not None:
+    if cut and star is not None:
         half = round(SHOWN_ARCSEC / scale)
         x0, y0 = max(round(star.x) - half, 0), max(round(star.y) - half, 0)
         data = data[y0 : round(star.y) + half + 1, x0 : round(star.x) + half + 1]
         origin = (x0, y0)
-    return Frame(name, data, "MJy/sr", star, like.pa_y_deg, scale, origin, exact=exact)
+    return Frame(name, data, unit, star, like.pa_y_deg, scale, origin, limits, exact)
 
 
-SHOWN_ARCSEC = 3.5
-"""Integrations are shown within this offset from the star [arcsec]."""
+SHOWN_ARCSEC = 4.0
+"""Where there are many, frames are shown within this offset from the star [arcsec]."""
 
 
 def _svg(path: Path, title: str) -> str:
@@ -406,6 +447,8 @@ def _limits(page: Page, run: _Run) -> None:
             columns_ = list(read_view(path).table.values())
             scale = run.images[0].info.pixel_scale_arcsec
             figures.noise_curve(ax, columns_[0] * scale, columns_[1], label=path.name)
+        if len(curves) > 1:
+            ax.legend(fontsize=8)
         caption = (
             "Scatter of the combined image in annuli two pixels wide: discs and companions are in "
             "it."

@@ -1,0 +1,82 @@
+"""Progress of long work, with a time estimate: on a terminal, in a notebook, or as plain lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+Progress = Callable[[str, int, int], None]
+
+
+@contextmanager
+def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
+    """Show how far work is, while the context is open.
+
+    Parameters
+    ----------
+    quiet : bool, optional
+        Whether nothing is shown.
+
+    Yields
+    ------
+    callable
+        Takes the stage, how much of it is done, and how much there is: for
+        `Coron3Pipeline.progress`
+        and `lyot.survey.reduce`.
+    """
+    if quiet:
+        yield lambda *_: None
+        return
+    if not (sys.stderr.isatty() or _in_notebook()):
+        yield _plain_lines()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as display:
+        tasks: dict[str, Any] = {}
+
+        def _update(stage: str, done: int, total: int) -> None:
+            """Move the bar of a stage."""
+            if stage not in tasks:
+                tasks[stage] = display.add_task(stage, total=total)
+            display.update(tasks[stage], completed=done)
+
+        yield _update
+
+
+def _in_notebook() -> bool:
+    if "IPython" not in sys.modules:
+        return False
+    shell = sys.modules["IPython"].get_ipython()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def _plain_lines() -> Progress:
+    seen: set[str] = set()
+
+    def _line(stage: str, done: int, total: int) -> None:
+        """Name a stage once."""
+        del done
+        if stage not in seen:
+            seen.add(stage)
+            print(f"{stage} ({total})" if total > 1 else stage, file=sys.stderr, flush=True)
+
+    return _line
