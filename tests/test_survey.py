@@ -98,6 +98,21 @@ def test_what_has_changed_is_reduced_again_by_content(targets, tmp_path):
     assert reduce(again).state == REDUCED
 
 
+def test_a_report_shows_its_own_run_alone(targets, tmp_path):
+    out = tmp_path / "out"
+    job = Job(str(targets / "one_asn.json"), str(out), steps={"klip": {"truncate": [1, 3]}})
+    reduce(job)
+    [report] = out.glob("*_report.html")
+    assert "after, 1 mode" in report.read_text()
+    reduce(Job(job.association, job.output_dir, steps={"klip": {"truncate": [4]}}))
+    assert list(out.glob("*_k001_psfsub.fits"))  # what was made before is not lost
+    for _ in range(2):
+        text = report.read_text()
+        assert "after, 4 modes" in text
+        assert "after, 1 mode" not in text
+        assert lyot("report", out).exit_code == 0
+
+
 def test_one_failure_does_not_stop_the_others(targets, tmp_path):
     bad = targets / "bad_asn.json"
     bad.write_text(json.dumps({"products": [{"name": "bad", "members": []}]}))

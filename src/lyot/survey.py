@@ -271,7 +271,7 @@ def reduce(job: Job, /, *, progress: Progress = _no_progress) -> Finished:
         if job.report and any(p.endswith("_i2d.fits") for p in products):
             from lyot.viz.report import write_report
 
-            products.append(write_report(folder, command=list(job.command)))
+            products.append(write_report(folder, command=list(job.command), products=products))
     finished = Finished(
         job.association,
         asn.product,

@@ -45,7 +45,13 @@ class _Run:
     record: dict[str, Any]
 
 
-def write_report(folder: str | Path, /, *, command: list[str] | None = None) -> str:
+def write_report(
+    folder: str | Path,
+    /,
+    *,
+    command: list[str] | None = None,
+    products: list[str] | None = None,
+) -> str:
     """Write the report of a run, from its products and whatever analyses left beside them.
 
     Parameters
@@ -54,6 +60,9 @@ def write_report(folder: str | Path, /, *, command: list[str] | None = None) -> 
         The folder of the run.
     command : list of str, optional
         The command that made it; by default what the run recorded of itself.
+    products : list of str, optional
+        Its products; by default those that it recorded, so that what an earlier run left in the
+        folder is not shown with them.
 
     Returns
     -------
@@ -65,7 +74,7 @@ def write_report(folder: str | Path, /, *, command: list[str] | None = None) -> 
     LyotError
         If the folder holds no combined image, or those of several associations.
     """
-    run = _read(Path(folder))
+    run = _read(Path(folder), products)
     command = command or run.record.get("command")
     page = Page(f"{run.name}: report")
     with ink():
@@ -86,8 +95,19 @@ def write_report(folder: str | Path, /, *, command: list[str] | None = None) -> 
     return str(path)
 
 
-def _read(folder: Path) -> _Run:
-    images = sorted(folder.glob("*_i2d.fits"))
+def _read(folder: Path, products: list[str] | None) -> _Run:
+    records = sorted(folder.glob("*_run.json"))
+    record: dict[str, Any] = {}
+    if products is None and len(records) == 1:
+        record = json.loads(records[0].read_text(encoding="utf-8"))
+        products = list(record.get("products", ()))
+    mine = None if products is None else {Path(p).name for p in products}
+
+    def _found(pattern: str) -> list[Path]:
+        """Products of this run, in order."""
+        return [p for p in sorted(folder.glob(pattern)) if mine is None or p.name in mine]
+
+    images = _found("*_i2d.fits")
     if not images:
         raise LyotError(f"{folder} holds no combined image (*_i2d.fits); run `lyot run` first.")
     views = [read_view(path) for path in images]
@@ -98,11 +118,9 @@ def _read(folder: Path) -> _Run:
         )
     name = names.pop() or images[0].name.removesuffix("_i2d.fits")
     exposures: dict[str, list[View]] = {}
-    for path in sorted(folder.glob("*_psfsub.fits")):
+    for path in _found("*_psfsub.fits"):
         exposures.setdefault(_root(path), []).append(read_view(path))
-    record = folder / f"{name}_run.json"
-    known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    return _Run(folder, name, views, exposures, known)
+    return _Run(folder, name, views, exposures, record)
 
 
 def _root(path: Path) -> str:
@@ -185,6 +203,11 @@ def warnings_of(run: _Run) -> list[str]:
         for doubt in align.get("doubts", ()):
             star = f" ({doubt['target']})" if doubt["target"] else ""
             found[f"Reference {doubt['reference'] + 1}{star}: {doubt['reason']}."] = None
+        if align.get("weight") == "built in":
+            found[
+                "No PSFMASK reference file was given: the weight of the alignment was built from "
+                "the coronagraph and the star."
+            ] = None
         origin = (views[-1].star or StarPosition(0, 0)).origin
         if origin == "crpix":
             found["The star was not measured: its position is that of the header."] = None
