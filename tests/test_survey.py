@@ -106,6 +106,8 @@ def test_a_report_shows_its_own_run_alone(targets, tmp_path):
     assert "after, 1 mode" in report.read_text()
     reduce(Job(job.association, job.output_dir, steps={"klip": {"truncate": [4]}}))
     assert list(out.glob("*_k001_psfsub.fits"))  # what was made before is not lost
+    with load_reduction(out) as reduction:
+        assert reduction.n_modes == (4,)
     for _ in range(2):
         text = report.read_text()
         assert "after, 4 modes" in text

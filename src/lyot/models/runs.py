@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -81,7 +82,10 @@ def open_run(folder: str | Path, /) -> Iterator[tuple[str, list[ReducedExposure]
     if not folder.is_dir():
         raise LyotError(f"{folder} is no folder; give the folder of a finished run.")
     views: dict[str, View] = {}
+    mine = record_of(folder).get("products")
     for path in sorted(folder.glob("*_psfsub.fits")):
+        if mine is not None and path.name not in mine:
+            continue  # of an earlier run, with other parameters
         view = read_view(path)
         views.setdefault(_root(view), view)
     if not views:
@@ -94,6 +98,27 @@ def open_run(folder: str | Path, /) -> Iterator[tuple[str, list[ReducedExposure]
         )
     with ExitStack() as stack:
         yield products.pop(), [_exposure(folder, root, view, stack) for root, view in views.items()]
+
+
+def record_of(folder: Path, /) -> dict[str, Any]:
+    """Return what the last run in a folder recorded of itself.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+
+    Returns
+    -------
+    dict
+        Its command, and its ``products`` by name; empty where there is no record, or several.
+    """
+    found = sorted(folder.glob("*_run.json"))
+    try:
+        known = json.loads(found[0].read_text(encoding="utf-8")) if len(found) == 1 else {}
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def _association(view: View) -> dict[str, Any]:

@@ -306,8 +306,8 @@ class Page:
         if warnings:
             items = "".join(f"<li>{html.escape(text)}</li>" for text in warnings)
             alarm = (
-                "<aside class='warnings' aria-label='Warnings'><h2>Before you trust it</h2>"
-                f"<ul>{items}</ul></aside>"
+                "<section class='warnings' aria-label='Warnings'><h2>Before you trust it</h2>"
+                f"<ul>{items}</ul></section>"
             )
         links = "".join(f"<a href='#{n}'>{html.escape(t)}</a>" for n, t in self._sections)
         data = json.dumps(

@@ -20,6 +20,7 @@ from lyot.analysis.contrast import ContrastCurve
 from lyot.errors import LyotError
 from lyot.models.info import open_fits
 from lyot.models.products import written_whole
+from lyot.models.runs import record_of
 from lyot.models.star import StarPosition
 from lyot.models.views import View, read_view
 from lyot.viz import analysis, figures
@@ -96,11 +97,9 @@ def write_report(
 
 
 def _read(folder: Path, products: list[str] | None) -> _Run:
-    records = sorted(folder.glob("*_run.json"))
-    record: dict[str, Any] = {}
-    if products is None and len(records) == 1:
-        record = json.loads(records[0].read_text(encoding="utf-8"))
-        products = list(record.get("products", ()))
+    record = record_of(folder)
+    if products is None and "products" in record:
+        products = list(record["products"])
     mine = None if products is None else {Path(p).name for p in products}
 
     def _found(pattern: str) -> list[Path]:
