@@ -1,0 +1,91 @@
+"""AU Mic with its references chosen, from a library, from rolls that turn enough."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lyot.algorithms.geometry import radius_map
+from lyot.analysis.detection import detect
+from lyot.analysis.maps import KnownDisc
+from lyot.analysis.reduction import load_reduction
+from lyot.models.runs import open_run
+from lyot.models.views import read_view
+from lyot.pipeline import Coron3Pipeline
+from lyot.reduction import library as libraries
+from lyot.reduction.check import with_sources
+
+
+def reduce(folder, data_dir, science, psf, *, min_rotation=0.0, **parameters):
+    """Run the pipeline on some of the files, and return its subtracted frames by exposure."""
+    files = [(f, "science") for f in science] + [(f, "psf") for f in psf]
+    members = [{"expname": f.name, "exptype": kind} for f, kind in files]
+    pipeline = Coron3Pipeline()
+    pipeline.output_dir, pipeline.input_dir = str(folder), str(data_dir / "aumic_f444w")
+    pipeline.klip.min_rotation_fwhm = min_rotation
+    for name, value in parameters.items():
+        setattr(pipeline, name, value)
+    pipeline.run({"asn_id": "a1", "products": [{"name": "aumic", "members": members}]})
+    return [read_view(path) for path in sorted(folder.glob("*_psfsub.fits"))]
+
+
+@pytest.fixture(scope="module")
+def files(data_dir):
+    found = sorted((data_dir / "aumic_f444w").glob("*_calints.fits"))
+    return found[:2], found[2:]
+
+
+@pytest.fixture(scope="module")
+def rdi(data_dir, files, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rdi")
+    return folder, reduce(folder, data_dir, *files)
+
+
+def test_a_library_of_the_references_gives_what_they_give(data_dir, files, rdi, tmp_path):
+    library = libraries.build(tmp_path / "lib", files[1])
+    assert libraries.add(library, files[1]) == 6
+    made = reduce(tmp_path / "out", data_dir, files[0], [], library=str(library.path))
+    for ours, theirs in zip(made, rdi[1], strict=True):
+        both = np.isfinite(ours.data) & np.isfinite(theirs.data)
+        assert both.mean() > 0.98
+        difference = np.std(ours.data[both] - theirs.data[both])
+        assert difference < 1e-3 * np.std(theirs.data[both])
+
+
+def test_rolls_serve_where_they_turn_enough(data_dir, files, tmp_path):
+    made = reduce(tmp_path, data_dir, files[0], [], strategy="adi", min_rotation=1.0)
+    for view in made:
+        image, star = view.data[0], view.star
+        radius = radius_map(image.shape, star.yx)
+        # Ten degrees are one FWHM of F444W at 13.2 pixels.
+        edge = view.info.fwhm_pix / (2.0 * np.sin(np.radians(0.5 * 10.009)))
+        assert edge == pytest.approx(13.2, abs=0.1)
+        assert np.isnan(image[radius < edge - 0.1]).all()
+        near = (radius > edge + 0.1) & (radius < 60)
+        assert np.isfinite(image[near]).mean() > 0.99
+
+
+def test_no_reference_is_doubted_and_a_companion_in_one_is(rdi):
+    with open_run(rdi[0]) as (_, [exposure, _]):
+        frames, facts = exposure.aligned.frames(0), exposure.aligned.facts
+        star, info = exposure.star, exposure.target.info
+        assert with_sources(frames, facts, star, info) == []
+        y, x = np.mgrid[: frames.sci.shape[1], : frames.sci.shape[2]]
+        at = (star.y + 30.0, star.x + 20.0)
+        source = 30.0 * np.exp(-0.5 * ((y - at[0]) ** 2 + (x - at[1]) ** 2) / 1.0**2)
+        sci = frames.sci.copy()
+        sci[3] += source.astype(np.float32)
+        [doubt] = with_sources(replace(frames, sci=sci), facts, star, info)
+    assert (doubt.reference, doubt.target) == (3, "G-7-34")
+    assert f"{np.hypot(30, 20) * info.pixel_scale_arcsec:.2f} arcsec" in doubt.reason
+
+
+def test_a_candidate_that_rests_on_one_star_is_told(rdi):
+    with load_reduction(rdi[0], star_magnitude=4.0) as reduction:
+        found = detect(reduction, known=(KnownDisc(128.7, 15.0),))
+    far = [c for c in found.candidates if abs(c.separation_arcsec - 9.13) < 0.1]
+    assert [c.rests_on for c in far] == ["HIP17695"]
+    assert far[0].snr > 8.0
+    assert far[0].least_snr < 3.0
+    # The brightest one of the field stays without any of the stars.
+    assert found.candidates[0].least_snr > 5.0
