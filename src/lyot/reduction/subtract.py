@@ -241,33 +241,26 @@ def _subtract(
     covered = np.sum([zone.share for zone in zones], axis=0).ravel() > 0
     results: list[_Result] = []
     groups = [range(n_int)] if aligned.shared else [range(i, i + 1) for i in range(n_int)]
-    refs = None
+    pixels = None
     for own in groups:
-        refs = None  # so that one set is held, not two
+        pixels = None  # so that one set is held, not two
         refs = RefPixels.from_frames(aligned.frames(own[0]))
         if refs.sci.shape[1] != images.shape[1]:
             raise LyotError(
                 f"References of {refs.sci.shape[1]} pixels do not fit frames of {shape}."
             )
         pixels = stand_in(refs, recipe)
+        instead = None if pixels is refs else pixels
+        del refs
         if not results:
             counts = (len(areas), n_int, len(pixels))
             results = [_Result(counts, images.shape[1], n) for n in recipe.n_modes]
         pick = slice(own.start, own.stop)
         targets = Targets(images[pick], bad[pick], variance[pick])
-        instead = None if pixels is refs else pixels
         of_set = _Set(own[0], targets, pixels, instead, aligned.facts, target.info.mjd)
-        do = partial(_do_zone, of_set, zones, areas, recipe, device, results)
-        # The zones of a set go in parallel; as many as there are threads are held at once.
-        at_once = execution.n_threads() if device.is_numpy else 1
-        for start in range(0, len(zones), at_once):
-            numbers = range(start, min(start + at_once, len(zones)))
-            for done in (d for part in execution.map_ordered(do, numbers) for d in part):
-                for result, applied in zip(results, done.applied, strict=True):
-                    result.note(done, pixels, applied)
-                if kept is not None:
-                    kept += done.kept(of_set)
-    if not results:
+        _do_set(of_set, zones, areas, recipe, device, results, kept)
+        del of_set, instead
+    if pixels is None:
         raise LyotError(f"{target.info.name} has no integrations.")
     asked, most = max(recipe.n_modes), max(result.n_kept for result in results)
     if not results[0].means:
@@ -329,6 +322,27 @@ class _Done(NamedTuple):
             )
             for row, used, matrix in zip(self.rows, fit.each.picks, fit.each.matrices, strict=True)
         ]
+
+
+def _do_set(
+    of_set: _Set,
+    zones: list[Zone],
+    areas: list[Area],
+    recipe: SubtractRecipe,
+    device: execution.Device,
+    results: list[_Result],
+    kept: list[KeptFit] | None,
+) -> None:
+    """Do the zones of a set, in parallel; as many as there are threads are held at once."""
+    do = partial(_do_zone, of_set, zones, areas, recipe, device, results)
+    at_once = execution.n_threads() if device.is_numpy else 1
+    for start in range(0, len(zones), at_once):
+        numbers = range(start, min(start + at_once, len(zones)))
+        for done in (d for part in execution.map_ordered(do, numbers) for d in part):
+            for result, applied in zip(results, done.applied, strict=True):
+                result.note(done, of_set.refs, applied)
+            if kept is not None:
+                kept += done.kept(of_set)
 
 
 def _do_zone(
