@@ -137,7 +137,15 @@ def test_plans_that_cannot_be_are_refused(targets, tmp_path):
     assert "holds no association (*_asn.json); write them with `lyot asn`" in done.stderr
     done = lyot("run", targets / "one_asn.json", "--scheduler", "tcp://127.0.0.1:1")
     assert "No Dask scheduler answers at tcp://127.0.0.1:1" in done.stderr
+    done = lyot("run", targets / "one_asn.json", "--scheduler", "local:0")
+    assert "give local, local:N with N workers, or an address" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_an_error_is_said_once_and_stands_in_the_log(targets, tmp_path):
+    done = lyot("run", targets / "one_asn.json", "-o", tmp_path / "out", "--truncate", "x")
+    assert done.stderr.count("truncate is 'x'") == 1
+    assert "ERROR lyot.survey: truncate is 'x'" in (tmp_path / "out" / "one_run.log").read_text()
 
 
 def test_a_log_lies_beside_the_products(targets, tmp_path):

@@ -503,8 +503,10 @@ def tasks(where: Any = None, /) -> Iterator[Tasks]:
         return
     name, _, count = str(where).partition(":")
     if name == "local":
-        if count and not count.isdigit():
-            raise LyotError(f"The scheduler is {where!r}; give local, local:N, or an address.")
+        if count and not (count.isdigit() and int(count) > 0):
+            raise LyotError(
+                f"The scheduler is {where!r}; give local, local:N with N workers, or an address."
+            )
         n = int(count) if count else n_threads()
         share = str(max(n_threads() // n, 1))
         with (

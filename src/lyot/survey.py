@@ -389,7 +389,9 @@ def _log_file(folder: Path, product: str) -> Iterator[None]:
     try:
         yield
     except Exception as err:
-        logger.error("%s", err)
+        # To the file alone: whoever called says it to the user.
+        what = {"msg": str(err), "levelno": logging.ERROR, "levelname": "ERROR", "name": log.name}
+        handler.handle(logging.makeLogRecord(what))
         raise
     finally:
         logger.setLevel(level)
