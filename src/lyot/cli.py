@@ -481,7 +481,7 @@ def list_frames(path: str, where: str, as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     _print_frames(rows)
-    click.echo(f"{len(rows)} of {len(opened)} frames; {' '.join(filter(None, opened.mode))}")
+    click.echo(f"{len(rows)} of {len(opened)} frames; {opened.mode_text}")
 
 
 @library.command()

@@ -34,6 +34,7 @@ from lyot.models.products import (
     set_branch,
     stamp,
 )
+from lyot.progress import Progress, no_progress
 from lyot.recipe import LibraryRecipe, Recipe, to_dict
 from lyot.reduction.align import Aligner, prepare_refs
 from lyot.reduction.check import Doubt, saturated, with_sources
@@ -53,14 +54,8 @@ from lyot.steps.stack_refs import Addition
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
-
 LEAST_ROTATION_DEG = 0.5
 """Rolls that differ by less are one roll, and are not subtracted from one another."""
-
-
-def _no_progress(stage: str, done: int, total: int) -> None:
-    del stage, done, total
 
 
 class Coron3Pipeline(Pipeline, LyotStep):
@@ -104,7 +99,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Make the pipeline and its steps."""
         super().__init__(*args, **kwargs)
-        self.progress: Progress = _no_progress
+        self.progress: Progress = no_progress
         self.products: list[str] = []
         self.summary: list[dict[str, Any]] = []
         self._asn = Association("", (), ())

@@ -8,6 +8,20 @@ from contextlib import contextmanager
 from typing import Any
 
 Progress = Callable[[str, int, int], None]
+"""Told the stage, how much of it is done, and how much there is."""
+
+
+def no_progress(stage: str, done: int, total: int) -> None:
+    """Show nothing.
+
+    Parameters
+    ----------
+    stage : str
+        The stage.
+    done, total : int
+        How much of it is done, and how much there is.
+    """
+    del stage, done, total
 
 
 @contextmanager
@@ -27,7 +41,7 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
         and `lyot.survey.reduce`.
     """
     if quiet:
-        yield lambda *_: None
+        yield no_progress
         return
     if not (sys.stderr.isatty() or _in_notebook()):
         yield _plain_lines()

@@ -201,6 +201,11 @@ class SubtractRecipe:
             self.select != ALL_REFS or self.min_correlation > -1.0 or self.min_rotation_fwhm
         )
 
+    @property
+    def fits_each(self) -> bool:
+        """Whether each integration is fitted with what was chosen for it alone."""
+        return self.chooses or self.method == NMF
+
 
 @dataclass(frozen=True, kw_only=True)
 class LibraryRecipe:

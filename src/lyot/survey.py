@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,10 +18,9 @@ from lyot._version import __version__
 from lyot.errors import LyotError
 from lyot.models.association import Association, read_association
 from lyot.models.products import checksum, product_mark, sweep, written_whole
+from lyot.progress import Progress, no_progress
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
 
 REDUCED, UNCHANGED, FAILED = "reduced", "unchanged", "failed"
 _FILES = ("override_psfmask", "zone_map", "fit_weight", "disc_model")
@@ -94,10 +93,6 @@ class Finished:
     summary: tuple[dict[str, Any], ...] = ()
     seconds: float = 0.0
     message: str = ""
-
-
-def _no_progress(stage: str, done: int, total: int) -> None:
-    del stage, done, total
 
 
 def expand(sources: Sequence[str], /) -> list[str]:
@@ -224,7 +219,7 @@ def _failed(job: Job, error: BaseException | None, seconds: float) -> Finished:
     return Finished(job.association, product, FAILED, seconds=seconds, message=text)
 
 
-def reduce(job: Job, /, *, progress: Progress = _no_progress) -> Finished:
+def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
     """Reduce an association, unless all that it rests on is as it was.
 
     Parameters

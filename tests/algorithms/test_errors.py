@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lyot.algorithms import errors, klip
+from lyot.algorithms import errors, klip, noise
 
 
 def test_moved_variance_is_kept_and_never_negative(rng):
@@ -88,6 +88,6 @@ def test_runs_on_a_strict_array_library(rng):
 def test_the_variance_of_a_median_is_that_of_draws(rng, n, apart):
     centres = apart * np.linspace(-1.0, 1.0, n)[:, None] * np.ones(4000)
     values = centres + rng.normal(size=(n, 4000))
-    stated = errors.median_variance(values, np.ones(values.shape))
+    stated = noise.median_variance(values, np.ones(values.shape))
     again = np.median(centres + rng.normal(size=(300, n, 4000)), axis=1)
     assert np.sqrt(stated.mean() / again.var(axis=0).mean()) == pytest.approx(1.0, abs=0.08)

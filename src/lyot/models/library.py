@@ -205,12 +205,17 @@ class Library:
 
     def __repr__(self) -> str:
         """Say what it holds."""
-        return f"<Library {self.path}: {len(self)} frames, {' '.join(filter(None, self.mode))}>"
+        return f"<Library {self.path}: {len(self)} frames, {self.mode_text}>"
 
     @property
     def mode(self) -> tuple[str, ...]:
         """Instrument, filter, pupil, coronagraph and subarray."""
         return tuple(self._settings["mode"])
+
+    @property
+    def mode_text(self) -> str:
+        """The mode in words."""
+        return self._info("").mode_text
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -297,7 +302,7 @@ class Library:
         if info.mode != self.mode or batch.cube.frame_shape != self.shape:
             raise LyotError(
                 f"{info.name} is {info.mode_text}, {batch.cube.frame_shape} pixels, and the "
-                f"library {self.path} holds {' '.join(filter(None, self.mode))}, {self.shape}; "
+                f"library {self.path} holds {self.mode_text}, {self.shape}; "
                 "make a library for each mode."
             )
         name = uuid.uuid4().hex
@@ -351,15 +356,13 @@ class Library:
             out[: first + size, first : first + size] = rows.T
         return out
 
-    def zones(self) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    def zones(self) -> Iterator[NDArray[np.float64]]:
         """Go through the frames' zones without holding them all.
 
         Yields
         ------
-        first : int
-            Number of the first frame.
-        zone : ndarray, shape (n, n_zone)
-            Centred pixels of some frames.
+        ndarray, shape (n, n_zone)
+            Centred pixels of some frames, in the order of their numbers.
         """
         with self._read() as index:
             batches = self._batches(index)
@@ -460,7 +463,7 @@ class Library:
 
     def _products(self, index: sqlite3.Connection, zone: NDArray[np.float64]) -> Any:
         """Rows of the Gram matrix for new frames: with all before them, and each other."""
-        parts = [zone @ other.T for _, other in _in_groups(self._batches(index))]
+        parts = [zone @ other.T for other in _in_groups(self._batches(index))]
         return np.concatenate([*parts, zone @ zone.T], axis=1)
 
     def _sweep(self, index: sqlite3.Connection) -> None:
@@ -521,18 +524,13 @@ def _write_batch(folder: Path, batch: Batch) -> None:
     group.create_array("zone", data=batch.zone, chunks=batch.zone.shape, compressors=None)
 
 
-def _in_groups(
-    batches: list[tuple[Path, int, int]],
-) -> Iterator[tuple[int, NDArray[np.float64]]]:
+def _in_groups(batches: list[tuple[Path, int, int]]) -> Iterator[NDArray[np.float64]]:
     """Zones of batches, some frames at once: few large products are quicker than many small."""
     held: list[NDArray[np.float64]] = []
-    start = 0
-    for folder, first, _ in batches:
-        if not held:
-            start = first
+    for folder, _, _ in batches:
         held.append(np.asarray(_group(folder, "r")["zone"][:]))
         if sum(map(len, held)) >= AT_ONCE:
-            yield start, np.concatenate(held)
+            yield np.concatenate(held)
             held = []
     if held:
-        yield start, np.concatenate(held)
+        yield np.concatenate(held)

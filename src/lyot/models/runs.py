@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,12 +82,9 @@ def open_run(folder: str | Path, /) -> Iterator[tuple[str, list[ReducedExposure]
     if not folder.is_dir():
         raise LyotError(f"{folder} is no folder; give the folder of a finished run.")
     views: dict[str, View] = {}
-    mine = record_of(folder).get("products")
-    for path in sorted(folder.glob("*_psfsub.fits")):
-        if mine is not None and path.name not in mine:
-            continue  # of an earlier run, with other parameters
+    for path in products_of(folder, "*_psfsub.fits", record_of(folder).get("products")):
         view = read_view(path)
-        views.setdefault(_root(view), view)
+        views.setdefault(exposure_root(path), view)
     if not views:
         raise LyotError(f"{folder} holds no psfsub product; run `lyot run ASN -o {folder}` first.")
     products = {_association(view)["product"] for view in views.values()}
@@ -128,9 +125,41 @@ def _association(view: View) -> dict[str, Any]:
     return found
 
 
-def _root(view: View) -> str:
-    """Name of a product without its number of modes and suffix."""
-    root = view.path.name.removesuffix("_psfsub.fits")
+def products_of(folder: Path, pattern: str, names: Iterable[str] | None, /) -> list[Path]:
+    """Find products of a run, not those that an earlier one with other parameters left.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the run.
+    pattern : str
+        Of file names, such as ``*_i2d.fits``.
+    names : iterable of str, or None
+        What the run made; None where that is not known, and all are taken.
+
+    Returns
+    -------
+    list of Path
+        In the order of their names.
+    """
+    mine = None if names is None else set(names)
+    return [p for p in sorted(folder.glob(pattern)) if mine is None or p.name in mine]
+
+
+def exposure_root(path: Path, /) -> str:
+    """Return the name of a psfsub product without its number of modes and suffix.
+
+    Parameters
+    ----------
+    path : Path
+        The product.
+
+    Returns
+    -------
+    str
+        What the products of one exposure share.
+    """
+    root = path.name.removesuffix("_psfsub.fits")
     head, _, tail = root.rpartition("_")
     return head if head and tail[:1] == "k" and tail[1:].isdigit() else root
 

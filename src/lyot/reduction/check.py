@@ -115,6 +115,7 @@ def with_sources(
     pixels = np.take(frames.sci.reshape(n_ref, -1), at, axis=1).astype(np.float64)
     pixels -= pixels.mean(axis=1, keepdims=True)
     gram = pixels @ pixels.T
+    cover = np.maximum(gaussian_filter(area.astype(float), fwhm / 2.355), 0.1)
     predicted = np.uint32(flag_value("FLUX_ESTIMATED"))
     doubts = []
     for (name, _), numbers in groups.items():
@@ -129,8 +130,7 @@ def with_sources(
         left[area] = residual.sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
         # Nor is one hot pixel a source: none stands higher than the next in its neighbourhood.
         left = np.minimum(left, rank_filter(left, -2, size=3))
-        cover = gaussian_filter(area.astype(float), fwhm / 2.355)
-        smooth = gaussian_filter(left, fwhm / 2.355) / np.maximum(cover, 0.1)
+        smooth = gaussian_filter(left, fwhm / 2.355) / cover
         noise = _robust_scatter(smooth, area, radius)
         snr = np.where(area & (radius >= INNER_FWHM * fwhm), smooth / noise, 0.0)
         peaks = np.where(snr == maximum_filter(snr, size=2 * round(2 * fwhm) + 1), snr, 0.0)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lyot import execution
 from lyot.algorithms import choice, imputation, klip, nmf, repair
-from lyot.algorithms.errors import median_variance
+from lyot.algorithms.noise import median_variance
 from lyot.algorithms.zones import Zone
 from lyot.models.aligned import AlignedFrames, RefFacts
 from lyot.recipe import (
@@ -158,11 +158,8 @@ class RefPixels:
         return replace(self, sci=sci, variance=variance, nowhere=self.nowhere[at])
 
     def _part(self, array: Array, at: Any) -> Array:
-        if self.pick is None:
-            return array[:, at]
-        if isinstance(at, slice):
-            return np.take(array[:, at], self.pick, axis=0)
-        return array[np.ix_(self.pick, at)]
+        part = array[:, at]
+        return part if self.pick is None else np.take(part, self.pick, axis=0)
 
     def centred(self, at: Any, mean: Array) -> Array:
         """Return pixels less the mean of their row, in a thread's own memory.
@@ -563,7 +560,7 @@ def zone_products(
         typical_variance=typical,
         noise_scale=brightness / max(brightness.mean(), np.finfo(float).tiny),
     )
-    if (recipe.chooses or recipe.method == NMF) and recipe.error == PROPAGATED:
+    if recipe.fits_each and recipe.error == PROPAGATED:
         made.noise_gram = _noise_gram(pixels, mean_ref, weight**2 * typical)
     if made.has_level:
         made.level_target, made.level_offset = _levels(targets, refs, made)
@@ -845,7 +842,8 @@ def solve_each(
 
     Notes
     -----
-    The mode matrix, and with it the leverage of the pixels, is that of the first target.
+    The mode matrix, and with it the leverage of the pixels, is that of the first target that has
+    most modes.
     """
     n_t, most = len(chosen), max(recipe.n_modes)
     union = np.flatnonzero(chosen.any(axis=0))
@@ -859,7 +857,6 @@ def solve_each(
     values: list[Array] = [np.empty(0)] * n_t
     counts = chosen.sum(axis=1)
     n_kept = min(most, int(counts.max()))
-    left = np.repeat(products.target_square[:, None], n_kept + 1, axis=1)
     for count in np.unique(counts):
         rows = np.flatnonzero(counts == count)
         pick = np.stack([picks[i] for i in rows])
@@ -872,10 +869,6 @@ def solve_each(
         w, spectra = _matrices(grams, products.whole_gram[square], recipe)
         cross = np.take_along_axis(products.cross[rows], pick, axis=1)
         along = np.matmul(w, cross[:, :, None])[:, :, 0]
-        power = np.cumsum(along**2, axis=1)
-        last = left[rows, :1]
-        left[rows, 1 : w.shape[1] + 1] = last - power[:, :n_kept]
-        left[rows, w.shape[1] + 1 :] = last - power[:, -1:] if power.shape[1] else last
         at = place[pick]
         for n in recipe.n_modes:
             part = w[:, :n]
@@ -894,12 +887,10 @@ def solve_each(
             real = np.flatnonzero(np.any(w[k] != 0.0, axis=1))
             matrices[i] = w[k][: real[-1] + 1 if real.size else 0]
             values[i] = spectra[k]
-    first = np.zeros((len(matrices[0]), len(union)))
-    first[:, place[picks[0]]] = matrices[0]
-    longest = max(range(n_t), key=lambda i: len(matrices[i]))
-    if len(matrices[longest]) > len(first):
-        first = np.zeros((len(matrices[longest]), len(union)))
-        first[:, place[picks[longest]]] = matrices[longest]
+    lead = max(range(n_t), key=lambda i: len(matrices[i]))
+    mode_matrix = np.zeros((len(matrices[lead]), len(union)))
+    mode_matrix[:, place[picks[lead]]] = matrices[lead]
+    own_cross = [row[pick] for row, pick in zip(products.cross, picks, strict=True)]
     n_dropped = int(max(len(p) - np.count_nonzero(v) for p, v in zip(picks, values, strict=True)))
     return (
         ZoneFit(
@@ -913,12 +904,12 @@ def solve_each(
             offset=products.level_offset[:, union],
             level_target=products.level_target,
             common=klip.Modes(values[-1], np.empty((0, 0)), n_dropped),
-            mode_matrix=first,
+            mode_matrix=mode_matrix,
             own_matrices=None,
             typical_variance=products.typical_variance,
             noise_scale=products.noise_scale,
             each=_EachFit(coefs, noise, picks, matrices),
-            residual_power=np.maximum(left, 0.0),
+            residual_power=_left_by_modes(own_cross, matrices, products.target_square, n_kept),
         ),
         union,
     )
@@ -947,7 +938,7 @@ def _matrices(
 
 
 def _left_by_modes(
-    cross: Array, matrices: list[Array], squares: Array, n_kept: int
+    cross: Array | list[Array], matrices: list[Array], squares: Array, n_kept: int
 ) -> NDArray[np.float64]:
     """What is left of each target's square with 0, 1, ... modes, which are orthonormal."""
     left = np.empty((len(cross), n_kept + 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from lyot.errors import LyotError
 from lyot.models.cubes import Cube, flag_value, read_cube
 from lyot.models.library import Batch, FrameFacts, Library
 from lyot.models.products import checksum
+from lyot.progress import Progress, no_progress
 from lyot.recipe import AlignRecipe, LibraryRecipe, OutlierRecipe
 from lyot.reduction.align import Aligner, prepare_refs
 from lyot.reduction.stack import flag_outliers
@@ -133,7 +134,7 @@ def add(
     wavefronts: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
     outliers: OutlierRecipe | None = None,
     align: AlignRecipe | None = None,
-    report: Callable[[str, int, int], None] = lambda *_: None,
+    report: Progress = no_progress,
 ) -> int:
     """Add exposures to a library; those that it holds are passed over.
 
@@ -313,7 +314,7 @@ def select(
     if target.info.mode != library.mode:
         raise LyotError(
             f"{target.info.name} is {target.info.mode_text} and the library {library.path} holds "
-            f"{' '.join(filter(None, library.mode))}; take the library of its mode."
+            f"{library.mode_text}; take the library of its mode."
         )
     rows = library.query(recipe.where)
     name, gone = target.info.target.casefold(), set(leave_out)
@@ -395,7 +396,7 @@ def _compare(
     back = -aligner.shifts[0].shift_yx[0]
     moved = fourier.shift(fourier.spectrum(mean[0]), back, shape=library.shape)
     pixels = zone_pixels(np.asarray(moved)[None], library.weight)[0]
-    found = [(zone @ pixels, np.einsum("ij,ij->i", zone, zone)) for _, zone in library.zones()]
+    found = [(zone @ pixels, np.einsum("ij,ij->i", zone, zone)) for zone in library.zones()]
     cross, square = (np.concatenate(parts) for parts in zip(*found, strict=True))
     size = np.sqrt(square * (pixels @ pixels))
     return np.divide(cross, size, out=np.zeros_like(size), where=size > 0), cross

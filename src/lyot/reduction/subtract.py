@@ -364,7 +364,7 @@ def _do_zone(
         rows, which = np.arange(n_t), np.arange(len(of_set.refs))
         without, fit = rows[:0], None
         targets, refs = products.targets, products.refs
-        if recipe.chooses or recipe.method == NMF:
+        if recipe.fits_each:
             chosen = choose(products, area.allowed, recipe, of_set.facts, of_set.mjd)
             some = chosen.any(axis=1)
             rows, without = np.flatnonzero(some), np.flatnonzero(~some)

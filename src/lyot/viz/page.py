@@ -184,16 +184,6 @@ class Page:
         self._panels: dict[str, Panel] = {}
         self._n_tables = 0
 
-    def add(self, text: str, /) -> None:
-        """Add HTML.
-
-        Parameters
-        ----------
-        text : str
-            Already escaped.
-        """
-        self._parts.append(text)
-
     def section(self, title: str, /, *bodies: str) -> None:
         """Add a section, with a place in the table of contents.
 

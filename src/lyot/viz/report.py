@@ -20,7 +20,7 @@ from lyot.analysis.contrast import ContrastCurve
 from lyot.errors import LyotError
 from lyot.models.info import open_fits
 from lyot.models.products import written_whole
-from lyot.models.runs import record_of
+from lyot.models.runs import exposure_root, products_of, record_of
 from lyot.models.star import StarPosition
 from lyot.models.views import View, read_view
 from lyot.viz import analysis, figures
@@ -43,7 +43,12 @@ class _Run:
     name: str
     images: list[View]
     exposures: dict[str, list[View]]
-    record: dict[str, Any]
+    command: list[str]
+    made: set[str] | None
+
+    def find(self, pattern: str) -> list[Path]:
+        """Products of this run."""
+        return products_of(self.folder, pattern, self.made)
 
 
 def write_report(
@@ -75,8 +80,7 @@ def write_report(
     LyotError
         If the folder holds no combined image, or those of several associations.
     """
-    run = _read(Path(folder), products)
-    command = command or run.record.get("command")
+    run = _read(Path(folder), command, products)
     page = Page(f"{run.name}: report")
     with ink():
         _combined(page, run)
@@ -89,24 +93,18 @@ def write_report(
         _alignment(page, run)
         _modes(page, run)
         _quality(page, run)
-        _again(page, run, command)
+        _again(page, run)
     path = run.folder / f"{run.name}_report.html"
     with written_whole(path) as temporary:
         temporary.write_text(page.render(_lead(run), warnings_of(run)), encoding="utf-8")
     return str(path)
 
 
-def _read(folder: Path, products: list[str] | None) -> _Run:
+def _read(folder: Path, command: list[str] | None, products: list[str] | None) -> _Run:
     record = record_of(folder)
-    if products is None and "products" in record:
-        products = list(record["products"])
-    mine = None if products is None else {Path(p).name for p in products}
-
-    def _found(pattern: str) -> list[Path]:
-        """Products of this run, in order."""
-        return [p for p in sorted(folder.glob(pattern)) if mine is None or p.name in mine]
-
-    images = _found("*_i2d.fits")
+    names = record.get("products") if products is None else products
+    mine = None if names is None else {Path(p).name for p in names}
+    images = products_of(folder, "*_i2d.fits", mine)
     if not images:
         raise LyotError(f"{folder} holds no combined image (*_i2d.fits); run `lyot run` first.")
     views = [read_view(path) for path in images]
@@ -117,15 +115,9 @@ def _read(folder: Path, products: list[str] | None) -> _Run:
         )
     name = names.pop() or images[0].name.removesuffix("_i2d.fits")
     exposures: dict[str, list[View]] = {}
-    for path in _found("*_psfsub.fits"):
-        exposures.setdefault(_root(path), []).append(read_view(path))
-    return _Run(folder, name, views, exposures, record)
-
-
-def _root(path: Path) -> str:
-    root = path.name.removesuffix("_psfsub.fits")
-    head, _, tail = root.rpartition("_")
-    return head if head and tail[:1] == "k" and tail[1:].isdigit() else root
+    for path in products_of(folder, "*_psfsub.fits", mine):
+        exposures.setdefault(exposure_root(path), []).append(read_view(path))
+    return _Run(folder, name, views, exposures, command or record.get("command") or [], mine)
 
 
 def _n_modes(view: View) -> int:
@@ -429,7 +421,7 @@ SHOWN_ARCSEC = 4.0
 """Where there are many, frames are shown within this offset from the star [arcsec]."""
 
 
-def _svg(path: Path, title: str) -> str:
+def _png(path: Path, title: str) -> str:
     """An image that an analysis left."""
     coded = base64.b64encode(path.read_bytes()).decode("ascii")
     return (
@@ -461,7 +453,7 @@ def _limits(page: Page, run: _Run) -> None:
             + page.table(columns, rows, caption="Contrast limits")
             + "</details>"
         )
-    curves = sorted(run.folder.glob("*_contrast.fits"))
+    curves = run.find("*_contrast.fits")
     if curves:
         figure = Figure(figsize=(7.2, 3.6), layout="constrained")
         ax = figure.subplots()
@@ -506,7 +498,7 @@ def _companions(page: Page, run: _Run) -> None:
         "Companions",
         page.table(header, rows, caption="Companions"),
         "<div class='grid'>",
-        *(_svg(p, p.stem.replace(run.name, "").strip("_")) for p in pictures if p.is_file()),
+        *(_png(p, p.stem.replace(run.name, "").strip("_")) for p in pictures if p.is_file()),
         "</div>",
     )
 
@@ -648,7 +640,7 @@ def _quality(page: Page, run: _Run) -> None:
     rows = []
     outlier, unusable = 16, 1
     paths = [run.folder / f"{root}_crfints.fits" for root in run.exposures]
-    paths += sorted(run.folder.glob("*_psfstack.fits"))
+    paths += run.find("*_psfstack.fits")
     for path in paths:
         if not path.is_file():
             continue
@@ -680,9 +672,9 @@ def _quality(page: Page, run: _Run) -> None:
     )
 
 
-def _again(page: Page, run: _Run, command: list[str] | None) -> None:
+def _again(page: Page, run: _Run) -> None:
     recipe = run.images[0].branch.get("recipe", {})
-    text = shlex.join(command) if command else "made from Python; the recipe is below"
+    text = shlex.join(run.command) if run.command else "made from Python; the recipe is below"
     page.section(
         "To make it again",
         f"<pre>{html.escape(text)}</pre>",
