@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from common import best_of, line, machine, peer_python, pointings, run_peer, speckled
-from lyot.models.cubes import Cube
-from lyot.models.info import ExposureInfo
-from lyot.recipe import AlignRecipe
-from lyot.reduction.align import Aligner, prepare_refs
+from lyot.files.exposure import Cube
+from lyot.files.headers import ExposureInfo
+from lyot.parameters import AlignRecipe
+from lyot.references.aligner import Aligner, prepare_refs
 
 N_TARGET, N_REF, SHAPE = 20, 100, (320, 320)
 JWST = """

@@ -14,14 +14,14 @@ from lyot.analysis.companion import fit_companions
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.detection import snr_map
 from lyot.analysis.maps import FluxMaps, sky_grid
+from lyot.analysis.observation import Reduction, brightness_of, make_reduction
 from lyot.analysis.psf import model_psf
-from lyot.analysis.reduction import Reduction, brightness_of, make_reduction
 from lyot.analysis.response import inject, make_exposure
-from lyot.models.aligned import AlignedArrays
-from lyot.models.cubes import Cube
-from lyot.models.info import ExposureInfo
-from lyot.models.star import StarPosition
-from lyot.recipe import SubtractRecipe
+from lyot.files.aligned import AlignedArrays
+from lyot.files.exposure import Cube
+from lyot.files.headers import ExposureInfo
+from lyot.files.star import StarPosition
+from lyot.parameters import SubtractRecipe
 
 SHAPE, ROLLS, N_INT, N_REF = (320, 320), (30.0, 40.0), 10, 100
 MODES = (5, 10, 20, 35, 50)

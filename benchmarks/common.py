@@ -123,8 +123,8 @@ def pointings(counts: tuple[int, ...], drift: float, seed: int = 1) -> np.ndarra
 
 def observation(name: str, n_science: tuple[int, ...], n_refs: tuple[int, ...]) -> Path:
     """Write an observation of 320 x 320 frames, and return its association."""
-    from lyot.models.exposures import Pointing, exposure_model
-    from lyot.models.products import save_whole
+    from lyot.files.products import save_whole
+    from lyot.files.synthetic import Pointing, exposure_model
 
     folder, shape = SCRATCH / name, (320, 320)
     path = folder / "bench_asn.json"

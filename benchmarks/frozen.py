@@ -13,10 +13,10 @@ import numpy as np
 from astropy.io import fits
 
 from common import SCRATCH, machine
-from lyot.analysis.reduction import brightness_of, load_reduction
+from lyot.analysis.observation import brightness_of, load_reduction
 from lyot.analysis.response import inject
 from lyot.cli import _run
-from lyot.models.views import read_view
+from lyot.files.view import read_view
 from lyot.simulate import Scene, simulate_observation
 
 CASES = ((0.6, 1e-4), (1.1, 3e-5), (1.1, 1e-3), (2.5, 3e-5), (2.5, 1e-3))

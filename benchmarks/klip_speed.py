@@ -7,11 +7,11 @@ import numpy as np
 
 from common import best_of, frames, line, machine, peer_python, run_peer
 from lyot.algorithms.zones import full_frame
-from lyot.models.aligned import AlignedArrays
-from lyot.models.cubes import Cube
-from lyot.models.info import ExposureInfo
-from lyot.recipe import SubtractRecipe
-from lyot.reduction.subtract import subtract
+from lyot.files.aligned import AlignedArrays
+from lyot.files.exposure import Cube
+from lyot.files.headers import ExposureInfo
+from lyot.parameters import SubtractRecipe
+from lyot.subtraction.subtract import subtract
 
 JWST = """
 import json, sys, time

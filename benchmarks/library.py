@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from common import SCRATCH, machine, pointings, run_peer, speckled
-from lyot.models.cubes import read_cube
-from lyot.models.exposures import Pointing, exposure_model
-from lyot.models.library import Library
-from lyot.models.products import save_whole
-from lyot.recipe import LibraryRecipe
-from lyot.reduction import library as libraries
+from lyot.files.exposure import read_cube
+from lyot.files.library_store import Library
+from lyot.files.products import save_whole
+from lyot.files.synthetic import Pointing, exposure_model
+from lyot.parameters import LibraryRecipe
+from lyot.references import library as libraries
 
 SHAPE, N_INT = (224, 288), 20
 SIZES = (240, 500, 1000, 2000)

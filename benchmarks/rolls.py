@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from common import machine
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.maps import FluxMaps, KnownDisc, sky_grid
-from lyot.analysis.reduction import load_reduction
+from lyot.analysis.observation import load_reduction
 from lyot.pipeline import Coron3Pipeline
 from lyot.viz.figures import stretch
 

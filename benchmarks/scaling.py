@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from common import best_of, frames, machine, observation, pointings, speckled
-from lyot.models.aligned import AlignedArrays
-from lyot.models.cubes import Cube
-from lyot.models.info import ExposureInfo
-from lyot.models.star import StarPosition
-from lyot.recipe import AlignRecipe, SubtractRecipe
-from lyot.reduction.align import Aligner, prepare_refs
-from lyot.reduction.areas import make_zones
-from lyot.reduction.subtract import subtract
+from lyot.files.aligned import AlignedArrays
+from lyot.files.exposure import Cube
+from lyot.files.headers import ExposureInfo
+from lyot.files.star import StarPosition
+from lyot.parameters import AlignRecipe, SubtractRecipe
+from lyot.references.aligner import Aligner, prepare_refs
+from lyot.subtraction.subtract import subtract
+from lyot.subtraction.zones import make_zones
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import numpy as np
 from common import best_of, frames, line, machine, peer_python, run_peer
 from klip_speed import inputs
 from lyot.algorithms.geometry import radius_map
-from lyot.models.star import StarPosition
-from lyot.recipe import SubtractRecipe
-from lyot.reduction.areas import make_zones
-from lyot.reduction.subtract import subtract
+from lyot.files.star import StarPosition
+from lyot.parameters import SubtractRecipe
+from lyot.subtraction.subtract import subtract
+from lyot.subtraction.zones import make_zones
 
 SHAPE, STAR = (224, 288), StarPosition(144.0, 112.0)
 PYKLIP = """

@@ -6,12 +6,12 @@ Each image has a wavefront error of 60 nm of its own and an offset of 10 mas fro
 import numpy as np
 
 from common import machine
+from lyot.files.exposure import Cube
+from lyot.files.headers import ExposureInfo
+from lyot.files.star import StarPosition
 from lyot.instruments.optics import CoronagraphModel, segment_wavefront
-from lyot.models.cubes import Cube
-from lyot.models.info import ExposureInfo
-from lyot.models.star import StarPosition
-from lyot.recipe import BY_MODEL, BY_SYMMETRY
-from lyot.reduction.star import measure_star
+from lyot.parameters import BY_MODEL, BY_SYMMETRY
+from lyot.references.star import measure_star
 
 N, SHAPE = 24, (161, 161)
 CASES = (

@@ -6,11 +6,11 @@ Noiseless images of a star behind the mask, drawn at true positions; star and ma
 import numpy as np
 
 from lyot.algorithms import fourier, registration
+from lyot.files.headers import ExposureInfo
+from lyot.files.star import StarPosition
 from lyot.instruments.optics import CoronagraphModel, segment_wavefront
-from lyot.models.info import ExposureInfo
-from lyot.models.star import StarPosition
-from lyot.reduction.align import low_pass_cutoff
-from lyot.reduction.weights import builtin_weight
+from lyot.references.aligner import low_pass_cutoff
+from lyot.references.weights import builtin_weight
 
 SHAPE, CENTRE = (112, 112), 55.5
 SHIFTS = np.array([(0.1, 0.25), (0.25, -0.4), (-0.35, 0.15), (0.5, 0.5), (0.05, 0.02)])

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from lyot.models.aligned import AlignedArrays
-from lyot.models.cubes import Cube, read_cube, stack
-from lyot.models.star import StarPosition
-from lyot.recipe import AlignRecipe, SubtractRecipe
-from lyot.reduction.align import Aligner, prepare_refs
-from lyot.reduction.areas import make_zones
-from lyot.reduction.subtract import subtract
+from lyot.files.aligned import AlignedArrays
+from lyot.files.exposure import Cube, read_cube, stack
+from lyot.files.star import StarPosition
+from lyot.parameters import AlignRecipe, SubtractRecipe
+from lyot.references.aligner import Aligner, prepare_refs
 from lyot.simulate import Scene, simulate_observation
+from lyot.subtraction.subtract import subtract
+from lyot.subtraction.zones import make_zones
 
 FWHM = 2.3
 SEPARATIONS_ARCSEC = (0.5, 1.0, 2.0, 4.0)

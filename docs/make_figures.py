@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from lyot.models.views import read_view
+from lyot.files.view import read_view
 from lyot.viz import figures
 
 products, images = Path(sys.argv[1]), Path(__file__).parent / "images"

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from lyot.analysis.response import exposure_of_run
 from lyot.cli import main
-from lyot.models.runs import open_run
-from lyot.recipe import SubtractRecipe, from_dict
+from lyot.files.run import open_run
+from lyot.parameters import SubtractRecipe, from_dict
 
 LYOT = str(Path(sys.executable).parent / "lyot")
 

@@ -34,7 +34,7 @@ def imports_of(path):
 
 HOMES = {
     "matplotlib": "viz",
-    "dask": "execution.py",
+    "dask": "compute",
     "poppy": "instruments",
     "jwst": None,
     "crds": None,

@@ -4,8 +4,8 @@ import numpy as np
 
 from lyot.analysis.contrast import ContrastCurve, contrast_curve
 from lyot.analysis.detection import detect
-from lyot.analysis.reduction import load_reduction
-from lyot.models.cubes import read_cube
+from lyot.analysis.observation import load_reduction
+from lyot.files.exposure import read_cube
 from lyot.progress import show_progress
 
 

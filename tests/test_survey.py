@@ -14,12 +14,12 @@ from astropy.io import fits
 from click.testing import CliRunner
 from distributed import Client, LocalCluster
 
-from lyot import execution
 from lyot.analysis.contrast import contrast_curve
-from lyot.analysis.reduction import load_reduction
+from lyot.analysis.observation import load_reduction
 from lyot.cli import main
+from lyot.compute.cluster import Tasks
 from lyot.errors import LyotError
-from lyot.models.products import abandoned, aside
+from lyot.files.products import abandoned, aside
 from lyot.survey import FAILED, REDUCED, UNCHANGED, Job, plan, reduce, run
 
 N_KILLS = 20
@@ -209,10 +209,10 @@ def test_a_cluster_gives_the_same_bits_though_a_worker_dies(targets, tmp_path, c
         Job("", str(tmp_path / "here"), report=False),
         [str(p) for p in sorted(targets.glob("*_asn.json"))],
     )
-    assert {f.state for f in run(jobs, execution.Tasks())} == {REDUCED}
+    assert {f.state for f in run(jobs, Tasks())} == {REDUCED}
     there = plan(Job("", str(tmp_path / "there"), report=False), [j.association for j in jobs])
     states = []
-    for each in run(there, execution.Tasks(client)):
+    for each in run(there, Tasks(client)):
         states.append(each.state)
         if len(states) == 1:
             # A worker in the middle of its task.
@@ -233,7 +233,7 @@ def square(x):
 
 
 def test_tasks_keep_their_order_and_their_errors(cluster):
-    for where in (execution.Tasks(), execution.Tasks(cluster[1])):
+    for where in (Tasks(), Tasks(cluster[1])):
         assert list(where.ordered(abs, [-5, 4, -3])) == [5, 4, 3]
         outcomes = {o.number: o for o in where.completed(square, [1, 3, 4])}
         assert [outcomes[k].value for k in (0, 1, 2)] == [1, None, 16]
@@ -246,15 +246,13 @@ def test_injections_on_a_cluster_are_the_same(demo, cluster):
     with load_reduction(demo.folder, star_magnitude=5.0) as reduction:
         separations = np.array([0.5, 1.0, 1.6])
         here = contrast_curve(reduction, separations_arcsec=separations)
-        there = contrast_curve(
-            reduction, separations_arcsec=separations, tasks=execution.Tasks(cluster[1])
-        )
+        there = contrast_curve(reduction, separations_arcsec=separations, tasks=Tasks(cluster[1]))
     for name in ("throughput", "calibrated", "throughput_scatter"):
         np.testing.assert_array_equal(getattr(there, name), getattr(here, name))
 
 
 def test_products_over_a_library_on_a_cluster_are_the_same(observation, tmp_path, cluster):
-    from lyot.reduction import library as libraries
+    from lyot.references import library as libraries
 
     members = json.loads(observation.read_text())["products"][0]["members"]
     files = [observation.parent / m["expname"] for m in members if m["exptype"] == "psf"][:3]
@@ -262,7 +260,7 @@ def test_products_over_a_library_on_a_cluster_are_the_same(observation, tmp_path
     libraries.add(made, files)
     everywhere = np.ones(made.shape)
     here = libraries.gram_over(made, everywhere)
-    there = libraries.gram_over(made, everywhere, tasks=execution.Tasks(cluster[1]))
+    there = libraries.gram_over(made, everywhere, tasks=Tasks(cluster[1]))
     np.testing.assert_array_equal(there, here)
     frames = made.frames(range(len(made))).sci.reshape(len(made), -1).astype(float)
     frames -= frames.mean(axis=1, keepdims=True)

@@ -14,7 +14,7 @@ _HOMES = {
     "OutlierDetectionStep": "lyot.steps",
     "ResampleStep": "lyot.steps",
     "StackRefsStep": "lyot.steps",
-    "build_associations": "lyot.models.association",
+    "build_associations": "lyot.files.association",
     "simulate": "lyot",
 }
 

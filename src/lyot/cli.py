@@ -286,7 +286,7 @@ def _run(associations: tuple[str, ...], output_dir: str, options: dict[str, Any]
 def _survey(jobs: list[Any], scheduler: str | None, progress: Callable[..., None]) -> list[Any]:
     """Reduce several associations, and give what became of them in their order."""
     from lyot import survey
-    from lyot.execution import tasks
+    from lyot.compute.cluster import tasks
 
     place = {job.association: number for number, job in enumerate(jobs)}
     finished: list[Any] = []
@@ -351,8 +351,8 @@ def asn(files: tuple[str, ...], output: str | None) -> None:
     Exposures are sorted by instrument, filter, coronagraph and subarray, and into science and
     references by IS_PSF.
     """
-    from lyot.models.association import FOLDER_KEY, build_associations
-    from lyot.models.products import written_whole
+    from lyot.files.association import FOLDER_KEY, build_associations
+    from lyot.files.products import written_whole
 
     made = build_associations(list(files))
     home = Path(files[0]).resolve().parent
@@ -402,8 +402,8 @@ def _adding(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _add(path: str, files: tuple[str, ...], options: dict[str, Any]) -> None:
-    from lyot.models.library import Library
-    from lyot.reduction.library import add, read_wavefronts
+    from lyot.files.library_store import Library
+    from lyot.references.library import add, read_wavefronts
 
     opened, table = Library(path), options["wavefront"]
     with _logging(), show_progress() as progress:
@@ -429,7 +429,7 @@ def _add(path: str, files: tuple[str, ...], options: dict[str, Any]) -> None:
 )
 def build(path: str, files: tuple[str, ...], zone: float, **options: Any) -> None:
     """Make the library LIB of FILES, exposures of reference stars in one mode."""
-    from lyot.reduction.library import build as make
+    from lyot.references.library import build as make
 
     make(path, files, zone_arcsec=zone)
     _add(path, files, options)
@@ -473,7 +473,7 @@ def _print_frames(rows: list[dict[str, Any]], extra: tuple[str, ...] = ()) -> No
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def list_frames(path: str, where: str, as_json: bool) -> None:
     """List the frames of LIB."""
-    from lyot.models.library import Library
+    from lyot.files.library_store import Library
 
     opened = Library(path)
     rows = opened.query(where)
@@ -489,9 +489,9 @@ def list_frames(path: str, where: str, as_json: bool) -> None:
 @_SCHEDULER
 def check(path: str, scheduler: str | None) -> None:
     """Form the Gram matrix of LIB anew from its frames, and compare it with the one it keeps."""
-    from lyot.execution import tasks
-    from lyot.models.library import Library
-    from lyot.reduction.library import check as compare
+    from lyot.compute.cluster import tasks
+    from lyot.files.library_store import Library
+    from lyot.references.library import check as compare
 
     opened = Library(path)
     with _logging(), tasks(scheduler) as where:
@@ -518,10 +518,10 @@ def check(path: str, scheduler: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def select_frames(path: str, target: str, as_json: bool, **options: Any) -> None:
     """Say which frames of LIB would serve the exposure TARGET."""
-    from lyot.models.cubes import read_cube
-    from lyot.models.library import Library
-    from lyot.recipe import LibraryRecipe
-    from lyot.reduction.library import select
+    from lyot.files.exposure import read_cube
+    from lyot.files.library_store import Library
+    from lyot.parameters import LibraryRecipe
+    from lyot.references.library import select
 
     with _logging():
         rows, alike = select(Library(path), read_cube(target), LibraryRecipe(**options))
@@ -537,7 +537,7 @@ def select_frames(path: str, target: str, as_json: bool, **options: Any) -> None
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def info(files: tuple[str, ...], as_json: bool) -> None:
     """Say what each FILE is: an exposure or a product."""
-    from lyot.models.describe import describe
+    from lyot.files.describe import describe
 
     rows = [describe(path) for path in files]
     if as_json:
@@ -641,7 +641,7 @@ def _reduced(run: str, options: dict[str, Any]) -> Path:
 @contextmanager
 def _reduction(run: str, options: dict[str, Any]) -> Iterator[tuple[Any, Path]]:
     """Open a finished run, or make it of an association first."""
-    from lyot.limits import opened
+    from lyot.outputs import opened
 
     folder = _reduced(run, options)
     with _logging(), opened(folder, options) as reduction:
@@ -678,8 +678,8 @@ def contrast(run: str, **options: Any) -> None:
 
     Writes a table (ECSV), maps of the sensitivity and completeness (FITS) and figures (PNG).
     """
-    from lyot.execution import tasks
-    from lyot.limits import write_limits
+    from lyot.compute.cluster import tasks
+    from lyot.outputs import write_limits
 
     with _logging(), tasks(options.pop("scheduler")) as where:
         folder = _reduced(run, options)
@@ -738,10 +738,10 @@ def _print_limits(curve: Any) -> None:
 @click.option("--fpf", type=float, help="False-positive fraction.  [default: 5 sigma, 2.87e-7]")
 def detect(run: str, **options: Any) -> None:
     """Search RUN for companions: S/N map, STIM map and a list of candidates."""
-    from lyot.algorithms.noise import FIVE_SIGMA_FPF
+    from lyot.algorithms.statistics import FIVE_SIGMA_FPF
     from lyot.analysis.detection import detect as search
-    from lyot.limits import known_sources
-    from lyot.models.results import write_maps, write_table
+    from lyot.files.results import write_maps, write_table
+    from lyot.outputs import known_sources
     from lyot.viz import analysis as draw
 
     fpf = options["fpf"] or FIVE_SIGMA_FPF
@@ -822,7 +822,7 @@ def detect(run: str, **options: Any) -> None:
 def companion(run: str, **options: Any) -> None:
     """Measure companions in RUN: position, flux and their errors."""
     from lyot.analysis.companion import fit_companions
-    from lyot.models.results import write_table
+    from lyot.files.results import write_table
     from lyot.viz import analysis as draw
 
     with _reduction(run, options) as (reduction, folder):

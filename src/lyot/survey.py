@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lyot import execution
 from lyot._version import __version__
+from lyot.compute import cluster
 from lyot.errors import LyotError
-from lyot.models.association import Association, read_association
-from lyot.models.products import checksum, product_mark, sweep, written_whole
+from lyot.files.association import Association, read_association
+from lyot.files.products import checksum, product_mark, sweep, written_whole
 from lyot.progress import Progress, no_progress
 
 log = logging.getLogger(__name__)
@@ -166,14 +166,14 @@ def plan(job: Job, associations: Sequence[str], /) -> list[Job]:
     return jobs
 
 
-def run(jobs: Sequence[Job], tasks: execution.Tasks, /) -> Iterator[Finished]:
+def run(jobs: Sequence[Job], tasks: cluster.Tasks, /) -> Iterator[Finished]:
     """Reduce several associations; one that fails does not stop the others.
 
     Parameters
     ----------
     jobs : sequence of Job
         What to do.
-    tasks : lyot.execution.Tasks
+    tasks : lyot.compute.cluster.Tasks
         Where it runs.
 
     Yields
@@ -260,7 +260,7 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
         pipeline.run(job.association)
         products = list(pipeline.products)
         if job.limits:
-            from lyot.limits import write_limits
+            from lyot.outputs import write_limits
 
             products += write_limits(job.output_dir, job.limits)[0]
         if job.report and any(p.endswith("_i2d.fits") for p in products):
@@ -323,7 +323,7 @@ def fingerprint(
 
 
 def _library_state(path: str) -> str:
-    from lyot.models.library import Library
+    from lyot.files.library_store import Library
 
     digest = hashlib.sha256()
     for row in Library(path).query():

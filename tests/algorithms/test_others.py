@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lyot.algorithms import geometry, noise, repair, zones
+from lyot.algorithms import geometry, repair, statistics, zones
 
 
 def test_median_fill_is_the_median_of_good_neighbours(rng):
@@ -142,7 +142,7 @@ def test_position_angle_of_the_y_axis_adds_the_aperture_angle():
 def test_annulus_noise_is_the_scatter_of_whole_pixels(rng):
     image = rng.normal(size=(61, 61))
     image[30, 33] = np.nan
-    curve = noise.annulus_noise(image, (30.0, 30.0), width=2)
+    curve = statistics.annulus_noise(image, (30.0, 30.0), width=2)
     r = geometry.radius_map((61, 61), (30.0, 30.0))
     for radius, sigma, n in zip(*curve, strict=True):
         ring = image[(r >= radius - 1) & (r < radius + 1)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lyot.algorithms.noise import false_positive_fraction, n_positions, threshold
+from lyot.algorithms.statistics import false_positive_fraction, n_positions, threshold
 
 RADII = (1, 1.5, 2, 3, 5, 10)
 

@@ -5,14 +5,20 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from lyot.algorithms import errors, forward, fourier, klip, registration  # noqa: E402
-from lyot.execution import device  # noqa: E402
-from lyot.models.cubes import Cube  # noqa: E402
-from lyot.models.info import ExposureInfo  # noqa: E402
-from lyot.recipe import AlignRecipe, SubtractRecipe  # noqa: E402
-from lyot.reduction.align import Aligner, prepare_refs  # noqa: E402
-from lyot.reduction.areas import make_zones  # noqa: E402
-from lyot.reduction.subtract import subtract  # noqa: E402
+from lyot.algorithms import (  # noqa: E402
+    fourier,
+    injection,
+    klip,
+    propagation,
+    registration,
+)
+from lyot.compute.devices import device  # noqa: E402
+from lyot.files.exposure import Cube  # noqa: E402
+from lyot.files.headers import ExposureInfo  # noqa: E402
+from lyot.parameters import AlignRecipe, SubtractRecipe  # noqa: E402
+from lyot.references.aligner import Aligner, prepare_refs  # noqa: E402
+from lyot.subtraction.subtract import subtract  # noqa: E402
+from lyot.subtraction.zones import make_zones  # noqa: E402
 
 
 def on(array):
@@ -59,15 +65,15 @@ def test_klip_and_errors(rng):
         matrix = klip.to_modes(modes)
         coefs = klip.coefficients(products.cross, matrix, n_modes=4)
         pixels = matrix @ refs
-        noise = errors.coefficient_noise(pixels, v[0, :], weight)
-        lever = errors.leverage(pixels, 0.01)
+        noise = propagation.coefficient_noise(pixels, v[0, :], weight)
+        lever = propagation.leverage(pixels, 0.01)
         return [
             klip.residual(targets, refs, coefs, coefs[:, 0]),
             klip.reference_scatter(refs, modes, n_modes=3),
             klip.leave_out(gram, refs[:, :5], weight[:5], 200.0)[0],
-            errors.own_noise(matrix, noise, n_modes=4),
-            errors.after_fit(v, lever, weight, coefs[:, 0]),
-            errors.shift_variance(v, np.array([0.5, 1.2])),
+            propagation.own_noise(matrix, noise, n_modes=4),
+            propagation.after_fit(v, lever, weight, coefs[:, 0]),
+            propagation.shift_variance(v, np.array([0.5, 1.2])),
         ]
 
     for tensor, array in zip(chain(on), chain(np.asarray), strict=True):
@@ -83,13 +89,13 @@ def test_forward(rng):
 
     def chain(convert):
         parts = [convert(a) for a in (gram, cross, target, refs, weight)]
-        fit = forward.FrozenFit(*parts, float(weight.sum()))
-        updated = forward.update(fit, convert(source), convert(sources), 0.3, n_modes=3)
+        fit = injection.FrozenFit(*parts, float(weight.sum()))
+        updated = injection.update(fit, convert(source), convert(sources), 0.3, n_modes=3)
         matrix = klip.to_modes(klip.decompose(parts[0]))
-        products = forward.source_products(
+        products = injection.source_products(
             convert(source[None]), parts[4], parts[3], convert(offset)
         )
-        answer = forward.linear_response(products, parts[3], convert(offset), matrix, n_modes=3)
+        answer = injection.linear_response(products, parts[3], convert(offset), matrix, n_modes=3)
         return [*updated, *answer]
 
     for tensor, array in zip(chain(on), chain(np.asarray), strict=True):

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
+from lyot.analysis.observation import StarBrightness, make_reduction
 from lyot.analysis.psf import psf_from_image
-from lyot.analysis.reduction import StarBrightness, make_reduction
 from lyot.analysis.response import SourceInRefs, make_exposure
-from lyot.models.aligned import AlignedArrays
-from lyot.models.cubes import Cube
-from lyot.models.info import ExposureInfo
-from lyot.models.star import StarPosition
-from lyot.recipe import SubtractRecipe
+from lyot.files.aligned import AlignedArrays
+from lyot.files.exposure import Cube
+from lyot.files.headers import ExposureInfo
+from lyot.files.star import StarPosition
+from lyot.parameters import SubtractRecipe
 
 SHAPE, SCALE, STAR_JY = (91, 93), 0.063, 1.0
 ROLLS, N_INT, N_REF = (30.0, 41.0), 3, 10

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lyot.algorithms.noise import threshold
+from lyot.algorithms.statistics import threshold
 from lyot.analysis.companion import fit_companions
 from lyot.analysis.contrast import (
     completeness_map,
@@ -12,10 +12,10 @@ from lyot.analysis.contrast import (
 )
 from lyot.analysis.detection import detect, snr_map
 from lyot.analysis.maps import FluxMaps, Known, KnownDisc, make_rings, sky_grid
+from lyot.analysis.observation import brightness_of, flux_in_frame, make_reduction
 from lyot.analysis.psf import psf_from_image
-from lyot.analysis.reduction import brightness_of, flux_in_frame, make_reduction
 from lyot.errors import LyotError
-from lyot.recipe import SubtractRecipe
+from lyot.parameters import SubtractRecipe
 
 FWHM_ARCSEC = 2.4 * 0.063
 

@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lyot.algorithms import forward, klip
+from lyot.algorithms import injection, klip
 from lyot.analysis.psf import psf_from_image
 from lyot.analysis.response import SourceInRefs, inject, make_exposure, respond
 from lyot.errors import LyotError
-from lyot.models.aligned import AlignedArrays
-from lyot.models.cubes import Cube
-from lyot.models.info import ExposureInfo
-from lyot.models.star import StarPosition
-from lyot.recipe import SubtractRecipe
+from lyot.files.aligned import AlignedArrays
+from lyot.files.exposure import Cube
+from lyot.files.headers import ExposureInfo
+from lyot.files.star import StarPosition
+from lyot.parameters import SubtractRecipe
 
 SHAPE, STAR = (60, 62), StarPosition(30.3, 29.6)
 N_INT, N_REF = 3, 8
@@ -147,7 +147,7 @@ class Frozen:
 
 def freeze(monkeypatch):
     """Return what makes later reductions choose and scale references as the first did."""
-    from lyot.reduction import fit, subtract
+    from lyot.subtraction import fit, subtract
 
     frozen = [Frozen(subtract.choose), Frozen(fit._scaling)]
     monkeypatch.setattr(subtract, "choose", frozen[0])
@@ -162,8 +162,8 @@ def freeze(monkeypatch):
 
 def keep_float64(monkeypatch):
     """Have the subtraction keep float64 pixels, so that rounding does not hide the algebra."""
-    from lyot.models import aligned
-    from lyot.reduction import subtract as module
+    from lyot.files import aligned
+    from lyot.subtraction import subtract as module
 
     class Result(module._Result):
         def __init__(self, counts, n_pix, n_modes):
@@ -206,13 +206,13 @@ def test_forward_kernels_run_on_a_strict_array_library(rng):
     matrix = klip.to_modes(klip.decompose(gram))
 
     def chain(convert):
-        fit = forward.FrozenFit(
+        fit = injection.FrozenFit(
             *(convert(a) for a in (gram, cross, target, refs, weight)), float(weight.sum())
         )
-        updated = forward.update(fit, convert(source), convert(sources), 0.3, n_modes=3)
+        updated = injection.update(fit, convert(source), convert(sources), 0.3, n_modes=3)
         offset = convert(np.arange(5.0))
-        products = forward.source_products(convert(source[None]), fit.weight, fit.refs, offset)
-        response = forward.linear_response(products, fit.refs, offset, convert(matrix), n_modes=3)
+        products = injection.source_products(convert(source[None]), fit.weight, fit.refs, offset)
+        response = injection.linear_response(products, fit.refs, offset, convert(matrix), n_modes=3)
         return [*updated, *response]
 
     for a, b in zip(chain(strict.asarray), chain(np.asarray), strict=True):

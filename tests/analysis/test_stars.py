@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from lyot.analysis.detection import detect
+from lyot.analysis.observation import brightness_of, make_reduction
 from lyot.analysis.psf import psf_from_image
-from lyot.analysis.reduction import brightness_of, make_reduction
 from lyot.analysis.response import make_exposure, without_refs
 from lyot.errors import LyotError
-from lyot.models.aligned import AlignedArrays, RefFacts
-from lyot.models.cubes import Cube
-from lyot.models.info import ExposureInfo
-from lyot.models.star import StarPosition
-from lyot.recipe import SubtractRecipe
+from lyot.files.aligned import AlignedArrays, RefFacts
+from lyot.files.exposure import Cube
+from lyot.files.headers import ExposureInfo
+from lyot.files.star import StarPosition
+from lyot.parameters import SubtractRecipe
 
 SHAPE, STAR = (101, 103), StarPosition(51.0, 50.0)
 

@@ -11,16 +11,16 @@ from stdatamodels.jwst import datamodels
 
 from lyot.algorithms import fourier, registration, repair
 from lyot.algorithms.zones import Zone
-from lyot.models.aligned import AlignedArrays
-from lyot.models.association import FOLDER_KEY, build_associations
-from lyot.models.cubes import read_cube, stack
-from lyot.models.products import branch_of, star_of
-from lyot.models.star import StarPosition
+from lyot.files.aligned import AlignedArrays
+from lyot.files.association import FOLDER_KEY, build_associations
+from lyot.files.exposure import read_cube, stack
+from lyot.files.products import branch_of, star_of
+from lyot.files.star import StarPosition
+from lyot.parameters import AlignRecipe, SubtractRecipe
 from lyot.pipeline import Coron3Pipeline
-from lyot.recipe import AlignRecipe, SubtractRecipe
-from lyot.reduction.align import Aligner, prepare_refs
-from lyot.reduction.subtract import subtract
-from lyot.reduction.weights import read_psfmask
+from lyot.references.aligner import Aligner, prepare_refs
+from lyot.references.weights import read_psfmask
+from lyot.subtraction.subtract import subtract
 
 STAR = StarPosition(150.0, 174.0)
 SCALE = 0.062595
@@ -131,9 +131,9 @@ def test_the_star_is_where_the_frames_were_centred(run):
 
 
 def test_the_stars_of_both_rolls_fall_on_one_pixel(run):
-    from lyot.models.combined import residuals_from_model
-    from lyot.recipe import CombineRecipe
-    from lyot.reduction.combine import anchored_wcs
+    from lyot.files.combined import residuals_from_model
+    from lyot.parameters import CombineRecipe
+    from lyot.sky import anchored_wcs
 
     models = [datamodels.open(p) for p in sorted(run.glob("*psfsub.fits"))]
     with datamodels.open(product(run, "_i2d.fits")) as image:
@@ -215,7 +215,7 @@ def test_a_real_psfmask_is_used_and_its_offset_is_said(data_dir, frames, caplog)
 
 @pytest.mark.parametrize("number", ["0003", "0019", "0027", "0036", "0049"])
 def test_all_real_psfmasks_are_read(data_dir, number):
-    from lyot.models.info import ExposureInfo
+    from lyot.files.headers import ExposureInfo
 
     path = data_dir / "psfmask" / f"jwst_nircam_psfmask_{number}.fits"
     shape = fits.getdata(path, "SCI").shape

@@ -9,10 +9,10 @@ from lyot.analysis.companion import fit_companions
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.detection import detect
 from lyot.analysis.maps import FluxMaps
-from lyot.analysis.reduction import load_reduction
+from lyot.analysis.observation import load_reduction
+from lyot.files.headers import read_info
 from lyot.instruments import tables
 from lyot.instruments.masks import transmission
-from lyot.models.info import read_info
 from lyot.pipeline import Coron3Pipeline
 
 DISC_PA = 128.7
@@ -27,7 +27,7 @@ def aumic(data_dir):
 @pytest.fixture(scope="module")
 def reduction(aumic, tmp_path_factory):
     """AU Mic, both rolls, as the analysis sees it."""
-    from lyot.models.association import build_associations
+    from lyot.files.association import build_associations
 
     files = sorted(aumic.glob("*_calints.fits"))
     [content] = build_associations([str(f) for f in files])

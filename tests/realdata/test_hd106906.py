@@ -7,9 +7,9 @@ import pytest
 from scipy import ndimage
 from stdatamodels.jwst import datamodels
 
-from lyot.models.association import FOLDER_KEY, build_associations
-from lyot.models.products import branch_of, star_of
-from lyot.models.views import read_view
+from lyot.files.association import FOLDER_KEY, build_associations
+from lyot.files.products import branch_of, star_of
+from lyot.files.view import read_view
 from lyot.pipeline import Coron3Pipeline
 
 SCALE = 0.110324

@@ -8,12 +8,12 @@ import pytest
 from lyot.algorithms.geometry import radius_map
 from lyot.analysis.detection import detect
 from lyot.analysis.maps import KnownDisc
-from lyot.analysis.reduction import load_reduction
-from lyot.models.runs import open_run
-from lyot.models.views import read_view
+from lyot.analysis.observation import load_reduction
+from lyot.files.run import open_run
+from lyot.files.view import read_view
 from lyot.pipeline import Coron3Pipeline
-from lyot.reduction import library as libraries
-from lyot.reduction.check import with_sources
+from lyot.references import library as libraries
+from lyot.references.vet import with_sources
 
 
 def reduce(folder, data_dir, science, psf, *, min_rotation=0.0, **parameters):

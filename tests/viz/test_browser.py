@@ -15,8 +15,8 @@ from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 from lyot.analysis.detection import detect  # noqa: E402
-from lyot.analysis.reduction import load_reduction  # noqa: E402
-from lyot.models.results import write_maps, write_table  # noqa: E402
+from lyot.analysis.observation import load_reduction  # noqa: E402
+from lyot.files.results import write_maps, write_table  # noqa: E402
 from lyot.viz.report import write_report  # noqa: E402
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

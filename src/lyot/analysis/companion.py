@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot import execution
 from lyot.algorithms.geometry import radius_map
-from lyot.analysis.reduction import ROLL_ERR_DEG, SCALE_ERR, Reduction
+from lyot.analysis.observation import ROLL_ERR_DEG, SCALE_ERR, Reduction
 from lyot.analysis.response import Box, Exposure, onto_box, respond
+from lyot.compute import threads
 from lyot.errors import LyotError
 
 Array = NDArray[Any]
@@ -475,7 +475,7 @@ def _positive(matrix: Array, known_variance: float) -> Array:
     return np.asarray((vectors * np.maximum(values, floor)) @ vectors.T)
 
 
-@execution.single_threaded_blas()
+@threads.single_threaded_blas()
 def fit_companions(
     reduction: Reduction,
     guesses: list[tuple[float, float]],
@@ -646,7 +646,7 @@ def _inject_around(
         across = np.array([np.cos(np.radians(pa)), -np.sin(np.radians(pa))])
         return np.array([difference @ along, difference @ across, its_flux[0] - flux])
 
-    results = execution.map_ordered(_one, [float(a) for a in angles])
+    results = threads.map_ordered(_one, [float(a) for a in angles])
     kept = [row for row in results if row is not None]
     return np.array(kept) if kept else np.empty((0, 3))
 

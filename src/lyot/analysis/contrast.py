@@ -2,9 +2,9 @@ r"""How faint a companion could have been seen.
 
 The limit at a separation is :math:`\tau s / (f F)`: s is the scatter of a source's flux among the
 independent positions there, :math:`\tau` the threshold of the statistic that detections use too
-(`lyot.algorithms.noise.threshold`), F the flux of the star, measured by the same filter, and f the
-throughput from injections. Three curves are given: `raw` has f = 1, `corrected` the throughput of
-the subtraction, `calibrated` that and the transmission of the mask.
+(`lyot.algorithms.statistics.threshold`), F the flux of the star, measured by the same filter, and
+f the throughput from injections. Three curves are given: `raw` has f = 1, `corrected` the
+throughput of the subtraction, `calibrated` that and the transmission of the mask.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot import execution
 from lyot._version import __version__
-from lyot.algorithms.noise import FIVE_SIGMA_FPF, GAUSSIAN, MAWET, n_positions, threshold
+from lyot.algorithms.statistics import FIVE_SIGMA_FPF, GAUSSIAN, MAWET, n_positions, threshold
 from lyot.analysis.maps import (
     MATCHED,
     FluxMaps,
@@ -28,7 +27,8 @@ from lyot.analysis.maps import (
     make_rings,
     sky_grid,
 )
-from lyot.analysis.reduction import Reduction, RunOnDisk
+from lyot.analysis.observation import Reduction, RunOnDisk
+from lyot.compute import cluster, threads
 from lyot.errors import LyotError
 
 Array = NDArray[Any]
@@ -202,7 +202,7 @@ def default_separations(reduction: Reduction, /) -> Array:
     return np.geomspace(reduction.fwhm_pix * scale, reduction.reach_pix * scale, 24)
 
 
-@execution.single_threaded_blas()
+@threads.single_threaded_blas()
 def contrast_curve(
     reduction: Reduction,
     /,
@@ -214,7 +214,7 @@ def contrast_curve(
     method: str = MATCHED,
     distribution: str = GAUSSIAN,
     others: str = MAWET,
-    tasks: execution.Tasks | None = None,
+    tasks: cluster.Tasks | None = None,
 ) -> ContrastCurve:
     """Measure contrast limits.
 
@@ -235,8 +235,8 @@ def contrast_curve(
     distribution : {"gaussian", "laplace"}, optional
         Distribution of the noise.
     others : {"n-1", "n"}, optional
-        See `lyot.algorithms.noise.threshold`.
-    tasks : lyot.execution.Tasks, optional
+        See `lyot.algorithms.statistics.threshold`.
+    tasks : lyot.compute.cluster.Tasks, optional
         Where the grid of injections runs, for a run that is on disk; here by default.
 
     Returns
@@ -316,7 +316,7 @@ def throughputs(
     flux: Array,
     /,
     *,
-    tasks: execution.Tasks | None = None,
+    tasks: cluster.Tasks | None = None,
 ) -> Array:
     """Inject sources over separations and position angles.
 
@@ -330,7 +330,7 @@ def throughputs(
         Number of position angles, evenly spread.
     flux : ndarray, shape (n_sep,)
         Flux of the sources; it matters where references hold them.
-    tasks : lyot.execution.Tasks, optional
+    tasks : lyot.compute.cluster.Tasks, optional
         Where they are injected, for a run that is on disk; here by default.
 
     Returns
@@ -377,7 +377,7 @@ def _throughputs_here(
             return np.full((2, len(maps.reduction.n_modes)), np.nan)
         return maps.throughput(radius, pa, flux=flux)
 
-    return np.array(execution.map_ordered(_one, places))
+    return np.array(threads.map_ordered(_one, places))
 
 
 def _throughputs_there(grid: _Grid) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms import klip
-from lyot.algorithms.noise import (
+from lyot.algorithms.statistics import (
     FIVE_SIGMA_FPF,
     GAUSSIAN,
     false_positive_fraction,
@@ -27,7 +27,7 @@ from lyot.analysis.maps import (
     make_rings,
     sky_grid,
 )
-from lyot.analysis.reduction import Reduction
+from lyot.analysis.observation import Reduction
 from lyot.analysis.response import without_refs
 from lyot.errors import LyotError
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot import execution
-from lyot.algorithms.noise import n_positions
-from lyot.analysis.reduction import Reduction
+from lyot.algorithms.statistics import n_positions
+from lyot.analysis.observation import Reduction
 from lyot.analysis.response import Exposure, inject, onto_box, respond
+from lyot.compute import threads
 
 Array = NDArray[Any]
 
@@ -162,7 +162,7 @@ class FluxMaps:
                 out[t] = np.where(enough, total / np.where(enough, covered, 1.0), np.nan)
             return out
 
-        return execution.map_ordered(_one, self.reduction.exposures)
+        return threads.map_ordered(_one, self.reduction.exposures)
 
     @cached_property
     def _smooth(self) -> list[tuple[Array, Array]]:

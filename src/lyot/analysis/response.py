@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot import execution
-from lyot.algorithms import forward, klip
+from lyot.algorithms import injection, klip
 from lyot.algorithms.geometry import detector_offset
 from lyot.analysis.psf import OffAxisPSF
+from lyot.compute import threads
 from lyot.errors import LyotError
-from lyot.models.aligned import AlignedArrays, SomeRefs
-from lyot.models.cubes import Cube
-from lyot.models.runs import ReducedExposure
-from lyot.models.star import StarPosition
-from lyot.recipe import IMPUTATION, KLIP, MEAN, NMF, SubtractRecipe
-from lyot.reduction.areas import make_zones
-from lyot.reduction.constrained import on_detector
-from lyot.reduction.fit import KeptFit, RefPixels, scaled_median
-from lyot.reduction.subtract import subtract_and_keep
+from lyot.files.aligned import AlignedArrays, SomeRefs
+from lyot.files.exposure import Cube
+from lyot.files.run import ReducedExposure
+from lyot.files.star import StarPosition
+from lyot.parameters import IMPUTATION, KLIP, MEAN, NMF, SubtractRecipe
+from lyot.subtraction.disc import on_detector
+from lyot.subtraction.fit import KeptFit, RefPixels, scaled_median
+from lyot.subtraction.subtract import subtract_and_keep
+from lyot.subtraction.zones import make_zones
 
 Array = NDArray[Any]
 Box = tuple[slice, slice]
@@ -78,7 +78,7 @@ class Exposure:
     in_refs : SourceInRefs or None
         References that hold the source; None where none does.
     method : str
-        How the references model the star, as in `lyot.recipe.SubtractRecipe`.
+        How the references model the star, as in `lyot.parameters.SubtractRecipe`.
     maps : dict
         The maps and the model of a disc that it was made with.
     """
@@ -288,7 +288,7 @@ def without_refs(
     )
 
 
-@execution.single_threaded_blas()
+@threads.single_threaded_blas()
 def respond(
     exposure: Exposure,
     box: Box,
@@ -350,9 +350,9 @@ def respond(
             far = float(np.mean(1.0 / fit.n_level[members]))
             level_offset = fit.level_offset[members].mean(axis=0) - fit.offset[number]
             seen = (in_level & good_in).astype(np.float64)
-            cross = forward.source_products(flat, w, refs_in, fit.offset[number])
+            cross = injection.source_products(flat, w, refs_in, fit.offset[number])
             for t, n_modes in enumerate(n_modes_wanted):
-                coefs, model = forward.linear_response(
+                coefs, model = injection.linear_response(
                     cross, refs_out, fit.offset[number], fit.mode_matrices[number], n_modes=n_modes
                 )
                 constant = mean
@@ -445,7 +445,7 @@ def _within(part: slice, whole: slice) -> slice:
     return slice(part.start - whole.start, part.stop - whole.start)
 
 
-@execution.single_threaded_blas()
+@threads.single_threaded_blas()
 def respond_with_refs(
     exposure: Exposure,
     psf: OffAxisPSF,
@@ -523,7 +523,7 @@ def respond_with_refs(
             missing = fit.missing[number]
             centre = (fit.mean_ref + fit.offset[number])[:, None]
             science = exposure.target.sci[i].ravel()[at] - fit.mean_target[number]
-            frozen = forward.FrozenFit(
+            frozen = injection.FrozenFit(
                 fit.grams[number],
                 fit.cross[number],
                 np.where(missing[at], 0.0, science).astype(np.float64),
@@ -533,7 +533,7 @@ def respond_with_refs(
             )
             for t, n_modes in enumerate(exposure.n_modes):
                 before, after = (
-                    forward.update(frozen, source, held, a, n_modes=n_modes, matrix_of=matrix_of)
+                    injection.update(frozen, source, held, a, n_modes=n_modes, matrix_of=matrix_of)
                     for a in (0.0, flux)
                 )
                 change = after.residual - before.residual
@@ -571,7 +571,7 @@ def _in_median(
 def _level(
     fit: KeptFit,
     number: int,
-    update: forward.Updated,
+    update: injection.Updated,
     flux: float,
     source: Array,
     sources: Array,

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot import execution
 from lyot.algorithms.geometry import position_angle_of_y
+from lyot.compute import threads
 from lyot.errors import LyotError
+from lyot.files.products import save_whole, written_whole
+from lyot.files.synthetic import Pointing, exposure_model
 from lyot.instruments.masks import MASK_SIGMA, mask_amplitude
 from lyot.instruments.optics import CoronagraphModel, segment_wavefront
-from lyot.models.exposures import Pointing, exposure_model
-from lyot.models.products import save_whole, written_whole
 
 V3I_YANGLE_DEG, VPARITY = 0.05, -1
 DO_NOT_USE, HOT, DEAD = 1, 2048, 1024
@@ -345,7 +345,7 @@ def _write_exposure(
         x, y = pointing + jitter[i]
         return flux * sky.star((float(x), float(y)), drift + (i / exposure.n_int) * trend)
 
-    images = np.array(execution.map_ordered(clean, range(exposure.n_int))) + scene.background
+    images = np.array(threads.map_ordered(clean, range(exposure.n_int))) + scene.background
     if not exposure.is_psf:
         images += flux * sky.surroundings(exposure.roll_deg, (pointing[0], pointing[1]))
     arrays = _observe(images, scene, rng, np.random.default_rng([seed, 4]))

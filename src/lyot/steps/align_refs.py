@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lyot import execution
-from lyot.models.aligned import AlignedFrames
-from lyot.models.cubes import as_model, cube_from_model
-from lyot.models.info import ExposureInfo
-from lyot.models.products import derived_model, stamp
-from lyot.recipe import AlignRecipe, to_dict
-from lyot.reduction.align import Aligner, PreparedRefs, prepare_refs, undersampling_note
-from lyot.reduction.weights import builtin_weight, read_psfmask
+from lyot.compute import devices
+from lyot.files.aligned import AlignedFrames
+from lyot.files.exposure import as_model, cube_from_model
+from lyot.files.headers import ExposureInfo
+from lyot.files.products import derived_model, stamp
+from lyot.parameters import AlignRecipe, to_dict
+from lyot.references.aligner import Aligner, PreparedRefs, prepare_refs, undersampling_note
+from lyot.references.weights import builtin_weight, read_psfmask
 from lyot.steps.base import LyotStep, crds_is_configured, name_of
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class AlignRefsStep(LyotStep):
             self.recipe(),
             weight_of=self._weight(target_model),
             star_xy=self.star_parameter(),
-            device=execution.device(self.device),
+            device=devices.device(self.device),
         )
         if note := undersampling_note(aligner.target.info):
             log.warning(note)

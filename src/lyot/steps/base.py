@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from stpipe import Step
 
-from lyot.models.products import save_whole
+from lyot.files.products import save_whole
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from lyot.algorithms.noise import NoiseCurve, annulus_noise
+from lyot.algorithms.statistics import NoiseCurve, annulus_noise
 from lyot.errors import LyotError
-from lyot.models.cubes import as_model
-from lyot.models.info import read_info
-from lyot.models.products import derived_model, set_keyword, stamp, star_of
+from lyot.files.exposure import as_model
+from lyot.files.headers import read_info
+from lyot.files.products import derived_model, set_keyword, stamp, star_of
 from lyot.steps.base import LyotStep, name_of
 
 log = logging.getLogger(__name__)

@@ -8,32 +8,32 @@ from typing import Any
 
 import numpy as np
 
-from lyot import execution
 from lyot.algorithms.zones import Zone
+from lyot.compute import devices
 from lyot.errors import LyotError
-from lyot.models.aligned import AlignedArrays
-from lyot.models.cubes import Cube, as_model, cube_from_model, flag_value
-from lyot.models.info import open_fits
-from lyot.models.products import (
+from lyot.files.aligned import AlignedArrays
+from lyot.files.exposure import Cube, as_model, cube_from_model, flag_value
+from lyot.files.headers import open_fits
+from lyot.files.products import (
     branch_of,
     drop_unknown_long_keywords,
     set_branch,
     stamp,
     star_of,
 )
-from lyot.models.runs import read_image, ref_facts
-from lyot.models.star import StarPosition
-from lyot.recipe import SubtractRecipe, to_dict
-from lyot.reduction.areas import make_zones
-from lyot.reduction.constrained import on_detector, subtract_constrained
-from lyot.reduction.star import guess_star, measure_star, stated_star
-from lyot.reduction.subtract import (
+from lyot.files.run import read_image, ref_facts
+from lyot.files.star import StarPosition
+from lyot.parameters import SubtractRecipe, to_dict
+from lyot.references.star import guess_star, measure_star, stated_star
+from lyot.steps.base import LyotStep, name_of
+from lyot.subtraction.disc import on_detector, subtract_constrained
+from lyot.subtraction.subtract import (
     SpeckleNoise,
     Subtraction,
     speckle_noise,
     subtract,
 )
-from lyot.steps.base import LyotStep, name_of
+from lyot.subtraction.zones import make_zones
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class KlipStep(LyotStep):
         star: StarPosition,
     ) -> tuple[list[Subtraction], float]:
         """Subtract; with a model of the disc, return its scale too."""
-        device = execution.device(self.device)
+        device = devices.device(self.device)
         if not self.disc_model:
             return subtract(cube, aligned, zones, recipe, device=device), 0.0
 

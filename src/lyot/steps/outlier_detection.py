@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from lyot.models.cubes import as_model, cube_from_model
-from lyot.models.products import drop_unknown_long_keywords, stamp
-from lyot.recipe import OutlierRecipe, to_dict
-from lyot.reduction.stack import outlier_dq
+from lyot.files.exposure import as_model, cube_from_model
+from lyot.files.products import drop_unknown_long_keywords, stamp
+from lyot.parameters import OutlierRecipe, to_dict
+from lyot.references.stack import outlier_dq
 from lyot.steps.base import LyotStep, name_of
 
 log = logging.getLogger(__name__)

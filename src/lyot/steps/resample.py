@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from lyot.models.combined import combined_model, residuals_from_model
-from lyot.models.cubes import as_model
-from lyot.models.products import stamp
-from lyot.recipe import CombineRecipe, to_dict
-from lyot.reduction.combine import combine
+from lyot.files.combined import combined_model, residuals_from_model
+from lyot.files.exposure import as_model
+from lyot.files.products import stamp
+from lyot.parameters import CombineRecipe, to_dict
+from lyot.sky import combine
 from lyot.steps.base import LyotStep, name_of
 
 log = logging.getLogger(__name__)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from lyot.errors import LyotError
-from lyot.models.association import read_association
-from lyot.models.cubes import Cube, as_model, cube_from_model, join, read_cube, stack
-from lyot.models.products import stack_model, stamp
-from lyot.recipe import OutlierRecipe
-from lyot.reduction.stack import flag_outliers
+from lyot.files.association import read_association
+from lyot.files.exposure import Cube, as_model, cube_from_model, join, read_cube, stack
+from lyot.files.products import stack_model, stamp
+from lyot.parameters import OutlierRecipe
+from lyot.references.stack import flag_outliers
 from lyot.steps.base import LyotStep, name_of
 
 log = logging.getLogger(__name__)

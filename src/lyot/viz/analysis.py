@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lyot.analysis.companion import CompanionFit
 from lyot.analysis.contrast import Completeness, ContrastCurve, SensitivityMap
 from lyot.analysis.detection import Detection
-from lyot.models.products import written_whole
+from lyot.files.products import written_whole
 from lyot.viz.figures import COLOURS
 
 

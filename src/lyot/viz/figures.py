@@ -10,7 +10,7 @@ from matplotlib.colors import AsinhNorm, Normalize
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from lyot.models.star import StarPosition
+from lyot.files.star import StarPosition
 
 SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a94a3")

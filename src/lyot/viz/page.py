@@ -19,7 +19,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lyot.models.star import StarPosition
+from lyot.files.star import StarPosition
 from lyot.viz.figures import DIVERGING, SEQUENTIAL, stretch
 
 INK = "#010203"

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from lyot._version import __version__
 from lyot.analysis.contrast import ContrastCurve
 from lyot.errors import LyotError
-from lyot.models.info import open_fits
-from lyot.models.products import written_whole
-from lyot.models.runs import exposure_root, products_of, record_of
-from lyot.models.star import StarPosition
-from lyot.models.views import View, read_view
+from lyot.files.headers import open_fits
+from lyot.files.products import written_whole
+from lyot.files.run import exposure_root, products_of, record_of
+from lyot.files.star import StarPosition
+from lyot.files.view import View, read_view
 from lyot.viz import analysis, figures
 from lyot.viz.page import Frame, Page, Panel, drawing, ink, paragraph
 

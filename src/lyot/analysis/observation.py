@@ -1,0 +1,546 @@
+"""What an analysis works on: the exposures of a run, the off-axis PSF, the mask, the star."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.analysis.psf import OffAxisPSF, best_psf, psf_from_image
+from lyot.analysis.response import Box, Exposure, exposure_of_run, inject
+from lyot.errors import LyotError
+from lyot.files.run import open_run, read_image
+from lyot.instruments import masks, tables
+from lyot.parameters import SubtractRecipe, from_dict
+
+log = logging.getLogger(__name__)
+
+ROLL_ERR_DEG = 0.1
+SCALE_ERR = 1e-3
+"""Errors of the roll and of the pixel scale (relative) that enter astrometry."""
+
+
+@dataclass(frozen=True)
+class StarBrightness:
+    """How bright the star would be without the mask.
+
+    Attributes
+    ----------
+    jy : float
+        Flux density [Jy].
+    magnitude : float or None
+        Vega magnitude; None where the filter has no zero point.
+    origin : str
+        Where it comes from, in words.
+    """
+
+    jy: float
+    magnitude: float | None
+    origin: str
+
+
+def brightness_of(
+    band: str, /, *, jy: float | None = None, magnitude: float | None = None, origin: str = ""
+) -> StarBrightness:
+    """Make the brightness of the star from a flux density or a magnitude.
+
+    Parameters
+    ----------
+    band : str
+        Name of the filter.
+    jy : float, optional
+        Flux density [Jy].
+    magnitude : float, optional
+        Vega magnitude.
+    origin : str, optional
+        Where it comes from.
+
+    Returns
+    -------
+    StarBrightness
+        Both, where the filter has a zero point.
+
+    Raises
+    ------
+    LyotError
+        If not one of both is given, it is not positive, or the filter has no zero point.
+    """
+    if (jy is None) == (magnitude is None):
+        raise LyotError(
+            "The brightness of the star is needed to speak of contrast; give one of --star-mag, "
+            "--star-flux and --star-frame."
+        )
+    zero = tables.filter_named(band).vega_jy
+    if magnitude is not None:
+        if zero is None:
+            raise LyotError(f"{band} has no zero point in the table; give the flux in Jy.")
+        return StarBrightness(
+            zero * 10 ** (-0.4 * magnitude), magnitude, origin or f"{band} = {magnitude:g} mag"
+        )
+    if jy is None or not jy > 0:
+        raise LyotError(f"The flux of the star is {jy} Jy; it must be positive.")
+    mag = None if zero is None else float(-2.5 * np.log10(jy / zero))
+    return StarBrightness(float(jy), mag, origin or f"{jy:g} Jy")
+
+
+@dataclass(frozen=True, eq=False)
+class Transmission:
+    """How much of a source the mask lets through, anywhere on the frames.
+
+    Attributes
+    ----------
+    image : ndarray, shape (n_y, n_x), or None
+        A map on the pixels of the frames, centred like them; None for the model.
+    mask : str
+        Name of the coronagraph, for the model.
+    band : str
+        Name of the filter, for the model.
+    pixel_scale_arcsec : float
+        Pixel scale [arcsec].
+    origin : str
+        Where it comes from, in words.
+    """
+
+    image: NDArray[np.float64] | None
+    mask: str
+    band: str
+    pixel_scale_arcsec: float
+    origin: str
+
+    def at(self, exposure: Exposure, y: Any, x: Any, /) -> NDArray[np.float64]:
+        """Return the transmission at positions on an exposure.
+
+        Parameters
+        ----------
+        exposure : Exposure
+            The exposure.
+        y, x : ndarray
+            Positions [pixel, 0-based].
+
+        Returns
+        -------
+        ndarray
+            From 0 to 1.
+        """
+        y, x = np.asarray(y, dtype=np.float64), np.asarray(x, dtype=np.float64)
+        if self.image is not None:
+            from scipy.ndimage import map_coordinates
+
+            at = np.stack([y.ravel(), x.ravel()])
+            found = map_coordinates(self.image, at, order=1, mode="nearest")
+            return np.clip(np.nan_to_num(found), 0.0, 1.0).reshape(y.shape)
+        if tables.coronagraph(self.mask) is None:
+            return np.ones(np.broadcast_shapes(y.shape, x.shape))
+        band = tables.filter_named(self.band)
+        scale = self.pixel_scale_arcsec
+        return masks.transmission(
+            self.mask,
+            (x - exposure.star.x) * scale,
+            (y - exposure.star.y) * scale,
+            lambda_over_d_arcsec=band.lambda_over_d_arcsec,
+            bar_x_arcsec=masks.bar_position(self.mask, band.pivot_um),
+        )
+
+
+@dataclass(frozen=True)
+class RunOnDisk:
+    """A finished run, and how it is read.
+
+    Attributes
+    ----------
+    folder : str
+        Its folder.
+    options : tuple of (str, object)
+        What `load_reduction` takes.
+    """
+
+    folder: str
+    options: tuple[tuple[str, Any], ...]
+
+    def open(self) -> AbstractContextManager[Reduction]:
+        """Read it.
+
+        Returns
+        -------
+        context of Reduction
+            As from `load_reduction`.
+        """
+        return load_reduction(self.folder, **dict(self.options))
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction:
+    """A reduction that can be asked what it would do to a source.
+
+    Attributes
+    ----------
+    product : str
+        Name of the product.
+    exposures : list of Exposure
+        The science exposures.
+    psf : OffAxisPSF
+        Image of an off-axis source.
+    transmission : Transmission
+        Transmission of the mask.
+    star : StarBrightness or None
+        How bright the star is; contrasts need it.
+    recipe : SubtractRecipe
+        How it was subtracted.
+    source : RunOnDisk or None
+        Where it can be read again, by another process.
+    """
+
+    product: str
+    exposures: list[Exposure]
+    psf: OffAxisPSF
+    transmission: Transmission
+    star: StarBrightness | None
+    recipe: SubtractRecipe
+    source: RunOnDisk | None = None
+
+    def __repr__(self) -> str:
+        """Say what it is, without its pixels."""
+        return (
+            f"<Reduction {self.product}: {len(self.exposures)} exposures, {self.band}, "
+            f"{self.recipe.method}, {', '.join(map(str, self.n_modes))} modes>"
+        )
+
+    @property
+    def n_modes(self) -> tuple[int, ...]:
+        """The numbers of modes."""
+        return self.recipe.n_modes
+
+    @property
+    def band(self) -> str:
+        """Name of the filter."""
+        return self.exposures[0].target.info.filter
+
+    @property
+    def pixel_scale_arcsec(self) -> float:
+        """Pixel scale [arcsec]."""
+        return self.exposures[0].target.info.pixel_scale_arcsec
+
+    @property
+    def fwhm_pix(self) -> float:
+        """FWHM of the off-axis PSF [pixel]."""
+        return self.psf.fwhm_pix
+
+    @cached_property
+    def jy_per_unit(self) -> float:
+        """Flux density of one unit of flux, MJy/sr times pixel [Jy]."""
+        return 1e6 * (self.pixel_scale_arcsec / tables.ARCSEC_PER_RADIAN) ** 2
+
+    @property
+    def star_flux(self) -> float:
+        """Flux of the star without the mask [MJy/sr times pixel]; an error where not known."""
+        if self.star is None:
+            raise LyotError(
+                "The brightness of the star is needed to speak of contrast; give one of "
+                "--star-mag, --star-flux and --star-frame."
+            )
+        return self.star.jy / self.jy_per_unit
+
+    @property
+    def reach_pix(self) -> float:
+        """Largest separation at which whole circles fit on every exposure [pixel]."""
+        edges = [
+            min(e.star.y, e.star.x, e.shape[0] - 1 - e.star.y, e.shape[1] - 1 - e.star.x)
+            for e in self.exposures
+        ]
+        return float(min(edges)) - 0.5 * self.fwhm_pix
+
+    def truncation(self, n_modes: int | None, /) -> int:
+        """Return the place of a number of modes; of the largest by default.
+
+        Parameters
+        ----------
+        n_modes : int or None
+            Number of modes.
+
+        Returns
+        -------
+        int
+            Its index.
+
+        Raises
+        ------
+        LyotError
+            If the reduction was not made with it.
+        """
+        if n_modes is None:
+            return int(np.argmax(self.n_modes))
+        if n_modes not in self.n_modes:
+            raise LyotError(
+                f"The reduction was made with {', '.join(map(str, self.n_modes))} modes, not "
+                f"{n_modes}."
+            )
+        return self.n_modes.index(n_modes)
+
+    def added(
+        self, exposure: Exposure, separation_pix: float, pa_deg: float, flux: float, /
+    ) -> tuple[Box, NDArray[np.float64]]:
+        """Return what a source, seen through the mask, adds to an exposure.
+
+        Parameters
+        ----------
+        exposure : Exposure
+            One of the exposures.
+        separation_pix : float
+            Separation [pixel].
+        pa_deg : float
+            Position angle [degree].
+        flux : float
+            Its flux before the mask [MJy/sr times pixel].
+
+        Returns
+        -------
+        box : tuple of slice
+            Rows and columns.
+        added : ndarray, shape (n_trunc, n_rows, n_columns)
+            As from `lyot.analysis.response.inject`.
+        """
+        y, x = exposure.position(separation_pix, pa_deg)
+        through = float(self.transmission.at(exposure, y, x))
+        return inject(exposure, self.psf, separation_pix, pa_deg, flux=flux, transmission=through)
+
+    def with_source(self, separation_arcsec: float, pa_deg: float, contrast: float, /) -> Reduction:
+        """Return the reduction as it would be with one more source in the sky.
+
+        Parameters
+        ----------
+        separation_arcsec : float
+            Separation [arcsec].
+        pa_deg : float
+            Position angle [degree].
+        contrast : float
+            Flux over that of the star; negative to take a source out.
+
+        Returns
+        -------
+        Reduction
+            The same fits, other residuals on the source's own pixels; exact where no reference
+            holds the source.
+        """
+        r = separation_arcsec / self.pixel_scale_arcsec
+        changed = []
+        for exposure in self.exposures:
+            box, added = self.added(exposure, r, pa_deg, contrast * self.star_flux)
+            residual = exposure.residual.copy()
+            residual[:, box[0], box[1]] += added
+            changed.append(replace(exposure, residual=residual))
+        return replace(self, exposures=changed, source=None)
+
+
+def make_reduction(
+    product: str,
+    exposures: list[Exposure],
+    recipe: SubtractRecipe,
+    /,
+    *,
+    psf: OffAxisPSF | None = None,
+    transmission: NDArray[np.floating] | None = None,
+    star: StarBrightness | None = None,
+) -> Reduction:
+    """Put together what an analysis works on.
+
+    Parameters
+    ----------
+    product : str
+        Name of the product.
+    exposures : list of Exposure
+        The science exposures.
+    recipe : SubtractRecipe
+        How they were subtracted.
+    psf : OffAxisPSF, optional
+        Image of an off-axis source; by ``stpsf`` or the package's model by default.
+    transmission : ndarray, shape (n_y, n_x), optional
+        Map of the mask's transmission on the pixels of the frames; the model by default.
+    star : StarBrightness, optional
+        How bright the star is.
+
+    Returns
+    -------
+    Reduction
+        Ready to be asked.
+
+    Raises
+    ------
+    LyotError
+        If the PSF is larger than the frames, or the map of another shape.
+    """
+    if not exposures:
+        raise LyotError("There is no exposure to analyse.")
+    info, shape = exposures[0].target.info, exposures[0].shape
+    if psf is None:
+        # Rounded, so that exposures whose pixel areas differ in the last digit share a model.
+        scale = round(info.pixel_scale_arcsec, 6)
+        psf = best_psf(info.coronagraph, info.filter, info.instrument, scale)
+        psf = psf.cropped((min(shape) - 1) // 4)
+    if 2 * psf.half_pix + 1 > min(shape):
+        raise LyotError(
+            f"The PSF is {2 * psf.half_pix + 1} pixels wide and the frames are {shape[1]} x "
+            f"{shape[0]}; cut it smaller."
+        )
+    if transmission is not None and transmission.shape != shape:
+        raise LyotError(
+            f"The transmission map is {transmission.shape} pixels and the frames are {shape}."
+        )
+    known = tables.coronagraph(info.coronagraph) is not None
+    origin = "map of the user's" if transmission is not None else "model of the package"
+    if transmission is None and not known:
+        origin = "none: the coronagraph is not known"
+        log.warning("Coronagraph %r is not known: its transmission counts as 1.", info.coronagraph)
+    mask = Transmission(
+        None if transmission is None else np.asarray(transmission, dtype=np.float64),
+        info.coronagraph,
+        info.filter,
+        info.pixel_scale_arcsec,
+        origin,
+    )
+    return Reduction(product, exposures, psf, mask, star, recipe)
+
+
+@contextmanager
+def load_reduction(
+    folder: str | Path,
+    /,
+    *,
+    n_modes: tuple[int, ...] | None = None,
+    psf: str | Path | None = None,
+    transmission: str | Path | None = None,
+    star_jy: float | None = None,
+    star_magnitude: float | None = None,
+    star_frame: str | Path | None = None,
+) -> Iterator[Reduction]:
+    """Read a finished run for the analysis.
+
+    Parameters
+    ----------
+    folder : path
+        Where `lyot run` wrote the products.
+    n_modes : tuple of int, optional
+        Numbers of modes; those of the run by default.
+    psf : path, optional
+        FITS file of the off-axis PSF; OVERSAMP or DET_SAMP in its header is its oversampling.
+    transmission : path, optional
+        FITS file of the mask's transmission, or a PSFMASK file aligned with the frames.
+    star_jy, star_magnitude : float, optional
+        Brightness of the star [Jy], or its Vega magnitude.
+    star_frame : path, optional
+        FITS image of the star without the mask, in the unit of the exposures.
+
+    Yields
+    ------
+    Reduction
+        To be used within the context, because the references stay on disk.
+
+    Raises
+    ------
+    LyotError
+        If a file is missing or not what it should be.
+    """
+    with open_run(folder) as (product, runs):
+        recipe: SubtractRecipe = from_dict(SubtractRecipe, runs[0].recipe)
+        if n_modes is not None:
+            recipe = replace(recipe, n_modes=tuple(n_modes))
+        exposures = [exposure_of_run(run, recipe) for run in runs]
+        reduction = make_reduction(
+            product,
+            exposures,
+            recipe,
+            psf=None if psf is None else read_psf(psf),
+            transmission=None if transmission is None else read_image(transmission)[0],
+        )
+        given = [v for v in (star_jy, star_magnitude, star_frame) if v is not None]
+        if len(given) > 1:
+            raise LyotError("Give one of the star's flux, its magnitude, and its frame.")
+        if star_frame is not None:
+            flux = flux_in_frame(reduction, read_image(star_frame)[0])
+            star = brightness_of(
+                reduction.band, jy=flux * reduction.jy_per_unit, origin=f"{Path(star_frame).name}"
+            )
+            reduction = replace(reduction, star=star)
+        elif given:
+            star = brightness_of(reduction.band, jy=star_jy, magnitude=star_magnitude)
+            reduction = replace(reduction, star=star)
+        options = {
+            "n_modes": n_modes,
+            "psf": _absolute(psf),
+            "transmission": _absolute(transmission),
+            "star_jy": star_jy,
+            "star_magnitude": star_magnitude,
+            "star_frame": _absolute(star_frame),
+        }
+        where = RunOnDisk(str(Path(folder).resolve()), tuple(options.items()))
+        yield replace(reduction, source=where)
+
+
+def _absolute(path: str | Path | None) -> str | None:
+    return None if path is None else str(Path(path).resolve())
+
+
+def read_psf(path: str | Path, /) -> OffAxisPSF:
+    """Read an off-axis PSF of the user's.
+
+    Parameters
+    ----------
+    path : path
+        A FITS image; OVERSAMP or DET_SAMP in its header is its oversampling.
+
+    Returns
+    -------
+    OffAxisPSF
+        The PSF.
+    """
+    image, header = read_image(path)
+    over = int(header.get("OVERSAMP") or header.get("DET_SAMP") or 1)
+    return psf_from_image(image, oversample=over, origin=f"{Path(path).name}")
+
+
+def flux_in_frame(reduction: Reduction, frame: NDArray[np.floating], /) -> float:
+    """Measure the flux of a star in an image without the mask, by its PSF.
+
+    Parameters
+    ----------
+    reduction : Reduction
+        For its PSF.
+    frame : ndarray, shape (n_y, n_x)
+        Image of the star; NaN is left out.
+
+    Returns
+    -------
+    float
+        Flux [unit of the frame times pixel].
+
+    Raises
+    ------
+    LyotError
+        If the image has no positive peak.
+    """
+    from scipy.optimize import minimize
+
+    good = np.isfinite(frame)
+    if not good.any() or not np.nanmax(frame) > 0:
+        raise LyotError("The frame of the star has no positive pixel.")
+    peak = np.unravel_index(int(np.nanargmax(np.where(good, frame, -np.inf))), frame.shape)
+    half = int(np.ceil(2.0 * reduction.fwhm_pix))
+
+    def _fit(at: Any) -> tuple[float, float]:
+        box, image = reduction.psf.place(float(at[0]), float(at[1]), frame.shape, half_pix=half)
+        data, ok = frame[box], good[box]
+        flux = float((data * image)[ok].sum() / (image[ok] ** 2).sum())
+        return float(((data - flux * image)[ok] ** 2).sum()), flux
+
+    def _cost(at: NDArray[np.float64]) -> float:
+        return _fit(at)[0]
+
+    start = np.asarray(peak, dtype=np.float64)
+    best = minimize(_cost, start, method="Nelder-Mead")
+    return _fit(best.x)[1]

@@ -1,0 +1,1 @@
+"""Where work runs: threads, devices and clusters; results do not depend on it."""

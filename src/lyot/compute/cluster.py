@@ -1,0 +1,216 @@
+"""Large, independent pieces of work, here or on a Dask cluster."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from lyot.compute.threads import n_threads
+from lyot.errors import LyotError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Result]):
+    """What became of a task.
+
+    Attributes
+    ----------
+    number : int
+        Its place among the items.
+    value : object
+        What it returned; None where it failed.
+    error : Exception or None
+        What it raised.
+    """
+
+    number: int
+    value: Result | None
+    error: Exception | None = None
+
+
+class Tasks:
+    """Runs large, independent pieces of work: here one after another, or on a Dask cluster.
+
+    Parameters
+    ----------
+    client : distributed.Client, optional
+        The cluster; None for this process.
+    """
+
+    def __init__(self, client: Any = None, /) -> None:
+        """Keep the client."""
+        self._client = client
+
+    @property
+    def is_here(self) -> bool:
+        """Whether tasks run in this process, one after another."""
+        return self._client is None
+
+    @property
+    def n_workers(self) -> int:
+        """Number of tasks that run at once."""
+        return 1 if self._client is None else max(len(self._client.nthreads()), 1)
+
+    def completed(
+        self, function: Callable[[Item], Result], items: Iterable[Item], /
+    ) -> Iterator[Outcome[Result]]:
+        """Apply a function to every item, and give each outcome as soon as it is there.
+
+        Parameters
+        ----------
+        function : callable
+            Of a module, so that it can be sent; called once per item, again where a worker died.
+        items : iterable
+            What it is called with.
+
+        Yields
+        ------
+        Outcome
+            In the order in which they end; a failed one carries its exception.
+
+        Raises
+        ------
+        LyotError
+            If the cluster was lost.
+        """
+        work = list(items)
+        if self._client is None:
+            for number, item in enumerate(work):
+                try:
+                    yield Outcome(number, function(item))
+                except Exception as err:
+                    yield Outcome(number, None, err)
+            return
+        from distributed import as_completed
+
+        futures = self._client.map(_alone, [function] * len(work), work, pure=False)
+        numbers = {future.key: number for number, future in enumerate(futures)}
+        try:
+            for future in as_completed(futures):
+                number = numbers[future.key]
+                error = future.exception() if future.status == "error" else None
+                if error is not None:
+                    yield Outcome(number, None, _readable(error))
+                elif future.status == "finished":
+                    yield Outcome(number, future.result())
+                else:
+                    raise LyotError("The connection to the scheduler was lost; run again.")
+                future.release()
+        finally:
+            self._client.cancel(futures)
+
+    def ordered(
+        self, function: Callable[[Item], Result], items: Iterable[Item], /
+    ) -> Iterator[Result]:
+        """Apply a function to every item, and give the results in the order of the items.
+
+        Parameters
+        ----------
+        function : callable
+            Of a module, so that it can be sent; called once per item, again where a worker died.
+        items : iterable
+            What it is called with.
+
+        Yields
+        ------
+        object
+            What it returned; what a task raises is raised here.
+        """
+        waiting: dict[int, Result] = {}
+        upcoming = 0
+        for outcome in self.completed(function, items):
+            if outcome.error is not None:
+                raise outcome.error
+            waiting[outcome.number] = outcome.value  # type: ignore[assignment]
+            while upcoming in waiting:
+                yield waiting.pop(upcoming)
+                upcoming += 1
+
+
+_turn = threading.Lock()
+
+
+def _alone(function: Callable[[Item], Result], item: Item) -> Result:
+    """Run a task on a worker; those of one process take turns, for each uses all its threads."""
+    with _turn:
+        return function(item)
+
+
+def _readable(error: BaseException) -> Exception:
+    """Say in one sentence that workers died, where the library says it in its own terms."""
+    from distributed.scheduler import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        return LyotError(
+            "Its worker died each time that it was tried, most likely for want of memory; give "
+            "the workers more, or fewer of them."
+        )
+    return error if isinstance(error, Exception) else LyotError(str(error))
+
+
+@contextmanager
+def tasks(where: Any = None, /) -> Iterator[Tasks]:
+    """Open the place where tasks run.
+
+    Parameters
+    ----------
+    where : str, distributed.Client or None
+        Address of a Dask scheduler; ``local``, or ``local:N``, for N workers on this machine
+        that live as long as the context; a client; None for this process.
+
+    Yields
+    ------
+    Tasks
+        To be used within the context.
+
+    Raises
+    ------
+    LyotError
+        If Dask is not installed, or the scheduler does not answer.
+    """
+    if where is None:
+        yield Tasks()
+        return
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise LyotError(
+            "A scheduler is given and Dask is not installed; pip install 'lyot[cluster]'."
+        ) from None
+    if isinstance(where, Client):
+        yield Tasks(where)
+        return
+    name, _, count = str(where).partition(":")
+    if name == "local":
+        if count and not (count.isdigit() and int(count) > 0):
+            raise LyotError(
+                f"The scheduler is {where!r}; give local, local:N with N workers, or an address."
+            )
+        n = int(count) if count else n_threads()
+        share = str(max(n_threads() // n, 1))
+        with (
+            LocalCluster(
+                n_workers=n,
+                threads_per_worker=1,
+                dashboard_address=None,
+                env={"LYOT_THREADS": share},
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield Tasks(client)
+        return
+    try:
+        client = Client(str(where), timeout="8s")
+    except (OSError, ValueError) as err:
+        raise LyotError(
+            f"No Dask scheduler answers at {where} ({str(err).splitlines()[0]}); start one with "
+            "`dask scheduler`, or give local."
+        ) from None
+    with client:
+        yield Tasks(client)

@@ -1,0 +1,160 @@
+"""Where kernels compute: NumPy, or another array library, on a GPU or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from lyot.errors import LyotError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Device:
+    """Where kernels compute: on NumPy arrays, or on another library's.
+
+    Parameters
+    ----------
+    put : callable or None
+        Takes a NumPy array to the device; None where arrays stay as they are.
+    get : callable
+        Takes an array of the device back.
+    """
+
+    def __init__(
+        self,
+        put: Callable[[np.ndarray], Any] | None = None,
+        get: Callable[[Any], np.ndarray] | None = None,
+    ) -> None:
+        """Keep the two ways."""
+        self._put, self._get = put, get
+
+    @property
+    def is_numpy(self) -> bool:
+        """Whether arrays stay as they are."""
+        return self._put is None
+
+    def put(self, value: Any, /) -> Any:
+        """Take an array to the device; a tuple or list item by item; other values as they are.
+
+        Parameters
+        ----------
+        value : object
+            Anything that a kernel takes.
+
+        Returns
+        -------
+        object
+            The same on the device.
+        """
+        import numpy as np
+
+        if self._put is None:
+            return value
+        if isinstance(value, np.ndarray):
+            return self._put(value)
+        return _each(self.put, value)
+
+    def get(self, value: Any, /) -> Any:
+        """Take back what a kernel returned.
+
+        Parameters
+        ----------
+        value : object
+            An array, a tuple of arrays, or anything else.
+
+        Returns
+        -------
+        object
+            The same with NumPy arrays.
+        """
+        if self._get is None:
+            return value
+        if hasattr(value, "__dlpack__") and hasattr(value, "shape"):
+            return self._get(value)
+        return _each(self.get, value)
+
+    def run(self, kernel: Callable[..., Any], /, *data: Any, **options: Any) -> Any:
+        """Call a kernel with NumPy arrays and return NumPy arrays.
+
+        Parameters
+        ----------
+        kernel : callable
+            Of `lyot.algorithms`.
+        *data, **options : object
+            Its arguments; what is on the device already stays there.
+
+        Returns
+        -------
+        object
+            What it returns.
+        """
+        if self._put is None:
+            return kernel(*data, **options)
+        moved = {name: self.put(value) for name, value in options.items()}
+        return self.get(kernel(*(self.put(value) for value in data), **moved))
+
+
+def _each(function: Callable[[Any], Any], value: Any) -> Any:
+    """Apply a function to the items of a tuple, named or not, or of a list."""
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(function(item) for item in value))
+    if isinstance(value, tuple | list):
+        return type(value)(function(item) for item in value)
+    return value
+
+
+DEVICES = ("cpu", "cuda", "torch")
+
+
+@cache
+def device(name: str = "cpu", /) -> Device:
+    """Return a device by its name.
+
+    Parameters
+    ----------
+    name : {"cpu", "cuda", "torch"}
+        NumPy; a GPU by PyTorch, else by CuPy; PyTorch without a GPU.
+
+    Returns
+    -------
+    Device
+        The device.
+
+    Raises
+    ------
+    LyotError
+        If no library for it is installed, or no such name is known.
+    """
+    if name not in DEVICES:
+        raise LyotError(f"device is {name!r}; it must be one of {', '.join(DEVICES)}.")
+    if name == "cpu":
+        return Device()
+    with suppress(ImportError):
+        import torch
+
+        if name == "torch" or torch.cuda.is_available():
+            where = "cpu" if name == "torch" else "cuda"
+
+            def _put(array: np.ndarray) -> Any:
+                import numpy as np
+
+                native = np.asarray(array, dtype=array.dtype.newbyteorder("="))
+                if not native.flags.writeable:
+                    native = native.copy()
+                return torch.from_numpy(np.ascontiguousarray(native)).to(where)
+
+            return Device(_put, lambda tensor: tensor.cpu().numpy())
+    if name == "cuda":
+        with suppress(ImportError):
+            import cupy
+
+            if cupy.cuda.runtime.getDeviceCount() > 0:
+                return Device(cupy.asarray, cupy.asnumpy)
+    raise LyotError(
+        f"device is {name!r}, and neither PyTorch nor CuPy with such a device is installed; "
+        "install one, or use device = cpu."
+    )

@@ -1,0 +1,232 @@
+"""Associations: which exposures are the science and which the references."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lyot.errors import LyotError
+from lyot.files.headers import ExposureInfo, read_info
+
+SCIENCE, PSF = "science", "psf"
+FOLDER_KEY = "exposure_folder"
+
+
+@dataclass(frozen=True)
+class Association:
+    """One product and the exposures that make it.
+
+    Attributes
+    ----------
+    product : str
+        Name of the product, without suffix.
+    science, psf : tuple of Path
+        Exposures, in member order.
+    left_out : tuple of (str, str)
+        Name and type of members that this pipeline does not use.
+    asn_id : str
+        Identifier, for example ``c1020``; empty where there is none.
+    pool : str
+        Name of the association pool.
+    table : str
+        Name of the association file.
+    """
+
+    product: str
+    science: tuple[Path, ...]
+    psf: tuple[Path, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+    asn_id: str = ""
+    pool: str = ""
+    table: str = ""
+
+
+def read_association(
+    source: str | Path | dict[str, Any], /, *, folder: str | Path | None = None
+) -> Association:
+    """Read an association and check that its members are there.
+
+    Parameters
+    ----------
+    source : path or dict
+        A JSON file, or what is in one.
+    folder : path, optional
+        Where the members lie; by default the folder named in the file, else that of the file.
+
+    Returns
+    -------
+    Association
+        Members in order; both old and new spellings are read.
+
+    Raises
+    ------
+    LyotError
+        If the file is missing or no JSON, has no product or no science member, names a member
+        twice or outside its folder, or a member is not there.
+    """
+    table = "" if isinstance(source, dict) else Path(source).name
+    content = source if isinstance(source, dict) else _load(Path(source))
+    where = table or "the association"
+    products = content.get("products")
+    if not isinstance(products, list) or not products:
+        raise LyotError(f"{where} has no products; an association lists them under 'products'.")
+    if len(products) > 1:
+        raise LyotError(f"{where} has {len(products)} products; split it, one file per product.")
+    product = products[0]
+    if not isinstance(product, dict) or not isinstance(product.get("members"), list):
+        raise LyotError(f"The product of {where} has no members; list them under 'members'.")
+    name = str(product.get("name") or "")
+    if not name or not _is_plain_name(name):
+        raise LyotError(
+            f"The product name {name!r} in {where} is not a plain file name; remove the folder."
+        )
+    if folder is None:
+        folder = content.get(FOLDER_KEY) or ("." if not table else Path(str(source)).parent)
+    groups = _group_members(product["members"], Path(folder), where)
+    if not groups[SCIENCE]:
+        raise LyotError(
+            f"{where} has no member of exptype 'science'; there is nothing to subtract from."
+        )
+    for path in groups[SCIENCE] + groups[PSF]:
+        if not path.is_file():
+            raise LyotError(
+                f"Member {path.name} of {where} is not in {path.parent}; put it there or name "
+                "its folder with --input-dir."
+            )
+    return Association(
+        product=name,
+        science=tuple(groups[SCIENCE]),
+        psf=tuple(groups[PSF]),
+        left_out=tuple(groups["other"]),
+        asn_id=str(content.get("asn_id") or ""),
+        pool=str(content.get("asn_pool") or ""),
+        table=table,
+    )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LyotError(f"Association {path} does not exist; check the path.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as err:
+        raise LyotError(f"Association {path} is not JSON ({err}); write it anew.") from None
+    except OSError as err:
+        raise LyotError(f"Association {path} cannot be read ({err.strerror}).") from None
+    if not isinstance(content, dict):
+        raise LyotError(f"Association {path} is not a JSON object; it must hold 'products'.")
+    return content
+
+
+def _is_plain_name(name: str) -> bool:
+    return name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
+
+
+def _group_members(members: list[Any], folder: Path, where: str) -> dict[str, list[Any]]:
+    groups: dict[str, list[Any]] = {SCIENCE: [], PSF: [], "other": []}
+    seen: set[str] = set()
+    for member in members:
+        if not isinstance(member, dict) or not member.get("expname"):
+            raise LyotError(f"A member of {where} has no 'expname'; name its file.")
+        name, kind = str(member["expname"]), str(member.get("exptype", "")).strip().lower()
+        if not _is_plain_name(name):
+            raise LyotError(
+                f"Member {name!r} of {where} leads outside the association's folder; give a "
+                "plain file name, and its folder with --input-dir."
+            )
+        if name in seen:
+            raise LyotError(f"Member {name} stands twice in {where}; remove one.")
+        seen.add(name)
+        if kind in (SCIENCE, PSF):
+            groups[kind].append(folder / name)
+        else:
+            groups["other"].append((name, kind))
+    return groups
+
+
+def build_associations(paths: Sequence[str | Path], /) -> list[dict[str, Any]]:
+    """Make associations from the headers of exposures.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        Calibrated exposures (``_calints.fits``), all in one folder.
+
+    Returns
+    -------
+    list of dict
+        One association per combination of instrument, filter, coronagraph and subarray, with
+        science members (IS_PSF false) before references (IS_PSF true).
+
+    Raises
+    ------
+    LyotError
+        If there is no science exposure, if one combination holds several science targets, or
+        if the files lie in several folders or share a name.
+    """
+    if not paths:
+        raise LyotError("No exposures were given; name at least one _calints.fits file.")
+    files = [Path(p) for p in paths]
+    folders = sorted({p.resolve().parent for p in files})
+    if len(folders) > 1:
+        raise LyotError(
+            f"The exposures lie in {len(folders)} folders ({folders[0]}, {folders[1]}); an "
+            "association has one."
+        )
+    names = [p.name for p in files]
+    for name in names:
+        if names.count(name) > 1:
+            raise LyotError(f"{name} is given twice; name each exposure once.")
+    infos = {p: read_info(p) for p in files}
+    groups: dict[tuple[str, ...], list[Path]] = {}
+    for path, info in infos.items():
+        groups.setdefault(info.mode, []).append(path)
+    made = [_build_one([(p, infos[p]) for p in sorted(group)]) for group in groups.values()]
+    if not any(made):
+        raise LyotError(
+            "No exposure is a science target: IS_PSF is true in all of them; add the science "
+            "exposures."
+        )
+    return [asn for asn in made if asn]
+
+
+def _build_one(group: list[tuple[Path, ExposureInfo]]) -> dict[str, Any]:
+    science = [(p, i) for p, i in group if not i.is_psf]
+    if not science:
+        return {}
+    targets = sorted({i.target for _, i in science})
+    first = science[0][1]
+    if len(targets) > 1:
+        raise LyotError(
+            f"Exposures of {' and '.join(targets)} share {first.mode_text} and are all science "
+            "(IS_PSF false); make one association per target."
+        )
+    shapes = {i.shape[-2:] for _, i in group}
+    if len(shapes) > 1:
+        raise LyotError(
+            f"Frames of {first.mode_text} have different shapes {sorted(shapes)}; they cannot be "
+            "subtracted from one another."
+        )
+    members = [
+        {"expname": p.name, "exptype": PSF if i.is_psf else SCIENCE}
+        for p, i in science + [(p, i) for p, i in group if i.is_psf]
+    ]
+    parts = (first.target, first.instrument, first.filter, first.coronagraph)
+    label = "_".join(_slug(part) for part in parts if part)
+    product = f"jw{first.program}_{label}" if first.program else label
+    return {
+        "asn_type": "coron3",
+        "asn_rule": "lyot_asn",
+        "asn_id": "a3001",
+        "program": first.program,
+        "target": first.target,
+        "asn_pool": "none",
+        "products": [{"name": product, "members": members}],
+    }
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in text.lower()).strip("-")

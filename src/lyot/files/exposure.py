@@ -1,0 +1,347 @@
+"""Frames with their errors and flags, from files and from stdatamodels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.errors import LyotError
+from lyot.files.headers import ExposureInfo, info_from_headers, info_from_model, open_fits
+
+
+@dataclass(frozen=True, eq=False)
+class Cube:
+    """The integrations of an exposure, or a stack of frames.
+
+    Attributes
+    ----------
+    sci : ndarray, shape (n, n_y, n_x), float32
+        Surface brightness [MJy/sr].
+    err : ndarray, shape (n, n_y, n_x), float32
+        Its error; NaN where it is not known.
+    dq : ndarray, shape (n, n_y, n_x), uint32
+        Data quality flags.
+    info : ExposureInfo
+        What the headers say; in a stack, those of the first exposure.
+    dither_arcsec : ndarray, shape (n, 2), or None
+        XOFFSET and YOFFSET of each frame of a stack [arcsec].
+    targets : tuple of str
+        Target of each frame of a stack; empty where that is not known.
+    pa_y_deg : ndarray, shape (n,), or None
+        Position angle of the y axis of each frame of a stack [degree].
+    mjd : ndarray, shape (n,), or None
+        Start of the exposure of each frame of a stack [day].
+    """
+
+    sci: NDArray[np.float32]
+    err: NDArray[np.float32]
+    dq: NDArray[np.uint32]
+    info: ExposureInfo
+    dither_arcsec: NDArray[np.float64] | None = None
+    targets: tuple[str, ...] = ()
+    pa_y_deg: NDArray[np.float64] | None = None
+    mjd: NDArray[np.float64] | None = None
+
+    def __repr__(self) -> str:
+        """Say what it is, without its pixels."""
+        n, n_y, n_x = self.sci.shape
+        return f"<Cube {self.info.name}: {n} frames of {n_y} x {n_x}, {self.info.mode_text}>"
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Shape ``(n_y, n_x)`` of a frame."""
+        return (int(self.sci.shape[1]), int(self.sci.shape[2]))
+
+    def bad(self, bits: str) -> NDArray[np.bool_]:
+        """Tell which pixels are bad.
+
+        Parameters
+        ----------
+        bits : str
+            DQ flags that count as bad.
+
+        Returns
+        -------
+        ndarray of bool, shape (n, n_y, n_x)
+            True where a flag is set or SCI is not finite.
+        """
+        return ~np.isfinite(self.sci) | ((self.dq & flag_value(bits)) != 0)
+
+    def variance(self) -> NDArray[np.float32]:
+        """Return the variance.
+
+        Returns
+        -------
+        ndarray, shape (n, n_y, n_x), float32
+            Square of the error; where it is not finite or negative, the median of its frame.
+        """
+        out = np.empty(self.err.shape, np.float32)
+        for frame, err in zip(out, self.err, strict=True):
+            frame[:] = _frame_variance(err)
+        return out
+
+
+def _frame_variance(err: NDArray[np.float32]) -> NDArray[np.float32]:
+    known = np.isfinite(err) & (err >= 0)
+    if known.all():
+        return np.square(err, dtype=np.float32)
+    typical = float(np.median(err[known])) if known.any() else 0.0
+    return np.square(np.where(known, err, np.float32(typical)), dtype=np.float32)
+
+
+def flag_value(bits: str, /) -> int:
+    """Return the value of DQ flags given by name or number.
+
+    Parameters
+    ----------
+    bits : str
+        Names or numbers joined by "+" or ",", for example ``DO_NOT_USE+HOT``; empty for none.
+
+    Returns
+    -------
+    int
+        Sum of the flags.
+
+    Raises
+    ------
+    LyotError
+        If a name is not a JWST flag.
+    """
+    from astropy.nddata.bitmask import interpret_bit_flags
+    from stdatamodels.jwst.datamodels.dqflags import pixel
+
+    text = str(bits).strip()
+    if text in ("", "0", "None"):
+        return 0
+    try:
+        return int(interpret_bit_flags(text, flag_name_map=pixel) or 0)
+    except (ValueError, KeyError, TypeError):
+        raise LyotError(
+            f"bad_bits is {bits!r}; give DQ flag names such as DO_NOT_USE, joined by '+'."
+        ) from None
+
+
+def _as_cube(arrays: list[Any], info: ExposureInfo) -> Cube:
+    """Make a cube of native arrays; two-dimensional input becomes one integration."""
+    sci, err, dq = arrays
+    if sci is None or np.ndim(sci) not in (2, 3) or 0 in np.shape(sci):
+        shape = "no" if sci is None else str(np.shape(sci))
+        raise LyotError(f"{info.name} holds {shape} SCI data; an exposure is (n_int, n_y, n_x).")
+    sci = np.asarray(sci, dtype=np.float32).reshape(-1, *np.shape(sci)[-2:])
+    err = _matching(err, sci.shape, np.float32, np.nan)
+    dq = _matching(dq, sci.shape, np.uint32, 0)
+    for i, frame in enumerate(sci):
+        if not np.isfinite(frame).any():
+            raise LyotError(
+                f"Integration {i + 1} of {info.name} has no finite pixel; leave the exposure out."
+            )
+    return Cube(sci, err, dq, info)
+
+
+def _matching(array: Any, shape: tuple[int, ...], dtype: Any, default: Any) -> NDArray[Any]:
+    if array is None or np.size(array) != int(np.prod(shape)):
+        return np.full(shape, default, dtype=dtype)
+    return np.asarray(array).astype(dtype).reshape(shape)
+
+
+def cube_from_model(model: Any, /) -> Cube:
+    """Take the frames of a stdatamodels model; the model is not changed.
+
+    Parameters
+    ----------
+    model : CubeModel or ImageModel
+        Model with data, and err and dq where it has them.
+
+    Returns
+    -------
+    Cube
+        A copy of the arrays where their type differs, else the arrays themselves.
+
+    Raises
+    ------
+    LyotError
+        If there is no data, or an integration has no finite pixel.
+    """
+    arrays = [model.getarray_noinit(k) if model.hasattr(k) else None for k in ("data", "err", "dq")]
+    if arrays[0] is None or np.ndim(arrays[0]) < 2:
+        raise LyotError(f"{model.meta.filename or 'The model'} has no data.")
+    cube = _as_cube(arrays, info_from_model(model))
+    stacked = model.instance.get("lyot", {}).get("steps", {}).get("stack_psfs", {})
+    if stacked.get("dither_arcsec") is None:
+        return cube
+    known: dict[str, Any] = {
+        name: np.asarray(stacked[name], dtype=np.float64)
+        for name in ("pa_y_deg", "mjd")
+        if stacked.get(name) is not None
+    }
+    return replace(
+        cube,
+        dither_arcsec=np.asarray(stacked["dither_arcsec"]),
+        targets=tuple(str(name) for name in stacked.get("targets", ())),
+        **known,
+    )
+
+
+def read_cube(path: str | Path, /) -> Cube:
+    """Read the frames of an exposure without stdatamodels, which takes twenty times as long.
+
+    Parameters
+    ----------
+    path : path
+        A calibrated exposure.
+
+    Returns
+    -------
+    Cube
+        SCI, ERR and DQ in memory.
+
+    Raises
+    ------
+    LyotError
+        If the file cannot be read, has no SCI image, or an integration has no finite pixel.
+    """
+    with open_fits(path, memmap=False) as hdus:
+        if "SCI" not in hdus:
+            raise LyotError(f"{path} has no SCI image; it is no calibrated exposure.")
+        try:
+            arrays = [hdus[k].data if k in hdus else None for k in ("SCI", "ERR", "DQ")]
+        except (OSError, TypeError, ValueError) as err:
+            raise LyotError(f"{path} cannot be read ({err}); fetch it again.") from None
+        shape = () if arrays[0] is None else arrays[0].shape
+        info = info_from_headers(
+            hdus[0].header, hdus["SCI"].header, name=Path(path).name, shape=shape
+        )
+        return _as_cube(arrays, info)
+
+
+def check_same_mode(first: ExposureInfo, other: ExposureInfo, /) -> None:
+    """Refuse two exposures that cannot be subtracted from one another.
+
+    Parameters
+    ----------
+    first, other : ExposureInfo
+        The exposures.
+
+    Raises
+    ------
+    LyotError
+        If the shapes of their frames differ, or instrument, filter or coronagraph do.
+    """
+    if first.shape[-2:] != other.shape[-2:]:
+        raise LyotError(
+            f"Frames of {other.name} are {other.shape[-2:]} pixels and those of {first.name} "
+            f"{first.shape[-2:]}; they must be equal."
+        )
+    for what in ("instrument", "filter", "coronagraph"):
+        a, b = getattr(first, what), getattr(other, what)
+        if a and b and a != b:
+            raise LyotError(
+                f"{other.name} was taken with {what} {b} and {first.name} with {a}; references "
+                "must be of the same mode."
+            )
+
+
+def as_model(source: Any, kind: str, /) -> Any:
+    """Open a file as a stdatamodels model, or pass a model on.
+
+    Parameters
+    ----------
+    source : path or model
+        What a step was given.
+    kind : str
+        Name of the class expected where a file is opened, for example ``CubeModel``.
+
+    Returns
+    -------
+    JwstDataModel
+        The model.
+
+    Raises
+    ------
+    LyotError
+        If the file cannot be read.
+    """
+    from stdatamodels.jwst import datamodels
+
+    if not isinstance(source, str | Path):
+        return source
+    open_fits(source).close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return getattr(datamodels, kind)(str(source))
+
+
+def stack(cubes: Iterable[Cube], /) -> Cube:
+    """Put the integrations of several exposures one after another.
+
+    Parameters
+    ----------
+    cubes : iterable of Cube
+        Exposures of one mode; taken one at a time.
+
+    Returns
+    -------
+    Cube
+        All integrations on the first axis, in order, with the info of the first exposure.
+
+    Raises
+    ------
+    LyotError
+        If there is none, or their modes differ.
+    """
+    infos: list[ExposureInfo] = []
+    parts: dict[str, list[NDArray[Any]]] = {"sci": [], "err": [], "dq": []}
+    for cube in cubes:
+        if infos:
+            check_same_mode(infos[0], cube.info)
+        infos.append(cube.info)
+        for name, arrays in parts.items():
+            arrays.append(getattr(cube, name))
+    if not infos:
+        raise LyotError(
+            "There is no psf member to subtract with; add reference exposures of exptype 'psf'."
+        )
+    counts = [len(sci) for sci in parts["sci"]]
+    # One array after another, so that the parts of each can go before the next is joined.
+    joined = {name: np.concatenate(parts.pop(name)) for name in ("sci", "err", "dq")}
+    dither = [np.tile(i.dither_arcsec, (n, 1)) for i, n in zip(infos, counts, strict=True)]
+    return Cube(
+        **joined,
+        info=infos[0],
+        dither_arcsec=np.concatenate(dither),
+        targets=tuple(i.target for i, n in zip(infos, counts, strict=True) for _ in range(n)),
+        pa_y_deg=np.repeat([i.pa_y_deg for i in infos], counts),
+        mjd=np.repeat([i.mjd for i in infos], counts),
+    )
+
+
+def join(first: Cube, other: Cube, /) -> Cube:
+    """Put one stack after another.
+
+    Parameters
+    ----------
+    first, other : Cube
+        Stacks of one mode, with what is known of each frame.
+
+    Returns
+    -------
+    Cube
+        All frames, with the info of the first stack.
+
+    Raises
+    ------
+    LyotError
+        If their modes differ.
+    """
+    check_same_mode(first.info, other.info)
+    parts: dict[str, Any] = {
+        name: np.concatenate([getattr(first, name), getattr(other, name)])
+        for name in ("sci", "err", "dq", "dither_arcsec", "pa_y_deg", "mjd")
+    }
+    return replace(first, targets=first.targets + other.targets, **parts)

@@ -1,0 +1,536 @@
+"""A reference library on disk: frames in zarr arrays, what is known of them in SQLite.
+
+A library is a folder. ``frames/<batch>/`` holds one exposure each: the zarr arrays ``sci``,
+``err``, ``dq`` (aligned to the library's first frame and scaled to its brightness), ``zone`` (the
+pixels of the zone in which frames are compared, centred), and ``gram`` (the products of its
+frames with each other and with all before them). ``index.sqlite`` says which batches there are,
+with one row for each frame.
+
+A batch is written aside and moved into place, and counts from the moment its rows are committed:
+whoever is killed before leaves nothing that is read. Additions are made one after another under
+the index's own lock, which the system releases with the process that held it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot._version import __version__
+from lyot.errors import LyotError
+from lyot.files.exposure import Cube
+from lyot.files.headers import ExposureInfo
+from lyot.files.products import abandoned, aside
+
+FORMAT = 1
+INDEX, FRAMES = "index.sqlite", "frames"
+LOCK_WAIT_S = 3600.0
+AT_ONCE = 64
+"""Frames whose zones are read at once."""
+
+
+@dataclass(frozen=True)
+class FrameFacts:
+    """What the index knows of a frame: its columns.
+
+    Attributes
+    ----------
+    file, sha256 : str
+        Exposure that it comes from, and its checksum.
+    integration : int
+        Number of the integration in it, from 1.
+    target, program, spectral_type : str
+        Star, programme, and spectral type where the user gave it.
+    spectral_number : float or None
+        Spectral type as a number: O5 is 5, B0 is 10, M4.5 is 64.5.
+    mjd : float or None
+        Start of the exposure [day].
+    pa_y_deg : float or None
+        Position angle of the y axis [degree].
+    x_offset, y_offset : float
+        Dither [arcsec].
+    wavefront_nm : float or None
+        Rms of the telescope's wavefront at that time [nm], where the user gave a table.
+    scale : float
+        Factor by which the frame was multiplied.
+    shift_y, shift_x : float
+        Shift that was applied [pixel].
+    n_repaired, n_saturated : int
+        Number of pixels that were bad, and that were saturated.
+    """
+
+    file: str
+    sha256: str
+    integration: int
+    target: str
+    program: str
+    spectral_type: str
+    spectral_number: float | None
+    mjd: float | None
+    pa_y_deg: float | None
+    x_offset: float
+    y_offset: float
+    wavefront_nm: float | None
+    scale: float
+    shift_y: float
+    shift_x: float
+    n_repaired: int
+    n_saturated: int
+
+
+COLUMNS = tuple(f.name for f in fields(FrameFacts))
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Frames of one exposure, ready to be added.
+
+    Attributes
+    ----------
+    cube : Cube
+        Aligned, repaired and scaled frames; DO_NOT_USE where a pixel was bad.
+    zone : ndarray, shape (n, n_zone)
+        Their pixels in the library's zone, centred, times the root of the weight.
+    facts : list of FrameFacts
+        What is known of each.
+    """
+
+    cube: Cube
+    zone: NDArray[np.float64]
+    facts: list[FrameFacts]
+
+
+class Library:
+    """A reference library of one instrument mode.
+
+    Parameters
+    ----------
+    path : path
+        Its folder.
+
+    Raises
+    ------
+    LyotError
+        If the folder is no library, or one of a newer format.
+    """
+
+    def __init__(self, path: str | Path, /) -> None:
+        """Read what holds for all its frames."""
+        self.path = Path(path)
+        if not (self.path / INDEX).is_file():
+            raise LyotError(
+                f"{path} is no reference library; make one with `lyot library build {path} FILES`."
+            )
+        with self._read() as index:
+            self._settings = {k: json.loads(v) for k, v in index.execute("SELECT * FROM settings")}
+        if self._settings["format"] != FORMAT:
+            raise LyotError(
+                f"{path} is a library of format {self._settings['format']}, and this version of "
+                f"lyot reads format {FORMAT}; use another version, or build it anew."
+            )
+
+    @classmethod
+    def create(
+        cls, path: str | Path, info: ExposureInfo, weight: NDArray[np.floating], /
+    ) -> Library:
+        """Make an empty library.
+
+        Parameters
+        ----------
+        path : path
+            Its folder, which must not exist or be empty.
+        info : ExposureInfo
+            An exposure of its mode.
+        weight : ndarray, shape (n_y, n_x)
+            Weight of the pixels by which frames are compared; zero outside the zone.
+
+        Returns
+        -------
+        Library
+            Ready to be added to.
+
+        Raises
+        ------
+        LyotError
+            If the folder holds something, or cannot be made.
+        """
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise LyotError(
+                f"{path} exists already; add to a library with `lyot library add`, or name "
+                "another folder."
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / FRAMES).mkdir()
+        except OSError as err:
+            raise LyotError(f"{path} cannot be made ({err.strerror}); name another.") from None
+        _group(path / "zone").create_array("weight", data=np.asarray(weight, dtype=np.float64))
+        settings = {
+            "format": FORMAT,
+            "version": __version__,
+            "mode": list(info.mode),
+            "shape": list(info.shape[-2:]),
+            "pixel_area_sr": info.pixel_area_sr,
+            "detector": info.detector,
+        }
+        temporary = path / f".{INDEX}"
+        with closing(sqlite3.connect(temporary)) as index, index:
+            index.execute("CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
+            index.executemany(
+                "INSERT INTO settings VALUES (?, ?)",
+                [(k, json.dumps(v)) for k, v in settings.items()],
+            )
+            index.execute(
+                "CREATE TABLE batches (batch INTEGER PRIMARY KEY, folder TEXT UNIQUE NOT NULL, "
+                "first INTEGER NOT NULL, n INTEGER NOT NULL, added_by TEXT NOT NULL)"
+            )
+            index.execute(
+                "CREATE TABLE frames (number INTEGER PRIMARY KEY, batch INTEGER NOT NULL, "
+                f"{', '.join(COLUMNS)}, UNIQUE (sha256, integration))"
+            )
+        os.replace(temporary, path / INDEX)
+        return cls(path)
+
+    def __repr__(self) -> str:
+        """Say what it holds."""
+        return f"<Library {self.path}: {len(self)} frames, {self.mode_text}>"
+
+    @property
+    def mode(self) -> tuple[str, ...]:
+        """Instrument, filter, pupil, coronagraph and subarray."""
+        return tuple(self._settings["mode"])
+
+    @property
+    def mode_text(self) -> str:
+        """The mode in words."""
+        return self._info("").mode_text
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n_y, n_x)`` of the frames."""
+        n_y, n_x = self._settings["shape"]
+        return (int(n_y), int(n_x))
+
+    @property
+    def weight(self) -> NDArray[np.float64]:
+        """Weight of the pixels by which frames are compared, ``(n_y, n_x)``."""
+        return np.asarray(_group(self.path / "zone", "r")["weight"][:])
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        with self._read() as index:
+            return int(index.execute("SELECT count(*) FROM frames").fetchone()[0])
+
+    def holds(self, sha256: str, /) -> bool:
+        """Tell whether the frames of an exposure are there.
+
+        Parameters
+        ----------
+        sha256 : str
+            Checksum of its file.
+
+        Returns
+        -------
+        bool
+            True where any is.
+        """
+        with self._read() as index:
+            found = index.execute("SELECT 1 FROM frames WHERE sha256 = ? LIMIT 1", (sha256,))
+            return found.fetchone() is not None
+
+    def query(self, where: str = "", /) -> list[dict[str, Any]]:
+        """Look up frames in the index.
+
+        Parameters
+        ----------
+        where : str, optional
+            A condition in SQL over the columns, such as ``target = 'HD 1' AND mjd > 60000``.
+
+        Returns
+        -------
+        list of dict
+            One per frame, in the order of their numbers.
+
+        Raises
+        ------
+        LyotError
+            If the condition is not valid.
+        """
+        text = f"SELECT number, {', '.join(COLUMNS)} FROM frames"
+        text += f" WHERE ({where})" if where.strip() else ""
+        with self._read() as index:
+            index.row_factory = sqlite3.Row
+            try:
+                return [dict(row) for row in index.execute(f"{text} ORDER BY number")]
+            except (sqlite3.Error, sqlite3.Warning) as err:
+                raise LyotError(
+                    f"--where {where!r} is no condition ({err}); the columns are number, "
+                    f"{', '.join(COLUMNS)}."
+                ) from None
+
+    def add(self, batch: Batch, /) -> int:
+        """Add the frames of an exposure, all or none.
+
+        Parameters
+        ----------
+        batch : Batch
+            The frames.
+
+        Returns
+        -------
+        int
+            How many were added: none where they were there already.
+
+        Raises
+        ------
+        LyotError
+            If they are of another mode or shape, or the library cannot be written.
+        """
+        info = batch.cube.info
+        if info.mode != self.mode or batch.cube.frame_shape != self.shape:
+            raise LyotError(
+                f"{info.name} is {info.mode_text}, {batch.cube.frame_shape} pixels, and the "
+                f"library {self.path} holds {self.mode_text}, {self.shape}; "
+                "make a library for each mode."
+            )
+        name = uuid.uuid4().hex
+        beside = self.path / FRAMES / f"{aside()}{name}"
+        try:
+            _write_batch(beside, batch)
+            with self._write() as index:
+                taken = index.execute(
+                    "SELECT count(*) FROM frames WHERE sha256 = ?", (batch.facts[0].sha256,)
+                )
+                if taken.fetchone()[0]:
+                    return 0
+                self._sweep(index)
+                [first] = index.execute("SELECT count(*) FROM frames").fetchone()
+                rows = self._products(index, batch.zone)
+                _group(beside).create_array("gram", data=rows, compressors=None)
+                os.replace(beside, self.path / FRAMES / name)
+                cursor = index.execute(
+                    "INSERT INTO batches (folder, first, n, added_by) VALUES (?, ?, ?, ?)",
+                    (name, first, len(batch.facts), f"lyot {__version__}"),
+                )
+                marks = ", ".join("?" * (2 + len(COLUMNS)))
+                index.executemany(
+                    f"INSERT INTO frames VALUES ({marks})",
+                    [
+                        (first + k, cursor.lastrowid, *astuple(facts))
+                        for k, facts in enumerate(batch.facts)
+                    ],
+                )
+            return len(batch.facts)
+        except OSError as err:
+            raise LyotError(f"{self.path} cannot be written ({err.strerror or err}).") from None
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def gram(self) -> NDArray[np.float64]:
+        """Return the products of all frames over the zone.
+
+        Returns
+        -------
+        ndarray, shape (n, n)
+            Put together from the rows that each addition left; nothing is computed.
+        """
+        with self._read() as index:
+            batches = self._batches(index)
+        n = sum(size for _, _, size in batches)
+        out = np.empty((n, n))
+        for folder, first, size in batches:
+            rows = _group(folder, "r")["gram"][:]
+            out[first : first + size, : first + size] = rows
+            out[: first + size, first : first + size] = rows.T
+        return out
+
+    def zones(self) -> Iterator[NDArray[np.float64]]:
+        """Go through the frames' zones without holding them all.
+
+        Yields
+        ------
+        ndarray, shape (n, n_zone)
+            Centred pixels of some frames, in the order of their numbers.
+        """
+        with self._read() as index:
+            batches = self._batches(index)
+        yield from _in_groups(batches)
+
+    def pixels(self, at: NDArray[np.intp], /) -> NDArray[np.float64]:
+        """Read some pixels of all frames.
+
+        Parameters
+        ----------
+        at : ndarray of int, shape (n_pix,)
+            Which, of the flattened frame.
+
+        Returns
+        -------
+        ndarray, shape (n, n_pix)
+            One frame is held beside them.
+        """
+        with self._read() as index:
+            batches = self._batches(index)
+        out = np.empty((sum(n for _, _, n in batches), len(at)))
+        for folder, first, n in batches:
+            sci = _group(folder, "r")["sci"]
+            for k in range(n):
+                out[first + k] = sci[k].ravel()[at]
+        return out
+
+    def frames(self, numbers: Sequence[int], /) -> Cube:
+        """Read frames.
+
+        Parameters
+        ----------
+        numbers : sequence of int
+            Their numbers, in the order in which they are wanted.
+
+        Returns
+        -------
+        Cube
+            With target, roll, time and dither of each.
+
+        Raises
+        ------
+        LyotError
+            If there is no such frame.
+        """
+        with self._read() as index:
+            folder_of = {
+                first + k: (folder, k)
+                for folder, first, size in self._batches(index)
+                for k in range(size)
+            }
+        rows = {row["number"]: row for row in self.query()}
+        shape = (len(numbers), *self.shape)
+        sci, err = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        dq = np.empty(shape, np.uint32)
+        wanted: dict[Path, list[tuple[int, int]]] = {}
+        for k, number in enumerate(numbers):
+            if number not in rows:
+                raise LyotError(f"{self.path} has no frame {number}.")
+            folder, row = folder_of[number]
+            wanted.setdefault(folder, []).append((k, row))
+        for folder, places in wanted.items():
+            group = _group(folder, "r")
+            first, last = (f(row for _, row in places) for f in (min, max))
+            at, of = [k for k, _ in places], [row - first for _, row in places]
+            for name, out in (("sci", sci), ("err", err), ("dq", dq)):
+                out[at] = group[name][first : last + 1][of]
+        chosen = [rows[number] for number in numbers]
+        return Cube(
+            sci,
+            err,
+            dq,
+            self._info(chosen[0]["file"] if chosen else ""),
+            dither_arcsec=np.array([[r["x_offset"], r["y_offset"]] for r in chosen]),
+            targets=tuple(r["target"] for r in chosen),
+            pa_y_deg=np.array([_or_nan(r["pa_y_deg"]) for r in chosen]),
+            mjd=np.array([_or_nan(r["mjd"]) for r in chosen]),
+        )
+
+    def _info(self, name: str) -> ExposureInfo:
+        instrument, band, pupil, coronagraph, subarray = self.mode
+        return ExposureInfo(
+            name=name,
+            shape=(1, *self.shape),
+            instrument=instrument,
+            detector=self._settings["detector"],
+            filter=band,
+            pupil=pupil,
+            coronagraph=coronagraph,
+            subarray=subarray,
+            pixel_area_sr=self._settings["pixel_area_sr"],
+        )
+
+    def _batches(self, index: sqlite3.Connection) -> list[tuple[Path, int, int]]:
+        """Folder, first number and size of each batch, in order."""
+        found = index.execute("SELECT folder, first, n FROM batches ORDER BY first")
+        return [(self.path / FRAMES / folder, first, n) for folder, first, n in found]
+
+    def _products(self, index: sqlite3.Connection, zone: NDArray[np.float64]) -> Any:
+        """Rows of the Gram matrix for new frames: with all before them, and each other."""
+        parts = [zone @ other.T for other in _in_groups(self._batches(index))]
+        return np.concatenate([*parts, zone @ zone.T], axis=1)
+
+    def _sweep(self, index: sqlite3.Connection) -> None:
+        """Remove what additions left that were killed; the lock is held."""
+        known = {folder.name for folder, _, _ in self._batches(index)}
+        for folder in (self.path / FRAMES).iterdir():
+            unknown = folder.name not in known and not folder.name.startswith(".")
+            if unknown or abandoned(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        uri = f"{(self.path / INDEX).resolve().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=LOCK_WAIT_S)) as index:
+            yield index
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """Hold the lock of the index: a commit at the end, nothing where an error is raised."""
+        index = sqlite3.connect(self.path / INDEX, timeout=LOCK_WAIT_S, isolation_level=None)
+        with closing(index):
+            try:
+                index.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as err:
+                raise LyotError(f"{self.path} cannot be added to ({err}).") from None
+            try:
+                yield index
+            except BaseException:
+                index.execute("ROLLBACK")
+                raise
+            index.execute("COMMIT")
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _group(path: Path, mode: str = "a") -> Any:
+    import zarr
+
+    return zarr.open_group(str(path), mode=mode)  # type: ignore[arg-type]
+
+
+def _write_batch(folder: Path, batch: Batch) -> None:
+    """Write the arrays of a batch: one file each, from which single frames can be read."""
+    group, cube = _group(folder, "w"), batch.cube
+    for name, array in (("sci", cube.sci), ("err", cube.err), ("dq", cube.dq)):
+        options: dict[str, Any] = {} if name == "dq" else {"compressors": None}
+        made = group.create_array(
+            name,
+            shape=array.shape,
+            dtype=array.dtype,
+            chunks=(1, *array.shape[1:]),
+            shards=array.shape,
+            **options,
+        )
+        made[:] = array
+    group.create_array("zone", data=batch.zone, chunks=batch.zone.shape, compressors=None)
+
+
+def _in_groups(batches: list[tuple[Path, int, int]]) -> Iterator[NDArray[np.float64]]:
+    """Zones of batches, some frames at once: few large products are quicker than many small."""
+    held: list[NDArray[np.float64]] = []
+    for folder, _, _ in batches:
+        held.append(np.asarray(_group(folder, "r")["zone"][:]))
+        if sum(map(len, held)) >= AT_ONCE:
+            yield np.concatenate(held)
+            held = []
+    if held:
+        yield np.concatenate(held)

@@ -1,0 +1,127 @@
+"""Results of an analysis written to files: tables as ECSV, maps as FITS; whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot._version import __version__
+from lyot.files.products import written_whole
+
+
+def write_table(table: Any, path: str | Path, /) -> str:
+    """Write a table as ECSV, with its units and what it records.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        The table.
+    path : path
+        Where it is to be.
+
+    Returns
+    -------
+    str
+        The path.
+    """
+    with written_whole(path) as temporary:
+        table.write(str(temporary), format="ascii.ecsv")
+    return str(path)
+
+
+def write_maps(
+    maps: dict[str, NDArray[Any]],
+    path: str | Path,
+    /,
+    *,
+    pixel_scale_arcsec: float,
+    keywords: dict[str, Any],
+) -> str:
+    """Write maps of the sky about the star as FITS, one extension each.
+
+    Parameters
+    ----------
+    maps : dict
+        Maps by extension name, north up and east to the left, the star on the middle pixel.
+    path : path
+        Where it is to be.
+    pixel_scale_arcsec : float
+        Pixel scale [arcsec].
+    keywords : dict
+        Further keywords of the primary header, with their values.
+
+    Returns
+    -------
+    str
+        The path.
+    """
+    from astropy.io import fits
+
+    hdus = [_primary(keywords)]
+    for name, image in maps.items():
+        hdu = fits.ImageHDU(np.asarray(image, dtype=np.float32), name=name)
+        n_y, n_x = image.shape
+        for axis, n, step, what in (
+            (1, n_x, -pixel_scale_arcsec, "east"),
+            (2, n_y, pixel_scale_arcsec, "north"),
+        ):
+            hdu.header[f"CRPIX{axis}"] = 0.5 * (n + 1)
+            hdu.header[f"CRVAL{axis}"] = 0.0
+            hdu.header[f"CDELT{axis}"] = step
+            hdu.header[f"CUNIT{axis}"] = "arcsec"
+            hdu.header[f"CNAME{axis}"] = f"offset to the {what} of the star"
+        hdus.append(hdu)
+    with written_whole(path) as temporary:
+        fits.HDUList(hdus).writeto(temporary)
+    return str(path)
+
+
+def _primary(keywords: dict[str, Any]) -> Any:
+    from astropy.io import fits
+
+    primary = fits.PrimaryHDU()
+    primary.header["LYOTVER"] = (__version__, "Version of lyot")
+    for key, value in keywords.items():
+        primary.header[key] = value
+    return primary
+
+
+def write_grid(
+    image: NDArray[Any],
+    path: str | Path,
+    /,
+    *,
+    name: str,
+    axes: dict[str, NDArray[Any]],
+    keywords: dict[str, Any],
+) -> str:
+    """Write an image whose axes are not evenly spaced, with a table of their values.
+
+    Parameters
+    ----------
+    image : ndarray, shape (n_y, n_x)
+        The image.
+    path : path
+        Where it is to be.
+    name : str
+        Name of its extension.
+    axes : dict
+        Values along each axis by the name of the extension that holds them, x first.
+    keywords : dict
+        Further keywords of the primary header.
+
+    Returns
+    -------
+    str
+        The path.
+    """
+    from astropy.io import fits
+
+    hdus = [_primary(keywords), fits.ImageHDU(np.asarray(image, dtype=np.float32), name=name)]
+    hdus += [fits.ImageHDU(np.asarray(v, dtype=np.float64), name=n) for n, v in axes.items()]
+    with written_whole(path) as temporary:
+        fits.HDUList(hdus).writeto(temporary)
+    return str(path)

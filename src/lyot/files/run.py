@@ -1,0 +1,238 @@
+"""A finished run, read back for the analysis; images of the user's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.errors import LyotError
+from lyot.files.aligned import AlignedArrays, RefFacts
+from lyot.files.exposure import Cube, read_cube
+from lyot.files.headers import open_fits
+from lyot.files.star import StarPosition
+from lyot.files.view import View, read_view
+
+
+@dataclass(frozen=True, eq=False)
+class ReducedExposure:
+    """One science exposure of a finished run.
+
+    Attributes
+    ----------
+    name : str
+        Name of its psfsub product.
+    target : Cube
+        The exposure as it was subtracted.
+    aligned : AlignedArrays
+        Its references, mapped from the psfalign product.
+    star : StarPosition
+        The star on its pixels.
+    pa_y_deg : float
+        Position angle of its y axis [degree].
+    recipe : dict
+        The parameters of klip, as plain values.
+    fit_weight, zone_map, disc_model : ndarray, or None
+        The maps that klip was given, read again.
+    disc_scale : float
+        By how much the model of the disc was multiplied.
+    """
+
+    name: str
+    target: Cube
+    aligned: AlignedArrays
+    star: StarPosition
+    pa_y_deg: float
+    recipe: dict[str, Any]
+    fit_weight: NDArray[np.float64] | None = None
+    zone_map: NDArray[np.float64] | None = None
+    disc_model: NDArray[np.float64] | None = None
+    disc_scale: float = 0.0
+
+
+@contextmanager
+def open_run(folder: str | Path, /) -> Iterator[tuple[str, list[ReducedExposure]]]:
+    """Open the products of a finished run.
+
+    Parameters
+    ----------
+    folder : path
+        Where `lyot run` wrote them.
+
+    Yields
+    ------
+    product : str
+        Name of the product of the association.
+    exposures : list of ReducedExposure
+        Its science exposures, in the order of their names; the references stay mapped until the
+        context ends.
+
+    Raises
+    ------
+    LyotError
+        If products are missing, or of more than one association.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise LyotError(f"{folder} is no folder; give the folder of a finished run.")
+    views: dict[str, View] = {}
+    for path in products_of(folder, "*_psfsub.fits", record_of(folder).get("products")):
+        view = read_view(path)
+        views.setdefault(exposure_root(path), view)
+    if not views:
+        raise LyotError(f"{folder} holds no psfsub product; run `lyot run ASN -o {folder}` first.")
+    products = {_association(view)["product"] for view in views.values()}
+    if len(products) > 1:
+        raise LyotError(
+            f"{folder} holds products of {len(products)} associations ({', '.join(products)}); "
+            "give each a folder of its own."
+        )
+    with ExitStack() as stack:
+        yield products.pop(), [_exposure(folder, root, view, stack) for root, view in views.items()]
+
+
+def record_of(folder: Path, /) -> dict[str, Any]:
+    """Return what the last run in a folder recorded of itself.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+
+    Returns
+    -------
+    dict
+        Its command, and its ``products`` by name; empty where there is no record, or several.
+    """
+    found = sorted(folder.glob("*_run.json"))
+    try:
+        known = json.loads(found[0].read_text(encoding="utf-8")) if len(found) == 1 else {}
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _association(view: View) -> dict[str, Any]:
+    found: dict[str, Any] = view.branch.get("steps", {}).get("association", {})
+    if not found:
+        raise LyotError(f"{view.path} was not made by a run of the pipeline; run `lyot run`.")
+    return found
+
+
+def products_of(folder: Path, pattern: str, names: Iterable[str] | None, /) -> list[Path]:
+    """Find products of a run, not those that an earlier one with other parameters left.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the run.
+    pattern : str
+        Of file names, such as ``*_i2d.fits``.
+    names : iterable of str, or None
+        What the run made; None where that is not known, and all are taken.
+
+    Returns
+    -------
+    list of Path
+        In the order of their names.
+    """
+    mine = None if names is None else set(names)
+    return [p for p in sorted(folder.glob(pattern)) if mine is None or p.name in mine]
+
+
+def exposure_root(path: Path, /) -> str:
+    """Return the name of a psfsub product without its number of modes and suffix.
+
+    Parameters
+    ----------
+    path : Path
+        The product.
+
+    Returns
+    -------
+    str
+        What the products of one exposure share.
+    """
+    root = path.name.removesuffix("_psfsub.fits")
+    head, _, tail = root.rpartition("_")
+    return head if head and tail[:1] == "k" and tail[1:].isdigit() else root
+
+
+def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> ReducedExposure:
+    flagged, aligned = folder / f"{root}_crfints.fits", folder / f"{root}_psfalign.fits"
+    for path in (flagged, aligned):
+        if not path.exists():
+            raise LyotError(
+                f"{path} is missing: the analysis needs it; run again without --only-final, "
+                "--no-psfalign and --skip-outliers."
+            )
+    hdus = stack.enter_context(open_fits(aligned))
+    if view.star is None or view.pa_y_deg is None:
+        raise LyotError(f"{view.path} records no star or no roll; run `lyot run` again.")
+    # Flags are not looked at; as scaled integers they could not be mapped.
+    sci = hdus["SCI"].data
+    flags = np.broadcast_to(np.uint32(0), sci.shape)
+    facts = ref_facts(view.branch.get("steps", {}))
+    arrays = AlignedArrays(sci, hdus["ERR"].data, flags, star=view.star, facts=facts)
+    klip = view.branch["steps"]["klip"]
+    target = read_cube(flagged)
+    return ReducedExposure(
+        view.path.name,
+        target,
+        arrays,
+        view.star,
+        view.pa_y_deg,
+        klip["recipe"],
+        disc_scale=float(klip.get("disc_scale", 0.0)),
+        **{name: read_image(path)[0] for name, path in klip.get("maps", {}).items()},
+    )
+
+
+def ref_facts(steps: dict[str, Any], /) -> RefFacts | None:
+    """Return what the alignment recorded of each reference.
+
+    Parameters
+    ----------
+    steps : dict
+        What a product records of its steps.
+
+    Returns
+    -------
+    RefFacts or None
+        None where it recorded nothing.
+    """
+    made = steps.get("align_psfs", {})
+    return RefFacts.of(made.get("ref_targets", ()), made.get("ref_pa_y_deg"), made.get("ref_mjd"))
+
+
+def read_image(path: str | Path, /) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """Read the first image of a FITS file.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    image : ndarray
+        Native float64.
+    header : dict
+        Its header.
+
+    Raises
+    ------
+    LyotError
+        If it holds none.
+    """
+    with open_fits(path, memmap=False) as hdus:
+        for hdu in hdus:
+            if hdu.is_image and hdu.data is not None:
+                return np.asarray(hdu.data, dtype=np.float64), dict(hdu.header)
+    raise LyotError(f"{path} holds no image.")

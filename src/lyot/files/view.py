@@ -1,0 +1,113 @@
+"""Products read back for looking at: light, through `astropy.io.fits` and `asdf` alone."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.algorithms.geometry import position_angle_of_y
+from lyot.files.headers import ExposureInfo, info_from_headers, open_fits
+from lyot.files.products import BRANCH
+from lyot.files.star import StarPosition
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What a product shows.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    data, err : ndarray or None
+        SCI and ERR.
+    info : ExposureInfo
+        What the headers say.
+    star : StarPosition or None
+        The star, as the product records it.
+    branch : dict
+        What the product records beyond the schemas.
+    pa_y_deg : float or None
+        Position angle of the y axis [degree].
+    table : dict
+        Columns of the contrast table, where the product is one.
+    """
+
+    path: Path
+    data: NDArray[Any] | None
+    err: NDArray[Any] | None
+    info: ExposureInfo
+    star: StarPosition | None
+    branch: dict[str, Any]
+    pa_y_deg: float | None
+    table: dict[str, NDArray[Any]]
+
+
+def read_view(path: str | Path, /) -> View:
+    """Read a product for looking at.
+
+    Parameters
+    ----------
+    path : path
+        A product of this package.
+
+    Returns
+    -------
+    View
+        Its arrays and what it records.
+
+    Raises
+    ------
+    LyotError
+        If the file cannot be read.
+    """
+    path = Path(path)
+    with open_fits(path, memmap=False) as hdus:
+        sci = hdus["SCI"].header if "SCI" in hdus else {}
+        data = hdus["SCI"].data if "SCI" in hdus else None
+        shape = () if data is None else data.shape
+        info = info_from_headers(hdus[0].header, sci, name=path.name, shape=shape)
+        err = hdus["ERR"].data if "ERR" in hdus else None
+        branch = _branch(hdus["ASDF"].data) if "ASDF" in hdus else {}
+        table = {}
+        if "CONTRAST" in hdus:
+            rows = hdus["CONTRAST"].data
+            table = {str(n): np.asarray(rows[n], dtype=float) for n in rows.names}
+        values = branch.get("star")
+        return View(
+            path,
+            data,
+            err,
+            info,
+            StarPosition(**values) if values else None,
+            branch,
+            _pa_of_y(sci),
+            table,
+        )
+
+
+def _branch(stored: Any) -> dict[str, Any]:
+    import asdf
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the WCS, which is not looked at here
+        with asdf.open(io.BytesIO(np.asarray(stored).tobytes()), lazy_load=False) as tree:
+            branch: dict[str, Any] = tree.tree.get(BRANCH, {})
+    return branch
+
+
+def _pa_of_y(sci: Any) -> float | None:
+    """Position angle of the y axis, from the linear WCS or the roll."""
+    if "PC1_2" in sci and "PC2_2" in sci:
+        return float(np.degrees(np.arctan2(sci["PC1_2"], sci["PC2_2"])) % 360.0)
+    if sci.get("ROLL_REF") is None:
+        return None
+    return position_angle_of_y(
+        float(sci["ROLL_REF"]), float(sci.get("V3I_YANG") or 0.0), int(sci.get("VPARITY") or -1)
+    )

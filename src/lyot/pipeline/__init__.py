@@ -1,0 +1,5 @@
+"""From an association to its products."""
+
+from lyot.pipeline.coron3 import Coron3Pipeline
+
+__all__ = ["Coron3Pipeline"]

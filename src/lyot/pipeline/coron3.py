@@ -1,0 +1,534 @@
+"""The coronagraphic pipeline: from an association to the combined image and its products."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from stpipe import Pipeline
+
+from lyot.errors import LyotError
+from lyot.files.aligned import AlignedFrames
+from lyot.files.association import Association, read_association
+from lyot.files.exposure import (
+    Cube,
+    as_model,
+    check_same_mode,
+    cube_from_model,
+    flag_value,
+    read_cube,
+)
+from lyot.files.headers import read_info
+from lyot.files.library_store import Library
+from lyot.files.products import (
+    BlockWriter,
+    branch_of,
+    check_room,
+    checksum,
+    derived_model,
+    save_whole,
+    set_branch,
+    stamp,
+)
+from lyot.parameters import LibraryRecipe, Recipe, to_dict
+from lyot.progress import Progress, no_progress
+from lyot.references.aligner import Aligner, prepare_refs
+from lyot.references.library import select
+from lyot.references.stack import flag_outliers
+from lyot.references.vet import Doubt, saturated, with_sources
+from lyot.steps import (
+    AlignRefsStep,
+    HlspStep,
+    KlipStep,
+    OutlierDetectionStep,
+    ResampleStep,
+    StackRefsStep,
+)
+from lyot.steps.align_refs import alignment_details
+from lyot.steps.base import LyotStep, root_of
+from lyot.steps.stack_refs import Addition
+
+log = logging.getLogger(__name__)
+
+LEAST_ROTATION_DEG = 0.5
+"""Rolls that differ by less are one roll, and are not subtracted from one another."""
+
+
+class Coron3Pipeline(Pipeline, LyotStep):
+    """Reduce an association of coronagraphic exposures.
+
+    Parameters
+    ----------
+    *args, **kwargs : object
+        Name, parent and parameters, as for any `stpipe` step.
+    """
+
+    class_alias = "calwebb_coron3"
+
+    spec = """
+        suffix = string(default='i2d')  # Suffix of the combined image
+        strategy = option('auto', 'rdi', 'adi', 'adi+rdi', default='auto')  # References: the psf members, the other rolls, both; auto takes the psf members where there are any
+        library = string(default=None)  # Folder of a reference library, from which references are added
+        library_by = option('correlation', 'residual', 'time', 'wavefront', 'spectral_type', default='correlation')  # How they are chosen for each science exposure
+        library_n = integer(default=200, min=0)  # How many at most; 0 for all
+        library_where = string(default='')  # Condition in SQL over the columns of the library's index
+        library_spectral_type = string(default='')  # Spectral type of the target, for library_by = spectral_type
+        library_wavefront_nm = float(default=None)  # Rms of the wavefront at the target's time [nm], for library_by = wavefront
+        save_results = boolean(default=True)  # Save the products
+        save_crfints = boolean(default=True)  # Save the flagged science exposures
+        save_psfstack = boolean(default=True)  # Save the stack of references
+        save_psfalign = boolean(default=True)  # Save the aligned references
+        save_psfsub = boolean(default=True)  # Save the subtracted exposures
+    """  # noqa: E501
+
+    step_defs: ClassVar[dict[str, type]] = {
+        "outlier_detection": OutlierDetectionStep,
+        "stack_refs": StackRefsStep,
+        "align_refs": AlignRefsStep,
+        "klip": KlipStep,
+        "resample": ResampleStep,
+        "hlsp": HlspStep,
+    }
+
+    prefetch_references = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pipeline and its steps."""
+        super().__init__(*args, **kwargs)
+        self.progress: Progress = no_progress
+        self.products: list[str] = []
+        self.summary: list[dict[str, Any]] = []
+        self._asn = Association("", (), ())
+        self._library: Library | None = None
+        self._doubted: tuple[Any, list[Doubt]] | None = None
+        self.checksums: dict[str, str] = {}
+
+    def process(self, source: Any) -> Any:
+        """Run all steps.
+
+        Parameters
+        ----------
+        source : str or dict
+            The association.
+
+        Returns
+        -------
+        ImageModel, list of ImageModel or None
+            The combined image; one for each number of modes; None where ``resample`` is
+            skipped.
+        """
+        self.products, self.summary, self._doubted = [], [], None
+        self._check_parameters()
+        self._library = Library(self.library) if self.library else None
+        asn = read_association(source, folder=self._members_folder(source))
+        self._asn = asn
+        for name, kind in asn.left_out:
+            log.info("Member %s of type %r is left out.", name, kind)
+        references = self._references(asn)
+        self._check_modes(asn)
+        self.checksums = {p.name: checksum(p) for p in asn.science + asn.psf}
+        subtracted: list[list[Any]] = []
+        made: tuple[tuple[Path, ...], Any, str] | None = None
+        for number, path in enumerate(asn.science):
+            if made is None or made[0] != references[number] or self._library is not None:
+                alone = len(set(references)) > 1 or self._library is not None
+                made = None  # so that one stack is held, not two
+                root = self._root(path) if alone else asn.product
+                made = (references[number], *self._stack(references[number], root, path))
+            subtracted.append(self._subtract(path, made[1], made[2], number))
+        if self.resample.skip:
+            log.info("resample is skipped: no combined image is made.")
+            return None
+        results = []
+        for k in range(len(subtracted[0])):
+            results.append(self._combine([models[k] for models in subtracted], len(subtracted[0])))
+        return results[0] if len(results) == 1 else results
+
+    def save_model(self, *_: Any, **__: Any) -> None:
+        """Do nothing: `process` saves each product under a name of its own.
+
+        Parameters
+        ----------
+        *_, **__ : object
+            What `stpipe` gives; not looked at.
+        """
+
+    def recipe(self) -> Recipe:
+        """Return the parameters of all steps as one value."""
+        return Recipe(
+            star_xy=self.klip.star_parameter(),
+            outlier=self.outlier_detection.recipe(),
+            align=self.align_refs.recipe(),
+            subtract=self.klip.recipe(),
+            combine=self.resample.recipe(),
+        )
+
+    def _check_parameters(self) -> None:
+        """Say what is wrong with a parameter before any work is done."""
+        recipe = self.recipe()
+        for part in (recipe.align, recipe.subtract, recipe.combine):
+            flag_value(part.bad_bits)
+        self.library_recipe()
+
+    def library_recipe(self) -> LibraryRecipe:
+        """Return how references are chosen from the library."""
+        return LibraryRecipe(
+            by=self.library_by,
+            n=self.library_n,
+            where=self.library_where,
+            spectral_type=self.library_spectral_type,
+            wavefront_nm=self.library_wavefront_nm,
+        )
+
+    def _members_folder(self, source: Any) -> str | None:
+        """Return the folder of the members where ``input_dir`` names another than the file's."""
+        given = self.input_dir
+        if not given or isinstance(source, dict):
+            return given or None
+        return None if Path(given).resolve() == Path(source).resolve().parent else given
+
+    def _check_modes(self, asn: Association) -> None:
+        """Read all headers before any work is done on pixels."""
+        first = read_info(asn.science[0])
+        for path in asn.science[1:] + asn.psf:
+            check_same_mode(first, read_info(path))
+
+    def _references(self, asn: Association) -> list[tuple[Path, ...]]:
+        """Choose the reference exposures of each science exposure."""
+        strategy = self.strategy
+        table = asn.table or "The association"
+        if strategy == "auto" and self._library is not None:
+            strategy = "rdi"
+        if strategy == "auto":
+            strategy = "rdi" if asn.psf else "adi"
+            if not asn.psf and len(asn.science) > 1:
+                log.warning(
+                    "%s has no member of exptype 'psf': each roll is subtracted from the others "
+                    "(ADI).",
+                    table,
+                )
+        if strategy == "adi" and self._library is not None:
+            raise LyotError(
+                "strategy is 'adi', which takes no reference star, and a library is given; take "
+                "strategy = adi+rdi, or leave the library out."
+            )
+        if strategy != "adi" and not asn.psf and self._library is None:
+            raise LyotError(
+                f"{table} has no member of exptype 'psf'; add reference exposures, give a library "
+                "with --library, or take strategy = adi."
+            )
+        if strategy == "rdi":
+            return [asn.psf] * len(asn.science)
+        rolls = [read_info(path).pa_y_deg for path in asn.science]
+        references = []
+        for path, roll in zip(asn.science, rolls, strict=True):
+            others = tuple(
+                other
+                for other, its in zip(asn.science, rolls, strict=True)
+                if abs((its - roll + 180.0) % 360.0 - 180.0) >= LEAST_ROTATION_DEG
+            )
+            if not others:
+                raise LyotError(
+                    f"{table} has no member of exptype 'psf', and no science exposure at another "
+                    f"roll than {path.name}, from which it could be subtracted; add either."
+                )
+            references.append(others + (asn.psf if strategy == "adi+rdi" else ()))
+        return references
+
+    def _root(self, path: Path) -> str:
+        """Name of the products of a science exposure, without their suffix."""
+        return root_of(path.name) + (f"_{self._asn.asn_id}" if self._asn.asn_id else "")
+
+    def _stack(self, references: tuple[Path, ...], root: str, science: Path) -> tuple[Any, str]:
+        self.progress("stack references", 0, 1)
+        self.stack_refs.outliers = self.outlier_detection.recipe()
+        self.stack_refs.added = None
+        if self._library is not None:
+            self.stack_refs.added = self._from_library(self._library, references, science)
+        stack = self.stack_refs.run([*references] or [science])
+        name = f"{root}_psfstack.fits"
+        cube = cube_from_model(stack)
+        if self.save_results and self.save_psfstack:
+            self._write_stack(stack, cube, name)
+        stack.close()
+        del stack
+        refs = prepare_refs(cube, self.align_refs.recipe())
+        self.progress("stack references", 1, 1)
+        return refs, name
+
+    def _from_library(
+        self, library: Library, references: tuple[Path, ...], science: Path
+    ) -> Addition:
+        """Choose frames of the library for a science exposure."""
+        target = flag_outliers(read_cube(science), self.outlier_detection.recipe())
+        rows, alike = select(
+            library,
+            target,
+            self.library_recipe(),
+            align=self.align_refs.recipe(),
+            leave_out=[self.checksums[p.name] for p in (science, *references)],
+        )
+        log.info(
+            "%d of %d frames of the library %s serve %s; their correlation with it is %.4f to "
+            "%.4f.",
+            len(rows),
+            len(library),
+            library.path,
+            science.name,
+            alike.min(),
+            alike.max(),
+        )
+        made = {
+            "library": str(library.path.resolve()),
+            "recipe": to_dict(self.library_recipe()),
+            "frames": [f"{r['file']}[{r['integration']}]" for r in rows],
+            "sha256": [r["sha256"] for r in rows],
+            "correlation": alike,
+        }
+        return Addition(library.frames([r["number"] for r in rows]), made, alone=not references)
+
+    def _write_stack(self, stack: Any, cube: Cube, name: str) -> None:
+        """Write the psfstack plane by plane: saving the model would hold it twice more."""
+
+        def _small() -> Any:
+            product = derived_model("CubeModel", stack, _single_pixels(3))
+            set_branch(product, branch_of(stack))
+            return product
+
+        path = self._path(name)
+        check_room(path.parent, BlockWriter.size(cube.sci.shape), name)
+        with BlockWriter(path, _small, cube.sci.shape) as writer:
+            writer.write(0, cube.sci, cube.err, cube.dq)
+        self.products.append(str(path))
+        log.info("Saved %s", path)
+
+    def _subtract(self, path: Path, refs: Any, stack_name: str, number: int) -> list[Any]:
+        """Take one science exposure from its file to its subtracted cubes."""
+        root = self._root(path)
+        target = self._flag(as_model(path, "CubeModel"), root)
+        self.align_refs.lazy = True
+        aligner = self.align_refs.run(target, refs)
+        doubts = self._doubts(aligner)
+        stage = f"exposure {number + 1} of {len(self._asn.science)}"
+        stream = _Stream(aligner, partial_progress(self.progress, stage, aligner.n_sets))
+        if self.save_results and self.save_psfalign:
+            with self._align_writer(target, aligner, path, stack_name, root) as writer:
+                stream.writer = writer
+                result = self.klip.run(target, stream)
+            log.info("Saved %s", writer.path)
+            self.products.append(str(writer.path))
+        else:
+            result = self.klip.run(target, stream)
+        target.close()
+        models = result if isinstance(result, list) else [result]
+        for model in models:
+            self._record(model, aligner, path, stack_name, doubts)
+            tag = f"_{_modes_tag(model)}" if len(models) > 1 else ""
+            self._save(model, f"{root}{tag}_psfsub.fits", wanted=self.save_psfsub)
+        self.progress(stage, aligner.n_sets, aligner.n_sets)
+        return models
+
+    def _flag(self, target: Any, root: str) -> Any:
+        if self.outlier_detection.skip:
+            target.meta.cal_step.outlier_detection = "SKIPPED"
+            return target
+        flagged = self.outlier_detection.run(target)
+        target.close()
+        self._save(flagged, f"{root}_crfints.fits", wanted=self.save_crfints)
+        return flagged
+
+    def _align_writer(
+        self, target: Any, aligner: Aligner, path: Path, stack_name: str, root: str
+    ) -> BlockWriter:
+        n_ref, shape = len(aligner.refs.cube.sci), aligner.target.frame_shape
+        full = (n_ref, *shape) if aligner.shared else (aligner.n_sets, n_ref, *shape)
+        final = self._path(f"{root}_psfalign.fits")
+        size = BlockWriter.size(full)
+        log.info("The aligned references take %.2f GB (%s).", size / 1e9, final.name)
+        check_room(final.parent, int(1.02 * size), final.name)
+
+        def model() -> Any:
+            product = derived_model(
+                "CubeModel" if aligner.shared else "QuadModel",
+                target,
+                _single_pixels(len(full)),
+            )
+            stamp(
+                product,
+                "align_psfs",
+                recipe=to_dict(aligner.recipe),
+                inputs=[path.name, stack_name],
+                star=aligner.star,
+                details=alignment_details(aligner) if aligner.shifts else {},
+            )
+            return product
+
+        return BlockWriter(final, model, full)
+
+    def _doubts(self, aligner: Aligner) -> list[Doubt]:
+        """Say which references may spoil the subtraction."""
+        if self._doubted is not None and self._doubted[0] is aligner.refs:
+            return self._doubted[1]
+        frames, star = aligner.frames(0), aligner.star
+        doubts = saturated(aligner.refs.cube, star)
+        doubts += with_sources(frames, aligner.facts, star, aligner.target.info)
+        for doubt in doubts:
+            log.warning(
+                "Reference %d of %s%s: %s.",
+                doubt.reference + 1,
+                aligner.target.info.name,
+                f" ({doubt.target})" if doubt.target else "",
+                doubt.reason,
+            )
+        self._doubted = (aligner.refs, doubts)
+        return doubts
+
+    def _record(
+        self, model: Any, aligner: Aligner, path: Path, stack_name: str, doubts: list[Doubt]
+    ) -> None:
+        """Complete the provenance of a subtracted cube; note its line of the summary."""
+        branch = branch_of(model)
+        steps = branch["steps"]
+        details = alignment_details(aligner)
+        steps["align_psfs"] = {
+            "recipe": to_dict(aligner.recipe),
+            "inputs": [path.name, stack_name],
+        } | details
+        steps["klip"]["inputs"] = [path.name, stack_name]
+        steps["align_psfs"]["weight"] = self.align_refs.weight_origin
+        steps["align_psfs"]["doubts"] = [asdict(doubt) for doubt in doubts]
+        if self.stack_refs.added is not None:
+            steps["library"] = self.stack_refs.added.made
+        steps["association"] = {
+            "table": self._asn.table,
+            "product": self._asn.product,
+            "science": [p.name for p in self._asn.science],
+            "psf": [p.name for p in self._asn.psf],
+            "sha256": self.checksums,
+        }
+        branch["recipe"] = to_dict(self.recipe())
+        set_branch(model, branch)
+        for step in ("stack_psfs", "align_psfs"):
+            setattr(model.meta.cal_step, step, "COMPLETE")
+        model.meta.asn.pool_name = self._asn.pool or None
+        model.meta.asn.table_name = self._asn.table or None
+        shift = np.hypot(*np.moveaxis(details["shift_yx"], -1, 0))
+        klip = steps["klip"]
+        self.summary.append(
+            {
+                "exposure": path.name,
+                "integrations": len(aligner.target.sci),
+                "references": len(aligner.refs.cube.sci),
+                "median_shift_pix": float(np.median(shift)),
+                "largest_shift_pix": float(np.max(shift)),
+                "n_modes": int(klip["n_modes"]),
+                "n_kept": int(klip["n_kept"]),
+                "rms_before": float(np.nanmean(klip["rms_before"])),
+                "rms_after": float(np.nanmean(klip["rms_after"])),
+                "star": aligner.star.to_dict(),
+                "doubts": [asdict(doubt) for doubt in doubts],
+            }
+        )
+
+    def _combine(self, models: list[Any], n_results: int) -> Any:
+        self.progress("combine", 0, 1)
+        result = self.resample.run(models)
+        branch = branch_of(result)
+        first = branch_of(models[0])["steps"]
+        branch["steps"] = {k: first[k] for k in ("association",)} | branch["steps"]
+        for model in models:
+            made = branch_of(model)["steps"]["klip"]
+            branch.setdefault("exposures", {})[str(model.meta.filename)] = {
+                key: made[key] for key in ("n_modes", "n_kept", "rms_before", "rms_after", "recipe")
+            }
+        branch["recipe"] = to_dict(self.recipe())
+        set_branch(result, branch)
+        tag = f"_{_modes_tag(models[0])}" if n_results > 1 else ""
+        name = f"{self._asn.product}{tag}_{self.suffix}.fits"
+        self._save(result, name, wanted=True)
+        result.meta.filename = name
+        for model in models:
+            model.close()
+        if not self.hlsp.skip:
+            self.hlsp.save_results = False
+            for product, suffix in zip(self.hlsp.run(result), ("snr", "contrast"), strict=True):
+                self._save(product, f"{self._asn.product}{tag}_{suffix}.fits", wanted=True)
+        self.progress("combine", 1, 1)
+        return result
+
+    def _path(self, name: str) -> Path:
+        return Path(self.output_dir or ".").expanduser() / name
+
+    def _save(self, model: Any, name: str, *, wanted: bool) -> None:
+        model.meta.filename = name
+        if not (wanted and self.save_results):
+            return
+        self.products.append(save_whole(model, self._path(name)))
+        log.info("Saved %s", self.products[-1])
+
+
+def partial_progress(progress: Progress, stage: str, total: int, /) -> Callable[[int], None]:
+    """Return a callback that reports how many sets of one stage are done.
+
+    Parameters
+    ----------
+    progress : callable
+        Takes the stage, the number done and their total.
+    stage : str
+        The stage.
+    total : int
+        Number of sets.
+
+    Returns
+    -------
+    callable
+        Takes the number done.
+    """
+
+    def _report(done: int) -> None:
+        """Pass the number on."""
+        progress(stage, done, total)
+
+    return _report
+
+
+def _single_pixels(n_axes: int) -> dict[str, Any]:
+    """Arrays of one pixel, for a model of which only the headers and the tree are wanted."""
+    kinds = {"data": np.float32, "err": np.float32, "dq": np.uint32}
+    return {name: np.zeros((1,) * n_axes, kind) for name, kind in kinds.items()}
+
+
+def _modes_tag(model: Any) -> str:
+    return f"k{int(branch_of(model)['steps']['klip']['n_modes']):03d}"
+
+
+class _Stream:
+    """Aligned references that are written to their product as the subtraction takes them."""
+
+    def __init__(self, aligner: Aligner, report: Callable[[int], None]) -> None:
+        self._aligner = aligner
+        self._report = report
+        self.writer: BlockWriter | None = None
+
+    @property
+    def shared(self) -> bool:
+        return self._aligner.shared
+
+    @property
+    def star(self) -> Any:
+        return self._aligner.star
+
+    @property
+    def facts(self) -> Any:
+        return self._aligner.facts
+
+    def frames(self, integration: int, /) -> AlignedFrames:
+        self._report(integration)
+        frames = self._aligner.frames(integration)
+        if self.writer is not None:
+            self.writer.write(integration, frames.sci, frames.err, frames.dq)
+        return frames

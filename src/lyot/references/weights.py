@@ -1,0 +1,110 @@
+"""The weight with which pixels count when frames are aligned."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.algorithms.geometry import radius_map
+from lyot.errors import LyotError
+from lyot.files.headers import ExposureInfo, open_fits
+from lyot.files.star import StarPosition
+from lyot.instruments import tables
+
+log = logging.getLogger(__name__)
+
+INNER_LAMBDA_D, OUTER_LAMBDA_D = 3.5, 21.5
+"""Edges of the built-in annulus; at F444W on NIRCam these are 8 and 48 pixels."""
+
+
+def builtin_weight(info: ExposureInfo, star: StarPosition, /) -> NDArray[np.float64]:
+    """Build the alignment weight from the coronagraph, the star and the geometry.
+
+    Parameters
+    ----------
+    info : ExposureInfo
+        The science exposure.
+    star : StarPosition
+        Where its star is.
+
+    Returns
+    -------
+    ndarray, shape (n_y, n_x)
+        1 in an annulus about the star where speckles are bright, 0 elsewhere; behind a bar also
+        0 along the bar.
+    """
+    shape = (info.shape[-2], info.shape[-1])
+    radius = radius_map(shape, star.yx)
+    scale = info.lambda_over_d_pix
+    outer = min(OUTER_LAMBDA_D * scale, 0.49 * max(shape))
+    inner = min(INNER_LAMBDA_D * scale, 0.5 * outer)
+    weight = ((radius > inner) & (radius < outer)).astype(np.float64)
+    mask = tables.coronagraph(info.coronagraph)
+    if mask is not None and mask.kind == tables.BAR:
+        y = np.arange(shape[0])[:, None]
+        weight[np.abs(y - star.y)[:, 0] < mask.radius_arcsec / info.pixel_scale_arcsec] = 0.0
+    return weight
+
+
+def read_psfmask(
+    path: str | Path, info: ExposureInfo, star: StarPosition, /
+) -> NDArray[np.float64]:
+    """Read a PSFMASK reference file, in which 1 counts and 0 does not.
+
+    Parameters
+    ----------
+    path : path
+        The reference file.
+    info : ExposureInfo
+        The science exposure.
+    star : StarPosition
+        Where its star is; a warning is logged where the hole of the mask is elsewhere.
+
+    Returns
+    -------
+    ndarray, shape (n_y, n_x)
+        The weight, >= 0.
+
+    Raises
+    ------
+    LyotError
+        If the file cannot be read, or its shape is not that of the frames.
+    """
+    with open_fits(path, memmap=False) as hdus:
+        if "SCI" not in hdus or hdus["SCI"].data is None:
+            raise LyotError(f"PSFMASK {path} has no SCI image; give a PSFMASK reference file.")
+        weight = np.asarray(hdus["SCI"].data, dtype=np.float64)
+    if weight.shape != tuple(info.shape[-2:]):
+        raise LyotError(
+            f"PSFMASK {path} is {weight.shape} pixels and the frames of {info.name} are "
+            f"{tuple(info.shape[-2:])}; give the file of this subarray."
+        )
+    weight = np.where(np.isfinite(weight), np.maximum(weight, 0.0), 0.0)
+    if not weight.any():
+        raise LyotError(f"PSFMASK {path} is zero everywhere; no pixel would count.")
+    _warn_of_offset(weight, info, star, Path(path).name)
+    return weight
+
+
+def _warn_of_offset(
+    weight: NDArray[np.float64], info: ExposureInfo, star: StarPosition, name: str
+) -> None:
+    """Compare the hole of a mask with the star: a mask made for another pointing misleads."""
+    near = (weight < 0.5 * weight.max()) & (radius_map(weight.shape, star.yx) < 60)
+    if not near.any():
+        return
+    y, x = np.nonzero(near)
+    offset = float(np.hypot(y.mean() - star.y, x.mean() - star.x))
+    if offset > 2.0 * info.lambda_over_d_pix:
+        log.warning(
+            "The hole of PSFMASK %s lies %.1f pixels from the star of %s at (x, y) = (%.1f, %.1f); "
+            "the built-in weight may align better.",
+            name,
+            offset,
+            info.name,
+            star.x,
+            star.y,
+        )

@@ -1,0 +1,318 @@
+"""The subtracted integrations of all exposures, combined into one image of the sky."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.errors import LyotError
+from lyot.files.combined import VARIANCES, Combined, Residuals
+from lyot.files.star import StarPosition
+from lyot.parameters import CombineRecipe
+
+log = logging.getLogger(__name__)
+
+SAME_ROLL_DEG, SAME_STAR_PIX = 0.05, 0.2
+
+
+def combine(exposures: list[Residuals], recipe: CombineRecipe, /) -> Combined:
+    """Drizzle all integrations of all exposures onto one grid.
+
+    Parameters
+    ----------
+    exposures : list of Residuals
+        The exposures.
+    recipe : CombineRecipe
+        How to combine.
+
+    Returns
+    -------
+    Combined
+        The image. Its ERR takes the noise of the references as common to all integrations of
+        a roll, because they subtract the same references.
+
+    Raises
+    ------
+    LyotError
+        If there is no exposure, or one has no WCS.
+    """
+    if not exposures:
+        raise LyotError("There is no subtracted exposure to combine.")
+    for exposure in exposures:
+        if exposure.wcs is None:
+            raise LyotError(
+                f"{exposure.info.name} has no WCS, so it cannot be placed on the sky; run "
+                "assign_wcs on it, or skip the combination (resample.skip = true)."
+            )
+    anchored, sky = anchored_wcs(exposures, recipe), _common_sky(exposures)
+    wcs, ratio = _output_wcs(anchored, exposures, recipe)
+    n_int = sum(len(e.sci) for e in exposures)
+    layers = _drizzle(anchored, exposures, wcs, recipe, n_int, ratio)
+    star = None
+    if recipe.align_on == "header":
+        sky = next((star_on_sky(e) for e in exposures if e.star is not None), None)
+    if sky is not None:
+        x, y = (float(v) for v in wcs.invert(*sky, with_bounding_box=False))
+        errs = [(e.star.x_err, e.star.y_err) for e in exposures if e.star is not None]
+        err = float(np.sqrt(np.mean(np.square(errs))) / np.sqrt(len(errs))) / ratio
+        origin = next(e.star.origin for e in exposures if e.star is not None)
+        star = StarPosition(x, y, err, err, origin)
+    area = float(np.abs(np.linalg.det(wcs.forward_transform.pc.value))) * np.prod(
+        np.deg2rad(wcs.forward_transform.cdelt.value)
+    )
+    return Combined(
+        **layers,
+        wcs=wcs,
+        s_region=_footprint(anchored, exposures, wcs),
+        star=star,
+        pixel_scale_ratio=ratio,
+        pixel_area_sr=float(area),
+    )
+
+
+def star_on_sky(exposure: Residuals, /) -> tuple[float, float] | None:
+    """Return where an exposure's header puts its star.
+
+    Parameters
+    ----------
+    exposure : Residuals
+        The exposure.
+
+    Returns
+    -------
+    tuple of float or None
+        Right ascension and declination [degree]; None where the star's pixel is not known.
+    """
+    if exposure.star is None:
+        return None
+    ra, dec = exposure.wcs(exposure.star.x, exposure.star.y, with_bounding_box=False)
+    return float(ra), float(dec)
+
+
+def anchored_wcs(exposures: list[Residuals], recipe: CombineRecipe, /) -> list[Any]:
+    """Return the WCS of each exposure, moved so that all stars fall on one sky position.
+
+    Parameters
+    ----------
+    exposures : list of Residuals
+        The exposures.
+    recipe : CombineRecipe
+        With ``align_on = "header"`` nothing is moved.
+
+    Returns
+    -------
+    list of gwcs.wcs.WCS
+        Copies, without bounding boxes.
+    """
+    sky = _common_sky(exposures)
+    if recipe.align_on == "header" or sky is None:
+        return [_without_bounding_box(e.wcs) for e in exposures]
+    return [_on_star(e, sky) for e in exposures]
+
+
+def _common_sky(exposures: list[Residuals]) -> tuple[float, float] | None:
+    """Where the star is on the sky: the target's position, else where the first header puts it."""
+    first = next((e for e in exposures if e.star is not None), None)
+    return None if first is None else first.target_radec or star_on_sky(first)
+
+
+def _without_bounding_box(wcs: Any) -> Any:
+    wcs = copy.deepcopy(wcs)
+    wcs.bounding_box = None
+    return wcs
+
+
+def _on_star(exposure: Residuals, sky: tuple[float, float]) -> Any:
+    """Shift the pixels that go into a WCS so that it puts the star on a sky position."""
+    from astropy.modeling.models import Shift
+
+    wcs = _without_bounding_box(exposure.wcs)
+    if exposure.star is None:
+        log.warning("The star of %s is not known; its header's WCS is kept.", exposure.info.name)
+        return wcs
+    x, y = wcs.invert(*sky, with_bounding_box=False)
+    dx, dy = float(x) - exposure.star.x, float(y) - exposure.star.y
+    if not (np.isfinite(dx) and np.isfinite(dy)):
+        raise LyotError(
+            f"The WCS of {exposure.info.name} has no pixel for the star at RA, Dec = "
+            f"{sky[0]:.6f}, {sky[1]:.6f}; combine with align_on = header."
+        )
+    log.info(
+        "The star of %s is %.2f, %.2f pixels (x, y) from where its header puts it.",
+        exposure.info.name,
+        -dx,
+        -dy,
+    )
+    wcs.insert_transform(wcs.available_frames[0], Shift(dx) & Shift(dy), after=True)
+    return wcs
+
+
+def _corners(shape: tuple[int, int]) -> tuple[NDArray[Any], NDArray[Any]]:
+    n_y, n_x = shape
+    x = np.array([-0.5, n_x - 0.5, n_x - 0.5, -0.5])
+    y = np.array([-0.5, -0.5, n_y - 0.5, n_y - 0.5])
+    return x, y
+
+
+def _sky_footprint(wcs: Any, exposure: Residuals) -> NDArray[np.float64]:
+    x, y = _corners((exposure.sci.shape[-2], exposure.sci.shape[-1]))
+    return np.stack(wcs(x, y, with_bounding_box=False), axis=1)
+
+
+def _output_wcs(
+    anchored: list[Any], exposures: list[Residuals], recipe: CombineRecipe
+) -> tuple[Any, float]:
+    """Return the WCS that holds all exposures, by the rules of the official pipeline."""
+    from stcal.alignment.util import compute_scale, wcs_from_sregions
+
+    first = exposures[0]
+    info = first.wcsinfo
+    fiducial = np.array([info["ra_ref"], info["dec_ref"]])
+    scale = float(compute_scale(anchored[0], fiducial)) * recipe.pixel_scale_ratio
+    headers = [e.wcsinfo.get("s_region") for e in exposures]
+    if recipe.align_on == "header" and all(headers):
+        footprints: list[Any] = [str(h) for h in headers]
+    else:
+        footprints = [_sky_footprint(w, e) for w, e in zip(anchored, exposures, strict=True)]
+    n_int = [len(e.sci) for e in exposures]
+    # One footprint per integration: the fiducial is the middle of all of them.
+    repeated = [f for f, n in zip(footprints, n_int, strict=True) for _ in range(n)]
+    wcs = wcs_from_sregions(
+        repeated,
+        ref_wcs=anchored[0],
+        ref_wcsinfo=info,
+        pscale_ratio=recipe.pixel_scale_ratio,
+        pscale=scale,
+        rotation=recipe.rotation,
+    )
+    return wcs, recipe.pixel_scale_ratio
+
+
+def _weight(exposure: Residuals, i: int, recipe: CombineRecipe) -> NDArray[np.float32]:
+    """Weight of the pixels of one integration: zero where it is bad."""
+    good = ~exposure.bad[i] & np.isfinite(exposure.sci[i])
+    if recipe.weight_type == "exptime":
+        time = exposure.info.exposure_time_s
+        return np.where(
+            good, np.float32(time if np.isfinite(time) and time > 0 else 1.0), np.float32(0)
+        )
+    noise = exposure.variances.get("var_rnoise")
+    if recipe.weight_type == "uniform" or noise is None:
+        return good.astype(np.float32)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = 1.0 / noise[i]
+    return np.where(good & np.isfinite(inverse), inverse, 0.0).astype(np.float32)
+
+
+def _drizzle(
+    anchored: list[Any],
+    exposures: list[Residuals],
+    wcs: Any,
+    recipe: CombineRecipe,
+    n_int: int,
+    ratio: float,
+) -> dict[str, Any]:
+    from drizzle.resample import Drizzle
+    from stcal.resample.utils import calc_pixmap
+
+    shape = wcs.array_shape
+    common = [v for v in VARIANCES if all(v in e.variances for e in exposures)]
+    image = Drizzle(
+        kernel=recipe.kernel, fillval="NAN", fillval2="NAN", out_shape=shape, max_ctx_id=n_int - 1
+    )
+    coherent = Drizzle(
+        kernel=recipe.kernel, fillval="NAN", fillval2="NAN", out_shape=shape, disable_ctx=True
+    )
+    groups: dict[int, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
+    rolls = _roll_groups(exposures)
+    maps = []
+    for e, exposure in enumerate(exposures):
+        maps.append(calc_pixmap(anchored[e], wcs, exposure.sci.shape[-2:]))
+        total = np.zeros(exposure.sci.shape[-2:], np.float64)
+        from_refs = exposure.variance_refs
+        for i in range(len(exposure.sci)):
+            weight = _weight(exposure, i, recipe)
+            used = weight > 0
+            variance = np.square(exposure.err[i], dtype=np.float64)
+            if from_refs is not None:
+                variance = variance - from_refs
+            layers = [variance, *(exposure.variances[v][i] for v in common)]
+            image.add_image(
+                np.where(used, exposure.sci[i], 0.0).astype(np.float32),
+                exptime=1.0,
+                pixmap=maps[e],
+                data2=[np.where(used, v, 0.0).astype(np.float32) for v in layers],
+                weight_map=weight,
+                pixfrac=recipe.pixfrac,
+                pixel_scale_ratio=ratio,
+                in_units="cps",
+            )
+            total += weight
+        if exposure.variance_refs_coherent is not None:
+            sigma = np.sqrt(np.nan_to_num(exposure.variance_refs_coherent))
+            groups.setdefault(rolls[e], []).append((total, sigma))
+    for roll, members in groups.items():
+        weight = np.sum([w for w, _ in members], axis=0)
+        sigma = np.sum([w * s for w, s in members], axis=0) / np.where(weight > 0, weight, 1.0)
+        coherent.add_image(
+            np.zeros(weight.shape, np.float32),
+            exptime=1.0,
+            pixmap=maps[rolls.index(roll)],
+            data2=[(sigma**2).astype(np.float32)],
+            weight_map=weight.astype(np.float32),
+            pixfrac=recipe.pixfrac,
+            pixel_scale_ratio=ratio,
+            in_units="cps",
+        )
+    planes = image.out_img2
+    variance = planes[0]
+    if groups:
+        variance = variance + coherent.out_img2[0]
+    err = np.sqrt(np.maximum(variance, 0.0))
+    err[~np.isfinite(image.out_img)] = np.nan
+    return {
+        "sci": image.out_img,
+        "err": err.astype(np.float32),
+        "wht": image.out_wht,
+        "con": image.out_ctx,
+        "variances": dict(zip(common, planes[1:], strict=True)),
+    }
+
+
+def _roll_groups(exposures: list[Residuals]) -> list[int]:
+    """Number the exposures that see the sky alike: same roll, star on the same pixel."""
+    groups: list[int] = []
+    for e, exposure in enumerate(exposures):
+        for other in range(e):
+            if _seen_alike(exposure, exposures[other]):
+                groups.append(groups[other])
+                break
+        else:
+            groups.append(e)
+    return groups
+
+
+def _seen_alike(a: Residuals, b: Residuals) -> bool:
+    turn = abs((a.info.roll_ref_deg - b.info.roll_ref_deg + 180.0) % 360.0 - 180.0)
+    if not turn < SAME_ROLL_DEG or a.sci.shape[-2:] != b.sci.shape[-2:]:
+        return False
+    if a.star is None or b.star is None:
+        return True
+    return float(np.hypot(a.star.x - b.star.x, a.star.y - b.star.y)) < SAME_STAR_PIX
+
+
+def _footprint(anchored: list[Any], exposures: list[Residuals], wcs: Any) -> str | None:
+    """Union of the footprints, as S_REGION."""
+    from stcal.alignment.resample_utils import combine_sregions
+
+    regions = [_sky_footprint(w, e) for w, e in zip(anchored, exposures, strict=True)]
+    texts = ["POLYGON ICRS  " + " ".join(f"{v:.9f}" for v in r.ravel()) for r in regions]
+    try:
+        return str(combine_sregions(texts, wcs.get_transform("detector", "world")))
+    except (ValueError, TypeError) as err:
+        log.warning("The footprints could not be joined (%s); S_REGION is left out.", err)
+        return None

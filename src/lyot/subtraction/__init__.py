@@ -1,0 +1,1 @@
+"""The stellar image, modelled from reference frames and subtracted."""

@@ -1,0 +1,228 @@
+"""Search areas of a recipe, and which references each of them may use."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.algorithms.geometry import radius_map
+from lyot.algorithms.selection import least_rotation
+from lyot.algorithms.zones import NOWHERE, Zone, annuli, from_map, full_frame, radial_edges
+from lyot.errors import LyotError
+from lyot.files.aligned import RefFacts
+from lyot.files.headers import ExposureInfo
+from lyot.files.star import StarPosition
+from lyot.parameters import IMPUTATION, SubtractRecipe
+
+log = logging.getLogger(__name__)
+
+Array = NDArray[Any]
+
+
+def make_zones(
+    recipe: SubtractRecipe,
+    shape: tuple[int, int],
+    star: StarPosition,
+    pixel_scale_arcsec: float,
+    /,
+    *,
+    labels: NDArray[np.integer] | None = None,
+    fit_weight: NDArray[np.floating] | None = None,
+) -> list[Zone]:
+    """Make the search areas of a recipe.
+
+    Parameters
+    ----------
+    recipe : SubtractRecipe
+        The recipe.
+    shape : tuple of int
+        ``(n_y, n_x)`` of the frames.
+    star : StarPosition
+        Centre of the annuli.
+    pixel_scale_arcsec : float
+        Pixel scale [arcsec].
+    labels : ndarray of int, shape (n_y, n_x), optional
+        Label map for ``zones = "map"``.
+    fit_weight : ndarray, shape (n_y, n_x), optional
+        Weight of each pixel in the fits, >= 0: zero on what is not to be subtracted from itself.
+
+    Returns
+    -------
+    list of Zone
+        At least one zone.
+
+    Raises
+    ------
+    LyotError
+        If the map is missing or of another shape, or no zone holds a pixel.
+    """
+    zones = _areas(recipe, shape, star, pixel_scale_arcsec, labels)
+    limits = _fit_limits(recipe, shape, star, pixel_scale_arcsec)
+    if fit_weight is not None:
+        if fit_weight.shape != shape:
+            raise LyotError(f"The fit weight is {fit_weight.shape} pixels and frames are {shape}.")
+        limits = limits * np.maximum(np.nan_to_num(fit_weight), 0.0)
+    level = _level_area(recipe, shape, star, pixel_scale_arcsec)
+    imputed = recipe.method == IMPUTATION
+    zones = [
+        Zone(zone.weight * limits, zone.share, level, zone.weight if imputed else NOWHERE)
+        for zone in zones
+    ]
+    if any(not zone.weight.any() for zone in zones):
+        raise LyotError("A zone has no pixel that counts in its fit; widen the limits of the fit.")
+    return zones
+
+
+def _fit_limits(
+    recipe: SubtractRecipe, shape: tuple[int, int], star: StarPosition, pixel_scale_arcsec: float
+) -> Array:
+    """1 where pixels count in the fit by their distance from the star, else 0."""
+    radius = radius_map(shape, star.yx) * pixel_scale_arcsec
+    outer = recipe.fit_outer_arcsec or np.inf
+    return ((radius >= recipe.fit_inner_arcsec) & (radius <= outer)).astype(np.float64)
+
+
+def _level_area(
+    recipe: SubtractRecipe, shape: tuple[int, int], star: StarPosition, pixel_scale_arcsec: float
+) -> NDArray[np.bool_]:
+    """Where the level is taken; nowhere means in the zone itself."""
+    if recipe.level_inner_arcsec == 0.0:
+        return np.zeros(shape, bool)
+    radius = radius_map(shape, star.yx) * pixel_scale_arcsec
+    area = np.asarray(radius >= recipe.level_inner_arcsec)
+    if not area.any():
+        log.warning(
+            "The frame ends at %.1f arcsec, within level_inner_arcsec = %g: the level is the mean "
+            "of each zone.",
+            radius.max(),
+            recipe.level_inner_arcsec,
+        )
+    return area
+
+
+def _areas(
+    recipe: SubtractRecipe,
+    shape: tuple[int, int],
+    star: StarPosition,
+    pixel_scale_arcsec: float,
+    labels: NDArray[np.integer] | None,
+) -> list[Zone]:
+    """Divide the frame as a recipe says."""
+    if recipe.zones == "full":
+        return full_frame(shape)
+    if recipe.zones == "map":
+        if labels is None:
+            raise LyotError("zones is 'map' and no map was given; give one with zone_map.")
+        if labels.shape != shape:
+            raise LyotError(f"The zone map is {labels.shape} pixels and the frames are {shape}.")
+        zones = from_map(labels)
+    else:
+        edge = min(star.y, star.x, shape[0] - 1 - star.y, shape[1] - 1 - star.x)
+        inner = recipe.inner_arcsec / pixel_scale_arcsec
+        outer = recipe.outer_arcsec / pixel_scale_arcsec or edge
+        if outer <= inner:
+            raise LyotError(
+                f"The annuli end at {outer:.1f} pixels, inside their inner edge of {inner:.1f}; "
+                "raise outer_arcsec."
+            )
+        edges = radial_edges(inner, outer, recipe.n_annuli, spacing=recipe.annuli_spacing)
+        zones = annuli(
+            shape, star.yx, edges, n_sectors=recipe.n_sectors, overlap=recipe.sector_overlap
+        )
+    if not zones:
+        raise LyotError("No zone holds a pixel of the frame.")
+    return zones
+
+
+class Area(NamedTuple):
+    """Part of a zone whose pixels may use the same references.
+
+    Attributes
+    ----------
+    zone : int
+        Number of the zone.
+    share : ndarray, shape (n_y, n_x)
+        Share of the result that each pixel takes from this area.
+    allowed : ndarray of bool, shape (n_ref,), or None
+        References that may be used; None for all.
+    """
+
+    zone: int
+    share: NDArray[np.float64]
+    allowed: NDArray[np.bool_] | None
+
+
+def divide_by_rotation(
+    zones: list[Zone],
+    recipe: SubtractRecipe,
+    info: ExposureInfo,
+    facts: RefFacts | None,
+    star: StarPosition | None,
+    /,
+) -> list[Area]:
+    """Divide zones where references that show the target itself have turned too little.
+
+    Parameters
+    ----------
+    zones : list of Zone
+        The zones.
+    recipe : SubtractRecipe
+        For its ``min_rotation_fwhm``.
+    info : ExposureInfo
+        The science exposure.
+    facts : RefFacts or None
+        What is known of the references.
+    star : StarPosition or None
+        The star on the frames.
+
+    Returns
+    -------
+    list of Area
+        One per zone where nothing is left out.
+
+    Raises
+    ------
+    LyotError
+        If references are to be left out and it is not known which show the target, or where
+        the star is.
+    """
+    whole = [Area(number, zone.share, None) for number, zone in enumerate(zones)]
+    if not recipe.min_rotation_fwhm:
+        return whole
+    if facts is None or star is None:
+        raise LyotError(
+            "min_rotation_fwhm needs references whose targets and rolls are known, and the star; "
+            "give the psfalign product of a run, or min_rotation_fwhm = 0."
+        )
+    holds = facts.show(info.target)
+    if not holds.any():
+        return whole
+    turn = np.where(holds, facts.pa_y_deg - info.pa_y_deg, 0.0)
+    radius = radius_map(zones[0].share.shape, star.yx)
+    near = np.zeros((len(holds), *radius.shape), bool)
+    for angle in np.unique(turn[holds]):
+        moved = least_rotation(radius, angle, info.fwhm_pix)
+        near[holds & (turn == angle)] = moved < recipe.min_rotation_fwhm
+    patterns, which = np.unique(near.reshape(len(holds), -1), axis=1, return_inverse=True)
+    which = which.reshape(radius.shape)
+    areas = []
+    for number, zone in enumerate(zones):
+        for p in range(patterns.shape[1]):
+            share = np.where(which == p, zone.share, 0.0)
+            if share.any():
+                areas.append(Area(number, share, ~patterns[:, p]))
+    bare = [a.share > 0 for a in areas if a.allowed is not None and not a.allowed.any()]
+    if bare:
+        without = np.any(bare, axis=0)
+        log.warning(
+            "No roll turns a source by %g FWHM within %.2f arcsec of the star in %s: %d pixels "
+            "have no reference and are NaN.",
+            recipe.min_rotation_fwhm,
+            float(radius[without].max()) * info.pixel_scale_arcsec,
+            info.name,
+            int(without.sum()),
+        )
+    return areas

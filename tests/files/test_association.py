@@ -1,0 +1,141 @@
+"""Associations are read in all spellings, and bad ones are refused in one sentence."""
+
+import json
+import re
+
+import pytest
+
+from lyot.errors import LyotError
+from lyot.files.association import build_associations, read_association
+
+OLD = """{"asn_rule": "CORON", "target": "NGC-3603", "asn_pool": "jw00017_001_01_pool",
+ "program": "00017", "products": [{"prodtype": "coroncmb",
+ "name": "jw89001-c1001_t001_nircam_f160w",
+ "members": [{"exptype": "science", "expname": "test_targ1_calints.fits"},
+             {"exptype": "science", "expname": "test_targ2_calints.fits"},
+             {"exptype": "psf", "expname": "test_psf1_calints.fits"},
+             {"exptype": "psf", "expname": "test_psf2_calints.fits"},
+             {"exptype": "psf", "expname": "test_psf3_calints.fits"}]}],
+ "asn_type": "coron", "asn_id": "c1001"}"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("targ1", "targ2", "psf1", "psf2", "psf3"):
+        (tmp_path / f"test_{name}_calints.fits").touch()
+    return tmp_path
+
+
+def write(folder, content):
+    path = folder / "asn.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def changed(**product):
+    content = json.loads(OLD)
+    content["products"][0].update(product)
+    return content
+
+
+def test_the_old_spelling_is_read(folder):
+    asn = read_association(write(folder, OLD))
+    assert asn.product == "jw89001-c1001_t001_nircam_f160w"
+    assert [p.name for p in asn.science] == ["test_targ1_calints.fits", "test_targ2_calints.fits"]
+    assert len(asn.psf) == 3
+    assert asn.asn_id == "c1001"
+    assert all(p.parent == folder for p in asn.science + asn.psf)
+
+
+def test_other_members_are_left_out(folder):
+    content = json.loads(OLD)
+    content["products"][0]["members"] += [
+        {"exptype": "background", "expname": "b.fits"},
+        {"exptype": "target_acquisition", "expname": "t.fits"},
+    ]
+    asn = read_association(write(folder, content))
+    assert asn.left_out == (("b.fits", "background"), ("t.fits", "target_acquisition"))
+
+
+def test_the_archives_own_file_is_read_up_to_its_missing_members(data_dir):
+    path = data_dir / "asn" / "jw01386-c1027_coron3_00001_asn.json"
+    with pytest.raises(LyotError, match=r"Member jw01386022001_04101_00001_mirimage_calints\.fits"):
+        read_association(path)
+
+
+MEMBERS = json.loads(OLD)["products"][0]["members"]
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("{ not json", "is not JSON"),
+        ("[1, 2]", "is not a JSON object"),
+        ({}, "has no products"),
+        ({"products": []}, "has no products"),
+        ({"products": [{}, {}]}, "has 2 products"),
+        ({"products": [{"name": "a"}]}, "has no members"),
+        (changed(name=""), "is not a plain file name"),
+        (changed(name="../../etc/x"), "is not a plain file name"),
+        (changed(name="a/b"), "is not a plain file name"),
+        (changed(members=[m for m in MEMBERS if m["exptype"] == "psf"]), "nothing to subtract"),
+        (changed(members=[*MEMBERS, MEMBERS[0]]), "stands twice"),
+        (changed(members=[{"exptype": "science", "expname": "../x.fits"}]), "leads outside"),
+        (changed(members=[{"exptype": "science", "expname": "/etc/x.fits"}]), "leads outside"),
+        (
+            changed(members=[{"exptype": "science", "expname": "no.fits"}]),
+            "no.fits of asn.json is not",
+        ),
+        (changed(members=[{"exptype": "science"}]), "has no 'expname'"),
+    ],
+)
+def test_bad_associations_are_refused(folder, content, text):
+    with pytest.raises(LyotError, match=re.escape(text)) as caught:
+        read_association(write(folder, content))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_association_is_named(tmp_path):
+    with pytest.raises(LyotError, match=r"gone\.json does not exist"):
+        read_association(tmp_path / "gone.json")
+
+
+def test_members_are_looked_for_in_the_named_folder(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    path = write(elsewhere, OLD)
+    assert read_association(path, folder=folder).science[0].parent == folder
+    content = json.loads(OLD) | {"exposure_folder": str(folder)}
+    assert read_association(write(elsewhere, content)).psf[0].parent == folder
+
+
+def test_headers_make_an_association(small):
+    files = sorted(small.parent.glob("*_calints.fits"))
+    [made] = build_associations(files)
+    kinds = [m["exptype"] for m in made["products"][0]["members"]]
+    assert kinds == ["science", "psf", "psf", "psf"]
+    written = small.parent / "made.json"
+    written.write_text(json.dumps(made))
+    assert len(read_association(written).psf) == 3
+
+
+def test_references_alone_make_no_association(small):
+    files = [p for p in small.parent.glob("*_calints.fits") if "9002001" in p.name]
+    with pytest.raises(LyotError, match="IS_PSF is true in all"):
+        build_associations(files)
+    with pytest.raises(LyotError, match="given twice"):
+        build_associations([files[0], files[0]])
+
+
+def test_what_cannot_go_together_is_refused(small, tmp_path):
+    from astropy.io import fits
+
+    science = next(p for p in small.parent.glob("*_calints.fits") if "9001001" in p.name)
+    for name, key, value in (("a.fits", "TARGPROP", "OTHER"), ("b.fits", "FILTER", "F335M")):
+        with fits.open(science) as hdus:
+            hdus[0].header[key] = value
+            hdus.writeto(tmp_path / name)
+    with fits.open(science) as hdus:
+        hdus.writeto(tmp_path / "s.fits")
+    with pytest.raises(LyotError, match="OTHER share NIRCAM F444W"):
+        build_associations([tmp_path / "s.fits", tmp_path / "a.fits"])
+    assert len(build_associations([tmp_path / "s.fits", tmp_path / "b.fits"])) == 2

@@ -1,0 +1,282 @@
+"""The whole pipeline on the simulated observation, against its truth."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+from stdatamodels.jwst import datamodels
+
+from lyot._version import __version__
+from lyot.algorithms.geometry import radius_map
+from lyot.errors import LyotError
+from lyot.files.products import branch_of, checksum, star_of
+from lyot.parameters import Recipe, from_dict
+from lyot.pipeline import Coron3Pipeline
+
+NAME = "jw09999_demo_nircam_f444w-mask335r"
+EXPOSURES = ("jw09999001001_03102_00001_nrcalong", "jw09999002001_03102_00001_nrcalong")
+KINDS = {
+    "psfstack": "CubeModel",
+    "crfints": "CubeModel",
+    "psfalign": "QuadModel",
+    "psfsub": "CubeModel",
+    "i2d": "ImageModel",
+    "snr": "ImageModel",
+    "contrast": "ContrastModel",
+}
+
+
+def test_every_product_is_there_and_nothing_else(demo):
+    expected = {f"{NAME}_{s}.fits" for s in ("psfstack", "i2d", "snr", "contrast")}
+    expected |= {
+        f"{e}_a3001_{s}.fits" for e in EXPOSURES for s in ("crfints", "psfalign", "psfsub")
+    }
+    assert {p.name for p in demo.folder.iterdir()} == expected
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+def test_products_open_without_a_warning(demo, suffix):
+    for path in demo.folder.glob(f"*_{suffix}.fits"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with datamodels.open(path) as model:
+                assert type(model).__name__ == KINDS[suffix]
+                assert model.meta.filename == path.name
+                assert branch_of(model)["version"] == __version__
+                if suffix != "contrast":
+                    assert model.data.dtype.kind == "f"
+
+
+def test_steps_are_stamped(demo):
+    with datamodels.open(demo.product("1001_03102_00001_nrcalong_a3001_psfsub.fits")) as model:
+        done = model.meta.cal_step
+        for step in ("outlier_detection", "stack_psfs", "align_psfs", "klip"):
+            assert getattr(done, step) == "COMPLETE"
+        assert done.resample is None
+    with datamodels.open(demo.product("_i2d.fits")) as model:
+        assert model.meta.cal_step.resample == "COMPLETE"
+        assert model.meta.cal_step.klip == "COMPLETE"
+        assert model.meta.asn.table_name == "demo_asn.json"
+
+
+def test_provenance_is_complete(demo):
+    with datamodels.open(demo.product("_i2d.fits")) as model:
+        branch = branch_of(model)
+    made = branch["steps"]["association"]
+    files = sorted(demo.association.parent.glob("*_calints.fits"))
+    assert sorted(made["sha256"]) == [p.name for p in files]
+    assert made["sha256"][files[0].name] == checksum(files[0])
+    assert branch["steps"]["resample"]["recipe"]["align_on"] == "star"
+    assert {e["n_modes"] for e in branch["exposures"].values()} == {50}
+    assert from_dict(Recipe, branch["recipe"]) == Recipe()
+
+
+def test_measured_shifts_are_the_true_ones(demo):
+    truth = demo.truth["exposures"]
+    names = sorted(n for n in truth if "9003001" in n)
+    for exposure in EXPOSURES:
+        [path] = demo.folder.glob(f"{exposure}*psfsub.fits")
+        with datamodels.open(path) as model:
+            shift = np.asarray(branch_of(model)["steps"]["align_psfs"]["shift_yx"])
+        target = truth[f"{exposure}_calints.fits"]
+        jitter_t = np.array(target["jitter_xy_pix"])
+        refs = np.concatenate(
+            [np.array(truth[n]["star_xy"]) + np.array(truth[n]["jitter_xy_pix"]) for n in names]
+        )
+        expected = (np.array(target["star_xy"]) + jitter_t)[:, None] - refs[None]
+        # A star moves behind a mask that does not: the image is not only shifted. Some of the
+        # pattern stays, so what is found is a little less than what was commanded.
+        difference = shift[..., ::-1] - expected
+        assert np.abs(difference).max() < 0.15
+        assert np.corrcoef(shift[..., ::-1].ravel(), expected.ravel())[0, 1] > 0.98
+
+
+def test_the_star_is_found(demo):
+    for exposure in EXPOSURES:
+        [path] = demo.folder.glob(f"{exposure}*psfsub.fits")
+        with datamodels.open(path) as model:
+            star = star_of(model)
+        x, y = demo.truth["exposures"][f"{exposure}_calints.fits"]["star_xy"]
+        assert star.origin == "measured"
+        assert np.hypot(star.x - x, star.y - y) < 0.15
+        assert star.x_err >= 0.1
+
+
+def test_the_star_of_both_rolls_falls_on_the_recorded_pixel(demo):
+    with datamodels.open(demo.product("_i2d.fits")) as model:
+        star = star_of(model)
+        sky = model.meta.wcs(star.x, star.y)
+        np.testing.assert_allclose(sky, (150.0, -25.0), atol=1e-8)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fits_wcs = WCS(fits.getheader(demo.product("_i2d.fits"), "SCI"))
+        np.testing.assert_allclose(fits_wcs.wcs_pix2world([[star.x, star.y]], 0)[0], sky, atol=1e-7)
+
+
+def test_companions_stand_out_where_they_are(demo):
+    with (
+        datamodels.open(demo.product("_snr.fits")) as model,
+        datamodels.open(demo.product("_i2d.fits")) as image,
+    ):
+        snr = np.nan_to_num(np.asarray(model.data, float))
+        wcs = image.meta.wcs
+    for companion in demo.truth["scene"]["companions"]:
+        pa = np.radians(companion["pa_deg"])
+        dec = -25.0 + companion["separation_arcsec"] * np.cos(pa) / 3600
+        ra = 150.0 + companion["separation_arcsec"] * np.sin(pa) / 3600 / np.cos(np.radians(-25.0))
+        x, y = (float(v) for v in wcs.invert(ra, dec))
+        r = radius_map(snr.shape, (y, x))
+        near = (r < 3.0) * np.maximum(snr, 0.0)
+        assert (snr * (r < 2.0)).max() > 8
+        yy, xx = np.indices(snr.shape)
+        power = near**2
+        found = (power * xx).sum() / power.sum(), (power * yy).sum() / power.sum()
+        assert np.hypot(found[0] - x, found[1] - y) < 0.3
+
+
+def test_speckles_are_gone(demo):
+    for line in demo.summary:
+        assert line["rms_after"] < 0.05 * line["rms_before"]
+
+
+def test_exposure_times_add_up(demo):
+    with datamodels.open(demo.product("_i2d.fits")) as model:
+        assert model.meta.exposure.exposure_time == pytest.approx(600.0)
+        assert model.meta.resample.pointings == 2
+        assert model.meta.wcsinfo.s_region.startswith("POLYGON ICRS")
+        assert model.con.shape[0] == 1
+        assert int(model.con.max()) == 2**10 - 1
+        for name in ("wht", "var_rnoise", "var_poisson"):
+            assert np.isfinite(getattr(model, name)[90, 90])
+
+
+def test_intermediate_products_can_be_left_out(small, tmp_path):
+    Coron3Pipeline.call(
+        str(small),
+        output_dir=str(tmp_path),
+        save_psfalign=False,
+        save_crfints=False,
+        save_psfstack=False,
+        save_psfsub=False,
+        steps={"hlsp": {"skip": True}},
+    )
+    assert [p.name.rpartition("_")[2] for p in tmp_path.iterdir()] == ["i2d.fits"]
+
+
+def test_the_4d_and_3d_runs_and_steps_by_hand_agree(small, tmp_path):
+    from lyot.steps import AlignRefsStep, KlipStep, StackRefsStep
+
+    Coron3Pipeline.call(
+        str(small),
+        output_dir=str(tmp_path),
+        steps={"klip": {"truncate": 4}},
+    )
+    [product] = tmp_path.glob("*psfsub.fits")
+    [crfints] = tmp_path.glob("*crfints.fits")
+    stack = StackRefsStep.call(str(small))
+    aligned = AlignRefsStep.call(str(crfints), stack)
+    [saved] = tmp_path.glob("*psfalign.fits")
+    with datamodels.open(saved) as model:
+        np.testing.assert_array_equal(model.data, aligned.data)
+        np.testing.assert_array_equal(model.dq, aligned.dq)
+        np.testing.assert_allclose(model.err, aligned.err, rtol=1e-6)
+    by_hand = KlipStep.call(str(crfints), str(saved), truncate=4)
+    with datamodels.open(product) as model:
+        np.testing.assert_allclose(model.data, by_hand.data, atol=1e-5)
+        np.testing.assert_allclose(model.err, by_hand.err, rtol=1e-5)
+
+
+def test_a_pipeline_can_run_twice(small, tmp_path):
+    pipeline = Coron3Pipeline()
+    for number in ("1", "2"):
+        pipeline.output_dir = str(tmp_path / number)
+        pipeline.run(str(small))
+        assert len(list((tmp_path / number).iterdir())) == 7
+        assert len(pipeline.products) == 7
+    pipeline.save_results = False
+    pipeline.output_dir = str(tmp_path / "3")
+    pipeline.run(str(small))
+    assert not list((tmp_path / "3").iterdir())
+
+
+def test_several_truncations_give_an_image_each(small, tmp_path):
+    results = Coron3Pipeline.call(
+        str(small), output_dir=str(tmp_path), steps={"klip": {"truncate": [1, 5]}}
+    )
+    assert len(results) == 2
+    names = {p.name for p in tmp_path.glob("*_i2d.fits")}
+    assert names == {f"{NAME}_k001_i2d.fits", f"{NAME}_k005_i2d.fits"}
+
+
+def test_the_same_input_gives_the_same_arrays_on_one_thread_or_two(small, tmp_path, monkeypatch):
+    images = []
+    for threads in ("1", "2"):
+        monkeypatch.setenv("LYOT_THREADS", threads)
+        result = Coron3Pipeline.call(str(small), output_dir=str(tmp_path / threads))
+        images.append((np.array(result.data), np.array(result.err)))
+    for a, b in zip(*images, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_inputs_are_never_modified(small, tmp_path):
+    before = {p: checksum(p) for p in small.parent.iterdir()}
+    Coron3Pipeline.call(str(small), output_dir=str(tmp_path))
+    assert {p: checksum(p) for p in small.parent.iterdir()} == before
+
+
+def test_it_runs_from_the_shell_without_crds(small, tmp_path):
+    env = {k: v for k, v in os.environ.items() if not k.startswith("CRDS")}
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).parent / "strun"),
+            "lyot::calwebb_coron3",
+            str(small),
+            f"--output_dir={tmp_path}",
+            "--steps.klip.truncate=3",
+        ],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    with datamodels.open(next(tmp_path.glob("*psfsub.fits"))) as model:
+        assert branch_of(model)["steps"]["klip"]["n_kept"] == 3
+
+
+def test_an_interrupt_leaves_no_half_product(small, tmp_path, monkeypatch):
+    from lyot.files.products import BlockWriter
+
+    write = BlockWriter.write
+
+    def interrupted(self, *arrays):
+        if "psfalign" in self.path.name:
+            raise KeyboardInterrupt
+        write(self, *arrays)
+
+    monkeypatch.setattr(BlockWriter, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Coron3Pipeline.call(str(small), output_dir=str(tmp_path))
+    kinds = sorted(p.name.rpartition("_")[2] for p in tmp_path.iterdir())
+    assert kinds == ["crfints.fits", "psfstack.fits"]
+
+
+def test_references_of_another_mode_are_refused_before_any_work(small, tmp_path):
+    content = json.loads(small.read_text())
+    for path in small.parent.glob("*_calints.fits"):
+        with fits.open(path) as hdus:
+            if "9002001" in path.name:
+                hdus[0].header["CORONMSK"] = "MASKA210R"
+            hdus.writeto(tmp_path / path.name)
+    (tmp_path / "asn.json").write_text(json.dumps(content))
+    with pytest.raises(LyotError, match="with coronagraph MASKA210R"):
+        Coron3Pipeline.call(str(tmp_path / "asn.json"), output_dir=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())

@@ -1,0 +1,209 @@
+"""Alignment of whole exposures: drift, bright neighbours, undersampling, covariance."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lyot.algorithms import fourier, registration
+from lyot.errors import LyotError
+from lyot.files.exposure import Cube, read_cube, stack
+from lyot.files.headers import ExposureInfo
+from lyot.instruments.optics import CoronagraphModel, segment_wavefront
+from lyot.parameters import AlignRecipe
+from lyot.references.aligner import Aligner, low_pass_cutoff, prepare_refs
+from lyot.simulate import Companion, Disc, Scene, simulate_observation
+
+SHAPE = (112, 112)
+STAR = (55.5, 55.5)
+
+
+def info(n, **more):
+    known = {
+        "filter": "F444W",
+        "instrument": "NIRCAM",
+        "detector": "NRCALONG",
+        "crpix_xy": STAR,
+        "coronagraph": "MASKA335R",
+        "pixel_area_sr": (0.063 / 206264.8) ** 2,
+    }
+    return ExposureInfo("x_calints.fits", (n, *SHAPE), **(known | more))
+
+
+def cube(sci, sigma=0.5, **more):
+    sci = np.asarray(sci, np.float32)
+    return Cube(
+        sci, np.full_like(sci, sigma), np.zeros(sci.shape, np.uint32), info(len(sci), **more)
+    )
+
+
+@pytest.fixture(scope="module")
+def star():
+    """Return the image of a star behind the mask, shifted at will."""
+    optics = CoronagraphModel("MASK335R", "F444W", 0.063, SHAPE, n_wavelengths=1)
+    rng = np.random.default_rng(3)
+    image = 1e6 * optics.image(wavefront_m=segment_wavefront(60e-9, rng), centre_xy=STAR)
+    spectrum = fourier.spectrum(image)
+    return lambda d: fourier.shift(spectrum, np.asarray(d, float), shape=SHAPE)
+
+
+def test_all_pairs_with_drift_and_large_shifts(star):
+    rng = np.random.default_rng(5)
+    drift = rng.uniform(-0.3, 0.3, (5, 2))
+    offsets = rng.uniform(-2.0, 2.0, (6, 2))
+    scale = rng.uniform(0.2, 5.0, 6)
+    target = cube([star(d) for d in drift])
+    refs = cube([s * star(o) for s, o in zip(scale, offsets, strict=True)])
+    recipe = AlignRecipe()
+    aligner = Aligner(target, prepare_refs(refs, recipe), recipe)
+    weight = None
+    for i in range(5):
+        aligned = aligner.frames(i)
+        found = aligner.shifts[i]
+        assert found.converged.all()
+        np.testing.assert_allclose(found.shift_yx, drift[i] - offsets, atol=2e-5)
+        np.testing.assert_allclose(found.scale, 1 / scale, rtol=1e-5)
+        weight = aligner._start.weight > 0
+        for k in range(6):
+            left = target.sci[i] - found.scale[k] * aligned.sci[k]
+            assert np.abs(left[weight]).max() < 1e-4 * np.abs(target.sci[i]).max()
+
+
+def test_each_pair_is_its_direct_optimum(star):
+    """The expansion only says where to start."""
+    rng = np.random.default_rng(8)
+    target = cube([star(d) + rng.normal(0, 0.5, SHAPE) for d in rng.uniform(-0.3, 0.3, (3, 2))])
+    refs = cube([star(o) + rng.normal(0, 0.5, SHAPE) for o in rng.uniform(-1, 1, (3, 2))])
+    recipe = AlignRecipe()
+    prepared = prepare_refs(refs, recipe)
+    aligner = Aligner(target, prepared, recipe)
+    for i in range(3):
+        aligner.frames(i)
+        again = registration.polish(
+            target.sci[i].astype(float),
+            aligner._start.weight,
+            target.variance()[i],
+            prepared.spectra,
+            prepared.variance,
+            aligner.shifts[i].shift_yx + 0.02,
+            tolerance=1e-9,
+        )
+        np.testing.assert_allclose(aligner.shifts[i].shift_yx, again.shift_yx, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def bright(tmp_path_factory):
+    """Return shifts measured without, and with, a bright companion and disc."""
+    found = {}
+    for name, companions, disc in (
+        ("nothing", (), None),
+        ("companion", (Companion(separation_arcsec=1.0, pa_deg=40.0, contrast=3e-3),), None),
+        (
+            "disc",
+            (),
+            Disc(
+                radius_arcsec=1.5,
+                width_arcsec=0.2,
+                inclination_deg=80.0,
+                pa_deg=70.0,
+                contrast=2e-2,
+            ),
+        ),
+    ):
+        scene = Scene(
+            shape=(96, 96),
+            rolls_deg=(20.0,),
+            n_int=1,
+            n_int_psf=1,
+            n_dither=5,
+            companions=companions,
+            disc=disc,
+            bad_fraction=0.0,
+            hit_fraction=0.0,
+        )
+        folder = tmp_path_factory.mktemp(name)
+        simulate_observation(folder, scene, seed=9)
+        paths = sorted(folder.glob("*_calints.fits"))
+        recipe = AlignRecipe()
+        aligner = Aligner(
+            read_cube(paths[0]),
+            prepare_refs(stack(read_cube(p) for p in paths[1:]), recipe),
+            recipe,
+        )
+        aligner.frames(0)
+        found[name] = aligner.shifts[0].shift_yx
+    return found
+
+
+@pytest.mark.parametrize("neighbour", ["companion", "disc"])
+def test_a_bright_neighbour_does_not_move_the_star(bright, neighbour):
+    assert np.abs(bright[neighbour] - bright["nothing"]).max() < 0.01
+
+
+@pytest.mark.parametrize(("name", "worst"), [("F277W", 0.003), ("F335M", 0.003), ("F250M", 0.005)])
+def test_the_bias_of_undersampled_images_is_small(name, worst):
+    """True shifts, made with the optics; without the low-pass the bias is 0.05 to 0.34 pixel."""
+    optics = CoronagraphModel("MASK335R", name, 0.063, SHAPE, oversample=5, n_wavelengths=1)
+    wavefront = segment_wavefront(60e-9, np.random.default_rng(1))
+
+    def draw(d):
+        at = (STAR[0] + d[1], STAR[1] + d[0])
+        return 1e5 * optics.image(wavefront_m=wavefront, centre_xy=at)
+
+    shifts = np.array([(0.1, 0.25), (0.25, -0.4), (-0.35, 0.15), (0.5, 0.5)])
+    refs = cube([draw(-d) for d in shifts], sigma=0.01, filter=name)
+    recipe = AlignRecipe()
+    target = cube([draw((0.0, 0.0))], sigma=0.01, filter=name)
+    aligner = Aligner(target, prepare_refs(refs, recipe), recipe)
+    aligner.frames(0)
+    assert np.abs(aligner.shifts[0].shift_yx - shifts).max() < worst
+
+
+def test_well_sampled_images_are_not_low_passed():
+    assert low_pass_cutoff(info(1)) is None
+    assert 0.3 < low_pass_cutoff(info(1, filter="F335M")) < 0.7
+    assert low_pass_cutoff(info(1, filter="")) is None
+
+
+def test_the_covariance_of_a_low_passed_fit_agrees_with_monte_carlo(star):
+    rng = np.random.default_rng(2)
+    cutoff, sigma = 0.5, 3.0
+
+    def smooth(image):
+        spectrum = fourier.low_pass(fourier.spectrum(image), shape=SHAPE, cutoff=cutoff)
+        return fourier.shift(spectrum, np.zeros(2), shape=SHAPE), spectrum
+
+    target, ref = star((0.2, 0.0)), star((0.0, 0.0))
+    weight = np.ones(SHAPE)
+    weight[:20] = weight[-20:] = 0.0
+    shifts, stated = [], None
+    for _ in range(150):
+        s, _ = smooth(target + rng.normal(0, sigma, SHAPE))
+        _, r = smooth(ref + rng.normal(0, sigma, SHAPE))
+        variance = np.full(SHAPE, sigma**2)
+        found = registration.polish(
+            s, weight, variance, r[None], variance[None], np.array([[0.2, 0.0]]), cutoff=cutoff
+        )
+        shifts.append(found.shift_yx[0])
+        stated = found.covariance[0]
+    measured = np.cov(np.array(shifts).T)
+    np.testing.assert_allclose(np.diag(stated), np.diag(measured), rtol=0.35)
+
+
+def test_a_four_quadrant_mask_bounds_the_shifts_by_the_dither(star):
+    target = cube([star((0.0, 0.0))], coronagraph="4QPM_1140")
+    refs = cube([star((0.9, 0.0)), star((0.05, 0.0))], coronagraph="4QPM_1140")
+    refs = replace(refs, dither_arcsec=np.array([[0.0, 0.0], [0.01, 0.0]]))
+    recipe = AlignRecipe()
+    aligner = Aligner(target, prepare_refs(refs, recipe), recipe)
+    aligner.frames(0)
+    limit = 0.5 * 0.01 / 0.063 + 0.1
+    assert np.abs(aligner.shifts[0].shift_yx).max() <= limit + 1e-9
+    assert list(aligner.shifts[0].converged) == [False, True]
+
+
+def test_no_weight_is_refused(star):
+    recipe = AlignRecipe()
+    refs = prepare_refs(cube([star((0.0, 0.0))]), recipe)
+    with pytest.raises(LyotError, match="has weight in the alignment"):
+        Aligner(cube([star((0.0, 0.0))]), refs, recipe, weight_of=lambda *_: np.zeros(SHAPE))

@@ -1,0 +1,108 @@
+"""Stated errors of psfsub and i2d against Monte Carlo over noise draws of an observation."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lyot.algorithms.geometry import radius_map
+from lyot.algorithms.zones import full_frame
+from lyot.files.combined import residuals_from_model
+from lyot.files.exposure import Cube, as_model, cube_from_model, read_cube, stack
+from lyot.parameters import AlignRecipe, CombineRecipe, SubtractRecipe
+from lyot.references.aligner import Aligner, prepare_refs
+from lyot.simulate import Scene, simulate_observation
+from lyot.sky import combine
+from lyot.subtraction.subtract import subtract
+
+N_DRAW = 40
+GAIN, READ = 0.05, 0.6
+MASK_PIX = 10.0  # half-transmission radius of MASK335R
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """Return the noiseless exposures of an observation: two rolls, references with dithers."""
+    scene = Scene(
+        shape=(72, 72),
+        n_int=3,
+        n_int_psf=1,
+        n_dither=8,
+        gain=1e-14,
+        read_noise=1e-7,
+        bad_fraction=0.0,
+        hit_fraction=0.0,
+        companions=(),
+        disc=None,
+    )
+    folder = tmp_path_factory.mktemp("clean")
+    simulate_observation(folder, scene, seed=3)
+    paths = sorted(folder.glob("*_calints.fits"))
+    models = [as_model(p, "CubeModel") for p in paths[:2]]
+    templates = [residuals_from_model(m, "DO_NOT_USE") for m in models]
+    yield [cube_from_model(m) for m in models], stack(read_cube(p) for p in paths[2:]), templates
+    for model in models:
+        model.close()
+
+
+def noisy(cube: Cube, rng) -> Cube:
+    variance = np.maximum(cube.sci, 0) * GAIN + READ**2
+    data = cube.sci + rng.normal(size=cube.sci.shape) * np.sqrt(variance)
+    return replace(cube, sci=data.astype(np.float32), err=np.sqrt(variance).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def draws(clean):
+    """Return psfsub and i2d, with their errors, of many draws of the noise."""
+    science, refs, templates = clean
+    rng = np.random.default_rng(11)
+    align, recipe = AlignRecipe(), SubtractRecipe(n_modes=(5,))
+    kept = {"sub": [], "sub_err": [], "image": [], "image_err": []}
+    for _ in range(N_DRAW):
+        prepared = prepare_refs(noisy(refs, rng), align)
+        exposures = []
+        for cube, template in zip(science, templates, strict=True):
+            target = noisy(cube, rng)
+            aligner = Aligner(target, prepared, align, star_xy=(35.25, 35.75))
+            [out] = subtract(target, aligner, full_frame((72, 72)), recipe)
+            exposures.append(
+                replace(
+                    template,
+                    sci=out.sci,
+                    err=out.err,
+                    bad=~np.isfinite(out.sci),
+                    star=aligner.star,
+                    variances={},
+                    variance_refs=out.variance_refs,
+                    variance_refs_coherent=out.variance_refs_coherent,
+                )
+            )
+        image = combine(exposures, CombineRecipe())
+        kept["sub"].append(exposures[0].sci[1])
+        kept["sub_err"].append(exposures[0].err[1])
+        kept["image"].append(image.sci)
+        kept["image_err"].append(image.err)
+    kept = {k: np.array(v) for k, v in kept.items()}
+    return kept | {"star": (image.star.y, image.star.x)}
+
+
+def ratios(values, errors, centre, inner, outer, step=5.0):
+    """Ratio of the stated to the true error in annuli."""
+    r = radius_map(values.shape[1:], centre)
+    true = values.var(axis=0, ddof=1)
+    stated = (errors.astype(float) ** 2).mean(axis=0)
+    for start in np.arange(inner, outer, step):
+        ring = (r >= start) & (r < start + step) & np.isfinite(true)
+        yield start, float(np.sqrt(stated[ring].mean() / true[ring].mean()))
+
+
+def test_error_of_psfsub(draws):
+    found = list(ratios(draws["sub"], draws["sub_err"], (35.75, 35.25), MASK_PIX, 30.0))
+    for radius, ratio in found:
+        assert abs(ratio - 1) < 0.05, (radius, found)
+
+
+def test_error_of_i2d(draws):
+    found = list(ratios(draws["image"], draws["image_err"], draws["star"], MASK_PIX, 30.0))
+    for radius, ratio in found:
+        assert abs(ratio - 1) < 0.05, (radius, found)
