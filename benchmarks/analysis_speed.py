@@ -14,7 +14,7 @@ from lyot.analysis.companion import fit_companions
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.detection import snr_map
 from lyot.analysis.maps import FluxMaps, sky_grid
-from lyot.analysis.observation import Reduction, brightness_of, make_reduction
+from lyot.analysis.observation import Observation, brightness_of, make_observation
 from lyot.analysis.psf import model_psf
 from lyot.analysis.response import inject, make_exposure
 from lyot.files.aligned import AlignedArrays
@@ -52,14 +52,14 @@ import pyklip.parallelized as parallelized, pyklip.rdi as rdi
 from pyklip.instruments.Instrument import GenericData
 data = np.load(sys.argv[1])
 cube, refs, angles = (data[k].astype(float) for k in ("targets", "refs", "angles"))
-centre = [float(v) for v in data["centre"]]
+center = [float(v) for v in data["center"]]
 n = len(cube)
 everything = np.concatenate([cube, refs])
 names = np.array([f"f{i}.fits" for i in range(len(everything))])
 start = time.perf_counter()
-dataset = GenericData(cube.copy(), np.array([centre] * n), parangs=angles, wvs=np.ones(n),
+dataset = GenericData(cube.copy(), np.array([center] * n), parangs=angles, wvs=np.ones(n),
                       filenames=names[:n])
-library = rdi.PSFLibrary(everything, centre, names, compute_correlation=True)
+library = rdi.PSFLibrary(everything, center, names, compute_correlation=True)
 library.prepare_library(dataset)
 parallelized.klip_dataset(dataset, mode="RDI", outputdir=tempfile.mkdtemp(), fileprefix="b",
                           annuli=1, subsections=1, numbasis=[5, 10, 20, 35, 50],
@@ -68,7 +68,7 @@ print(json.dumps({"reduction": time.perf_counter() - start}))
 """
 
 
-def reduction() -> tuple[Reduction, dict[str, np.ndarray], Cube, AlignedArrays]:
+def observation() -> tuple[Observation, dict[str, np.ndarray], Cube, AlignedArrays]:
     """Make the reduction, and the same frames for the peers."""
     n = N_INT * len(ROLLS)
     drift = np.concatenate([pointings((n,), 0.0) * 0.0, pointings((N_REF,), 0.0) * 0.0])
@@ -93,7 +93,7 @@ def reduction() -> tuple[Reduction, dict[str, np.ndarray], Cube, AlignedArrays]:
         first = first or cube
         exposures.append(make_exposure(cube, aligned, star, recipe, pa_y_deg=roll, name=info.name))
     star_jy = brightness_of("F444W", magnitude=6.0)
-    made = make_reduction("bench", exposures, recipe, star=star_jy)
+    made = make_observation("bench", exposures, recipe, star=star_jy)
     psf = model_psf("MASKA335R", "F444W", 0.063)
     arrays = {
         "targets": images[:n],
@@ -103,7 +103,7 @@ def reduction() -> tuple[Reduction, dict[str, np.ndarray], Cube, AlignedArrays]:
         "fwhm": np.array(psf.fwhm_pix),
         "scale": np.array(0.063),
         "flux": np.array(made.star_flux),
-        "centre": np.array([x0, y0]),
+        "center": np.array([x0, y0]),
     }
     return made, arrays, first, aligned
 
@@ -111,7 +111,7 @@ def reduction() -> tuple[Reduction, dict[str, np.ndarray], Cube, AlignedArrays]:
 def main() -> None:
     """Print the comparisons."""
     print(machine())
-    made, arrays, cube, aligned = reduction()
+    made, arrays, cube, aligned = observation()
     exposure = made.exposures[0]
     again = best_of(
         lambda: make_exposure(cube, aligned, exposure.star, made.recipe, pa_y_deg=30.0), 1

@@ -98,11 +98,11 @@ def speckled(shifts_yx: np.ndarray, shape: tuple[int, int], seed: int = 0):
     from lyot.instruments.optics import CoronagraphModel, segment_wavefront
 
     rng = np.random.default_rng(seed)
-    centre = (shape[1] / 2 - 10.0, shape[0] / 2 + 14.0)
+    center = (shape[1] / 2 - 10.0, shape[0] / 2 + 14.0)
     optics = CoronagraphModel("MASK335R", "F444W", 0.063, shape, n_wavelengths=1)
     static = segment_wavefront(60e-9, rng)
     views = [
-        optics.image(wavefront_m=static + segment_wavefront(5e-9, rng), centre_xy=centre)
+        optics.image(wavefront_m=static + segment_wavefront(5e-9, rng), center_xy=center)
         for _ in range(8)
     ]
     spectra = fourier.spectrum(2e6 * np.array(views))
@@ -112,7 +112,7 @@ def speckled(shifts_yx: np.ndarray, shape: tuple[int, int], seed: int = 0):
         clean = fourier.shift(mix, shift, shape=shape)
         noise = np.sqrt(np.maximum(clean, 0) * 0.05 + 0.36)
         image[:] = clean + rng.normal(size=shape) * noise
-    return out, centre
+    return out, center
 
 
 def pointings(counts: tuple[int, ...], drift: float, seed: int = 1) -> np.ndarray:
@@ -123,14 +123,14 @@ def pointings(counts: tuple[int, ...], drift: float, seed: int = 1) -> np.ndarra
 
 def observation(name: str, n_science: tuple[int, ...], n_refs: tuple[int, ...]) -> Path:
     """Write an observation of 320 x 320 frames, and return its association."""
-    from lyot.files.products import save_whole
+    from lyot.files.products import save_atomically
     from lyot.files.synthetic import Pointing, exposure_model
 
     folder, shape = SCRATCH / name, (320, 320)
     path = folder / "bench_asn.json"
     if path.exists():
         return path
-    images, centre = speckled(pointings((*n_science, *n_refs), 0.03), shape)
+    images, center = speckled(pointings((*n_science, *n_refs), 0.03), shape)
     bad = np.random.default_rng(1).random(shape) < 0.003
     members, start = [], 0
     plan = [(n, False) for n in n_science] + [(n, True) for n in n_refs]
@@ -152,7 +152,7 @@ def observation(name: str, n_science: tuple[int, ...], n_refs: tuple[int, ...]) 
             Pointing(
                 target="R" if is_psf else "T",
                 radec_deg=(150.0, -25.0),
-                crpix_xy=centre,
+                crpix_xy=center,
                 roll_ref_deg=60.0 + 10.0 * number,
                 v3i_yangle_deg=0.05,
                 is_psf=is_psf,
@@ -160,7 +160,7 @@ def observation(name: str, n_science: tuple[int, ...], n_refs: tuple[int, ...]) 
             ),
         )
         file = f"jw08888{number + 1:03d}001_03102_00001_nrcalong_calints.fits"
-        save_whole(model, folder / file)
+        save_atomically(model, folder / file)
         model.close()
         members.append({"expname": file, "exptype": "psf" if is_psf else "science"})
     content = {

@@ -13,7 +13,7 @@ import numpy as np
 from astropy.io import fits
 
 from common import SCRATCH, machine
-from lyot.analysis.observation import brightness_of, load_reduction
+from lyot.analysis.observation import brightness_of, open_run
 from lyot.analysis.response import inject
 from lyot.cli import _run
 from lyot.files.view import read_view
@@ -36,27 +36,27 @@ def main() -> None:
         _run((str(association),), str(plain), {"no_report": True, "again": True})
         jy = scene["star_flux"] * 1e6 * 0.063**2
         star = brightness_of("F444W", jy=jy / 206264.8**2)
-        with load_reduction(plain, star_jy=star.jy) as reduction:
+        with open_run(plain, star_jy=star.jy) as observation:
             for separation, contrast in CASES:
-                print(_case(reduction, association, Path(work), separation, contrast), flush=True)
+                print(_case(observation, association, Path(work), separation, contrast), flush=True)
 
 
-def _case(reduction, association: Path, work: Path, separation: float, contrast: float) -> str:
+def _case(observation, association: Path, work: Path, separation: float, contrast: float) -> str:
     """Put one companion in, run again, and compare."""
     again, inputs = work / "again", work / "inputs"
     for each in (again, inputs):
         shutil.rmtree(each, ignore_errors=True)
     shutil.copytree(association.parent, inputs)
-    flux, r = contrast * reduction.star_flux, separation / reduction.pixel_scale_arcsec
+    flux, r = contrast * observation.star_flux, separation / observation.pixel_scale_arcsec
     frozen, shifts = [], []
-    for exposure in reduction.exposures:
+    for exposure in observation.exposures:
         y, x = (float(v) for v in exposure.position(r, PA))
-        through = float(reduction.transmission.at(exposure, y, x))
-        box, image = reduction.psf.place(y, x, exposure.shape)
+        through = float(observation.transmission.at(exposure, y, x))
+        box, image = observation.psf.place(y, x, exposure.shape)
         name = exposure.name.split("_a3001")[0] + "_calints.fits"
         with fits.open(inputs / name, mode="update") as hdus:
             hdus["SCI"].data[:, box[0], box[1]] += (flux * through * image).astype(np.float32)
-        _, added = inject(exposure, reduction.psf, r, PA, flux=flux, transmission=through)
+        _, added = inject(exposure, observation.psf, r, PA, flux=flux, transmission=through)
         frozen.append((exposure, box, added[0], float(flux * through * image.max())))
     _run((str(inputs / association.name),), str(again), {"no_report": True, "again": True})
     worst = 0.0

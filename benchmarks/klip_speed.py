@@ -43,7 +43,7 @@ print(json.dumps({"seconds": time.perf_counter() - start}))
 class Each:
     """A 4-D psfalign: the same references for each integration, but asked for one by one."""
 
-    shared, star, facts = False, None, None
+    shared, star, ref_info = False, None, None
 
     def __init__(self, refs: AlignedArrays) -> None:
         self.frames = refs.frames

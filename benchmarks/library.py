@@ -15,7 +15,7 @@ import numpy as np
 from common import SCRATCH, machine, pointings, run_peer, speckled
 from lyot.files.exposure import read_cube
 from lyot.files.library_store import Library
-from lyot.files.products import save_whole
+from lyot.files.products import save_atomically
 from lyot.files.synthetic import Pointing, exposure_model
 from lyot.parameters import LibraryRecipe
 from lyot.references import library as libraries
@@ -42,7 +42,7 @@ print(json.dumps({"seconds": seconds, "peak_mb": peak}))
 
 def exposure(folder: Path, number: int, target: str, *, is_psf: bool, n_int: int = N_INT) -> Path:
     """Write one exposure of speckles of its own star."""
-    images, centre = speckled(pointings((n_int,), 0.03, seed=number), SHAPE, seed=7)
+    images, center = speckled(pointings((n_int,), 0.03, seed=number), SHAPE, seed=7)
     rng = np.random.default_rng(number)
     data = (images * rng.uniform(0.5, 2.0)).astype(np.float32)
     bad = np.random.default_rng(1).random(SHAPE) < 0.003
@@ -60,14 +60,14 @@ def exposure(folder: Path, number: int, target: str, *, is_psf: bool, n_int: int
         Pointing(
             target=target,
             radec_deg=(150.0, -25.0),
-            crpix_xy=centre,
+            crpix_xy=center,
             roll_ref_deg=60.0 + 10.0 * (number % 2),
             is_psf=is_psf,
             number=number,
         ),
     )
     path = folder / f"jw07777{number:03d}001_03102_00001_nrcalong_calints.fits"
-    save_whole(model, path)
+    save_atomically(model, path)
     model.close()
     return path
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from common import machine
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.maps import FluxMaps, KnownDisc, sky_grid
-from lyot.analysis.observation import load_reduction
+from lyot.analysis.observation import open_run
 from lyot.pipeline import Coron3Pipeline
 from lyot.viz.figures import stretch
 
@@ -41,7 +41,7 @@ def main() -> None:
             pipeline.output_dir, pipeline.input_dir = work, str(folder)
             pipeline.strategy = strategy
             pipeline.run(content)
-            with load_reduction(work, star_magnitude=4.0) as made:
+            with open_run(work, star_magnitude=4.0) as made:
                 maps, grid = FluxMaps(made), sky_grid(made)
                 curve = contrast_curve(
                     made, separations_arcsec=SEPARATIONS, known=(KnownDisc(DISC_PA, 15.0),)

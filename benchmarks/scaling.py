@@ -32,13 +32,13 @@ class Size:
     side: int = 320
 
 
-def cube_of(sci: np.ndarray, centre: float) -> Cube:
+def cube_of(sci: np.ndarray, center: float) -> Cube:
     """Give frames errors and facts."""
     info = ExposureInfo(
         "bench",
         sci.shape,
         filter="F444W",
-        crpix_xy=(centre, centre),
+        crpix_xy=(center, center),
         detector="NRCALONG",
         instrument="NIRCAM",
     )

@@ -28,9 +28,9 @@ from pyklip.instruments.Instrument import GenericData
 data = np.load(sys.argv[1])
 t, r = data["targets"].astype("float64"), data["refs"].astype("float64")
 n, m = len(t), len(r)
-centre = [[144.0, 112.0]] * n
+center = [[144.0, 112.0]] * n
 names = [f"t{i}" for i in range(n)]
-dataset = GenericData(t, centre, IWA=0, parangs=np.zeros(n), wvs=np.ones(n), filenames=names)
+dataset = GenericData(t, center, IWA=0, parangs=np.zeros(n), wvs=np.ones(n), filenames=names)
 everything = np.concatenate([t, r])
 start = time.perf_counter()
 library = rdi.PSFLibrary(everything, [144.0, 112.0], names + [f"r{k}" for k in range(m)],

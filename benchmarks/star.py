@@ -30,11 +30,11 @@ def errors_of(method: str, case: tuple, seed: int = 3) -> tuple[np.ndarray, np.n
     guess = StarPosition(80.0, 80.0)
     found, stated = [], []
     for _ in range(N):
-        offset, centre = rng.normal(0, 0.01, 2), 80.0 + rng.uniform(-0.3, 0.3, 2)
+        offset, center = rng.normal(0, 0.01, 2), 80.0 + rng.uniform(-0.3, 0.3, 2)
         image = optics.image(
             wavefront_m=segment_wavefront(60e-9, rng),
             source_xy_arcsec=(offset[1], offset[0]),
-            centre_xy=(centre[1], centre[0]),
+            center_xy=(center[1], center[0]),
         )[None]
         info = ExposureInfo(
             "image",
@@ -49,7 +49,7 @@ def errors_of(method: str, case: tuple, seed: int = 3) -> tuple[np.ndarray, np.n
         if star.origin != "measured":
             found.append(np.full(2, np.nan))
             continue
-        found.append(np.asarray(star.yx) - centre - offset / scale)
+        found.append(np.asarray(star.yx) - center - offset / scale)
         stated.append((star.y_err, star.x_err))
     return np.array(found), np.array(stated)
 

@@ -12,7 +12,7 @@ from lyot.instruments.optics import CoronagraphModel, segment_wavefront
 from lyot.references.aligner import low_pass_cutoff
 from lyot.references.weights import builtin_weight
 
-SHAPE, CENTRE = (112, 112), 55.5
+SHAPE, CENTER = (112, 112), 55.5
 SHIFTS = np.array([(0.1, 0.25), (0.25, -0.4), (-0.35, 0.15), (0.5, 0.5), (0.05, 0.02)])
 CASES = (
     ("F182M", 0.0307, "MASK210R"),
@@ -31,7 +31,7 @@ def worst(target: np.ndarray, refs: list[np.ndarray], weight: np.ndarray, cutoff
             pair = fourier.low_pass(pair, shape=SHAPE, cutoff=cutoff)
         image = fourier.shift(pair[0], np.zeros(2), shape=SHAPE)
         one = np.ones(SHAPE)
-        fit = registration.polish(image, weight, one, pair[1:], one[None], 0.8 * true[None])
+        fit = registration.refine(image, weight, one, pair[1:], one[None], 0.8 * true[None])
         found.append(fit.shift_yx[0] - true)
     return np.abs(found).max()
 
@@ -43,11 +43,11 @@ def main() -> None:
     for name, scale, mask in CASES:
         optics = CoronagraphModel(mask, name, scale, SHAPE, oversample=5, n_wavelengths=1)
         images = [
-            optics.image(wavefront_m=wavefront, centre_xy=(CENTRE - d[1], CENTRE - d[0]))
+            optics.image(wavefront_m=wavefront, center_xy=(CENTER - d[1], CENTER - d[0]))
             for d in (np.zeros(2), *SHIFTS)
         ]
         info = ExposureInfo("x", (1, *SHAPE), filter=name, pixel_area_sr=(scale / 206264.8) ** 2)
-        weight = builtin_weight(info, StarPosition(CENTRE, CENTRE))
+        weight = builtin_weight(info, StarPosition(CENTER, CENTER))
         bias = [worst(images[0], images[1:], weight, c) for c in (None, low_pass_cutoff(info))]
         print(
             f"{name:7s} {1000 * scale:11.1f} {1.03 * info.lambda_over_d_pix:13.2f} "

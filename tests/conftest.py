@@ -32,7 +32,7 @@ class Run:
 
 
 @pytest.fixture(scope="session")
-def observation(tmp_path_factory):
+def simulated(tmp_path_factory):
     """Return the association of the default simulated observation."""
     from lyot.simulate import simulate_observation
 
@@ -40,16 +40,16 @@ def observation(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def demo(observation, tmp_path_factory):
+def demo(simulated, tmp_path_factory):
     """Return the default observation, reduced."""
     from lyot.pipeline import Coron3Pipeline
 
     folder = tmp_path_factory.mktemp("products")
     pipeline = Coron3Pipeline()
     pipeline.output_dir = str(folder)
-    pipeline.run(str(observation))
-    truth = json.loads((observation.parent / "truth.json").read_text())
-    return Run(observation, folder, truth, pipeline.summary)
+    pipeline.run(str(simulated))
+    truth = json.loads((simulated.parent / "truth.json").read_text())
+    return Run(simulated, folder, truth, pipeline.summary)
 
 
 @pytest.fixture(scope="session")
@@ -126,10 +126,10 @@ def rng():
     return np.random.default_rng(20261123)
 
 
-def gaussian(shape, centre_yx, fwhm):
+def gaussian(shape, center_yx, fwhm):
     """Draw a Gaussian of unit peak."""
     y, x = np.ogrid[: shape[0], : shape[1]]
-    r2 = (y - centre_yx[0]) ** 2 + (x - centre_yx[1]) ** 2
+    r2 = (y - center_yx[0]) ** 2 + (x - center_yx[1]) ** 2
     return np.exp(-4 * np.log(2) * r2 / fwhm**2)
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from lyot.analysis.response import exposure_of_run
 from lyot.cli import main
-from lyot.files.run import open_run
+from lyot.files.run import open_products
 from lyot.parameters import SubtractRecipe, from_dict
 
 LYOT = str(Path(sys.executable).parent / "lyot")
@@ -357,7 +357,7 @@ def test_the_analysis_uses_the_weight_of_the_run(small, tmp_path):
     given = f"klip.fit_weight={tmp_path / 'weight.fits'}"
     run = tmp_path / "run"
     assert lyot("run", small, "-o", run, "--set", given, "--no-report").exit_code == 0
-    with open_run(run) as (_, [exposure]):
+    with open_products(run) as (_, [exposure]):
         made = exposure_of_run(exposure, from_dict(SubtractRecipe, exposure.recipe))
     [path] = run.glob("*_psfsub.fits")
     saved = fits.getdata(path, "SCI").astype(float)

@@ -27,7 +27,7 @@ with_python = [p for p in PAGES if blocks(p, "python")]
 
 
 @pytest.mark.parametrize("page", with_python, ids=name_of)
-def test_python_runs(page, demo, observation, tmp_path, monkeypatch):
+def test_python_runs(page, demo, simulated, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # What the page's reader has by then: a reduced run, and one of its products by name.
     text = "\n".join(blocks(page, "python"))

@@ -4,7 +4,7 @@ import numpy as np
 
 from lyot.analysis.contrast import ContrastCurve, contrast_curve
 from lyot.analysis.detection import detect
-from lyot.analysis.observation import load_reduction
+from lyot.analysis.observation import open_run
 from lyot.files.exposure import read_cube
 from lyot.progress import show_progress
 
@@ -20,16 +20,16 @@ def test_each_stage_is_named_once_where_there_is_no_terminal(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_results_show_themselves_in_a_notebook(demo, observation):
-    with load_reduction(demo.folder, star_magnitude=5.0) as reduction:
-        assert repr(reduction).startswith("<Reduction jw09999_demo")
-        assert len(repr(reduction)) < 200
-        curve = contrast_curve(reduction, separations_arcsec=np.array([0.8, 1.5]))
-        found = detect(reduction)
+def test_results_show_themselves_in_a_notebook(demo, simulated):
+    with open_run(demo.folder, star_magnitude=5.0) as observation:
+        assert repr(observation).startswith("<Observation jw09999_demo")
+        assert len(repr(observation)) < 200
+        curve = contrast_curve(observation, separations_arcsec=np.array([0.8, 1.5]))
+        found = detect(observation)
     for result in (curve, found):
         assert "<table" in result._repr_html_()
     again = ContrastCurve.from_table(curve.to_table())
     np.testing.assert_array_equal(again.calibrated, curve.calibrated)
     assert again.fpf == curve.fpf
-    path = sorted(observation.parent.glob("*_calints.fits"))[0]
+    path = sorted(simulated.parent.glob("*_calints.fits"))[0]
     assert "5 frames of 160 x 160, NIRCAM F444W" in repr(read_cube(path))

@@ -86,9 +86,9 @@ def draws(clean):
     return kept | {"star": (image.star.y, image.star.x)}
 
 
-def ratios(values, errors, centre, inner, outer, step=5.0):
+def ratios(values, errors, center, inner, outer, step=5.0):
     """Ratio of the stated to the true error in annuli."""
-    r = radius_map(values.shape[1:], centre)
+    r = radius_map(values.shape[1:], center)
     true = values.var(axis=0, ddof=1)
     stated = (errors.astype(float) ** 2).mean(axis=0)
     for start in np.arange(inner, outer, step):

@@ -15,11 +15,11 @@ from click.testing import CliRunner
 from distributed import Client, LocalCluster
 
 from lyot.analysis.contrast import contrast_curve
-from lyot.analysis.observation import load_reduction
+from lyot.analysis.observation import open_run
 from lyot.cli import main
 from lyot.compute.cluster import Tasks
 from lyot.errors import LyotError
-from lyot.files.products import abandoned, aside
+from lyot.files.products import is_stale, temporary_prefix
 from lyot.survey import FAILED, REDUCED, UNCHANGED, Job, plan, reduce, run
 
 N_KILLS = 20
@@ -106,8 +106,8 @@ def test_a_report_shows_its_own_run_alone(targets, tmp_path):
     assert "after, 1 mode" in report.read_text()
     reduce(Job(job.association, job.output_dir, steps={"klip": {"truncate": [4]}}))
     assert list(out.glob("*_k001_psfsub.fits"))  # what was made before is not lost
-    with load_reduction(out) as reduction:
-        assert reduction.n_modes == (4,)
+    with open_run(out) as observation:
+        assert observation.n_modes == (4,)
     for _ in range(2):
         text = report.read_text()
         assert "after, 4 modes" in text
@@ -158,11 +158,11 @@ def test_a_log_lies_beside_the_products(targets, tmp_path):
 def test_what_a_killed_process_left_is_told_apart():
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    mine = f"{aside()}x"
-    assert not abandoned(mine)
-    assert abandoned(mine.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
-    assert not abandoned(mine.replace(".lyot-", ".lyot-elsewhere."))
-    assert not abandoned("jw01_psfsub.fits")
+    mine = f"{temporary_prefix()}x"
+    assert not is_stale(mine)
+    assert is_stale(mine.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
+    assert not is_stale(mine.replace(".lyot-", ".lyot-elsewhere."))
+    assert not is_stale("jw01_psfsub.fits")
 
 
 def test_kills_at_random_moments_leave_nothing_wrong(targets, tmp_path, rng, forked):
@@ -243,19 +243,19 @@ def test_tasks_keep_their_order_and_their_errors(cluster):
 
 
 def test_injections_on_a_cluster_are_the_same(demo, cluster):
-    with load_reduction(demo.folder, star_magnitude=5.0) as reduction:
+    with open_run(demo.folder, star_magnitude=5.0) as observation:
         separations = np.array([0.5, 1.0, 1.6])
-        here = contrast_curve(reduction, separations_arcsec=separations)
-        there = contrast_curve(reduction, separations_arcsec=separations, tasks=Tasks(cluster[1]))
+        here = contrast_curve(observation, separations_arcsec=separations)
+        there = contrast_curve(observation, separations_arcsec=separations, tasks=Tasks(cluster[1]))
     for name in ("throughput", "calibrated", "throughput_scatter"):
         np.testing.assert_array_equal(getattr(there, name), getattr(here, name))
 
 
-def test_products_over_a_library_on_a_cluster_are_the_same(observation, tmp_path, cluster):
+def test_products_over_a_library_on_a_cluster_are_the_same(simulated, tmp_path, cluster):
     from lyot.references import library as libraries
 
-    members = json.loads(observation.read_text())["products"][0]["members"]
-    files = [observation.parent / m["expname"] for m in members if m["exptype"] == "psf"][:3]
+    members = json.loads(simulated.read_text())["products"][0]["members"]
+    files = [simulated.parent / m["expname"] for m in members if m["exptype"] == "psf"][:3]
     made = libraries.build(tmp_path / "lib", files)
     libraries.add(made, files)
     everywhere = np.ones(made.shape)

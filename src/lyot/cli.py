@@ -352,7 +352,7 @@ def asn(files: tuple[str, ...], output: str | None) -> None:
     references by IS_PSF.
     """
     from lyot.files.association import FOLDER_KEY, build_associations
-    from lyot.files.products import written_whole
+    from lyot.files.products import atomic_write
 
     made = build_associations(list(files))
     home = Path(files[0]).resolve().parent
@@ -363,7 +363,7 @@ def asn(files: tuple[str, ...], output: str | None) -> None:
             path = path / name
         if path.resolve().parent != home:
             content[FOLDER_KEY] = str(home)
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         members = content["products"][0]["members"]
         n = sum(m["exptype"] == "psf" for m in members)
@@ -644,10 +644,10 @@ def _reduction(run: str, options: dict[str, Any]) -> Iterator[tuple[Any, Path]]:
     from lyot.outputs import opened
 
     folder = _reduced(run, options)
-    with _logging(), opened(folder, options) as reduction:
-        settings = {"psf": reduction.psf.origin, "transmission": reduction.transmission.origin}
-        click.echo(f"{reduction.product}: {_rests_on(settings)}")
-        yield reduction, Path(options.get("output_dir") or folder)
+    with _logging(), opened(folder, options) as observation:
+        settings = {"psf": observation.psf.origin, "transmission": observation.transmission.origin}
+        click.echo(f"{observation.product}: {_rests_on(settings)}")
+        yield observation, Path(options.get("output_dir") or folder)
 
 
 @main.command()
@@ -745,9 +745,9 @@ def detect(run: str, **options: Any) -> None:
     from lyot.viz import analysis as draw
 
     fpf = options["fpf"] or FIVE_SIGMA_FPF
-    with _reduction(run, options) as (reduction, folder):
-        found = search(reduction, fpf=fpf, known=known_sources(options))
-        name = reduction.product
+    with _reduction(run, options) as (observation, folder):
+        found = search(observation, fpf=fpf, known=known_sources(options))
+        name = observation.product
         written = [
             write_table(found.to_table(), folder / f"{name}_candidates.ecsv"),
             write_maps(
@@ -781,7 +781,9 @@ def detect(run: str, **options: Any) -> None:
                 f"{c.snr:.1f}",
                 f"{c.false_alarms:.1e}",
                 f"{c.contrast:.2e}" if c.contrast == c.contrast else "",
-                f"{c.least_snr:.1f} ({c.rests_on})" if c.least_snr == c.least_snr else "",
+                f"{c.jackknife_snr:.1f} ({c.key_reference})"
+                if c.jackknife_snr == c.jackknife_snr
+                else "",
                 "yes" if c.known else "",
             ]
             for number, c in enumerate(found.candidates, start=1)
@@ -825,14 +827,14 @@ def companion(run: str, **options: Any) -> None:
     from lyot.files.results import write_table
     from lyot.viz import analysis as draw
 
-    with _reduction(run, options) as (reduction, folder):
+    with _reduction(run, options) as (observation, folder):
         fit = fit_companions(
-            reduction,
+            observation,
             list(options["at"]),
             background=options["background"],
             n_likelihoods=options["likelihoods"],
         )
-        name = reduction.product
+        name = observation.product
         written = [write_table(fit.to_table(), folder / f"{name}_companions.ecsv")]
 
         def _patches(figure: Any) -> None:

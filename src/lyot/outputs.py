@@ -12,7 +12,7 @@ import numpy as np
 from lyot.algorithms.statistics import FIVE_SIGMA_FPF
 from lyot.analysis import contrast
 from lyot.analysis.maps import Known, KnownDisc
-from lyot.analysis.observation import Reduction, load_reduction
+from lyot.analysis.observation import Observation, open_run
 from lyot.compute.cluster import Tasks
 from lyot.errors import LyotError
 from lyot.files.results import write_grid, write_maps, write_table
@@ -38,7 +38,7 @@ def known_sources(options: dict[str, Any], /) -> tuple[Known | KnownDisc, ...]:
 
 
 @contextmanager
-def opened(run: str | Path, options: dict[str, Any], /) -> Iterator[Reduction]:
+def opened(run: str | Path, options: dict[str, Any], /) -> Iterator[Observation]:
     """Open a finished run for the analysis.
 
     Parameters
@@ -51,7 +51,7 @@ def opened(run: str | Path, options: dict[str, Any], /) -> Iterator[Reduction]:
 
     Yields
     ------
-    Reduction
+    Observation
         To be used within the context.
 
     Raises
@@ -66,7 +66,7 @@ def opened(run: str | Path, options: dict[str, Any], /) -> Iterator[Reduction]:
         raise LyotError(
             f"--truncate is {truncate!r}; give whole numbers, such as 5,20,50."
         ) from None
-    with load_reduction(
+    with open_run(
         run,
         n_modes=n_modes,
         psf=options.get("psf"),
@@ -74,8 +74,8 @@ def opened(run: str | Path, options: dict[str, Any], /) -> Iterator[Reduction]:
         star_jy=options.get("star_flux"),
         star_magnitude=options.get("star_mag"),
         star_frame=options.get("star_frame"),
-    ) as reduction:
-        yield reduction
+    ) as observation:
+        yield observation
 
 
 def write_limits(
@@ -113,9 +113,9 @@ def write_limits(
     fpf, known = options.get("fpf") or FIVE_SIGMA_FPF, known_sources(options)
     distribution = options.get("noise") or "gaussian"
     folder = Path(options.get("output_dir") or run)
-    with opened(run, options) as reduction:
+    with opened(run, options) as observation:
         curve = contrast.contrast_curve(
-            reduction,
+            observation,
             separations_arcsec=separations,
             fpf=fpf,
             known=known,
@@ -123,17 +123,17 @@ def write_limits(
             distribution=distribution,
             tasks=tasks,
         )
-        best = reduction.n_modes[int(np.bincount(curve.best).argmax())]
-        spread = contrast.sensitivity_map(reduction, curve, n_modes=best)
+        best = observation.n_modes[int(np.bincount(curve.best).argmax())]
+        spread = contrast.sensitivity_map(observation, curve, n_modes=best)
         complete = contrast.completeness_map(
-            reduction,
+            observation,
             separations_arcsec=separations,
             fpf=fpf,
             known=known,
             n_modes=best,
             distribution=distribution,
         )
-        name = reduction.product
+        name = observation.product
     keywords = {"FPF": fpf, "NMODES": best}
     axes = {"SEPARATION": complete.separation_arcsec, "CONTRAST": complete.contrast}
     written = [

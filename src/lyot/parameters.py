@@ -119,7 +119,7 @@ class SubtractRecipe:
         Inner edge of the first annulus and outer edge of the last [arcsec]; an outer edge of
         zero means the nearest edge of the frame.
     sector_overlap : float
-        Overlap of neighbouring sectors as a fraction of a sector, 0 to 0.5.
+        Overlap of neighboring sectors as a fraction of a sector, 0 to 0.5.
     fit_inner_arcsec, fit_outer_arcsec : float
         Pixels nearer to the star, or farther from it, are subtracted but do not count in the fit
         [arcsec]; an outer limit of zero means none.

@@ -17,7 +17,7 @@ from lyot._version import __version__
 from lyot.compute import cluster
 from lyot.errors import LyotError
 from lyot.files.association import Association, read_association
-from lyot.files.products import checksum, product_mark, sweep, written_whole
+from lyot.files.products import atomic_write, checksum, remove_stale, sampled_checksum
 from lyot.progress import Progress, no_progress
 
 log = logging.getLogger(__name__)
@@ -243,7 +243,7 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
     folder = Path(job.output_dir)
     asn = read_association(job.association, folder=job.input_dir or None)
     record = folder / f"{asn.product}_run.json"
-    sweep(folder)
+    remove_stale(folder)
     if not job.again and record.is_file():
         before = _unchanged(job, asn, record)
         if before is not None:
@@ -339,7 +339,7 @@ def _unchanged(job: Job, asn: Association, record: Path) -> Finished | None:
             return None
         for name, digest in before["products"].items():
             path = record.parent / name
-            if not path.is_file() or product_mark(path) != digest:
+            if not path.is_file() or sampled_checksum(path) != digest:
                 log.info("%s is not as it was written; %s is reduced again.", path, asn.product)
                 return None
         return Finished(
@@ -358,11 +358,11 @@ def _write_record(record: Path, job: Job, finished: Finished, made_of: dict[str,
         "software": "lyot",
         "command": list(job.command),
         "fingerprint": made_of,
-        "products": {Path(p).name: product_mark(p) for p in finished.products},
+        "products": {Path(p).name: sampled_checksum(p) for p in finished.products},
         "summary": list(finished.summary),
         "seconds": finished.seconds,
     }
-    with written_whole(record) as temporary:
+    with atomic_write(record) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
@@ -456,7 +456,7 @@ def write_summary(finished: Sequence[Finished], folder: str | Path, /) -> str:
         Its path.
     """
     path = Path(folder) / "survey.json"
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         rows = [asdict(each) for each in finished]
         temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return str(path)

@@ -19,14 +19,14 @@ def products_of(targets, refs, weight):
     return klip.block_products(targets * root, refs * root, root)
 
 
-def centred(rows, weight):
+def centered(rows, weight):
     return rows - (rows @ weight / weight.sum())[:, None]
 
 
 @pytest.mark.parametrize("n_modes", [1, 5, 12, 50])
 def test_residual_is_that_of_the_pixel_decomposition(pixels, n_modes):
     targets, refs, weight = pixels
-    t, r = centred(targets, weight), centred(refs, weight)
+    t, r = centered(targets, weight), centered(refs, weight)
     products = products_of(t, r, weight)
     modes = klip.decompose(products.gram)
     coefs = klip.coefficients(products.cross, klip.to_modes(modes), n_modes=n_modes)
@@ -49,7 +49,7 @@ def test_all_modes_are_least_squares(pixels):
 
 def test_modes_are_orthonormal_under_the_weight(pixels):
     _, refs, weight = pixels
-    r = centred(refs, weight)
+    r = centered(refs, weight)
     z = klip.to_modes(klip.decompose(products_of(r, r, weight).gram)) @ r
     np.testing.assert_allclose((z * weight) @ z.T, np.eye(12), atol=1e-9)
 
@@ -64,16 +64,16 @@ def test_blocks_sum_to_the_whole(pixels):
     np.testing.assert_allclose(halves[0].cross + halves[1].cross, whole.cross, rtol=1e-10)
 
 
-def test_recentring_is_centring_the_pixels(pixels):
+def test_recentering_is_centering_the_pixels(pixels):
     targets, refs, weight = pixels
-    t = centred(targets, weight)
+    t = centered(targets, weight)
     near = refs - refs[:, ::16].mean(axis=1, keepdims=True)
     products = products_of(t, near, weight)
-    gram, rest = klip.recentre(products.gram, products.ref_sum, weight.sum())
-    exact = products_of(t, centred(refs, weight), weight)
+    gram, rest = klip.recenter(products.gram, products.ref_sum, weight.sum())
+    exact = products_of(t, centered(refs, weight), weight)
     np.testing.assert_allclose(gram, exact.gram, rtol=1e-10, atol=1e-9)
     np.testing.assert_allclose(products.cross, exact.cross, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(near - rest[:, None], centred(refs, weight), atol=1e-12)
+    np.testing.assert_allclose(near - rest[:, None], centered(refs, weight), atol=1e-12)
 
 
 def test_leaving_pixels_out_is_never_having_had_them(pixels, rng):
@@ -81,17 +81,17 @@ def test_leaving_pixels_out_is_never_having_had_them(pixels, rng):
     refs = refs + 1e4  # a pedestal, which must not cost the faint modes
     missing = np.flatnonzero(rng.random(500) < 0.1)
     left = np.setdiff1d(np.arange(500), missing)
-    r = centred(refs, weight)
+    r = centered(refs, weight)
     gram = products_of(r, r, weight).gram
     ours, offset = klip.leave_out(gram, r[:, missing], weight[missing], weight[left].sum())
-    direct = centred(refs[:, left], weight[left])
+    direct = centered(refs[:, left], weight[left])
     np.testing.assert_allclose(ours, (direct * weight[left]) @ direct.T, rtol=1e-8, atol=1e-6)
     np.testing.assert_allclose(r[:, left] - offset[:, None], direct, atol=1e-8)
 
 
 def test_repeated_references_are_dropped_not_amplified(pixels):
     _, refs, weight = pixels
-    twice = centred(np.concatenate([refs, refs]), weight)
+    twice = centered(np.concatenate([refs, refs]), weight)
     modes = klip.decompose(products_of(twice, twice, weight).gram)
     assert modes.n_dropped == 12
     assert len(modes.values) == 12
@@ -123,7 +123,7 @@ def test_missing_target_pixels_stay_missing_and_do_not_spread(pixels):
 
 def test_reference_scatter_is_that_of_their_residuals(pixels):
     _, refs, _ = pixels
-    r = centred(refs, np.ones(500))
+    r = centered(refs, np.ones(500))
     modes = klip.decompose(r @ r.T)
     z = klip.to_modes(modes)[:4] @ r
     np.testing.assert_allclose(
@@ -141,7 +141,7 @@ def test_runs_on_a_strict_array_library(pixels):
         matrix = klip.to_modes(modes)
         coefs = klip.coefficients(products.cross, matrix, n_modes=5)
         left, _ = klip.leave_out(products.gram, r[:, :5], w[:5], 250.0)
-        middle, _ = klip.recentre(products.gram, products.ref_sum, 250.0)
+        middle, _ = klip.recenter(products.gram, products.ref_sum, 250.0)
         return [
             middle,
             klip.residual(t, r, coefs, coefs[:, 0]),

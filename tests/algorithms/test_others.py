@@ -6,7 +6,7 @@ import pytest
 from lyot.algorithms import geometry, repair, statistics, zones
 
 
-def test_median_fill_is_the_median_of_good_neighbours(rng):
+def test_median_fill_is_the_median_of_good_neighbors(rng):
     image = rng.normal(size=(1, 20, 21))
     bad = rng.random(image.shape) < 0.1
     filled = repair.median_fill(np.where(bad, np.nan, image), bad, box=3)
@@ -39,9 +39,9 @@ def test_bad_pixels_are_predicted_from_the_other_frames(rng):
     bad[2, 500:540] = True
     bad[:, 550] = True
     good = ~bad.any(axis=0)
-    likeness = repair.learn_likeness(frames[:, good], variance[:, good])
+    prediction = repair.fit_cross_prediction(frames[:, good], variance[:, good])
     filled, spread = repair.fill_from_others(
-        np.where(bad, np.nan, frames), np.where(bad, np.nan, variance), bad, likeness
+        np.where(bad, np.nan, frames), np.where(bad, np.nan, variance), bad, prediction
     )
     error = (filled - truth)[2, 500:540]
     assert np.abs(error).max() < 1.0
@@ -57,8 +57,8 @@ def test_multiples_of_one_frame_fill_one_another_exactly(rng):
     bad = np.zeros(frames.shape, bool)
     bad[1, :5] = True
     zero = np.zeros(frames.shape)
-    likeness = repair.learn_likeness(frames[:, 5:], zero[:, 5:])
-    filled, _ = repair.fill_from_others(np.where(bad, np.nan, frames), zero, bad, likeness)
+    prediction = repair.fit_cross_prediction(frames[:, 5:], zero[:, 5:])
+    filled, _ = repair.fill_from_others(np.where(bad, np.nan, frames), zero, bad, prediction)
     np.testing.assert_allclose(filled, frames, rtol=1e-6)
 
 

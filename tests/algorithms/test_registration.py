@@ -16,7 +16,7 @@ def fit(target, refs, start=None, weight=None, var_t=None, var_r=None, **options
     var_t = np.ones(target.shape) if var_t is None else var_t
     var_r = np.ones(refs.shape) if var_r is None else var_r
     start = np.zeros((len(refs), 2)) if start is None else start
-    return registration.polish(target, weight, var_t, spectra, var_r, start, **options)
+    return registration.refine(target, weight, var_t, spectra, var_r, start, **options)
 
 
 @pytest.mark.parametrize("scale", [0.04, 1.0, 24.0])
@@ -91,13 +91,13 @@ def test_integer_shift_is_found_through_a_mask(star_image, shift):
     np.testing.assert_array_equal(found[0], shift)
 
 
-def pairs(targets, ref, centre, weight=None, bad=None, var_t=None, var_r=None):
+def pairs(targets, ref, center, weight=None, bad=None, var_t=None, var_r=None):
     weight = np.ones(SHAPE) if weight is None else weight
     bad = np.zeros(targets.shape, bool) if bad is None else bad
     var_t = np.ones(targets.shape) if var_t is None else var_t
     var_r = np.ones(SHAPE) if var_r is None else var_r
     prepared = registration.pair_targets(targets, weight, bad, var_t)
-    return registration.fit_pairs(prepared, fourier.spectrum(ref), var_r, np.asarray(centre))
+    return registration.fit_pairs(prepared, fourier.spectrum(ref), var_r, np.asarray(center))
 
 
 def test_all_pairs_are_fitted_to_their_direct_optimum(star_image, rng):
@@ -116,29 +116,29 @@ def test_all_pairs_are_fitted_to_their_direct_optimum(star_image, rng):
         alone = fit(
             whole, ref, start=found.shift_yx[i : i + 1], weight=w, var_t=var_t[i], var_r=var_r[None]
         )
-        if found.settled[i]:
+        if found.converged[i]:
             np.testing.assert_allclose(found.shift_yx[i], alone.shift_yx[0], atol=1e-6)
             np.testing.assert_allclose(found.scale[i], alone.scale[0], rtol=1e-6)
             np.testing.assert_allclose(found.rms[i], alone.rms[0], rtol=1e-6)
             np.testing.assert_allclose(found.covariance[i], alone.covariance[0], rtol=1e-4)
         else:
             np.testing.assert_allclose(found.shift_yx[i], alone.shift_yx[0], atol=1e-3)
-    assert found.settled[:3].all()
+    assert found.converged[:3].all()
 
 
 def test_a_pair_too_far_for_the_expansion_does_not_count_as_settled(star_image):
     targets = np.stack([star_image(), star_image(shift_yx=(0.9, -0.8))])
     found = pairs(targets, star_image(), (0.0, 0.0))
-    np.testing.assert_array_equal(found.settled, [True, False])
+    np.testing.assert_array_equal(found.converged, [True, False])
 
 
-def test_centre_of_a_symmetric_pattern_is_found(star_image):
+def test_center_of_a_symmetric_pattern_is_found(star_image):
     y, x = np.ogrid[:81, :81]
-    centre = (40.31, 39.58)
-    r = np.hypot(y - centre[0], x - centre[1])
-    angle = np.arctan2(y - centre[0], x - centre[1])
+    center = (40.31, 39.58)
+    r = np.hypot(y - center[0], x - center[1])
+    angle = np.arctan2(y - center[0], x - center[1])
     image = np.exp(-((r / 12) ** 2)) * (2 + np.cos(4 * angle) * np.minimum(r, 3) / 3)
-    found = registration.symmetry_centre(
+    found = registration.symmetry_center(
         image,
         np.ones_like(image),
         np.zeros(image.shape, bool),
@@ -146,7 +146,7 @@ def test_centre_of_a_symmetric_pattern_is_found(star_image):
         inner_pix=4.0,
         outer_pix=30.0,
     )
-    np.testing.assert_allclose(found.centre_yx, centre, atol=2e-3)
+    np.testing.assert_allclose(found.center_yx, center, atol=2e-3)
     assert found.converged
     assert found.contrast > 0.999
 
@@ -157,7 +157,7 @@ def test_runs_on_a_strict_array_library(star_image):
     plain = fit(target, ref)
     spectra = fourier.spectrum(strict.asarray(ref))[None, ...]
     ones = strict.ones(SHAPE, dtype=strict.float64)
-    found = registration.polish(
+    found = registration.refine(
         strict.asarray(target),
         ones,
         ones,
@@ -172,7 +172,7 @@ def test_runs_on_a_strict_array_library(star_image):
     prepared = registration.pair_targets(
         strict.asarray(target)[None, ...], ones, ones[None, ...] < 0, ones[None, ...]
     )
-    centre = strict.asarray([0.2, -0.3], dtype=strict.float64)
-    near = registration.fit_pairs(prepared, spectra[0, ...], ones, centre)
+    center = strict.asarray([0.2, -0.3], dtype=strict.float64)
+    near = registration.fit_pairs(prepared, spectra[0, ...], ones, center)
     for a, b in zip(near, pairs(target[None], ref, (0.2, -0.3)), strict=True):
         np.testing.assert_allclose(np.asarray(a), b, atol=1e-9)

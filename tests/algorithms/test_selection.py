@@ -95,7 +95,7 @@ def test_components_are_non_negative_and_recover_what_was_mixed(rng):
     mix = rng.uniform(0.1, 1.0, size=(12, 3))
     refs = mix @ true
     start = rng.uniform(size=(12, 3))
-    found = nmf.factorise(refs, np.ones(300), start, n_iterations=400)
+    found = nmf.factorize(refs, np.ones(300), start, n_iterations=400)
     assert (found.pixels >= 0).all()
     assert (found.factors >= 0).all()
     np.testing.assert_allclose(found.factors @ found.pixels, refs, atol=2e-3 * refs.max())
@@ -106,7 +106,7 @@ def test_each_sweep_lowers_the_weighted_squares(rng):
     start = rng.uniform(size=(8, 3))
     cost = []
     for n in (1, 2, 4, 8, 16, 32):
-        found = nmf.factorise(refs, weight, start, n_iterations=n)
+        found = nmf.factorize(refs, weight, start, n_iterations=n)
         cost.append((weight * (refs - found.factors @ found.pixels) ** 2).sum())
     assert (np.diff(cost) <= 1e-9).all()
 

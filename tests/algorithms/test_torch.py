@@ -38,7 +38,7 @@ def test_registration(star_image):
             convert(target)[None, ...], convert(ones), convert(ones < 0)[None], convert(ones)[None]
         )
         near = registration.fit_pairs(prepared, spectra[0], convert(ones), convert(start[0]))
-        found = registration.polish(
+        found = registration.refine(
             convert(target),
             convert(ones),
             convert(ones),
@@ -60,7 +60,7 @@ def test_klip_and_errors(rng):
         targets, refs, weight, v = (convert(a) for a in (t, r, w, variance))
         root = weight**0.5
         products = klip.block_products(targets * root, refs * root, root)
-        gram, _ = klip.recentre(products.gram, products.ref_sum, float(w.sum()))
+        gram, _ = klip.recenter(products.gram, products.ref_sum, float(w.sum()))
         modes = klip.decompose(gram)
         matrix = klip.to_modes(modes)
         coefs = klip.coefficients(products.cross, matrix, n_modes=4)

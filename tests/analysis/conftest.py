@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lyot.analysis.observation import StarBrightness, make_reduction
+from lyot.analysis.observation import StarBrightness, make_observation
 from lyot.analysis.psf import psf_from_image
 from lyot.analysis.response import SourceInRefs, make_exposure
 from lyot.files.aligned import AlignedArrays
@@ -83,7 +83,7 @@ def draw(gaussian_psf):
                     in_refs=in_refs,
                 )
             )
-        return make_reduction(
+        return make_observation(
             "test",
             exposures,
             recipe,

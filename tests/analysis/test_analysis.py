@@ -12,7 +12,7 @@ from lyot.analysis.contrast import (
 )
 from lyot.analysis.detection import detect, snr_map
 from lyot.analysis.maps import FluxMaps, Known, KnownDisc, make_rings, sky_grid
-from lyot.analysis.observation import brightness_of, flux_in_frame, make_reduction
+from lyot.analysis.observation import brightness_of, flux_in_frame, make_observation
 from lyot.analysis.psf import psf_from_image
 from lyot.errors import LyotError
 from lyot.parameters import SubtractRecipe
@@ -27,8 +27,8 @@ def test_pulls_of_companions(draw, kind, n_draws):
     smooth, rolls_too = 1.2 * (kind == "correlated"), kind == "rolls"
     recipe = SubtractRecipe(n_modes=(9 if rolls_too else 4,), level_inner_arcsec=2.0)
     for seed in range(5000, 5000 + n_draws):
-        reduction = draw(seed, [truth], smooth=smooth, rolls_too=rolls_too, recipe=recipe)
-        fit = fit_companions(reduction, [(1.13, 101.0)], n_likelihoods=0, n_injections=0)
+        observation = draw(seed, [truth], smooth=smooth, rolls_too=rolls_too, recipe=recipe)
+        fit = fit_companions(observation, [(1.13, 101.0)], n_likelihoods=0, n_injections=0)
         c = fit.companions[0]
         # The errors of the fit: roll and scale are exact here.
         along, across = c.separation_arcsec - truth[0], np.radians(c.pa_deg - truth[1]) * truth[0]
@@ -43,9 +43,9 @@ def test_pulls_of_companions(draw, kind, n_draws):
 
 
 def test_the_posterior_is_that_of_the_curvature(draw):
-    reduction = draw(3, [(1.4, 250.0, 120.0)])
-    sampled = fit_companions(reduction, [(1.4, 250.0)], n_likelihoods=16_000, n_injections=0)
-    curved = fit_companions(reduction, [(1.4, 250.0)], n_likelihoods=0, n_injections=0)
+    observation = draw(3, [(1.4, 250.0, 120.0)])
+    sampled = fit_companions(observation, [(1.4, 250.0)], n_likelihoods=16_000, n_injections=0)
+    curved = fit_companions(observation, [(1.4, 250.0)], n_likelihoods=0, n_injections=0)
     a, b = sampled.companions[0], curved.companions[0]
     # Some 200 independent samples: the median is known to a tenth of the error.
     assert abs(a.flux - b.flux) < 0.3 * b.flux_err
@@ -56,8 +56,8 @@ def test_the_posterior_is_that_of_the_curvature(draw):
 
 def test_two_companions_are_fitted_together(draw):
     truth = [(1.2, 40.0, 150.0), (1.2, 55.0, 100.0)]
-    reduction = draw(5, truth)
-    fit = fit_companions(reduction, [(1.22, 39.0), (1.18, 56.0)], n_likelihoods=0, n_injections=0)
+    observation = draw(5, truth)
+    fit = fit_companions(observation, [(1.22, 39.0), (1.18, 56.0)], n_likelihoods=0, n_injections=0)
     for found, (separation, pa, flux) in zip(fit.companions, truth, strict=True):
         assert abs(found.flux - flux) < 4 * found.flux_err
         assert abs(found.separation_arcsec - separation) < 4 * found.separation_err
@@ -66,13 +66,13 @@ def test_two_companions_are_fitted_together(draw):
 
 
 def test_the_bias_is_measured_by_injections(draw):
-    reduction = draw(6, [(1.3, 120.0, 90.0)])
-    c = fit_companions(reduction, [(1.3, 120.0)], n_likelihoods=0, n_injections=10).companions[0]
+    observation = draw(6, [(1.3, 120.0, 90.0)])
+    c = fit_companions(observation, [(1.3, 120.0)], n_likelihoods=0, n_injections=10).companions[0]
     assert c.n_injected >= 8
     assert abs(c.bias_flux) < 2.0 * c.flux_err
     assert abs(c.bias_separation_arcsec) < 2.0 * c.separation_err
-    assert c.jy == pytest.approx(c.flux * reduction.jy_per_unit)
-    assert c.contrast == pytest.approx(c.flux / reduction.star_flux)
+    assert c.jy == pytest.approx(c.flux * observation.jy_per_unit)
+    assert c.contrast == pytest.approx(c.flux / observation.star_flux)
 
 
 @pytest.mark.parametrize("rolls_too", [False, True])
@@ -80,12 +80,12 @@ def test_half_of_the_sources_at_the_limit_are_found(draw, rolls_too):
     fpf, separations = 1e-3, np.array([1.5, 2.5, 5.0, 9.0]) * FWHM_ARCSEC
     found = np.zeros((len(separations), 2))
     for seed in range(30):
-        reduction = draw(1000 + seed, rolls_too=rolls_too)
-        curve = contrast_curve(reduction, separations_arcsec=separations, fpf=fpf)
+        observation = draw(1000 + seed, rolls_too=rolls_too)
+        curve = contrast_curve(observation, separations_arcsec=separations, fpf=fpf)
         for j in range(len(separations)):
             limit = curve.calibrated[0, j]
             complete = completeness_map(
-                reduction,
+                observation,
                 separations_arcsec=separations[j : j + 1],
                 contrasts=np.array([limit]),
                 fpf=fpf,
@@ -100,15 +100,15 @@ def test_a_source_really_put_in_at_the_limit_is_found_half_the_time(draw):
     fpf, separation = 1e-3, 5.0 * FWHM_ARCSEC
     hits, trials = 0, 0
     for seed in range(25):
-        reduction = draw(2000 + seed)
+        observation = draw(2000 + seed)
         limit = contrast_curve(
-            reduction, separations_arcsec=np.array([separation]), fpf=fpf
+            observation, separations_arcsec=np.array([separation]), fpf=fpf
         ).calibrated[0, 0]
         for pa in (10.0, 100.0, 190.0, 280.0):
-            with_it = reduction.with_source(separation, pa, limit)
+            with_it = observation.with_source(separation, pa, limit)
             maps = FluxMaps(with_it)
-            r = separation / reduction.pixel_scale_arcsec
-            n = int(2 * np.pi * r / reduction.fwhm_pix)
+            r = separation / observation.pixel_scale_arcsec
+            n = int(2 * np.pi * r / observation.fwhm_pix)
             flux = maps.sample(np.full(n, r), pa + 360.0 * np.arange(n) / n)[0]
             others = flux[1:]
             tau = threshold(n, fpf=fpf)
@@ -121,8 +121,8 @@ def test_a_source_really_put_in_at_the_limit_is_found_half_the_time(draw):
 def test_false_alarms_on_images_come_at_the_stated_rate(draw):
     fpf, alarms, tests = 5e-3, 0, 0
     for seed in range(12):
-        reduction = draw(3000 + seed)
-        maps = FluxMaps(reduction)
+        observation = draw(3000 + seed)
+        maps = FluxMaps(observation)
         rings = make_rings(maps, np.arange(5.0, 40.0, 2.4))
         for j in range(len(rings.radius_pix)):
             mean, scatter, number = rings.others(j, 0)
@@ -136,12 +136,12 @@ def test_false_alarms_on_images_come_at_the_stated_rate(draw):
 
 def test_candidates_are_found_where_they_are(draw):
     truth = [(1.0, 60.0, 200.0), (2.0, 300.0, 150.0)]
-    reduction = draw(7, truth)
-    found = detect(reduction, known=tuple(Known(s, pa) for s, pa, _ in truth))
+    observation = draw(7, truth)
+    found = detect(observation, known=tuple(Known(s, pa) for s, pa, _ in truth))
     assert len(found.candidates) == 2
     for separation, pa, flux in truth:
         best = min(found.candidates, key=lambda c: abs(c.pa_deg - pa))
-        assert abs(best.separation_arcsec - separation) < 0.3 * reduction.pixel_scale_arcsec
+        assert abs(best.separation_arcsec - separation) < 0.3 * observation.pixel_scale_arcsec
         assert abs(np.radians(best.pa_deg - pa)) * separation < 0.3 * 0.063
         assert abs(best.flux - flux) < 0.15 * flux
         assert best.false_alarms < 1e-3
@@ -158,12 +158,12 @@ def test_noise_alone_gives_no_candidate(draw):
 
 
 def test_the_map_is_the_statistic_of_independent_positions(draw):
-    reduction = draw(9)
-    maps, grid = FluxMaps(reduction), sky_grid(reduction)
+    observation = draw(9)
+    maps, grid = FluxMaps(observation), sky_grid(observation)
     snr, flux, number = snr_map(maps, grid)
     y, x = grid.half_pix + 17, grid.half_pix - 12
     r, pa = np.hypot(17, 12), np.degrees(np.arctan2(12, 17))
-    n = int(2 * np.pi * r / reduction.fwhm_pix)
+    n = int(2 * np.pi * r / observation.fwhm_pix)
     around = maps.sample(np.full(n, r), pa + 360.0 * np.arange(n) / n)[0]
     expected = (around[0] - around[1:].mean()) / (around[1:].std(ddof=1) * np.sqrt(1 + 1 / (n - 1)))
     assert abs(flux[y, x] - around[0]) < 1e-9
@@ -186,19 +186,21 @@ def test_references_that_hold_a_companion_subtract_part_of_it(draw):
 
 
 def test_throughput_and_curve_definitions(draw):
-    reduction = draw(10)
-    curve = contrast_curve(reduction, separations_arcsec=np.array([0.4, 1.0, 2.0]))
-    np.testing.assert_allclose(curve.raw, curve.tau * curve.noise / reduction.star_flux, rtol=1e-12)
+    observation = draw(10)
+    curve = contrast_curve(observation, separations_arcsec=np.array([0.4, 1.0, 2.0]))
+    np.testing.assert_allclose(
+        curve.raw, curve.tau * curve.noise / observation.star_flux, rtol=1e-12
+    )
     np.testing.assert_allclose(curve.corrected, curve.raw / curve.throughput, rtol=1e-9)
     # The mask of this scene is transparent.
     np.testing.assert_allclose(curve.calibrated, curve.corrected, rtol=1e-9)
     table = curve.to_table()
     assert str(table["separation"].unit) == "arcsec"
     assert str(table["flux_density"].unit) == "Jy"
-    spread = sensitivity_map(reduction, curve)
+    spread = sensitivity_map(observation, curve)
     middle = spread.grid.half_pix
-    step = round(1.0 / reduction.pixel_scale_arcsec)
-    at = step * reduction.pixel_scale_arcsec
+    step = round(1.0 / observation.pixel_scale_arcsec)
+    at = step * observation.pixel_scale_arcsec
     level = np.exp(np.interp(at, curve.separation_arcsec, np.log(curve.calibrated[0])))
     np.testing.assert_allclose(spread.limit[middle + step, middle], level, rtol=1e-6)
 
@@ -234,11 +236,11 @@ def test_a_known_disc_is_not_noise(draw):
 
 
 def test_places_under_the_mask_are_not_searched(draw, gaussian_psf):
-    reduction = draw(18)
+    observation = draw(18)
     y, x = np.mgrid[:91, :93]
     mask = np.where(np.hypot(y - 44.9, x - 46.3) < 8.0, 0.001, 1.0)
-    masked = make_reduction(
-        "x", reduction.exposures, reduction.recipe, psf=gaussian_psf, transmission=mask
+    masked = make_observation(
+        "x", observation.exposures, observation.recipe, psf=gaussian_psf, transmission=mask
     )
     grid = sky_grid(masked)
     snr, _, _ = snr_map(FluxMaps(masked), grid)
@@ -248,10 +250,10 @@ def test_places_under_the_mask_are_not_searched(draw, gaussian_psf):
 
 
 def test_laplacian_limits_are_higher(draw):
-    reduction = draw(13)
+    observation = draw(13)
     separations = np.array([1.0, 2.0])
-    gauss = contrast_curve(reduction, separations_arcsec=separations)
-    heavy = contrast_curve(reduction, separations_arcsec=separations, distribution="laplace")
+    gauss = contrast_curve(observation, separations_arcsec=separations)
+    heavy = contrast_curve(observation, separations_arcsec=separations, distribution="laplace")
     assert np.all(heavy.calibrated > 1.5 * gauss.calibrated)
 
 
@@ -264,29 +266,29 @@ def test_the_normality_check_tells_gaussian_from_heavy_tails(draw):
 
 
 def test_bad_input_gets_its_sentence(draw, gaussian_psf):
-    reduction = draw(14)
+    observation = draw(14)
     with pytest.raises(LyotError, match="lies outside the frame of roll0"):
-        fit_companions(reduction, [(9.0, 10.0)])
+        fit_companions(observation, [(9.0, 10.0)])
     with pytest.raises(LyotError, match="at least one companion"):
-        fit_companions(reduction, [])
+        fit_companions(observation, [])
     with pytest.raises(LyotError, match="background is 'wavy'"):
-        fit_companions(reduction, [(1.0, 10.0)], background="wavy")
+        fit_companions(observation, [(1.0, 10.0)], background="wavy")
     with pytest.raises(LyotError, match="made with 4 modes, not 7"):
-        detect(reduction, n_modes=7)
+        detect(observation, n_modes=7)
     with pytest.raises(LyotError, match="beyond"):
-        contrast_curve(reduction, separations_arcsec=np.array([50.0]))
+        contrast_curve(observation, separations_arcsec=np.array([50.0]))
     with pytest.raises(LyotError, match=r"must lie between 0 and 0\.5"):
-        contrast_curve(reduction, fpf=0.7)
-    nameless = make_reduction("x", reduction.exposures, SubtractRecipe(), psf=gaussian_psf)
+        contrast_curve(observation, fpf=0.7)
+    nameless = make_observation("x", observation.exposures, SubtractRecipe(), psf=gaussian_psf)
     with pytest.raises(LyotError, match="brightness of the star is needed"):
         contrast_curve(nameless)
     large = psf_from_image(np.pad(gaussian_psf.data, 60), origin="large")
     with pytest.raises(LyotError, match="pixels wide and the frames are 93 x 91"):
-        make_reduction("x", reduction.exposures, SubtractRecipe(), psf=large)
+        make_observation("x", observation.exposures, SubtractRecipe(), psf=large)
     with pytest.raises(LyotError, match="transmission map is"):
-        make_reduction(
+        make_observation(
             "x",
-            reduction.exposures,
+            observation.exposures,
             SubtractRecipe(),
             psf=gaussian_psf,
             transmission=np.ones((4, 4)),
@@ -309,9 +311,9 @@ def test_separations_beyond_the_frames_have_no_limit(draw):
 
 def test_a_companion_under_the_mask_is_refused(draw, gaussian_psf):
     opaque = np.zeros((91, 93))
-    reduction = draw(16)
-    blind = make_reduction(
-        "x", reduction.exposures, SubtractRecipe(), psf=gaussian_psf, transmission=opaque
+    observation = draw(16)
+    blind = make_observation(
+        "x", observation.exposures, SubtractRecipe(), psf=gaussian_psf, transmission=opaque
     )
     with pytest.raises(LyotError, match="lies under the mask"):
         fit_companions(blind, [(1.0, 10.0)])

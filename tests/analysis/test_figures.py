@@ -10,8 +10,8 @@ from lyot.viz import analysis as figures
 
 
 def test_the_curve_that_is_drawn_is_the_result(draw):
-    reduction = draw(20)
-    curve = contrast_curve(reduction, separations_arcsec=np.array([0.4, 1.0, 2.0]))
+    observation = draw(20)
+    curve = contrast_curve(observation, separations_arcsec=np.array([0.4, 1.0, 2.0]))
     figure = Figure()
     upper, lower = figure.subplots(2, 1)
     figures.contrast(upper, curve)
@@ -24,8 +24,8 @@ def test_the_curve_that_is_drawn_is_the_result(draw):
 
 
 def test_maps_and_companions_are_drawn_with_north_up(draw, tmp_path):
-    reduction = draw(21, [(1.2, 60.0, 300.0)])
-    found = detect(reduction)
+    observation = draw(21, [(1.2, 60.0, 300.0)])
+    found = detect(observation)
     figure = Figure()
     ax = figures.snr_map(figure.subplots(), found)
     left, right, bottom, top = ax.images[0].get_extent()
@@ -36,18 +36,18 @@ def test_maps_and_companions_are_drawn_with_north_up(draw, tmp_path):
     east, north = marks[0].get_xdata()[0], marks[0].get_ydata()[0]
     np.testing.assert_allclose(np.hypot(east, north), 1.2, atol=0.03)
     np.testing.assert_allclose(np.degrees(np.arctan2(east, north)), 60.0, atol=1.5)
-    fit = fit_companions(reduction, [(1.2, 60.0)], n_likelihoods=0, n_injections=0)
+    fit = fit_companions(observation, [(1.2, 60.0)], n_likelihoods=0, n_injections=0)
     panels = Figure()
     axes = figures.companion(panels.subplots(2, 3), fit)
     np.testing.assert_array_equal(axes[0, 1].images[0].get_array(), fit.boxes[0][2])
     figures.posterior(Figure().subplots(3, 3), fit)
-    curve = contrast_curve(reduction, separations_arcsec=np.array([0.4, 1.0, 2.0]))
+    curve = contrast_curve(observation, separations_arcsec=np.array([0.4, 1.0, 2.0]))
     path = figures.save(
         tmp_path / "a.pdf",
-        lambda f: figures.sensitivity(f.subplots(), sensitivity_map(reduction, curve)),
+        lambda f: figures.sensitivity(f.subplots(), sensitivity_map(observation, curve)),
         (4.0, 4.0),
     )
     assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
     assert path.endswith("a.pdf")
-    complete = completeness_map(reduction, separations_arcsec=np.array([0.5, 1.0, 2.0]))
+    complete = completeness_map(observation, separations_arcsec=np.array([0.5, 1.0, 2.0]))
     figures.completeness(Figure().subplots(), complete)

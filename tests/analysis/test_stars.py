@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from lyot.analysis.detection import detect
-from lyot.analysis.observation import brightness_of, make_reduction
+from lyot.analysis.observation import brightness_of, make_observation
 from lyot.analysis.psf import psf_from_image
 from lyot.analysis.response import make_exposure, without_refs
 from lyot.errors import LyotError
-from lyot.files.aligned import AlignedArrays, RefFacts
+from lyot.files.aligned import AlignedArrays, ReferenceInfo
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
@@ -18,7 +18,7 @@ SHAPE, STAR = (101, 103), StarPosition(51.0, 50.0)
 
 
 @pytest.fixture(scope="module")
-def reduction():
+def observation():
     """Two sources: one in the target, one that is a hole in the references of one star."""
     rng = np.random.default_rng(8)
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
@@ -48,24 +48,24 @@ def reduction():
         np.zeros(targets.shape, np.uint32),
         info,
     )
-    facts = RefFacts(tuple("AAABBBCCC"), np.zeros(9), np.zeros(9))
+    ref_info = ReferenceInfo(tuple("AAABBBCCC"), np.zeros(9), np.zeros(9))
     aligned = AlignedArrays(
         refs.astype(np.float32),
         np.full(refs.shape, 0.5, np.float32),
         np.zeros(refs.shape, np.uint32),
         star=STAR,
-        facts=facts,
+        ref_info=ref_info,
     )
     recipe = SubtractRecipe(n_modes=(3,), level_inner_arcsec=0.0)
     exposure = make_exposure(target, aligned, STAR, recipe, pa_y_deg=0.0)
     py, px = np.mgrid[-8:9, -8:9]
     psf = psf_from_image(np.exp(-0.5 * (px**2 + py**2) / 1.1**2), origin="a Gaussian")
     star = brightness_of("F444W", jy=1.0)
-    return make_reduction("t", [exposure], recipe, psf=psf, star=star)
+    return make_observation("t", [exposure], recipe, psf=psf, star=star)
 
 
-def test_what_rests_on_one_star_is_told(reduction):
-    found = detect(reduction, fpf=1e-4)
+def test_what_rests_on_one_star_is_told(observation):
+    found = detect(observation, fpf=1e-4)
     places = {}
     for c in found.candidates:
         pa = np.radians(c.pa_deg)
@@ -73,20 +73,20 @@ def test_what_rests_on_one_star_is_told(reduction):
         places[round(r * np.cos(pa)), round(-r * np.sin(pa))] = c
     real = next(c for (dy, dx), c in places.items() if abs(dy - 15) < 2 and abs(dx + 18) < 2)
     hole = next(c for (dy, dx), c in places.items() if abs(dy + 20) < 2 and abs(dx - 10) < 2)
-    assert real.least_snr > 0.6 * real.snr
-    assert hole.rests_on == "C"
-    assert hole.least_snr < 3.0 < hole.snr
+    assert real.jackknife_snr > 0.6 * real.snr
+    assert hole.key_reference == "C"
+    assert hole.jackknife_snr < 3.0 < hole.snr
 
 
-def test_without_references_is_a_reduction_with_the_others(reduction):
-    [exposure] = reduction.exposures
-    out = np.array([name == "B" for name in exposure.aligned.facts.targets])
-    made = without_refs(exposure, out, reduction.recipe)
+def test_without_references_is_a_reduction_with_the_others(observation):
+    [exposure] = observation.exposures
+    out = np.array([name == "B" for name in exposure.aligned.ref_info.targets])
+    made = without_refs(exposure, out, observation.recipe)
     sci, err, dq = (a[~out] for a in exposure.aligned._arrays)
     alone = make_exposure(
-        exposure.target, AlignedArrays(sci, err, dq), STAR, reduction.recipe, pa_y_deg=0.0
+        exposure.target, AlignedArrays(sci, err, dq), STAR, observation.recipe, pa_y_deg=0.0
     )
     np.testing.assert_array_equal(made.residual, alone.residual)
-    assert made.aligned.facts.targets == tuple("AAACCC")
+    assert made.aligned.ref_info.targets == tuple("AAACCC")
     with pytest.raises(LyotError, match="have been left out of this exposure already"):
-        without_refs(made, out[:6], reduction.recipe)
+        without_refs(made, out[:6], observation.recipe)

@@ -89,7 +89,7 @@ def test_truncated_and_foreign_files_are_refused(exposure, tmp_path):
 
 def test_a_product_appears_whole(tmp_path):
     path = tmp_path / "new" / "product.txt"
-    with products.written_whole(path) as temporary:
+    with products.atomic_write(path) as temporary:
         temporary.write_text("whole")
         assert not path.exists()
     assert path.read_text() == "whole"
@@ -102,7 +102,7 @@ def test_an_interrupted_product_leaves_nothing_and_keeps_the_old(tmp_path, failu
     path.write_text("old")
 
     def write():
-        with products.written_whole(path) as temporary:
+        with products.atomic_write(path) as temporary:
             temporary.write_text("half")
             raise failure
 
@@ -114,7 +114,7 @@ def test_an_interrupted_product_leaves_nothing_and_keeps_the_old(tmp_path, failu
 
 def test_a_full_disk_is_said(tmp_path):
     def write():
-        with products.written_whole(tmp_path / "p.fits"):
+        with products.atomic_write(tmp_path / "p.fits"):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(LyotError, match="the disk is full"):
@@ -124,14 +124,14 @@ def test_a_full_disk_is_said(tmp_path):
 
 def test_a_product_that_cannot_fit_is_not_begun(tmp_path):
     with pytest.raises(LyotError, match="free some room"):
-        products.check_room(tmp_path, 10**18, "x_psfalign.fits")
+        products.check_free_space(tmp_path, 10**18, "x_psfalign.fits")
 
 
 def test_an_unwritable_place_is_said(tmp_path):
     (tmp_path / "file").write_text("")
 
     def write():
-        with products.written_whole(tmp_path / "file" / "p.fits"):
+        with products.atomic_write(tmp_path / "file" / "p.fits"):
             pass
 
     with pytest.raises(LyotError, match="is not a folder you may write to"):
@@ -172,7 +172,7 @@ def test_blocks_make_the_product_that_saving_makes(exposure, tmp_path, rng, n_se
         assert opened.meta.cal_step.align_psfs == "COMPLETE"
         assert opened.meta.filename == "t_psfalign.fits"
         assert opened.meta.wcs is not None
-        branch = products.branch_of(opened)
+        branch = products.provenance_of(opened)
         np.testing.assert_array_equal(branch["steps"]["align_psfs"]["array"], np.arange(4.0))
     target.close()
 

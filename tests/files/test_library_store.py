@@ -26,17 +26,17 @@ def lyot(*arguments):
 
 
 @pytest.fixture(scope="module")
-def files(observation):
+def files(simulated):
     """The reference exposures of the simulated observation."""
-    members = json.loads(observation.read_text())["products"][0]["members"]
-    return [observation.parent / m["expname"] for m in members if m["exptype"] == "psf"]
+    members = json.loads(simulated.read_text())["products"][0]["members"]
+    return [simulated.parent / m["expname"] for m in members if m["exptype"] == "psf"]
 
 
 @pytest.fixture(scope="module")
-def science(observation):
+def science(simulated):
     """Its science exposures."""
-    members = json.loads(observation.read_text())["products"][0]["members"]
-    return [observation.parent / m["expname"] for m in members if m["exptype"] == "science"]
+    members = json.loads(simulated.read_text())["products"][0]["members"]
+    return [simulated.parent / m["expname"] for m in members if m["exptype"] == "science"]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_the_index_can_be_queried(made):
     rows = made.query("integration = 1 AND target LIKE 'demo%'")
     assert rows
     assert {r["integration"] for r in rows} == {1}
-    for bad in ("colour = 3", "1; DROP TABLE frames", "integration = "):
+    for bad in ("color = 3", "1; DROP TABLE frames", "integration = "):
         with pytest.raises(LyotError, match="is no condition"):
             made.query(bad)
     assert len(made.query()) == len(made)
@@ -172,12 +172,12 @@ def test_another_mode_is_refused(made, small):
 
 
 def test_a_run_with_the_library_is_that_with_its_frames_as_members(
-    demo, made, science, tmp_path, observation
+    demo, made, science, tmp_path, simulated
 ):
-    content = json.loads(observation.read_text())
+    content = json.loads(simulated.read_text())
     members = content["products"][0]["members"]
     content["products"][0]["members"] = [m for m in members if m["exptype"] == "science"]
-    path = observation.parent / "alone_asn.json"
+    path = simulated.parent / "alone_asn.json"
     path.write_text(json.dumps(content))
     pipeline = Coron3Pipeline()
     pipeline.output_dir, pipeline.library = str(tmp_path), str(made.path)

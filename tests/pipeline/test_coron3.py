@@ -16,7 +16,7 @@ from stdatamodels.jwst import datamodels
 from lyot._version import __version__
 from lyot.algorithms.geometry import radius_map
 from lyot.errors import LyotError
-from lyot.files.products import branch_of, checksum, star_of
+from lyot.files.products import checksum, provenance_of, star_of
 from lyot.parameters import Recipe, from_dict
 from lyot.pipeline import Coron3Pipeline
 
@@ -49,7 +49,7 @@ def test_products_open_without_a_warning(demo, suffix):
             with datamodels.open(path) as model:
                 assert type(model).__name__ == KINDS[suffix]
                 assert model.meta.filename == path.name
-                assert branch_of(model)["version"] == __version__
+                assert provenance_of(model)["version"] == __version__
                 if suffix != "contrast":
                     assert model.data.dtype.kind == "f"
 
@@ -68,7 +68,7 @@ def test_steps_are_stamped(demo):
 
 def test_provenance_is_complete(demo):
     with datamodels.open(demo.product("_i2d.fits")) as model:
-        branch = branch_of(model)
+        branch = provenance_of(model)
     made = branch["steps"]["association"]
     files = sorted(demo.association.parent.glob("*_calints.fits"))
     assert sorted(made["sha256"]) == [p.name for p in files]
@@ -84,7 +84,7 @@ def test_measured_shifts_are_the_true_ones(demo):
     for exposure in EXPOSURES:
         [path] = demo.folder.glob(f"{exposure}*psfsub.fits")
         with datamodels.open(path) as model:
-            shift = np.asarray(branch_of(model)["steps"]["align_psfs"]["shift_yx"])
+            shift = np.asarray(provenance_of(model)["steps"]["align_psfs"]["shift_yx"])
         target = truth[f"{exposure}_calints.fits"]
         jitter_t = np.array(target["jitter_xy_pix"])
         refs = np.concatenate(
@@ -249,7 +249,7 @@ def test_it_runs_from_the_shell_without_crds(small, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     with datamodels.open(next(tmp_path.glob("*psfsub.fits"))) as model:
-        assert branch_of(model)["steps"]["klip"]["n_kept"] == 3
+        assert provenance_of(model)["steps"]["klip"]["n_kept"] == 3
 
 
 def test_an_interrupt_leaves_no_half_product(small, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from lyot.algorithms.zones import Zone
 from lyot.files.aligned import AlignedArrays
 from lyot.files.association import FOLDER_KEY, build_associations
 from lyot.files.exposure import read_cube, stack
-from lyot.files.products import branch_of, star_of
+from lyot.files.products import provenance_of, star_of
 from lyot.files.star import StarPosition
 from lyot.parameters import AlignRecipe, SubtractRecipe
 from lyot.pipeline import Coron3Pipeline
@@ -94,7 +94,7 @@ def test_klip_is_the_known_least_squares(frames, roll, coefficients, before, aft
 def test_aligned_frames_stay_where_they_are(run):
     for path in run.glob("*psfsub.fits"):
         with datamodels.open(path) as model:
-            align = branch_of(model)["steps"]["align_psfs"]
+            align = provenance_of(model)["steps"]["align_psfs"]
         assert np.abs(align["shift_yx"]).max() < 0.02
         assert np.all(align["converged"])
 
@@ -119,7 +119,7 @@ def test_a_known_shift_comes_back(frames):
     np.testing.assert_allclose(np.delete(found, 2, axis=0), 0.0, atol=1e-4)
 
 
-def test_the_star_is_where_the_frames_were_centred(run):
+def test_the_star_is_where_the_frames_were_centered(run):
     stars = []
     for path in run.glob("*psfsub.fits"):
         with datamodels.open(path) as model:
@@ -143,7 +143,7 @@ def test_the_stars_of_both_rolls_fall_on_one_pixel(run):
         for own in anchored_wcs(exposures, CombineRecipe()):
             at.append(wcs.invert(*own(150.0, 174.0), with_bounding_box=False))
         assert np.hypot(*np.subtract(at[0], at[1])) < 0.05
-        # The recorded star is the measured one, 0.06 pixel from where the frames were centred.
+        # The recorded star is the measured one, 0.06 pixel from where the frames were centered.
         assert np.hypot(at[0][0] - star.x, at[0][1] - star.y) < 0.1
         # The headers put them 1.7 pixels apart.
         plain = [wcs.invert(*e.wcs(150.0, 174.0), with_bounding_box=False) for e in exposures]
@@ -234,7 +234,7 @@ def test_registration_of_the_raw_frames_is_within_its_known_scatter(frames):
     bad = science[0].bad("DO_NOT_USE")[0]
     weight = ((r > 8) & (r < 48) & ~bad).astype(float)
     spectra = fourier.spectrum(repair.median_fill(refs.sci, refs.bad("DO_NOT_USE")))
-    found = registration.polish(
+    found = registration.refine(
         np.where(bad, 0.0, science[0].sci[0]).astype(float),
         weight,
         science[0].variance()[0],

@@ -9,7 +9,7 @@ from lyot.analysis.companion import fit_companions
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.detection import detect
 from lyot.analysis.maps import FluxMaps
-from lyot.analysis.observation import load_reduction
+from lyot.analysis.observation import open_run
 from lyot.files.headers import read_info
 from lyot.instruments import tables
 from lyot.instruments.masks import transmission
@@ -25,7 +25,7 @@ def aumic(data_dir):
 
 
 @pytest.fixture(scope="module")
-def reduction(aumic, tmp_path_factory):
+def observation(aumic, tmp_path_factory):
     """AU Mic, both rolls, as the analysis sees it."""
     from lyot.files.association import build_associations
 
@@ -35,21 +35,21 @@ def reduction(aumic, tmp_path_factory):
     pipeline = Coron3Pipeline()
     pipeline.output_dir, pipeline.input_dir = str(folder), str(aumic)
     pipeline.run(content)
-    with load_reduction(folder, star_magnitude=4.0) as made:
+    with open_run(folder, star_magnitude=4.0) as made:
         yield made
 
 
-def test_injected_companions_are_found_and_measured(reduction):
+def test_injected_companions_are_found_and_measured(observation):
     separations = np.array([1.0, 1.7, 2.8, 4.5])
-    curve = contrast_curve(reduction, separations_arcsec=separations)
-    sigma = curve.noise[0] / (curve.throughput[0] * curve.transmission * reduction.star_flux)
+    curve = contrast_curve(observation, separations_arcsec=separations)
+    sigma = curve.noise[0] / (curve.throughput[0] * curve.transmission * observation.star_flux)
     errors = {separation: [] for separation in separations}
     for level in (5.0, 10.0, 20.0):
         for separation, one in zip(separations, sigma, strict=True):
             for pa in 10.0 + 30.0 * np.arange(12):
                 if abs((pa - DISC_PA + 90.0) % 180.0 - 90.0) < 20.0:
                     continue  # on the disc
-                put = reduction.with_source(separation, pa, level * one)
+                put = observation.with_source(separation, pa, level * one)
                 fit = fit_companions(
                     put, [(separation, pa)], n_likelihoods=0, n_injections=0, background="plane"
                 )
@@ -65,7 +65,7 @@ def test_injected_companions_are_found_and_measured(reduction):
         assert abs(np.mean(each)) < 0.5
 
 
-def test_a_roll_among_the_references_is_reckoned_with(aumic, reduction, tmp_path):
+def test_a_roll_among_the_references_is_reckoned_with(aumic, observation, tmp_path):
     files = sorted(f.name for f in aumic.glob("*_calints.fits"))
     kinds = ["science"] + ["psf"] * (len(files) - 1)
     content = {
@@ -84,12 +84,12 @@ def test_a_roll_among_the_references_is_reckoned_with(aumic, reduction, tmp_path
     pipeline = Coron3Pipeline()
     pipeline.output_dir, pipeline.input_dir = str(tmp_path), str(aumic)
     pipeline.run(content)
-    with load_reduction(tmp_path, star_magnitude=4.0) as made:
+    with open_run(tmp_path, star_magnitude=4.0) as made:
         [exposure] = made.exposures
         assert exposure.in_refs is not None
         np.testing.assert_array_equal(exposure.in_refs.holds, [True] + [False] * 6)
         np.testing.assert_allclose(
-            exposure.in_refs.pa_y_deg[0], reduction.exposures[1].pa_y_deg, atol=1e-6
+            exposure.in_refs.pa_y_deg[0], observation.exposures[1].pa_y_deg, atol=1e-6
         )
         contrast, separation, pa = 1e-4, 1.5, 40.0
         put = made.with_source(separation, pa, contrast)
@@ -100,14 +100,14 @@ def test_a_roll_among_the_references_is_reckoned_with(aumic, reduction, tmp_path
         r = separation / made.pixel_scale_arcsec
         flux = contrast * made.star_flux
         left = FluxMaps(made).throughput(r, pa, flux=flux)[0, 0]
-        kept = FluxMaps(reduction).throughput(r, pa)[0, 0]
+        kept = FluxMaps(observation).throughput(r, pa)[0, 0]
         assert left < kept
 
 
-def test_companions_at_twice_the_limit_are_candidates(reduction):
-    curve = contrast_curve(reduction, separations_arcsec=np.array([1.2, 3.5]))
+def test_companions_at_twice_the_limit_are_candidates(observation):
+    curve = contrast_curve(observation, separations_arcsec=np.array([1.2, 3.5]))
     for j, (separation, pa) in enumerate([(1.2, 40.0), (3.5, 220.0)]):
-        put = reduction.with_source(separation, pa, 2.0 * curve.calibrated[0, j])
+        put = observation.with_source(separation, pa, 2.0 * curve.calibrated[0, j])
         best = min(
             detect(put).candidates,
             key=lambda c: np.hypot(
@@ -182,7 +182,7 @@ def test_transmission_on_hd106906(data_dir):
     assert np.corrcoef(model[near], image[near])[0, 1] > 0.9
 
 
-def test_rolls_alone_run_as_adi(aumic, reduction, tmp_path, caplog):
+def test_rolls_alone_run_as_adi(aumic, observation, tmp_path, caplog):
     files = sorted(f.name for f in aumic.glob("*_calints.fits"))
     members = [{"expname": f, "exptype": "science"} for f in files[:2]]
     members += [{"expname": f, "exptype": "psf"} for f in files[2:]]
@@ -202,21 +202,21 @@ def test_rolls_alone_run_as_adi(aumic, reduction, tmp_path, caplog):
         assert ("each roll is subtracted" in caplog.text) == (strategy == "auto")
         caplog.clear()
         assert len(list(folder.glob("*_psfstack.fits"))) == 2
-        with load_reduction(folder, star_magnitude=4.0) as made:
+        with open_run(folder, star_magnitude=4.0) as made:
             n_ref = 1 if strategy == "auto" else 7
             for exposure in made.exposures:
                 np.testing.assert_array_equal(
                     exposure.in_refs.holds, [True] + [False] * (n_ref - 1)
                 )
             disc[strategy] = along_disc(made)
-    disc["rdi"] = along_disc(reduction)
+    disc["rdi"] = along_disc(observation)
     # The edge-on disc turns with the sky: the rolls subtract part of it from one another.
     assert disc["auto"] < 0.8 * disc["rdi"]
     assert disc["auto"] < disc["adi+rdi"] < 1.02 * disc["rdi"]
 
 
-def along_disc(reduction):
+def along_disc(observation):
     """Mean flux of a point source on the disc, from 1 to 3 arcsec on both sides."""
-    r = np.linspace(1.0, 3.0, 20) / reduction.pixel_scale_arcsec
-    maps = FluxMaps(reduction)
+    r = np.linspace(1.0, 3.0, 20) / observation.pixel_scale_arcsec
+    maps = FluxMaps(observation)
     return np.mean([maps.sample(r, np.full(r.size, DISC_PA + turn))[0] for turn in (0.0, 180.0)])

@@ -8,7 +8,7 @@ from scipy import ndimage
 from stdatamodels.jwst import datamodels
 
 from lyot.files.association import FOLDER_KEY, build_associations
-from lyot.files.products import branch_of, star_of
+from lyot.files.products import provenance_of, star_of
 from lyot.files.view import read_view
 from lyot.pipeline import Coron3Pipeline
 
@@ -40,7 +40,7 @@ def test_the_star_is_that_of_the_header(run):
     [path] = run.glob("*psfsub.fits")
     with datamodels.open(path) as model:
         star = star_of(model)
-        align = branch_of(model)["steps"]["align_psfs"]
+        align = provenance_of(model)["steps"]["align_psfs"]
     assert (star.x, star.y, star.origin) == (106.75, pytest.approx(105.24), "header")
     assert np.abs(align["shift_yx"]).max() < 0.25  # free fits run away to 0.39
     assert np.all(align["converged"])
@@ -83,6 +83,6 @@ def test_the_disc_lies_at_its_known_position_angle(run):
 def test_the_star_is_subtracted(run):
     [path] = run.glob("*psfsub.fits")
     with datamodels.open(path) as model:
-        details = branch_of(model)["steps"]["klip"]
+        details = provenance_of(model)["steps"]["klip"]
     assert details["n_kept"] == 9
     assert details["rms_after"][0] < 0.5 * details["rms_before"][0]

@@ -8,8 +8,8 @@ import pytest
 from lyot.algorithms.geometry import radius_map
 from lyot.analysis.detection import detect
 from lyot.analysis.maps import KnownDisc
-from lyot.analysis.observation import load_reduction
-from lyot.files.run import open_run
+from lyot.analysis.observation import open_run
+from lyot.files.run import open_products
 from lyot.files.view import read_view
 from lyot.pipeline import Coron3Pipeline
 from lyot.references import library as libraries
@@ -66,26 +66,26 @@ def test_rolls_serve_where_they_turn_enough(data_dir, files, tmp_path):
 
 
 def test_no_reference_is_doubted_and_a_companion_in_one_is(rdi):
-    with open_run(rdi[0]) as (_, [exposure, _]):
-        frames, facts = exposure.aligned.frames(0), exposure.aligned.facts
+    with open_products(rdi[0]) as (_, [exposure, _]):
+        frames, ref_info = exposure.aligned.frames(0), exposure.aligned.ref_info
         star, info = exposure.star, exposure.target.info
-        assert with_sources(frames, facts, star, info) == []
+        assert with_sources(frames, ref_info, star, info) == []
         y, x = np.mgrid[: frames.sci.shape[1], : frames.sci.shape[2]]
         at = (star.y + 30.0, star.x + 20.0)
         source = 30.0 * np.exp(-0.5 * ((y - at[0]) ** 2 + (x - at[1]) ** 2) / 1.0**2)
         sci = frames.sci.copy()
         sci[3] += source.astype(np.float32)
-        [doubt] = with_sources(replace(frames, sci=sci), facts, star, info)
+        [doubt] = with_sources(replace(frames, sci=sci), ref_info, star, info)
     assert (doubt.reference, doubt.target) == (3, "G-7-34")
     assert f"{np.hypot(30, 20) * info.pixel_scale_arcsec:.2f} arcsec" in doubt.reason
 
 
 def test_a_candidate_that_rests_on_one_star_is_told(rdi):
-    with load_reduction(rdi[0], star_magnitude=4.0) as reduction:
-        found = detect(reduction, known=(KnownDisc(128.7, 15.0),))
+    with open_run(rdi[0], star_magnitude=4.0) as observation:
+        found = detect(observation, known=(KnownDisc(128.7, 15.0),))
     far = [c for c in found.candidates if abs(c.separation_arcsec - 9.13) < 0.1]
-    assert [c.rests_on for c in far] == ["HIP17695"]
+    assert [c.key_reference for c in far] == ["HIP17695"]
     assert far[0].snr > 8.0
-    assert far[0].least_snr < 3.0
+    assert far[0].jackknife_snr < 3.0
     # The brightest one of the field stays without any of the stars.
-    assert found.candidates[0].least_snr > 5.0
+    assert found.candidates[0].jackknife_snr > 5.0

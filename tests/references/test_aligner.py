@@ -1,4 +1,4 @@
-"""Alignment of whole exposures: drift, bright neighbours, undersampling, covariance."""
+"""Alignment of whole exposures: drift, bright neighbors, undersampling, covariance."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def star():
     """Return the image of a star behind the mask, shifted at will."""
     optics = CoronagraphModel("MASK335R", "F444W", 0.063, SHAPE, n_wavelengths=1)
     rng = np.random.default_rng(3)
-    image = 1e6 * optics.image(wavefront_m=segment_wavefront(60e-9, rng), centre_xy=STAR)
+    image = 1e6 * optics.image(wavefront_m=segment_wavefront(60e-9, rng), center_xy=STAR)
     spectrum = fourier.spectrum(image)
     return lambda d: fourier.shift(spectrum, np.asarray(d, float), shape=SHAPE)
 
@@ -79,7 +79,7 @@ def test_each_pair_is_its_direct_optimum(star):
     aligner = Aligner(target, prepared, recipe)
     for i in range(3):
         aligner.frames(i)
-        again = registration.polish(
+        again = registration.refine(
             target.sci[i].astype(float),
             aligner._start.weight,
             target.variance()[i],
@@ -135,9 +135,9 @@ def bright(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("neighbour", ["companion", "disc"])
-def test_a_bright_neighbour_does_not_move_the_star(bright, neighbour):
-    assert np.abs(bright[neighbour] - bright["nothing"]).max() < 0.01
+@pytest.mark.parametrize("neighbor", ["companion", "disc"])
+def test_a_bright_neighbor_does_not_move_the_star(bright, neighbor):
+    assert np.abs(bright[neighbor] - bright["nothing"]).max() < 0.01
 
 
 @pytest.mark.parametrize(("name", "worst"), [("F277W", 0.003), ("F335M", 0.003), ("F250M", 0.005)])
@@ -148,7 +148,7 @@ def test_the_bias_of_undersampled_images_is_small(name, worst):
 
     def draw(d):
         at = (STAR[0] + d[1], STAR[1] + d[0])
-        return 1e5 * optics.image(wavefront_m=wavefront, centre_xy=at)
+        return 1e5 * optics.image(wavefront_m=wavefront, center_xy=at)
 
     shifts = np.array([(0.1, 0.25), (0.25, -0.4), (-0.35, 0.15), (0.5, 0.5)])
     refs = cube([draw(-d) for d in shifts], sigma=0.01, filter=name)
@@ -181,7 +181,7 @@ def test_the_covariance_of_a_low_passed_fit_agrees_with_monte_carlo(star):
         s, _ = smooth(target + rng.normal(0, sigma, SHAPE))
         _, r = smooth(ref + rng.normal(0, sigma, SHAPE))
         variance = np.full(SHAPE, sigma**2)
-        found = registration.polish(
+        found = registration.refine(
             s, weight, variance, r[None], variance[None], np.array([[0.2, 0.0]]), cutoff=cutoff
         )
         shifts.append(found.shift_yx[0])

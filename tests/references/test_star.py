@@ -27,15 +27,15 @@ def test_the_stated_error_of_the_model_fit_is_its_scatter(mask, band, instrument
     optics = CoronagraphModel(mask, band, scale, SHAPE)
     images, truth = [], []
     for _ in range(N):
-        offset, centre = rng.normal(0, 0.01, 2), 60.0 + rng.uniform(-0.4, 0.4, 2)
+        offset, center = rng.normal(0, 0.01, 2), 60.0 + rng.uniform(-0.4, 0.4, 2)
         images.append(
             optics.image(
                 wavefront_m=segment_wavefront(60e-9, rng),
                 source_xy_arcsec=(offset[1], offset[0]),
-                centre_xy=(centre[1], centre[0]),
+                center_xy=(center[1], center[0]),
             )
         )
-        truth.append(centre + offset / scale)
+        truth.append(center + offset / scale)
     cube = np.array(images)
     info = ExposureInfo(
         "images",

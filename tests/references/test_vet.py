@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from lyot.files.aligned import AlignedFrames, RefFacts
+from lyot.files.aligned import AlignedFrames, ReferenceInfo
 from lyot.files.exposure import Cube, flag_value
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
@@ -26,10 +26,10 @@ def refs(star_image, rng):
     images = [1e3 * star_image(SHAPE, seed=s) for s in (1, 2, 3)]
     mix = np.array([1.0, 0.5, 0.3]) * (1 + 0.1 * rng.normal(size=(9, 3)))
     sci = np.tensordot(mix, images, 1) + rng.normal(size=(9, *SHAPE))
-    facts = RefFacts(
+    ref_info = ReferenceInfo(
         tuple("ABC"[k // 3] for k in range(9)), 40.0 + 10.0 * np.arange(9.0), np.zeros(9)
     )
-    return sci.astype(np.float32), facts
+    return sci.astype(np.float32), ref_info
 
 
 def frames(sci):
@@ -37,47 +37,47 @@ def frames(sci):
 
 
 def test_clean_references_raise_no_doubt(refs):
-    sci, facts = refs
-    assert with_sources(frames(sci), facts, STAR, INFO) == []
+    sci, ref_info = refs
+    assert with_sources(frames(sci), ref_info, STAR, INFO) == []
     assert with_sources(frames(sci), None, STAR, INFO) == []
 
 
 def test_a_source_in_a_reference_is_found_where_it_is(refs):
-    sci, facts = refs
+    sci, ref_info = refs
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
     at = (STAR.y + 22.0, STAR.x - 12.0)
     source = 60.0 * np.exp(-0.5 * ((y - at[0]) ** 2 + (x - at[1]) ** 2) / 1.0**2)
     sci[4] += source.astype(np.float32)
-    [doubt] = with_sources(frames(sci), facts, STAR, INFO)
+    [doubt] = with_sources(frames(sci), ref_info, STAR, INFO)
     assert (doubt.reference, doubt.target) == (4, "B")
     separation = np.hypot(22.0, 12.0) * 0.063
-    pa = np.degrees(np.arctan2(12.0, 22.0)) + facts.pa_y_deg[4]
+    pa = np.degrees(np.arctan2(12.0, 22.0)) + ref_info.pa_y_deg[4]
     assert f"at {separation:.2f} arcsec, position angle {pa:.0f}" in doubt.reason
 
 
 def test_hot_and_predicted_pixels_are_no_sources(refs):
-    sci, facts = refs
+    sci, ref_info = refs
     sci[4, 60, 30] += 3000.0
     dq = np.zeros(sci.shape, np.uint32)
     sci[7, 30:33, 60:63] += 3000.0
     dq[7, 30:33, 60:63] = flag_value("FLUX_ESTIMATED")
     flagged = AlignedFrames(sci, np.ones_like(sci), dq)
-    assert with_sources(flagged, facts, STAR, INFO) == []
+    assert with_sources(flagged, ref_info, STAR, INFO) == []
 
 
 def test_one_star_alone_cannot_be_judged(refs):
-    sci, facts = refs
-    alone = RefFacts(("A",) * 9, facts.pa_y_deg, facts.mjd)
+    sci, ref_info = refs
+    alone = ReferenceInfo(("A",) * 9, ref_info.pa_y_deg, ref_info.mjd)
     assert with_sources(frames(sci), alone, STAR, INFO) == []
 
 
 def test_saturated_references_are_told(refs):
-    sci, facts = refs
+    sci, ref_info = refs
     dq = np.zeros(sci.shape, np.uint32)
     dq[2, 40:44, 46] = 2
     dq[5, 45, 46] = 2  # one pixel is a hit, or a bad pixel
     dq[7, :4, :4] = 2  # far from the star
-    [doubt] = saturated(Cube(sci, sci, dq, INFO, targets=facts.targets), STAR)
+    [doubt] = saturated(Cube(sci, sci, dq, INFO, targets=ref_info.targets), STAR)
     assert (doubt.reference, doubt.target) == (2, "A")
     assert doubt.reason == "4 pixels within 1 arcsec are saturated"
 

@@ -10,7 +10,7 @@ import pytest
 from stdatamodels.jwst import datamodels
 
 from lyot.errors import LyotError
-from lyot.files.products import branch_of, star_of
+from lyot.files.products import provenance_of, star_of
 from lyot.steps import (
     AlignRefsStep,
     HlspStep,
@@ -47,7 +47,7 @@ def snapshot(model):
         "err": np.array(model.err),
         "dq": np.array(model.dq),
         "steps": dict(model.meta.cal_step.instance),
-        "branch": branch_of(model),
+        "branch": provenance_of(model),
     }
 
 
@@ -104,7 +104,7 @@ def test_align_refs_gives_every_reference_for_every_integration(target, psfstack
     assert (np.isnan(result.data).all(axis=1) == np.isnan(result.data).any(axis=1)).all()
     assert np.isnan(result.data).mean() < 0.005
     np.testing.assert_array_equal(np.isnan(result.err), np.isnan(result.data))
-    details = branch_of(result)["steps"]["align_psfs"]
+    details = provenance_of(result)["steps"]["align_psfs"]
     assert details["shift_yx"].shape == (2, 6, 2)
     assert details["shift_covariance"].shape == (2, 6, 2, 2)
     assert details["scale"].shape == (2, 6)
@@ -124,7 +124,7 @@ def test_align_refs_to_the_first_integration_gives_a_cube(target, psfstack):
 
 def test_aligned_references_match_the_target(target, psfstack):
     result = AlignRefsStep.call(target, psfstack)
-    details = branch_of(result)["steps"]["align_psfs"]
+    details = provenance_of(result)["steps"]["align_psfs"]
     good = np.isfinite(target.data[0]) & (target.dq[0] == 0)
     y, x = np.indices((48, 52))
     near = good & (np.hypot(y - 23.75, x - 25.25) < 12)
@@ -164,7 +164,7 @@ def test_klip_gives_a_cube_of_the_shape_of_the_science(target, psfstack, align_t
     assert isinstance(result, datamodels.CubeModel)
     assert result.data.shape == target.data.shape
     assert result.meta.cal_step.klip == "COMPLETE"
-    details = branch_of(result)["steps"]["klip"]
+    details = provenance_of(result)["steps"]["klip"]
     assert details["coefficients"].shape == (1, 2, 6)
     assert details["n_kept"] == 3
     assert (details["rms_after"] < 0.3 * details["rms_before"]).all()
@@ -178,7 +178,7 @@ def test_klip_gives_a_cube_of_the_shape_of_the_science(target, psfstack, align_t
 def test_klip_with_more_modes_than_references_uses_all(target, psfstack):
     aligned = AlignRefsStep.call(target, psfstack)
     result = KlipStep("klip").run(target, aligned)
-    assert branch_of(result)["steps"]["klip"]["n_kept"] == 6
+    assert provenance_of(result)["steps"]["klip"]["n_kept"] == 6
 
 
 def test_several_truncations_give_a_product_each(target, psfstack, tmp_path):
@@ -186,7 +186,7 @@ def test_several_truncations_give_a_product_each(target, psfstack, tmp_path):
     results = KlipStep.call(
         target, aligned, truncate=[1, 4], output_dir=str(tmp_path), save_results=True
     )
-    assert [branch_of(r)["steps"]["klip"]["n_modes"] for r in results] == [1, 4]
+    assert [provenance_of(r)["steps"]["klip"]["n_modes"] for r in results] == [1, 4]
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == [
         "jw09999001001_03102_00001_nrcalong_k001_psfsub.fits",
@@ -197,19 +197,19 @@ def test_several_truncations_give_a_product_each(target, psfstack, tmp_path):
 def test_klip_in_annuli_and_with_a_map(target, psfstack, tmp_path):
     aligned = AlignRefsStep.call(target, psfstack)
     rings = KlipStep.call(target, aligned, zones="annuli", n_annuli=3, n_sectors=2)
-    assert branch_of(rings)["steps"]["klip"]["coefficients"].shape[0] == 6
+    assert provenance_of(rings)["steps"]["klip"]["coefficients"].shape[0] == 6
     labels = np.ones((48, 52), np.float32)
     labels[:24] = 2
     datamodels.ImageModel(labels).save(tmp_path / "map.fits")
     halves = KlipStep.call(target, aligned, zones="map", zone_map=str(tmp_path / "map.fits"))
-    assert branch_of(halves)["steps"]["klip"]["coefficients"].shape[0] == 2
+    assert provenance_of(halves)["steps"]["klip"]["coefficients"].shape[0] == 2
 
 
 def test_parameters_come_from_a_file(target, psfstack, tmp_path):
     KlipStep("klip", truncate=2).export_config(tmp_path / "klip.asdf")
     aligned = AlignRefsStep.call(target, psfstack)
     result = KlipStep.call(target, aligned, config_file=str(tmp_path / "klip.asdf"))
-    assert branch_of(result)["steps"]["klip"]["n_modes"] == 2
+    assert provenance_of(result)["steps"]["klip"]["n_modes"] == 2
 
 
 def test_outliers_are_flagged_in_a_copy(target):
@@ -269,17 +269,17 @@ def test_hlsp_saves_each_time_it_runs(tmp_path):
         assert names == ["a_contrast.fits", "a_snr.fits"]
 
 
-def test_hlsp_of_a_plain_image_is_centred_on_the_image(tmp_path):
+def test_hlsp_of_a_plain_image_is_centered_on_the_image(tmp_path):
     rng = np.random.default_rng(2)
     image = datamodels.ImageModel(rng.normal(size=(40, 44)).astype(np.float32))
     image.err = np.full((40, 44), 2.0, np.float32)
     image.meta.filename = "plain_i2d.fits"
     _, contrast = HlspStep.call(image, save_results=False)
-    recipe = branch_of(contrast)["steps"]["hlsp"]["recipe"]
-    assert recipe["centre_yx"] == [19.0, 21.0]
-    assert recipe["centre_on"] == "image"
+    recipe = provenance_of(contrast)["steps"]["hlsp"]["recipe"]
+    assert recipe["center_yx"] == [19.0, 21.0]
+    assert recipe["center_on"] == "image"
     with pytest.raises(LyotError, match="records no star"):
-        HlspStep.call(image, centre_on="star", save_results=False)
+        HlspStep.call(image, center_on="star", save_results=False)
 
 
 def test_a_missing_wcs_is_said(target, psfstack):
@@ -333,4 +333,4 @@ def test_steps_run_from_the_shell_without_crds(files, small, tmp_path):
     assert done.returncode == 0, done.stderr
     [subtracted] = tmp_path.glob("*_psfsub.fits")
     with datamodels.open(subtracted) as model:
-        assert branch_of(model)["steps"]["klip"]["n_kept"] == 2
+        assert provenance_of(model)["steps"]["klip"]["n_kept"] == 2

@@ -9,7 +9,7 @@ from scipy.ndimage import rotate
 from lyot.algorithms.geometry import detector_offset, radius_map
 from lyot.algorithms.zones import full_frame
 from lyot.errors import LyotError
-from lyot.files.aligned import AlignedArrays, RefFacts
+from lyot.files.aligned import AlignedArrays, ReferenceInfo
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
@@ -22,29 +22,29 @@ SHAPE, STAR, SCALE = (40, 42), StarPosition(20.2, 19.7), 0.063
 N_INT, N_REF = 3, 9
 
 
-def info(**facts):
+def info(**ref_info):
     known = {"target": "STAR", "roll_ref_deg": 10.0, "filter": "F444W", "mjd": 100.0}
     area = (SCALE / 206264.806) ** 2
-    return ExposureInfo("t_calints.fits", (N_INT, *SHAPE), pixel_area_sr=area, **(known | facts))
+    return ExposureInfo("t_calints.fits", (N_INT, *SHAPE), pixel_area_sr=area, **(known | ref_info))
 
 
-def cube(sci, err=0.5, **facts):
+def cube(sci, err=0.5, **ref_info):
     sci = np.asarray(sci, np.float32)
     flags = np.zeros(sci.shape, np.uint32)
-    return Cube(sci, np.full(sci.shape, err, np.float32), flags, info(**facts))
+    return Cube(sci, np.full(sci.shape, err, np.float32), flags, info(**ref_info))
 
 
-def aligned(refs, err=0.3, facts=None):
+def aligned(refs, err=0.3, ref_info=None):
     refs = np.asarray(refs, np.float32)
     errors = np.full(refs.shape, err, np.float32)
     flags = np.zeros(refs.shape, np.uint32)
-    return AlignedArrays(refs, errors, flags, star=STAR, facts=facts)
+    return AlignedArrays(refs, errors, flags, star=STAR, ref_info=ref_info)
 
 
 def facts_of(rolls, mjd=None):
     targets = tuple("STAR" if r is not None else "REF" for r in rolls)
     turned = np.array([0.0 if r is None else r for r in rolls])
-    return RefFacts(targets, turned, np.zeros(len(rolls)) if mjd is None else np.asarray(mjd))
+    return ReferenceInfo(targets, turned, np.zeros(len(rolls)) if mjd is None else np.asarray(mjd))
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_uncorrelated_references_are_left_out(scene):
 def test_the_nearest_in_time_are_chosen(scene):
     targets, refs = scene
     mjd = [90, 99, 200, 101.5, 100.5, 300, 400, np.nan, 10]
-    known = aligned(refs, facts=facts_of([None] * N_REF, mjd))
+    known = aligned(refs, ref_info=facts_of([None] * N_REF, mjd))
     recipe = SubtractRecipe(select="time", n_refs=3)
     [out] = subtract(cube(targets), known, full_frame(SHAPE), recipe)
     assert set(np.flatnonzero(out.coefs[0, 0])) == {1, 3, 4}
@@ -118,7 +118,7 @@ def test_rolls_that_turn_too_little_are_left_out_where_they_do(scene):
     rolls = [None, None, None, None, 20.0, 20.0, 40.0, 40.0, 10.0]
     recipe = SubtractRecipe(n_modes=(9,), min_rotation_fwhm=1.0)
     target = cube(targets)
-    [out] = subtract(target, aligned(refs, facts=facts_of(rolls)), full_frame(SHAPE), recipe)
+    [out] = subtract(target, aligned(refs, ref_info=facts_of(rolls)), full_frame(SHAPE), recipe)
     radius, fwhm = radius_map(SHAPE, STAR.yx), target.info.fwhm_pix
     far = {turn: 2 * radius * np.sin(np.radians(turn) / 2) / fwhm >= 1.0 for turn in (10, 30)}
     plain = replace(recipe, min_rotation_fwhm=0.0)
@@ -139,7 +139,7 @@ def test_where_no_roll_turns_enough_there_is_nothing(scene, caplog):
     recipe = SubtractRecipe(n_modes=(9,), min_rotation_fwhm=0.5)
     target = cube(targets)
     [out] = subtract(
-        target, aligned(refs, facts=facts_of([20.0] * N_REF)), full_frame(SHAPE), recipe
+        target, aligned(refs, ref_info=facts_of([20.0] * N_REF)), full_frame(SHAPE), recipe
     )
     moved = 2 * radius_map(SHAPE, STAR.yx) * np.sin(np.radians(5.0)) / target.info.fwhm_pix
     np.testing.assert_array_equal(np.isnan(out.sci[0]), moved < 0.5)

@@ -15,7 +15,7 @@ from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 from lyot.analysis.detection import detect  # noqa: E402
-from lyot.analysis.observation import load_reduction  # noqa: E402
+from lyot.analysis.observation import open_run  # noqa: E402
 from lyot.files.results import write_maps, write_table  # noqa: E402
 from lyot.viz.report import write_report  # noqa: E402
 
@@ -34,9 +34,9 @@ def report(demo, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     for path in demo.folder.iterdir():
         (folder / path.name).symlink_to(path)
-    with load_reduction(folder, star_magnitude=5.0) as reduction:
-        found = detect(reduction)
-        name = reduction.product
+    with open_run(folder, star_magnitude=5.0) as observation:
+        found = detect(observation)
+        name = observation.product
         write_table(found.to_table(), folder / f"{name}_candidates.ecsv")
         write_maps(
             {"SNR": found.snr, "FLUX": found.flux, "STIM": found.stim},
@@ -200,7 +200,7 @@ def picture(browser, root):
 def test_every_control_changes_the_picture(browser):
     root = viewer(browser, 0)
     before = picture(browser, root)
-    for label, k in (("stretch", 1), ("colours", 2)):
+    for label, k in (("stretch", 1), ("colors", 2)):
         select = root.find_element(By.XPATH, f".//label[starts-with(., '{label}')]/select")
         select.find_elements(By.TAG_NAME, "option")[k].click()
         after = picture(browser, root)

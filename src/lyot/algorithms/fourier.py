@@ -327,7 +327,7 @@ def outside(shift_yx: Any, /, *, shape: tuple[int, int]) -> Any:
     Returns
     -------
     array of bool, shape (n_y, n_x)
-        True where the pixel's centre came from more than half a pixel beyond an edge.
+        True where the pixel's center came from more than half a pixel beyond an edge.
     """
     xp = array_namespace(shift_yx)
     inside = []

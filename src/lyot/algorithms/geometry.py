@@ -6,15 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def radius_map(shape: tuple[int, int], centre_yx: tuple[float, float], /) -> NDArray[np.float64]:
-    """Return the distance of every pixel from a centre.
+def radius_map(shape: tuple[int, int], center_yx: tuple[float, float], /) -> NDArray[np.float64]:
+    """Return the distance of every pixel from a center.
 
     Parameters
     ----------
     shape : tuple of int
         ``(n_y, n_x)``.
-    centre_yx : tuple of float
-        Centre [pixel, 0-based].
+    center_yx : tuple of float
+        Center [pixel, 0-based].
 
     Returns
     -------
@@ -22,18 +22,18 @@ def radius_map(shape: tuple[int, int], centre_yx: tuple[float, float], /) -> NDA
         Distance [pixel].
     """
     y, x = np.ogrid[: shape[0], : shape[1]]
-    return np.hypot(y - centre_yx[0], x - centre_yx[1])
+    return np.hypot(y - center_yx[0], x - center_yx[1])
 
 
-def angle_map(shape: tuple[int, int], centre_yx: tuple[float, float], /) -> NDArray[np.float64]:
-    """Return the angle of every pixel about a centre.
+def angle_map(shape: tuple[int, int], center_yx: tuple[float, float], /) -> NDArray[np.float64]:
+    """Return the angle of every pixel about a center.
 
     Parameters
     ----------
     shape : tuple of int
         ``(n_y, n_x)``.
-    centre_yx : tuple of float
-        Centre [pixel, 0-based].
+    center_yx : tuple of float
+        Center [pixel, 0-based].
 
     Returns
     -------
@@ -41,7 +41,7 @@ def angle_map(shape: tuple[int, int], centre_yx: tuple[float, float], /) -> NDAr
         Angle from the y axis towards negative x [degree], 0 to 360.
     """
     y, x = np.ogrid[: shape[0], : shape[1]]
-    return np.degrees(np.arctan2(-(x - centre_yx[1]), y - centre_yx[0])) % 360.0
+    return np.degrees(np.arctan2(-(x - center_yx[1]), y - center_yx[0])) % 360.0
 
 
 def position_angle_of_y(roll_ref_deg: float, v3i_yangle_deg: float, vparity: int, /) -> float:

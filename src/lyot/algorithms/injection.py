@@ -20,7 +20,7 @@ from lyot.algorithms import klip
 
 
 def source_products(sources: Any, weight: Any, refs: Any, offset: Any, /) -> Any:
-    """Return the products of sources with centred references.
+    """Return the products of sources with centered references.
 
     Parameters
     ----------
@@ -92,13 +92,13 @@ class FrozenFit(NamedTuple):
     Attributes
     ----------
     gram : array, shape (n_ref, n_ref)
-        Gram matrix of the centred references.
+        Gram matrix of the centered references.
     cross : array, shape (n_ref,)
-        Products of the centred target with them.
+        Products of the centered target with them.
     target : array, shape (n_pix,)
-        The centred target.
+        The centered target.
     refs : array, shape (n_ref, n_pix)
-        The centred references.
+        The centered references.
     weight : array, shape (n_pix,)
         Weight in the fit; zero where the target is bad.
     weight_sum : float
@@ -125,7 +125,7 @@ class Updated(NamedTuple):
     ref_means : array, shape (n_ref,)
         What it adds to the mean of each reference.
     residual : array, shape (n_pix,)
-        Target less model, both with the source and centred with it.
+        Target less model, both with the source and centered with it.
     """
 
     coefs: Any

@@ -21,7 +21,7 @@ EIGENVALUE_FLOOR = 1e-12
 
 
 class Products(NamedTuple):
-    """Inner products over a block of centred pixels.
+    """Inner products over a block of centered pixels.
 
     Attributes
     ----------
@@ -62,10 +62,10 @@ def block_products(targets: Any, refs: Any, root_weight: Any, /) -> Products:
     Parameters
     ----------
     targets : array, shape (n_t, n_pix), float64
-        Targets, centred on their weighted means, zero where they are missing, times the root of
+        Targets, centered on their weighted means, zero where they are missing, times the root of
         the weight.
     refs : array, shape (n_ref, n_pix), float64
-        References, centred nearly (`recentre` takes off what is left), times the root of the
+        References, centered nearly (`recenter` takes off what is left), times the root of the
         weight.
     root_weight : array, shape (n_pix,)
         Square root of the weight of the fit.
@@ -86,12 +86,12 @@ def block_products(targets: Any, refs: Any, root_weight: Any, /) -> Products:
     )
 
 
-def recentre(gram: Any, ref_sum: Any, weight_sum: float, /) -> Any:
-    r"""Centre a Gram matrix of nearly centred references on their exact means.
+def recenter(gram: Any, ref_sum: Any, weight_sum: float, /) -> Any:
+    r"""Center a Gram matrix of nearly centered references on their exact means.
 
     With :math:`\delta = \sum w R / S` it is :math:`G - S\,\delta\,\delta^T`. This costs the faint
     modes nothing as long as the pedestal has been taken off the pixels before, for example by
-    the mean of some of them. The cross products with centred targets need no such
+    the mean of some of them. The cross products with centered targets need no such
     correction.
 
     Parameters
@@ -106,7 +106,7 @@ def recentre(gram: Any, ref_sum: Any, weight_sum: float, /) -> Any:
     Returns
     -------
     gram : array, shape (n_ref, n_ref)
-        Gram matrix of the centred references.
+        Gram matrix of the centered references.
     mean : array, shape (n_ref,)
         What was left of the mean of each reference.
     """
@@ -115,7 +115,7 @@ def recentre(gram: Any, ref_sum: Any, weight_sum: float, /) -> Any:
 
 
 def leave_out(gram: Any, refs_missing: Any, weight_missing: Any, weight_left: Any, /) -> Any:
-    r"""Take pixels out of a Gram matrix that was centred with them.
+    r"""Take pixels out of a Gram matrix that was centered with them.
 
     With :math:`u = -\sum_M w R` over the missing pixels M, the Gram matrix of the remaining
     pixels about their own mean is :math:`G - \sum_M w R R^T - u u^T / S`. The pedestal has been
@@ -124,9 +124,9 @@ def leave_out(gram: Any, refs_missing: Any, weight_missing: Any, weight_left: An
     Parameters
     ----------
     gram : array, shape (n_ref, n_ref)
-        Gram matrix over all pixels of the zone, centred on their weighted mean.
+        Gram matrix over all pixels of the zone, centered on their weighted mean.
     refs_missing : array, shape (n_ref, n_missing)
-        Centred references at the missing pixels.
+        Centered references at the missing pixels.
     weight_missing : array, shape (n_missing,)
         Weight of those pixels.
     weight_left : float
@@ -137,7 +137,7 @@ def leave_out(gram: Any, refs_missing: Any, weight_missing: Any, weight_left: An
     gram : array, shape (n_ref, n_ref)
         Gram matrix of the remaining pixels.
     offset : array, shape (n_ref,)
-        Mean of each centred reference over the remaining pixels.
+        Mean of each centered reference over the remaining pixels.
     """
     xp = array_namespace(gram, refs_missing)
     weighted = refs_missing * weight_missing[None, :]
@@ -201,7 +201,7 @@ def mean_matrix(gram: Any, /) -> Any:
     Parameters
     ----------
     gram : array, shape (n_ref, n_ref)
-        Gram matrix of the centred references.
+        Gram matrix of the centered references.
 
     Returns
     -------
@@ -245,9 +245,9 @@ def residual(targets: Any, refs: Any, coefs: Any, level: Any, /) -> Any:
     Parameters
     ----------
     targets : array, shape (n_t, n_pix)
-        Centred targets; NaN stays where it is.
+        Centered targets; NaN stays where it is.
     refs : array, shape (n_ref, n_pix)
-        Centred references, finite.
+        Centered references, finite.
     coefs : array, shape (n_t, n_ref)
         From `coefficients`.
     level : array, shape (n_t,)
@@ -274,7 +274,7 @@ def reference_scatter(refs: Any, modes: Modes, /, *, n_modes: int) -> Any:
     Parameters
     ----------
     refs : array, shape (n_ref, n_pix)
-        Centred references.
+        Centered references.
     modes : Modes
         From `decompose`.
     n_modes : int

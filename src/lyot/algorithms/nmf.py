@@ -21,7 +21,7 @@ N_ITERATIONS = 60
 
 
 class Components(NamedTuple):
-    """A non-negative factorisation.
+    """A non-negative factorization.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Components(NamedTuple):
     factors: Array
 
 
-def factorise(
+def factorize(
     refs: Array,
     weight: Array,
     start: Array,

@@ -1,4 +1,4 @@
-r"""Shift and scale between frames, with their covariance; the centre of a symmetric pattern.
+r"""Shift and scale between frames, with their covariance; the center of a symmetric pattern.
 
 The model of a target frame :math:`s` is a reference :math:`r`, shifted by :math:`d` and scaled:
 :math:`\min_{d, b} \sum_p w_p\,(s_p - b\,(T_d r)_p)^2`. The scale is eliminated (variable
@@ -256,23 +256,23 @@ class Pairs(NamedTuple):
         Covariance of `shift_yx` [pixel^2], from the noise variances.
     rms : array, shape (n_t,)
         Weighted rms of the residual in the fit zone.
-    settled : array of bool, shape (n_t,)
+    converged : array of bool, shape (n_t,)
         True where the orders that the expansion leaves out move the shift by less than the
-        tolerance, so that it is the direct optimum; elsewhere it is a start for `polish`.
+        tolerance, so that it is the direct optimum; elsewhere it is a start for `refine`.
     """
 
     shift_yx: Any
     scale: Any
     covariance: Any
     rms: Any
-    settled: Any
+    converged: Any
 
 
 def fit_pairs(
     targets: PairTargets,
     spectrum: Any,
     variance_ref: Any,
-    centre_yx: Any,
+    center_yx: Any,
     /,
     *,
     tolerance: float = TOLERANCE_PIX,
@@ -292,10 +292,10 @@ def fit_pairs(
         The reference, from `lyot.algorithms.fourier.spectrum`.
     variance_ref : array, shape (n_y, n_x)
         Its noise variance.
-    centre_yx : array, shape (2,)
+    center_yx : array, shape (2,)
         The shift about which it is expanded [pixel].
     tolerance : float, optional
-        How far the orders left out may move a shift that counts as settled [pixel].
+        How far the orders left out may move a shift that counts as converged [pixel].
 
     Returns
     -------
@@ -311,12 +311,12 @@ def fit_pairs(
     xp = array_namespace(targets.weighted, spectrum)
     zone = targets.zone
     images = fourier.taylor_images(
-        spectrum, centre_yx, shape=targets.shape, powers=POWERS, rows=zone.rows
+        spectrum, center_yx, shape=targets.shape, powers=POWERS, rows=zone.rows
     )
     basis = xp.stack([_pick_rows(image, zone) for image in images])
     n = xp.matmul(targets.weighted, xp.matrix_transpose(basis))
     d = _power_without_bad(basis, targets)
-    delta, last = _maximise(n, d)
+    delta, last = _maximize(n, d)
     lower = xp.asarray([a + b < ORDER for a, b in POWERS])
     keep = xp.astype(lower, xp.float64)
     less = _newton_step(delta, n * keep, d * keep[:, None] * keep)
@@ -336,9 +336,9 @@ def fit_pairs(
     # No frequency is above pi, so each order is at most this part of the one before it.
     ratio = xp.pi * xp.sum(xp.abs(delta), axis=1) / (ORDER + 1)
     rest = xp.max(xp.abs(less), axis=1) * ratio / (1.0 - xp.clip(ratio, 0.0, 0.5))
-    settled = (last < tolerance) & (rest < tolerance) & (ratio < 0.5) & (scale != 0.0)
+    converged = (last < tolerance) & (rest < tolerance) & (ratio < 0.5) & (scale != 0.0)
     covariance = _shift_covariance(normal, meat, scale)
-    return Pairs(centre_yx[None, :] + delta, scale, covariance, rms, settled)
+    return Pairs(center_yx[None, :] + delta, scale, covariance, rms, converged)
 
 
 def _power_without_bad(basis: Any, targets: PairTargets) -> Any:
@@ -356,7 +356,7 @@ def _power_without_bad(basis: Any, targets: PairTargets) -> Any:
     return xp.stack(parts)
 
 
-def _maximise(n: Any, d: Any) -> tuple[Any, Any]:
+def _maximize(n: Any, d: Any) -> tuple[Any, Any]:
     """Maximise ``(n.m)^2 / (m.d.m)`` over the offsets; return them and the last steps."""
     xp = array_namespace(n, d)
     delta = xp.zeros((n.shape[0], 2), dtype=xp.float64)
@@ -434,7 +434,7 @@ def _powers(value: Any) -> list[Any]:
     return columns
 
 
-def polish(
+def refine(
     target: Any,
     weight: Any,
     variance_target: Any,
@@ -626,28 +626,28 @@ def _shift_covariance(normal: Any, meat: Any, b: Any) -> Any:
     return xp.where(keep, covariance, xp.asarray(xp.nan, dtype=xp.float64))
 
 
-class Centre(NamedTuple):
-    """The centre of point symmetry of an image.
+class Center(NamedTuple):
+    """The center of point symmetry of an image.
 
     Attributes
     ----------
-    centre_yx : array, shape (2,)
-        The centre [pixel, 0-based].
+    center_yx : array, shape (2,)
+        The center [pixel, 0-based].
     covariance : array, shape (2, 2)
         From the noise variance alone [pixel^2].
     contrast : array, shape ()
-        Fraction of the weighted power that is symmetric about the centre, from 0.5 (none) to 1.
+        Fraction of the weighted power that is symmetric about the center, from 0.5 (none) to 1.
     converged : bool
         Whether the last step was below tolerance.
     """
 
-    centre_yx: Any
+    center_yx: Any
     covariance: Any
     contrast: Any
     converged: bool
 
 
-def symmetry_centre(
+def symmetry_center(
     image: Any,
     variance: Any,
     bad: Any,
@@ -657,11 +657,11 @@ def symmetry_centre(
     inner_pix: float,
     outer_pix: float,
     max_offset: float = 3.0,
-) -> Centre:
+) -> Center:
     r"""Measure the point about which an image is symmetric under rotation by 180 degrees.
 
     Minimises :math:`\sum w\,(s - T_d \tilde s)^2`, where :math:`\tilde s` is the image turned
-    about a pixel: the centre lies at half the shift.
+    about a pixel: the center lies at half the shift.
 
     Parameters
     ----------
@@ -680,8 +680,8 @@ def symmetry_centre(
 
     Returns
     -------
-    Centre
-        The centre, its covariance, and how symmetric the image is.
+    Center
+        The center, its covariance, and how symmetric the image is.
 
     Notes
     -----
@@ -709,7 +709,7 @@ def symmetry_centre(
         [[2.0 * (guess_yx[0] - pivot[0]), 2.0 * (guess_yx[1] - pivot[1])]], dtype=xp.float64
     )
     bound = (start - 2.0 * max_offset, start + 2.0 * max_offset)
-    fit = polish(
+    fit = refine(
         xp.astype(image, xp.float64),
         weight,
         variance,
@@ -721,10 +721,10 @@ def symmetry_centre(
     d = fit.shift_yx[0, :]
     power = xp.sum(weight * image * image) / xp.sum(weight)
     contrast = 1.0 - 0.5 * fit.rms[0] ** 2 / power
-    centre = xp.asarray([float(pivot[0]), float(pivot[1])], dtype=xp.float64) + 0.5 * d
+    center = xp.asarray([float(pivot[0]), float(pivot[1])], dtype=xp.float64) + 0.5 * d
     # Each pixel pair enters twice, as (s, turned) and as (turned, s): half the information.
     covariance = fit.covariance[0, ...] * 0.25 * 2.0
-    return Centre(centre, covariance, contrast, bool(fit.converged[0]))
+    return Center(center, covariance, contrast, bool(fit.converged[0]))
 
 
 def _roll_to(image: Any, home: Any) -> Any:

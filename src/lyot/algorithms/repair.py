@@ -73,7 +73,7 @@ def _box_medians(
     return out
 
 
-class Likeness(NamedTuple):
+class CrossPrediction(NamedTuple):
     """How each of a set of aligned frames follows from the others.
 
     Attributes
@@ -96,7 +96,9 @@ class Likeness(NamedTuple):
     excess: NDArray[np.float64]
 
 
-def learn_likeness(frames: NDArray[np.floating], variance: NDArray[np.floating], /) -> Likeness:
+def fit_cross_prediction(
+    frames: NDArray[np.floating], variance: NDArray[np.floating], /
+) -> CrossPrediction:
     r"""Learn how each frame follows from the others.
 
     All regressions come from one inverse: with :math:`P = (G + \lambda I)^{-1}` of the Gram
@@ -117,13 +119,13 @@ def learn_likeness(frames: NDArray[np.floating], variance: NDArray[np.floating],
     data = np.asarray(frames, dtype=np.float64)
     n, n_pix = data.shape
     if n_pix == 0:
-        return Likeness(np.zeros(n), np.ones(n), np.zeros((n, n)), np.zeros(n))
+        return CrossPrediction(np.zeros(n), np.ones(n), np.zeros((n, n)), np.zeros(n))
     common = data.mean(axis=0)
     power = float(common @ common)
     brightness = data @ common / power if power > 0 else np.ones(n)
     mean = data.mean(axis=1)
-    centred = data - mean[:, None]
-    gram = centred @ centred.T
+    centered = data - mean[:, None]
+    gram = centered @ centered.T
     # The noise alone would let a frame be predicted from the noise of many others.
     ridge = np.maximum(variance.sum(axis=1, dtype=np.float64), 1e-10 * np.trace(gram) / n)
     inverse = np.linalg.pinv(gram + np.diag(ridge), hermitian=True)
@@ -131,17 +133,17 @@ def learn_likeness(frames: NDArray[np.floating], variance: NDArray[np.floating],
     diagonal[diagonal <= 0] = np.inf
     matrix = -inverse / diagonal[:, None]
     np.fill_diagonal(matrix, 0.0)
-    left = centred - matrix @ centred
+    left = centered - matrix @ centered
     typical = np.maximum(variance, np.finfo(np.float32).tiny)
     excess = np.maximum((left**2 / typical).mean(axis=1) - 1.0, 0.0)
-    return Likeness(mean, brightness, matrix, excess)
+    return CrossPrediction(mean, brightness, matrix, excess)
 
 
 def fill_from_others(
     frames: NDArray[np.floating],
     variance: NDArray[np.floating],
     bad: NDArray[np.bool_],
-    likeness: Likeness,
+    prediction: CrossPrediction,
     /,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Replace bad pixels of aligned frames with what the other frames say of them.
@@ -152,8 +154,8 @@ def fill_from_others(
         Aligned frames and their variance, at the pixels that are bad in some of them.
     bad : ndarray of bool, shape (n, n_pix)
         True where the frame is bad; its values are not read.
-    likeness : Likeness
-        From `learn_likeness`.
+    prediction : CrossPrediction
+        From `fit_cross_prediction`.
 
     Returns
     -------
@@ -166,19 +168,19 @@ def fill_from_others(
     Where several frames are bad, each of the others enters the prediction as the scaled mean of
     the good ones.
     """
-    weight = np.where(bad, 0.0, likeness.brightness[:, None])
+    weight = np.where(bad, 0.0, prediction.brightness[:, None])
     power = (weight**2).sum(axis=0)
     power = np.where(power > 0, power, 1.0)
     data = np.where(bad, 0.0, frames)
     common = (weight * data).sum(axis=0) / power
-    known = np.where(bad, likeness.brightness[:, None] * common, data)
-    predicted = likeness.mean[:, None] + likeness.matrix @ (known - likeness.mean[:, None])
+    known = np.where(bad, prediction.brightness[:, None] * common, data)
+    predicted = prediction.mean[:, None] + prediction.matrix @ (known - prediction.mean[:, None])
     if len(frames) == 1:
         predicted = known
     count = np.maximum((~bad).sum(axis=0), 1)
     typical = np.where(bad, 0.0, variance).sum(axis=0) / count
-    spread = likeness.matrix**2 @ np.where(bad, typical, variance)
-    spread = spread + (1.0 + likeness.excess[:, None]) * typical
+    spread = prediction.matrix**2 @ np.where(bad, typical, variance)
+    spread = spread + (1.0 + prediction.excess[:, None]) * typical
     nowhere = bad.all(axis=0)
     values = np.where(bad, np.where(nowhere, np.nan, predicted), frames)
     errors = np.where(bad, np.where(nowhere, np.nan, spread), variance)
@@ -220,7 +222,7 @@ def outlier_flags(
     counted = np.isfinite(data).sum(axis=0) >= 3
     deviation = data - _median_of_known(data)
     scatter = MAD_TO_SIGMA * np.where(counted, _median_of_known(np.abs(deviation)), 0.0)
-    # With few integrations a pixel's own scatter is poorly known: its neighbours help.
+    # With few integrations a pixel's own scatter is poorly known: its neighbors help.
     scatter = np.maximum(scatter, ndimage.median_filter(scatter, size=5, mode="nearest"))
     floor = np.where(np.isfinite(err), err, 0.0)
     noise = np.maximum(scatter[None], floor)

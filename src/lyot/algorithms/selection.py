@@ -1,6 +1,6 @@
 r"""Which references serve a target: told from sub-blocks of one Gram matrix.
 
-With the Gram matrix G of the centred references, their products b with a target and its own
+With the Gram matrix G of the centered references, their products b with a target and its own
 square t, the correlation with reference k is :math:`b_k / \sqrt{G_{kk}\,t}`, and the residual of
 the best fit with a set S is :math:`t - b_S G_{SS}^{-1} b_S`: no pixel is needed.
 """
@@ -19,11 +19,11 @@ def correlations(gram: Array, cross: Array, target_square: float, /) -> Array:
     Parameters
     ----------
     gram : ndarray, shape (n_ref, n_ref)
-        Products of the centred references over the zone.
+        Products of the centered references over the zone.
     cross : ndarray, shape (n_ref,)
-        Products of the centred target with them.
+        Products of the centered target with them.
     target_square : float
-        Product of the centred target with itself.
+        Product of the centered target with itself.
 
     Returns
     -------
@@ -68,9 +68,9 @@ def stepwise(gram: Array, cross: Array, allowed: NDArray[np.bool_], n: int, /) -
     Parameters
     ----------
     gram : ndarray, shape (n_ref, n_ref)
-        Products of the centred references over the zone.
+        Products of the centered references over the zone.
     cross : ndarray, shape (n_ref,)
-        Products of the centred target with them.
+        Products of the centered target with them.
     allowed : ndarray of bool, shape (n_ref,)
         Which may be taken.
     n : int

@@ -36,7 +36,7 @@ class NoiseCurve(NamedTuple):
 
 
 def annulus_noise(
-    image: NDArray[np.floating], centre_yx: tuple[float, float], /, *, width: float = 2.0
+    image: NDArray[np.floating], center_yx: tuple[float, float], /, *, width: float = 2.0
 ) -> NoiseCurve:
     """Measure the 1-sigma scatter in concentric annuli of whole pixels.
 
@@ -44,21 +44,21 @@ def annulus_noise(
     ----------
     image : ndarray, shape (n_y, n_x)
         Image; NaN is left out.
-    centre_yx : tuple of float
-        Centre of the annuli [pixel, 0-based].
+    center_yx : tuple of float
+        Center of the annuli [pixel, 0-based].
     width : float, optional
         Width of each annulus [pixel].
 
     Returns
     -------
     NoiseCurve
-        From the centre out to the nearest edge. A pixel belongs to the annulus that its centre
+        From the center out to the nearest edge. A pixel belongs to the annulus that its center
         lies in; pixels are not divided.
     """
     n_y, n_x = image.shape
-    reach = min(centre_yx[0], centre_yx[1], n_y - 1 - centre_yx[0], n_x - 1 - centre_yx[1])
+    reach = min(center_yx[0], center_yx[1], n_y - 1 - center_yx[0], n_x - 1 - center_yx[1])
     n = max(int(np.ceil(reach / width)), 0)
-    label = np.floor(radius_map((n_y, n_x), centre_yx) / width).astype(np.int64)
+    label = np.floor(radius_map((n_y, n_x), center_yx) / width).astype(np.int64)
     use = np.isfinite(image) & (label < n)
     label, value = label[use], np.asarray(image[use], dtype=np.float64)
     count = np.bincount(label, minlength=n)

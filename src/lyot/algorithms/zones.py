@@ -95,27 +95,27 @@ def radial_edges(
 
 def annuli(
     shape: tuple[int, int],
-    centre_yx: tuple[float, float],
+    center_yx: tuple[float, float],
     edges_pix: NDArray[np.float64],
     /,
     *,
     n_sectors: int = 1,
     overlap: float = 0.0,
 ) -> list[Zone]:
-    """Divide the frame into annuli and sectors about a centre.
+    """Divide the frame into annuli and sectors about a center.
 
     Parameters
     ----------
     shape : tuple of int
         ``(n_y, n_x)``.
-    centre_yx : tuple of float
-        Centre [pixel, 0-based].
+    center_yx : tuple of float
+        Center [pixel, 0-based].
     edges_pix : ndarray, shape (n + 1,)
         Edges of the annuli [pixel]; what lies outside the last edge joins the last annulus.
     n_sectors : int, optional
         Number of equal sectors of each annulus.
     overlap : float, optional
-        Width by which neighbouring sectors reach into one another, as a fraction of a sector,
+        Width by which neighboring sectors reach into one another, as a fraction of a sector,
         0 to 0.5. In the overlap the two results are blended linearly.
 
     Returns
@@ -123,7 +123,7 @@ def annuli(
     list of Zone
         Zones whose shares sum to 1 from the first edge outwards; empty zones are left out.
     """
-    radius, angle = radius_map(shape, centre_yx), angle_map(shape, centre_yx)
+    radius, angle = radius_map(shape, center_yx), angle_map(shape, center_yx)
     zones = []
     for i, inner in enumerate(edges_pix[:-1]):
         outer = np.inf if i == len(edges_pix) - 2 else edges_pix[i + 1]

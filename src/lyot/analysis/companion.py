@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import radius_map
-from lyot.analysis.observation import ROLL_ERR_DEG, SCALE_ERR, Reduction
-from lyot.analysis.response import Box, Exposure, onto_box, respond
+from lyot.analysis.observation import ROLL_ERR_DEG, SCALE_ERR, Observation
+from lyot.analysis.response import Box, SubtractedExposure, onto_box, respond
 from lyot.compute import threads
 from lyot.errors import LyotError
 
@@ -167,7 +167,7 @@ class CompanionFit:
 class _Patch:
     """One exposure about one companion: data, whitening, and operators for all companions."""
 
-    exposure: Exposure
+    exposure: SubtractedExposure
     wanted: Box
     sources: list[Box]
     root: Array
@@ -182,7 +182,7 @@ class _Problem:
 
     def __init__(
         self,
-        reduction: Reduction,
+        observation: Observation,
         truncation: int,
         guesses: Array,
         background: str,
@@ -191,20 +191,20 @@ class _Problem:
         *,
         in_fits: bool = True,
     ) -> None:
-        self.reduction, self.truncation, self.guesses = reduction, truncation, guesses
+        self.observation, self.truncation, self.guesses = observation, truncation, guesses
         self.n_calls = 0
         # Companions of the data are in the references of the fits already: what they do is what
         # goes when they are taken out. Injected ones are not.
         self.sign = -1.0 if in_fits else 1.0
         # The flux at which a source that references hold too is put in; it matters little.
         self.trial_flux = np.full(len(guesses), np.nan)
-        fwhm = reduction.fwhm_pix
+        fwhm = observation.fwhm_pix
         half = int(np.ceil(BOX_FWHM * fwhm))
         self.patches: list[_Patch] = []
-        for exposure, image in zip(reduction.exposures, data, strict=True):
+        for exposure, image in zip(observation.exposures, data, strict=True):
             places = [self._at(exposure, *offset) for offset in guesses]
             sources = [
-                _box(y, x, reduction.psf.half_pix + MARGIN_PIX, exposure.shape) for y, x in places
+                _box(y, x, observation.psf.half_pix + MARGIN_PIX, exposure.shape) for y, x in places
             ]
             for k, (y, x) in enumerate(places):
                 wanted = _box(y, x, half, exposure.shape)
@@ -243,7 +243,7 @@ class _Problem:
         level = np.sqrt(np.median([np.diag(p.root @ p.root.T).mean() for p in self.patches]))
         self.trial_flux[:] = 20.0 * level
 
-    def _at(self, exposure: Exposure, east: float, north: float) -> tuple[float, float]:
+    def _at(self, exposure: SubtractedExposure, east: float, north: float) -> tuple[float, float]:
         r, pa = np.hypot(east, north), np.degrees(np.arctan2(east, north))
         y, x = exposure.position(r, pa)
         return float(y), float(x)
@@ -251,9 +251,9 @@ class _Problem:
     def source(self, patch: _Patch, k: int, east: float, north: float) -> Array:
         """The image of companion k at unit flux, on the pixels of its operator, and its loss."""
         y, x = self._at(patch.exposure, east, north)
-        box, image = self.reduction.psf.place(y, x, patch.exposure.shape)
+        box, image = self.observation.psf.place(y, x, patch.exposure.shape)
         frame = onto_box(image[None], box, patch.sources[k])
-        return frame.ravel() * float(self.reduction.transmission.at(patch.exposure, y, x))
+        return frame.ravel() * float(self.observation.transmission.at(patch.exposure, y, x))
 
     def response(self, patch: _Patch, k: int, east: float, north: float) -> Array:
         """What companion k at unit flux adds to the pixels of a patch."""
@@ -261,7 +261,7 @@ class _Problem:
             return np.asarray(self.source(patch, k, east, north) @ patch.operators[k])
         flux = self.sign * float(self.trial_flux[k])
         r, pa = float(np.hypot(east, north)), float(np.degrees(np.arctan2(east, north)))
-        box, added = self.reduction.added(patch.exposure, r, pa, flux)
+        box, added = self.observation.added(patch.exposure, r, pa, flux)
         unit = np.nan_to_num(added[self.truncation]) / flux
         return onto_box(unit[None], box, patch.wanted).ravel()
 
@@ -394,7 +394,7 @@ def _background_prior(box: Box, good: Array, kind: str, covariance: Array) -> Ar
 
 
 def residual_covariance(
-    exposure: Exposure,
+    exposure: SubtractedExposure,
     image: Array,
     place_yx: tuple[float, float],
     exclude: Array,
@@ -405,7 +405,7 @@ def residual_covariance(
 
     Parameters
     ----------
-    exposure : Exposure
+    exposure : SubtractedExposure
         The exposure.
     image : ndarray, shape (n_y, n_x)
         Its residual.
@@ -477,7 +477,7 @@ def _positive(matrix: Array, known_variance: float) -> Array:
 
 @threads.single_threaded_blas()
 def fit_companions(
-    reduction: Reduction,
+    observation: Observation,
     guesses: list[tuple[float, float]],
     /,
     *,
@@ -491,7 +491,7 @@ def fit_companions(
 
     Parameters
     ----------
-    reduction : Reduction
+    observation : Observation
         The reduction.
     guesses : list of (float, float)
         Separation [arcsec] and position angle [degree] of each, good to a pixel or two.
@@ -523,24 +523,24 @@ def fit_companions(
     """
     if not guesses:
         raise LyotError("Give at least one companion to fit: its separation and position angle.")
-    t, scale = reduction.truncation(n_modes), reduction.pixel_scale_arcsec
+    t, scale = observation.truncation(n_modes), observation.pixel_scale_arcsec
     start = np.array(
         [
             (s / scale * np.sin(np.radians(pa)), s / scale * np.cos(np.radians(pa)))
             for s, pa in guesses
         ]
     )
-    _check(reduction, start)
-    data = [exposure.residual[t] for exposure in reduction.exposures]
-    problem = _Problem(reduction, t, start, background, data, start)
+    _check(observation, start)
+    data = [exposure.residual[t] for exposure in observation.exposures]
+    problem = _Problem(observation, t, start, background, data, start)
     offsets, flux, covariance = problem.optimum()
     samples = _sample(problem, offsets, flux, covariance, n_likelihoods, seed)
     middle = np.median(samples, axis=0)
     chi2 = problem.chi2(middle[:, :2], middle[:, 2])
     found = []
     for k in range(len(guesses)):
-        injected = _inject_around(reduction, t, middle, k, background, n_injections)
-        found.append(_describe(reduction, samples[:, k], injected, chi2, problem.n_data))
+        injected = _inject_around(observation, t, middle, k, background, n_injections)
+        found.append(_describe(observation, samples[:, k], injected, chi2, problem.n_data))
     boxes = []
     for patch in problem.patches:
         model = np.zeros(patch.good.size)
@@ -551,31 +551,31 @@ def fit_companions(
         boxes.append((patch.exposure.name, image, model.reshape(shape)))
     scaled = samples * np.array([scale, scale, 1.0])
     settings = {
-        "n_modes": reduction.n_modes[t],
+        "n_modes": observation.n_modes[t],
         "background": background,
-        "psf": reduction.psf.origin,
-        "transmission": reduction.transmission.origin,
-        "star": reduction.star.origin if reduction.star else "",
+        "psf": observation.psf.origin,
+        "transmission": observation.transmission.origin,
+        "star": observation.star.origin if observation.star else "",
         "roll_err_deg": ROLL_ERR_DEG,
         "scale_err": SCALE_ERR,
     }
     return CompanionFit(
-        tuple(found), scaled, problem.n_calls, reduction.n_modes[t], settings, boxes
+        tuple(found), scaled, problem.n_calls, observation.n_modes[t], settings, boxes
     )
 
 
-def _check(reduction: Reduction, offsets: Array) -> None:
+def _check(observation: Observation, offsets: Array) -> None:
     for k, (east, north) in enumerate(offsets):
         r, pa = np.hypot(east, north), np.degrees(np.arctan2(east, north))
         best = 0.0
-        for exposure in reduction.exposures:
+        for exposure in observation.exposures:
             y, x = (float(v) for v in exposure.position(r, pa))
             if not (0 <= y <= exposure.shape[0] - 1 and 0 <= x <= exposure.shape[1] - 1):
                 raise LyotError(
-                    f"Companion {k + 1} at {r * reduction.pixel_scale_arcsec:.2f} arcsec, "
+                    f"Companion {k + 1} at {r * observation.pixel_scale_arcsec:.2f} arcsec, "
                     f"{pa % 360:.1f} degrees lies outside the frame of {exposure.name}."
                 )
-            best = max(best, float(reduction.transmission.at(exposure, y, x)))
+            best = max(best, float(observation.transmission.at(exposure, y, x)))
         if best < LEAST_TRANSMISSION:
             raise LyotError(
                 f"Companion {k + 1} lies under the mask: {100 * best:.1f} % of its light passes."
@@ -612,32 +612,32 @@ def _sample(
 
 
 def _inject_around(
-    reduction: Reduction, t: int, middle: Array, k: int, background: str, n_injections: int
+    observation: Observation, t: int, middle: Array, k: int, background: str, n_injections: int
 ) -> Array:
     """Errors of companions like k at other position angles: along radius, along angle, flux."""
     east, north, flux = middle[k]
     r, pa0 = np.hypot(east, north), np.degrees(np.arctan2(east, north))
-    clear = np.degrees(2.0 * CLEAR_FWHM * reduction.fwhm_pix / max(r, 1e-9))
+    clear = np.degrees(2.0 * CLEAR_FWHM * observation.fwhm_pix / max(r, 1e-9))
     if n_injections < 1 or clear > 150.0 or not flux > 0:
         return np.empty((0, 3))
     angles = pa0 + np.linspace(clear, 360.0 - clear, n_injections)
-    cleaned = _without(reduction, t, middle)
+    cleaned = _without(observation, t, middle)
 
     def _one(pa: float) -> Array | None:
         place = np.array([[r * np.sin(np.radians(pa)), r * np.cos(np.radians(pa))]])
         data = []
-        for exposure, image in zip(reduction.exposures, cleaned, strict=True):
+        for exposure, image in zip(observation.exposures, cleaned, strict=True):
             y, x = (float(v) for v in exposure.position(r, pa))
             inside = 0 <= y <= exposure.shape[0] - 1 and 0 <= x <= exposure.shape[1] - 1
             if not inside:
                 return None
-            box, added = reduction.added(exposure, r, pa, flux)
+            box, added = observation.added(exposure, r, pa, flux)
             changed = image.copy()
             changed[box] += added[t]
             data.append(changed)
         try:
             exclude = np.concatenate([middle[:, :2], place])
-            problem = _Problem(reduction, t, place, background, data, exclude, in_fits=False)
+            problem = _Problem(observation, t, place, background, data, exclude, in_fits=False)
             found, its_flux, _ = problem.optimum()
         except LyotError:
             return None
@@ -651,24 +651,24 @@ def _inject_around(
     return np.array(kept) if kept else np.empty((0, 3))
 
 
-def _without(reduction: Reduction, t: int, middle: Array) -> list[Array]:
+def _without(observation: Observation, t: int, middle: Array) -> list[Array]:
     """The residuals with the fitted companions taken out."""
     out = []
-    for exposure in reduction.exposures:
+    for exposure in observation.exposures:
         image = exposure.residual[t].copy()
         for east, north, flux in middle:
             r, pa = np.hypot(east, north), np.degrees(np.arctan2(east, north))
-            box, added = reduction.added(exposure, r, pa, -flux)
+            box, added = observation.added(exposure, r, pa, -flux)
             image[box] += added[t]
         out.append(image)
     return out
 
 
 def _describe(
-    reduction: Reduction, samples: Array, injected: Array, chi2: float, n_data: int
+    observation: Observation, samples: Array, injected: Array, chi2: float, n_data: int
 ) -> Companion:
     """Turn a posterior into numbers with errors."""
-    scale = reduction.pixel_scale_arcsec
+    scale = observation.pixel_scale_arcsec
     east, north, flux = np.median(samples, axis=0)
     r = float(np.hypot(east, north))
     pa = float(np.degrees(np.arctan2(east, north)) % 360.0)
@@ -682,19 +682,19 @@ def _describe(
         scatter = injected.std(axis=0, ddof=1)
         spread = np.hypot(spread, np.sqrt(np.maximum(scatter**2 - spread**2, 0.0)))
     star = np.sqrt(
-        np.mean([0.5 * (e.star.x_err**2 + e.star.y_err**2) for e in reduction.exposures])
-        / len(reduction.exposures)
+        np.mean([0.5 * (e.star.x_err**2 + e.star.y_err**2) for e in observation.exposures])
+        / len(observation.exposures)
     )
     roll, size = np.radians(ROLL_ERR_DEG) * r, SCALE_ERR * r
     radial = float(np.sqrt(spread[0] ** 2 + star**2 + size**2))
     tangential = float(np.sqrt(spread[1] ** 2 + star**2 + roll**2))
     d_ra_err = float(np.hypot(radial * along[0], tangential * across[0]))
     d_dec_err = float(np.hypot(radial * along[1], tangential * across[1]))
-    star_flux = reduction.star_flux if reduction.star is not None else float("nan")
-    jy = float(flux) * reduction.jy_per_unit
+    star_flux = observation.star_flux if observation.star is not None else float("nan")
+    jy = float(flux) * observation.jy_per_unit
     magnitude = float("nan")
-    if reduction.star is not None and reduction.star.magnitude is not None and flux > 0:
-        magnitude = float(reduction.star.magnitude - 2.5 * np.log10(flux / star_flux))
+    if observation.star is not None and observation.star.magnitude is not None and flux > 0:
+        magnitude = float(observation.star.magnitude - 2.5 * np.log10(flux / star_flux))
     return Companion(
         separation_arcsec=r * scale,
         separation_err=radial * scale,

@@ -27,7 +27,7 @@ from lyot.analysis.maps import (
     make_rings,
     sky_grid,
 )
-from lyot.analysis.observation import Reduction, RunOnDisk
+from lyot.analysis.observation import Observation, RunOnDisk
 from lyot.compute import cluster, threads
 from lyot.errors import LyotError
 
@@ -185,12 +185,12 @@ class ContrastCurve:
         )
 
 
-def default_separations(reduction: Reduction, /) -> Array:
+def default_separations(observation: Observation, /) -> Array:
     """Return separations from one FWHM to the edge.
 
     Parameters
     ----------
-    reduction : Reduction
+    observation : Observation
         The reduction.
 
     Returns
@@ -198,13 +198,13 @@ def default_separations(reduction: Reduction, /) -> Array:
     ndarray, shape (24,)
         In a geometric series [arcsec].
     """
-    scale = reduction.pixel_scale_arcsec
-    return np.geomspace(reduction.fwhm_pix * scale, reduction.reach_pix * scale, 24)
+    scale = observation.pixel_scale_arcsec
+    return np.geomspace(observation.fwhm_pix * scale, observation.reach_pix * scale, 24)
 
 
 @threads.single_threaded_blas()
 def contrast_curve(
-    reduction: Reduction,
+    observation: Observation,
     /,
     *,
     separations_arcsec: Array | None = None,
@@ -220,7 +220,7 @@ def contrast_curve(
 
     Parameters
     ----------
-    reduction : Reduction
+    observation : Observation
         The reduction, with the brightness of its star.
     separations_arcsec : ndarray, shape (n_sep,), optional
         Separations [arcsec]; 24 by default, from one FWHM to the edge.
@@ -253,23 +253,27 @@ def contrast_curve(
     -----
     Mawet et al. 2014, doi:10.1088/0004-637X/792/2/97.
     """
-    star_flux, scale, fwhm = reduction.star_flux, reduction.pixel_scale_arcsec, reduction.fwhm_pix
+    star_flux, scale, fwhm = (
+        observation.star_flux,
+        observation.pixel_scale_arcsec,
+        observation.fwhm_pix,
+    )
     if separations_arcsec is None:
-        separations_arcsec = default_separations(reduction)
+        separations_arcsec = default_separations(observation)
     separations = np.atleast_1d(np.asarray(separations_arcsec, dtype=np.float64))
     if not 0.0 < fpf < 0.5:
         raise LyotError(f"The false-positive fraction is {fpf}; it must lie between 0 and 0.5.")
     if not (separations > 0).all():
         raise LyotError("Separations must be positive.")
     radius = separations / scale
-    if (radius > reduction.reach_pix).all():
+    if (radius > observation.reach_pix).all():
         raise LyotError(
-            f"All separations lie beyond {reduction.reach_pix * scale:.2f} arcsec, where whole "
+            f"All separations lie beyond {observation.reach_pix * scale:.2f} arcsec, where whole "
             "circles fit on the frames."
         )
-    maps = FluxMaps(reduction, method)
+    maps = FluxMaps(observation, method)
     rings = make_rings(maps, radius, known=known)
-    n_t = len(reduction.n_modes)
+    n_t = len(observation.n_modes)
     count = np.array(
         [min(rings.count(j), max(n_positions(r / fwhm), 1)) for j, r in enumerate(radius)]
     )
@@ -291,7 +295,7 @@ def contrast_curve(
         corrected, calibrated = raw / bare, raw / total
     return ContrastCurve(
         separation_arcsec=separations,
-        n_modes=reduction.n_modes,
+        n_modes=observation.n_modes,
         raw=raw,
         corrected=corrected,
         calibrated=calibrated,
@@ -303,9 +307,9 @@ def contrast_curve(
         tau=tau,
         normality=_normality(rings.flux, rings.used, n_t),
         fpf=fpf,
-        settings=_settings(reduction, maps, n_angles, distribution, others, known),
-        star_jy=reduction.star.jy if reduction.star else float("nan"),
-        star_magnitude=reduction.star.magnitude if reduction.star else None,
+        settings=_settings(observation, maps, n_angles, distribution, others, known),
+        star_jy=observation.star.jy if observation.star else float("nan"),
+        star_magnitude=observation.star.magnitude if observation.star else None,
     )
 
 
@@ -344,7 +348,7 @@ def throughputs(
         for j, r in enumerate(radius_pix)
         for pa in angles
     ]
-    source = maps.reduction.source
+    source = maps.observation.source
     if tasks is None or tasks.is_here or source is None:
         found = _throughputs_here(maps, places)
     else:
@@ -368,13 +372,13 @@ class _Grid(NamedTuple):
 def _throughputs_here(
     maps: FluxMaps, places: Sequence[tuple[float, float, float]]
 ) -> NDArray[np.float64]:
-    reach = maps.reduction.reach_pix + maps.reduction.fwhm_pix
+    reach = maps.observation.reach_pix + maps.observation.fwhm_pix
     _ = maps._smooth  # made once, not by every thread
 
     def _one(place: tuple[float, float, float]) -> Array:
         radius, pa, flux = place
         if radius > reach:
-            return np.full((2, len(maps.reduction.n_modes)), np.nan)
+            return np.full((2, len(maps.observation.n_modes)), np.nan)
         return maps.throughput(radius, pa, flux=flux)
 
     return np.array(threads.map_ordered(_one, places))
@@ -382,8 +386,8 @@ def _throughputs_here(
 
 def _throughputs_there(grid: _Grid) -> NDArray[np.float64]:
     """Do some of the injections on a worker, which reads the run from disk."""
-    with grid.source.open() as reduction:
-        return _throughputs_here(FluxMaps(reduction, grid.method), grid.places)
+    with grid.source.open() as observation:
+        return _throughputs_here(FluxMaps(observation, grid.method), grid.places)
 
 
 def mean_of_known(values: Array, /) -> Array:
@@ -418,7 +422,7 @@ def _normality(flux: list[Array], used: list[Array], n_t: int) -> Array:
 
 
 def _settings(
-    reduction: Reduction,
+    observation: Observation,
     maps: FluxMaps,
     n_angles: int,
     distribution: str,
@@ -428,19 +432,19 @@ def _settings(
     return {
         "software": "lyot",
         "version": __version__,
-        "product": reduction.product,
-        "exposures": [e.name for e in reduction.exposures],
-        "filter": reduction.band,
+        "product": observation.product,
+        "exposures": [e.name for e in observation.exposures],
+        "filter": observation.band,
         "flux_by": maps.method,
-        "fwhm_pixel": reduction.fwhm_pix,
-        "pixel_scale_arcsec": reduction.pixel_scale_arcsec,
+        "fwhm_pixel": observation.fwhm_pix,
+        "pixel_scale_arcsec": observation.pixel_scale_arcsec,
         "n_angles": n_angles,
         "distribution": distribution,
         "others": others,
         "known": [str(k) for k in known],
-        "psf": reduction.psf.origin,
-        "transmission": reduction.transmission.origin,
-        "star": reduction.star.origin if reduction.star else "",
+        "psf": observation.psf.origin,
+        "transmission": observation.transmission.origin,
+        "star": observation.star.origin if observation.star else "",
         "definition": "contrast = tau noise / (throughput transmission star flux)",
     }
 
@@ -468,13 +472,13 @@ class SensitivityMap:
 
 
 def sensitivity_map(
-    reduction: Reduction, curve: ContrastCurve, /, *, n_modes: int | None = None
+    observation: Observation, curve: ContrastCurve, /, *, n_modes: int | None = None
 ) -> SensitivityMap:
     """Spread a contrast curve over the sky, with the mask's transmission at every place.
 
     Parameters
     ----------
-    reduction : Reduction
+    observation : Observation
         The reduction.
     curve : ContrastCurve
         Its limits.
@@ -486,24 +490,27 @@ def sensitivity_map(
     SensitivityMap
         What varies with position angle is the transmission and the coverage.
     """
-    t = reduction.truncation(n_modes)
-    grid = sky_grid(reduction)
+    t = observation.truncation(n_modes)
+    grid = sky_grid(observation)
     radius, pa = grid.polar
-    maps = FluxMaps(reduction)
+    maps = FluxMaps(observation)
     weight, through = maps.weights(radius, pa)
     norm = weight.sum(axis=0)
     kept = (weight * through).sum(axis=0) / np.where(norm > 0, norm, 1.0)
-    full = float(sum(len(e.bad) for e in reduction.exposures))
-    share = (weight > 0).T @ np.array([len(e.bad) for e in reduction.exposures], float)
+    full = float(sum(len(e.bad) for e in observation.exposures))
+    share = (weight > 0).T @ np.array([len(e.bad) for e in observation.exposures], float)
     share = share.T / full
     good = np.isfinite(curve.corrected[t])
-    at = curve.separation_arcsec[good] / reduction.pixel_scale_arcsec
+    at = curve.separation_arcsec[good] / observation.pixel_scale_arcsec
     level = np.exp(np.interp(radius, at, np.log(curve.corrected[t][good]))) if good.any() else 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         limit = level / kept / np.sqrt(share)
     outside = ~(norm > 0) | (radius < at.min(initial=np.inf)) | (radius > at.max(initial=0.0))
     return SensitivityMap(
-        np.where(outside, np.nan, limit), grid, reduction.pixel_scale_arcsec, reduction.n_modes[t]
+        np.where(outside, np.nan, limit),
+        grid,
+        observation.pixel_scale_arcsec,
+        observation.n_modes[t],
     )
 
 
@@ -533,7 +540,7 @@ class Completeness:
 
 
 def completeness_map(
-    reduction: Reduction,
+    observation: Observation,
     /,
     *,
     separations_arcsec: Array | None = None,
@@ -548,7 +555,7 @@ def completeness_map(
 
     Parameters
     ----------
-    reduction : Reduction
+    observation : Observation
         The reduction.
     separations_arcsec : ndarray, optional
         Separations [arcsec].
@@ -572,18 +579,18 @@ def completeness_map(
         through the throughput, added to what is there.
     """
     if separations_arcsec is None:
-        separations_arcsec = default_separations(reduction)
-    radius = np.atleast_1d(separations_arcsec) / reduction.pixel_scale_arcsec
-    t = reduction.truncation(n_modes)
-    maps = FluxMaps(reduction)
+        separations_arcsec = default_separations(observation)
+    radius = np.atleast_1d(separations_arcsec) / observation.pixel_scale_arcsec
+    t = observation.truncation(n_modes)
+    maps = FluxMaps(observation)
     rings = make_rings(maps, radius, known=known)
-    kept = throughputs(maps, radius, n_angles, np.full(len(radius), reduction.star_flux * 1e-5))
+    kept = throughputs(maps, radius, n_angles, np.full(len(radius), observation.star_flux * 1e-5))
     through = mean_of_known(kept[0, t])
     needed: list[Array] = []
     for j in range(len(radius)):
         mean, scatter, number = rings.others(j, t)
         tau = _thresholds(number + 1, fpf, distribution)
-        need = (mean + tau * scatter - rings.flux[j][t]) / (through[j] * reduction.star_flux)
+        need = (mean + tau * scatter - rings.flux[j][t]) / (through[j] * observation.star_flux)
         needed.append(need[rings.used[j] & np.isfinite(need)])
     if contrasts is None:
         middle = np.concatenate(needed)
@@ -600,7 +607,7 @@ def completeness_map(
         ]
     )
     return Completeness(
-        np.atleast_1d(separations_arcsec), contrasts, fraction, fpf, reduction.n_modes[t]
+        np.atleast_1d(separations_arcsec), contrasts, fraction, fpf, observation.n_modes[t]
     )
 
 

@@ -27,14 +27,14 @@ from lyot.analysis.maps import (
     make_rings,
     sky_grid,
 )
-from lyot.analysis.observation import Reduction
+from lyot.analysis.observation import Observation
 from lyot.analysis.response import without_refs
 from lyot.errors import LyotError
 
 Array = NDArray[Any]
 
 MIN_SHARE = 0.5
-MOST_STARS = 8
+MAX_REFERENCE_STARS = 8
 """Reference stars that are left out one after another."""
 LEAST_SEEN = 0.02
 """Transmission of the mask below which a place is not searched."""
@@ -60,10 +60,10 @@ class Candidate:
         Flux over that of the star; NaN where its brightness is not known.
     known : bool
         Whether it lies on a known source or disc.
-    least_snr : float
+    jackknife_snr : float
         Its S/N where one reference star is left out, for the star that matters most; NaN where
         there is one star alone.
-    rests_on : str
+    key_reference : str
         That star.
     """
 
@@ -75,8 +75,8 @@ class Candidate:
     flux: float
     contrast: float
     known: bool
-    least_snr: float = float("nan")
-    rests_on: str = ""
+    jackknife_snr: float = float("nan")
+    key_reference: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +139,8 @@ class Detection:
                 "flux": np.array([c.flux for c in rows]) * u.MJy / u.sr * u.pix,
                 "contrast": np.array([c.contrast for c in rows]),
                 "known": np.array([c.known for c in rows], dtype=bool),
-                "least_snr": np.array([c.least_snr for c in rows]),
-                "rests_on": np.array([c.rests_on for c in rows], dtype=str),
+                "jackknife_snr": np.array([c.jackknife_snr for c in rows]),
+                "key_reference": np.array([c.key_reference for c in rows], dtype=str),
             },
             meta={"lyot": {"n_modes": self.n_modes, "fpf": self.fpf}},
         )
@@ -176,10 +176,10 @@ def snr_map(
     snr, flux, number : ndarray, shape (2 n + 1, 2 n + 1)
         The statistic t; the flux as measured; the number of positions, the tested one included.
     """
-    t = maps.reduction.truncation(n_modes)
+    t = maps.observation.truncation(n_modes)
     radius, pa = grid.polar
     flux = maps.sample(radius, pa)[t]
-    first = (FEWEST_POSITIONS + 0.01) / (2.0 * np.pi) * maps.reduction.fwhm_pix
+    first = (FEWEST_POSITIONS + 0.01) / (2.0 * np.pi) * maps.observation.fwhm_pix
     rings = make_rings(
         maps,
         np.arange(first, radius[grid.half_pix].max() * np.sqrt(2.0), RING_STEP_PIX),
@@ -221,12 +221,12 @@ def _others_at(
     )
 
 
-def stim_map(reduction: Reduction, grid: SkyGrid, /, *, n_modes: int | None = None) -> Array:
+def stim_map(observation: Observation, grid: SkyGrid, /, *, n_modes: int | None = None) -> Array:
     """Return mean over standard deviation of the derotated integrations.
 
     Parameters
     ----------
-    reduction : Reduction
+    observation : Observation
         The reduction.
     grid : SkyGrid
         The places.
@@ -240,11 +240,11 @@ def stim_map(reduction: Reduction, grid: SkyGrid, /, *, n_modes: int | None = No
     """
     from scipy.ndimage import map_coordinates
 
-    t = reduction.truncation(n_modes)
+    t = observation.truncation(n_modes)
     radius, pa = grid.polar
     count = np.zeros(radius.shape)
     total, square = np.zeros(radius.shape), np.zeros(radius.shape)
-    for exposure in reduction.exposures:
+    for exposure in observation.exposures:
         at = np.stack(exposure.position(radius, pa))
         for image, bad in zip(exposure.integrations[t], exposure.bad, strict=True):
             share = map_coordinates((~bad).astype(np.float64), at, order=1, cval=0.0)
@@ -263,7 +263,7 @@ def stim_map(reduction: Reduction, grid: SkyGrid, /, *, n_modes: int | None = No
 
 
 def detect(
-    reduction: Reduction,
+    observation: Observation,
     /,
     *,
     n_modes: int | None = None,
@@ -276,7 +276,7 @@ def detect(
 
     Parameters
     ----------
-    reduction : Reduction
+    observation : Observation
         The reduction.
     n_modes : int, optional
         Number of modes; the largest by default.
@@ -299,40 +299,40 @@ def detect(
     LyotError
         If the frames leave too few positions anywhere.
     """
-    maps, grid = FluxMaps(reduction, method), sky_grid(reduction)
-    t = reduction.truncation(n_modes)
+    maps, grid = FluxMaps(observation, method), sky_grid(observation)
+    t = observation.truncation(n_modes)
     snr, flux, number = snr_map(maps, grid, n_modes=n_modes, known=known)
     if not np.isfinite(snr).any():
         raise LyotError("No separation has enough independent positions to test one.")
     corrected = flux / _throughput_map(maps, grid, t)
-    peaks = _peaks(reduction, snr, number, fpf, distribution)
+    peaks = _peaks(observation, snr, number, fpf, distribution)
     if peaks:
-        # A bright source is in the scatter of its neighbours, and moves the peak of its own S/N:
+        # A bright source is in the scatter of its neighbors, and moves the peak of its own S/N:
         # from where the flux is highest, candidates are tested again, not counted as others.
-        peaks = sorted({_climbed(flux, y, x, reduction.fwhm_pix) for y, x in peaks})
+        peaks = sorted({_climbed(flux, y, x, observation.fwhm_pix) for y, x in peaks})
         found = tuple(
-            Known(r * reduction.pixel_scale_arcsec, pa)
+            Known(r * observation.pixel_scale_arcsec, pa)
             for r, pa in (_refined(flux, y, x, grid) for y, x in peaks)
         )
         snr, _, number = snr_map(maps, grid, n_modes=n_modes, known=known + found)
-        peaks = sorted({_climbed(snr, y, x, reduction.fwhm_pix) for y, x in peaks})
-    candidates = [_candidate(reduction, grid, snr, corrected, number, p, known) for p in peaks]
-    candidates = _without_each_star(reduction, grid, candidates, n_modes, known, method)
+        peaks = sorted({_climbed(snr, y, x, observation.fwhm_pix) for y, x in peaks})
+    candidates = [_candidate(observation, grid, snr, corrected, number, p, known) for p in peaks]
+    candidates = _without_each_star(observation, grid, candidates, n_modes, known, method)
     return Detection(
         snr=snr,
         flux=corrected,
         n_positions=number,
-        stim=stim_map(reduction, grid, n_modes=n_modes),
+        stim=stim_map(observation, grid, n_modes=n_modes),
         candidates=tuple(sorted(candidates, key=lambda c: (c.fpf, -c.snr))),
         grid=grid,
-        pixel_scale_arcsec=reduction.pixel_scale_arcsec,
-        n_modes=reduction.n_modes[t],
+        pixel_scale_arcsec=observation.pixel_scale_arcsec,
+        n_modes=observation.n_modes[t],
         fpf=fpf,
     )
 
 
 def _without_each_star(
-    reduction: Reduction,
+    observation: Observation,
     grid: SkyGrid,
     candidates: list[Candidate],
     n_modes: int | None,
@@ -340,24 +340,24 @@ def _without_each_star(
     method: str,
 ) -> list[Candidate]:
     """Test candidates again without each reference star, the weightiest ones if there are many."""
-    stars = _weightiest_stars(reduction)
+    stars = _weightiest_stars(observation)
     if not candidates or len(stars) < 2:
         return candidates
-    scale = reduction.pixel_scale_arcsec
+    scale = observation.pixel_scale_arcsec
     found = tuple(Known(c.separation_arcsec, c.pa_deg) for c in candidates)
     left: dict[str, Array] = {}
     for star in stars:
         exposures = []
-        for exposure in reduction.exposures:
-            facts = exposure.aligned.facts
-            names = facts.targets if facts is not None else ()
+        for exposure in observation.exposures:
+            ref_info = exposure.aligned.ref_info
+            names = ref_info.targets if ref_info is not None else ()
             gone = np.array([name == star for name in names], bool)
             exposures.append(
-                without_refs(exposure, gone, reduction.recipe)
+                without_refs(exposure, gone, observation.recipe)
                 if gone.any() and not gone.all()
                 else exposure
             )
-        maps = FluxMaps(replace(reduction, exposures=exposures, source=None), method)
+        maps = FluxMaps(replace(observation, exposures=exposures, source=None), method)
         snr = snr_map(maps, grid, n_modes=n_modes, known=known + found)[0]
         left[star] = np.array([_nearest(snr, grid, c, scale) for c in candidates])
     tested = []
@@ -365,17 +365,17 @@ def _without_each_star(
         values = {star: snr[k] for star, snr in left.items() if np.isfinite(snr[k])}
         worst = min(values, key=lambda star: values[star], default="")
         tested.append(
-            replace(candidate, least_snr=float(values.get(worst, np.nan)), rests_on=worst)
+            replace(candidate, jackknife_snr=float(values.get(worst, np.nan)), key_reference=worst)
         )
     return tested
 
 
-def _weightiest_stars(reduction: Reduction) -> list[str]:
+def _weightiest_stars(observation: Observation) -> list[str]:
     """Reference stars in the order of their squared coefficients; at most a handful."""
     power: dict[str, float] = {}
-    for exposure in reduction.exposures:
-        facts = exposure.aligned.facts
-        if facts is None:
+    for exposure in observation.exposures:
+        ref_info = exposure.aligned.ref_info
+        if ref_info is None:
             return []
         for fit in exposure.kept:
             if fit.stand_in is not None:
@@ -386,9 +386,9 @@ def _weightiest_stars(reduction: Reduction) -> list[str]:
                 )[0]
                 size = coefs**2 * np.diagonal(fit.grams[number])
                 for k, value in zip(fit.refs, size, strict=True):
-                    name = facts.targets[k]
+                    name = ref_info.targets[k]
                     power[name] = power.get(name, 0.0) + float(value)
-    return sorted(power, key=lambda name: -power[name])[:MOST_STARS]
+    return sorted(power, key=lambda name: -power[name])[:MAX_REFERENCE_STARS]
 
 
 def _nearest(snr: Array, grid: SkyGrid, candidate: Candidate, scale: float) -> float:
@@ -403,9 +403,9 @@ def _nearest(snr: Array, grid: SkyGrid, candidate: Candidate, scale: float) -> f
 
 def _throughput_map(maps: FluxMaps, grid: SkyGrid, t: int) -> Array:
     """Throughput of the subtraction by separation, times the transmission of the mask."""
-    reduction = maps.reduction
+    observation = maps.observation
     radius, pa = grid.polar
-    steps = np.geomspace(reduction.fwhm_pix, reduction.reach_pix, 10)
+    steps = np.geomspace(observation.fwhm_pix, observation.reach_pix, 10)
     flux = np.full(len(steps), 1.0)
     bare = mean_of_known(throughputs(maps, steps, 4, flux)[1, t])
     good = np.isfinite(bare)
@@ -417,12 +417,12 @@ def _throughput_map(maps: FluxMaps, grid: SkyGrid, t: int) -> Array:
 
 
 def _peaks(
-    reduction: Reduction, snr: Array, number: Array, fpf: float, distribution: str
+    observation: Observation, snr: Array, number: Array, fpf: float, distribution: str
 ) -> list[tuple[int, int]]:
     """Local maxima above the threshold for their number of positions."""
     from scipy.ndimage import maximum_filter
 
-    size = 2 * int(np.ceil(reduction.fwhm_pix)) + 1
+    size = 2 * int(np.ceil(observation.fwhm_pix)) + 1
     filled = np.where(np.isfinite(snr), snr, -np.inf)
     peak = (filled == maximum_filter(filled, size=size)) & (filled > 0.0)
     limits: dict[int, float] = {}
@@ -447,7 +447,7 @@ def _climbed(image: Array, y: int, x: int, fwhm_pix: float) -> tuple[int, int]:
 
 
 def _candidate(
-    reduction: Reduction,
+    observation: Observation,
     grid: SkyGrid,
     snr: Array,
     flux: Array,
@@ -456,11 +456,11 @@ def _candidate(
     known: tuple[Known | KnownDisc, ...],
 ) -> Candidate:
     """Describe a peak."""
-    scale, fwhm = reduction.pixel_scale_arcsec, reduction.fwhm_pix
+    scale, fwhm = observation.pixel_scale_arcsec, observation.fwhm_pix
     r, angle = _refined(snr, *place, grid)
     chance = float(false_positive_fraction(snr[place], np.asarray(number[place])))
     tests = float(np.isfinite(snr).sum()) / (0.25 * np.pi * fwhm**2)
-    star_flux = reduction.star_flux if reduction.star is not None else float("nan")
+    star_flux = observation.star_flux if observation.star is not None else float("nan")
     at = (np.asarray(r * scale), np.asarray(angle))
     return Candidate(
         separation_arcsec=r * scale,
@@ -475,7 +475,7 @@ def _candidate(
 
 
 def _refined(image: Array, y: int, x: int, grid: SkyGrid) -> tuple[float, float]:
-    """Separation [pixel] and position angle of a peak, by a parabola through its neighbours."""
+    """Separation [pixel] and position angle of a peak, by a parabola through its neighbors."""
 
     def _offset(before: float, at: float, after: float) -> float:
         curve = before - 2.0 * at + after

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms.statistics import n_positions
-from lyot.analysis.observation import Reduction
-from lyot.analysis.response import Exposure, inject, onto_box, respond
+from lyot.analysis.observation import Observation
+from lyot.analysis.response import SubtractedExposure, inject, onto_box, respond
 from lyot.compute import threads
 
 Array = NDArray[Any]
@@ -97,24 +97,24 @@ class KnownDisc:
 
 @dataclass(frozen=True, eq=False)
 class FluxMaps:
-    """Flux of a source centred on any place, estimated on the residuals of all exposures.
+    """Flux of a source centered on any place, estimated on the residuals of all exposures.
 
     Attributes
     ----------
-    reduction : Reduction
+    observation : Observation
         The reduction.
     method : {"matched", "aperture"}
         Weighted with the PSF, or summed in an aperture of one FWHM and corrected to the total.
     """
 
-    reduction: Reduction
+    observation: Observation
     method: str = MATCHED
 
     @cached_property
     def half_pix(self) -> int:
         """Half the width of the filter without its middle pixel [pixel]."""
         return min(
-            int(np.ceil(TEMPLATE_FWHM * self.reduction.fwhm_pix)), self.reduction.psf.half_pix
+            int(np.ceil(TEMPLATE_FWHM * self.observation.fwhm_pix)), self.observation.psf.half_pix
         )
 
     def template(self, dy: float, dx: float, /) -> tuple[Array, Array]:
@@ -130,17 +130,17 @@ class FluxMaps:
         filter, psf : ndarray, shape (2 * half_pix + 1, 2 * half_pix + 1)
             The flux is the sum of filter and image over that of filter and PSF.
         """
-        psf, n = self.reduction.psf, self.half_pix
+        psf, n = self.observation.psf, self.half_pix
         middle = psf.half_pix
         image = psf.stamp(dy, dx)[middle - n : middle + n + 1, middle - n : middle + n + 1]
         y, x = np.mgrid[-n : n + 1, -n : n + 1]
         return self._filter(image, np.hypot(y - dy, x - dx)), image
 
     def _filter(self, image: Array, distance: Array) -> Array:
-        """The filter where the PSF has this image, at these distances from its centre."""
+        """The filter where the PSF has this image, at these distances from its center."""
         if self.method == MATCHED:
             return image
-        return np.clip(0.5 * self.reduction.fwhm_pix + 0.5 - distance, 0.0, 1.0)
+        return np.clip(0.5 * self.observation.fwhm_pix + 0.5 - distance, 0.0, 1.0)
 
     @cached_property
     def images(self) -> list[Array]:
@@ -151,7 +151,7 @@ class FluxMaps:
         q, p = self.template(0.0, 0.0)
         turned, weight = q[::-1, ::-1], (q * p)[::-1, ::-1]
 
-        def _one(exposure: Exposure) -> Array:
+        def _one(exposure: SubtractedExposure) -> Array:
             good = np.isfinite(exposure.residual)
             data = np.where(good, exposure.residual, 0.0)
             covered = fftconvolve(good[0].astype(np.float64), weight, mode="same")
@@ -162,7 +162,7 @@ class FluxMaps:
                 out[t] = np.where(enough, total / np.where(enough, covered, 1.0), np.nan)
             return out
 
-        return threads.map_ordered(_one, self.reduction.exposures)
+        return threads.map_ordered(_one, self.observation.exposures)
 
     @cached_property
     def _smooth(self) -> list[tuple[Array, Array]]:
@@ -191,9 +191,9 @@ class FluxMaps:
             transmission of the mask.
         """
         weights, through = [], []
-        for exposure, (_, missing) in zip(self.reduction.exposures, self._smooth, strict=True):
+        for exposure, (_, missing) in zip(self.observation.exposures, self._smooth, strict=True):
             y, x = exposure.position(separation_pix, pa_deg)
-            t = self.reduction.transmission.at(exposure, y, x)
+            t = self.observation.transmission.at(exposure, y, x)
             inside = (y >= 0) & (y <= exposure.shape[0] - 1) & (x >= 0)
             inside &= x <= exposure.shape[1] - 1
             row = np.clip(np.rint(y).astype(int), 0, exposure.shape[0] - 1)
@@ -222,9 +222,9 @@ class FluxMaps:
 
         separation_pix, pa_deg = np.broadcast_arrays(separation_pix, pa_deg)
         weight, _ = self.weights(separation_pix, pa_deg)
-        total = np.zeros((len(self.reduction.n_modes), *separation_pix.shape))
+        total = np.zeros((len(self.observation.n_modes), *separation_pix.shape))
         for e, (exposure, (splines, _)) in enumerate(
-            zip(self.reduction.exposures, self._smooth, strict=True)
+            zip(self.observation.exposures, self._smooth, strict=True)
         ):
             at = np.stack(exposure.position(separation_pix, pa_deg))
             for t, spline in enumerate(splines):
@@ -251,25 +251,30 @@ class FluxMaps:
             With the transmission of the mask, and without it; NaN where there is no estimate.
         """
         weight, through = self.weights(np.asarray(separation_pix), np.asarray(pa_deg))
-        total, bare = np.zeros(len(self.reduction.n_modes)), np.zeros(len(self.reduction.n_modes))
+        total, bare = (
+            np.zeros(len(self.observation.n_modes)),
+            np.zeros(len(self.observation.n_modes)),
+        )
         if not weight.any():
             return np.full((2, len(total)), np.nan)
-        for e, exposure in enumerate(self.reduction.exposures):
+        for e, exposure in enumerate(self.observation.exposures):
             if weight[e] > 0:
                 part = self._kept(exposure, separation_pix, pa_deg, flux)
                 total += weight[e] * float(through[e]) * part
                 bare += weight[e] * part
         return np.stack([total, bare]) / weight.sum()
 
-    def _kept(self, exposure: Exposure, separation_pix: float, pa_deg: float, flux: float) -> Array:
+    def _kept(
+        self, exposure: SubtractedExposure, separation_pix: float, pa_deg: float, flux: float
+    ) -> Array:
         """Fraction of a source's flux that one exposure keeps, the mask left out."""
         y, x = (float(v) for v in exposure.position(separation_pix, pa_deg))
-        wanted, view = self.reduction.psf.place(y, x, exposure.shape, half_pix=self.half_pix)
+        wanted, view = self.observation.psf.place(y, x, exposure.shape, half_pix=self.half_pix)
         if exposure.in_refs is None:
-            box, image = self.reduction.psf.place(y, x, exposure.shape)
+            box, image = self.observation.psf.place(y, x, exposure.shape)
             added = respond(exposure, box, image[None], wanted)[:, 0]
         else:
-            box, whole = inject(exposure, self.reduction.psf, separation_pix, pa_deg, flux=flux)
+            box, whole = inject(exposure, self.observation.psf, separation_pix, pa_deg, flux=flux)
             added = onto_box(whole, box, wanted) / flux
         rows, columns = np.mgrid[wanted]
         q = self._filter(view, np.hypot(rows - y, columns - x))
@@ -384,8 +389,8 @@ def make_rings(
     Rings
         At each radius as many independent positions as fit on the circle.
     """
-    reduction = maps.reduction
-    fwhm, scale = reduction.fwhm_pix, reduction.pixel_scale_arcsec
+    observation = maps.observation
+    fwhm, scale = observation.fwhm_pix, observation.pixel_scale_arcsec
     separations, angles, shapes = [], [], []
     for r in radius_pix:
         n = max(n_positions(float(r) / fwhm), 1)
@@ -417,7 +422,7 @@ def _distance(r: Array, pa_deg: Array, other_r: float, other_pa_deg: float) -> A
 
 @dataclass(frozen=True, eq=False)
 class SkyGrid:
-    """A grid of the sky, north up and east to the left, with the star on a pixel's centre.
+    """A grid of the sky, north up and east to the left, with the star on a pixel's center.
 
     Attributes
     ----------
@@ -440,12 +445,12 @@ class SkyGrid:
         return np.hypot(east, north), np.degrees(np.arctan2(east, north)) % 360.0
 
 
-def sky_grid(reduction: Reduction, /) -> SkyGrid:
+def sky_grid(observation: Observation, /) -> SkyGrid:
     """Return the grid that holds the frames of all exposures.
 
     Parameters
     ----------
-    reduction : Reduction
+    observation : Observation
         The reduction.
 
     Returns
@@ -455,6 +460,6 @@ def sky_grid(reduction: Reduction, /) -> SkyGrid:
     """
     reach = [
         max(e.star.y, e.star.x, e.shape[0] - 1 - e.star.y, e.shape[1] - 1 - e.star.x)
-        for e in reduction.exposures
+        for e in observation.exposures
     ]
     return SkyGrid(int(np.ceil(max(reach))))

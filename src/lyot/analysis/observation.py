@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.analysis.psf import OffAxisPSF, best_psf, psf_from_image
-from lyot.analysis.response import Box, Exposure, exposure_of_run, inject
+from lyot.analysis.response import Box, SubtractedExposure, exposure_of_run, inject
 from lyot.errors import LyotError
-from lyot.files.run import open_run, read_image
+from lyot.files.run import open_products, read_image
 from lyot.instruments import masks, tables
 from lyot.parameters import SubtractRecipe, from_dict
 
@@ -97,7 +97,7 @@ class Transmission:
     Attributes
     ----------
     image : ndarray, shape (n_y, n_x), or None
-        A map on the pixels of the frames, centred like them; None for the model.
+        A map on the pixels of the frames, centered like them; None for the model.
     mask : str
         Name of the coronagraph, for the model.
     band : str
@@ -114,12 +114,12 @@ class Transmission:
     pixel_scale_arcsec: float
     origin: str
 
-    def at(self, exposure: Exposure, y: Any, x: Any, /) -> NDArray[np.float64]:
+    def at(self, exposure: SubtractedExposure, y: Any, x: Any, /) -> NDArray[np.float64]:
         """Return the transmission at positions on an exposure.
 
         Parameters
         ----------
-        exposure : Exposure
+        exposure : SubtractedExposure
             The exposure.
         y, x : ndarray
             Positions [pixel, 0-based].
@@ -158,32 +158,32 @@ class RunOnDisk:
     folder : str
         Its folder.
     options : tuple of (str, object)
-        What `load_reduction` takes.
+        What `open_run` takes.
     """
 
     folder: str
     options: tuple[tuple[str, Any], ...]
 
-    def open(self) -> AbstractContextManager[Reduction]:
+    def open(self) -> AbstractContextManager[Observation]:
         """Read it.
 
         Returns
         -------
-        context of Reduction
-            As from `load_reduction`.
+        context of Observation
+            As from `open_run`.
         """
-        return load_reduction(self.folder, **dict(self.options))
+        return open_run(self.folder, **dict(self.options))
 
 
 @dataclass(frozen=True, eq=False)
-class Reduction:
+class Observation:
     """A reduction that can be asked what it would do to a source.
 
     Attributes
     ----------
     product : str
         Name of the product.
-    exposures : list of Exposure
+    exposures : list of SubtractedExposure
         The science exposures.
     psf : OffAxisPSF
         Image of an off-axis source.
@@ -198,7 +198,7 @@ class Reduction:
     """
 
     product: str
-    exposures: list[Exposure]
+    exposures: list[SubtractedExposure]
     psf: OffAxisPSF
     transmission: Transmission
     star: StarBrightness | None
@@ -208,7 +208,7 @@ class Reduction:
     def __repr__(self) -> str:
         """Say what it is, without its pixels."""
         return (
-            f"<Reduction {self.product}: {len(self.exposures)} exposures, {self.band}, "
+            f"<Observation {self.product}: {len(self.exposures)} exposures, {self.band}, "
             f"{self.recipe.method}, {', '.join(map(str, self.n_modes))} modes>"
         )
 
@@ -284,13 +284,13 @@ class Reduction:
         return self.n_modes.index(n_modes)
 
     def added(
-        self, exposure: Exposure, separation_pix: float, pa_deg: float, flux: float, /
+        self, exposure: SubtractedExposure, separation_pix: float, pa_deg: float, flux: float, /
     ) -> tuple[Box, NDArray[np.float64]]:
         """Return what a source, seen through the mask, adds to an exposure.
 
         Parameters
         ----------
-        exposure : Exposure
+        exposure : SubtractedExposure
             One of the exposures.
         separation_pix : float
             Separation [pixel].
@@ -310,7 +310,9 @@ class Reduction:
         through = float(self.transmission.at(exposure, y, x))
         return inject(exposure, self.psf, separation_pix, pa_deg, flux=flux, transmission=through)
 
-    def with_source(self, separation_arcsec: float, pa_deg: float, contrast: float, /) -> Reduction:
+    def with_source(
+        self, separation_arcsec: float, pa_deg: float, contrast: float, /
+    ) -> Observation:
         """Return the reduction as it would be with one more source in the sky.
 
         Parameters
@@ -324,7 +326,7 @@ class Reduction:
 
         Returns
         -------
-        Reduction
+        Observation
             The same fits, other residuals on the source's own pixels; exact where no reference
             holds the source.
         """
@@ -338,23 +340,23 @@ class Reduction:
         return replace(self, exposures=changed, source=None)
 
 
-def make_reduction(
+def make_observation(
     product: str,
-    exposures: list[Exposure],
+    exposures: list[SubtractedExposure],
     recipe: SubtractRecipe,
     /,
     *,
     psf: OffAxisPSF | None = None,
     transmission: NDArray[np.floating] | None = None,
     star: StarBrightness | None = None,
-) -> Reduction:
+) -> Observation:
     """Put together what an analysis works on.
 
     Parameters
     ----------
     product : str
         Name of the product.
-    exposures : list of Exposure
+    exposures : list of SubtractedExposure
         The science exposures.
     recipe : SubtractRecipe
         How they were subtracted.
@@ -367,7 +369,7 @@ def make_reduction(
 
     Returns
     -------
-    Reduction
+    Observation
         Ready to be asked.
 
     Raises
@@ -404,11 +406,11 @@ def make_reduction(
         info.pixel_scale_arcsec,
         origin,
     )
-    return Reduction(product, exposures, psf, mask, star, recipe)
+    return Observation(product, exposures, psf, mask, star, recipe)
 
 
 @contextmanager
-def load_reduction(
+def open_run(
     folder: str | Path,
     /,
     *,
@@ -418,7 +420,7 @@ def load_reduction(
     star_jy: float | None = None,
     star_magnitude: float | None = None,
     star_frame: str | Path | None = None,
-) -> Iterator[Reduction]:
+) -> Iterator[Observation]:
     """Read a finished run for the analysis.
 
     Parameters
@@ -438,7 +440,7 @@ def load_reduction(
 
     Yields
     ------
-    Reduction
+    Observation
         To be used within the context, because the references stay on disk.
 
     Raises
@@ -446,12 +448,12 @@ def load_reduction(
     LyotError
         If a file is missing or not what it should be.
     """
-    with open_run(folder) as (product, runs):
+    with open_products(folder) as (product, runs):
         recipe: SubtractRecipe = from_dict(SubtractRecipe, runs[0].recipe)
         if n_modes is not None:
             recipe = replace(recipe, n_modes=tuple(n_modes))
         exposures = [exposure_of_run(run, recipe) for run in runs]
-        reduction = make_reduction(
+        observation = make_observation(
             product,
             exposures,
             recipe,
@@ -462,14 +464,16 @@ def load_reduction(
         if len(given) > 1:
             raise LyotError("Give one of the star's flux, its magnitude, and its frame.")
         if star_frame is not None:
-            flux = flux_in_frame(reduction, read_image(star_frame)[0])
+            flux = flux_in_frame(observation, read_image(star_frame)[0])
             star = brightness_of(
-                reduction.band, jy=flux * reduction.jy_per_unit, origin=f"{Path(star_frame).name}"
+                observation.band,
+                jy=flux * observation.jy_per_unit,
+                origin=f"{Path(star_frame).name}",
             )
-            reduction = replace(reduction, star=star)
+            observation = replace(observation, star=star)
         elif given:
-            star = brightness_of(reduction.band, jy=star_jy, magnitude=star_magnitude)
-            reduction = replace(reduction, star=star)
+            star = brightness_of(observation.band, jy=star_jy, magnitude=star_magnitude)
+            observation = replace(observation, star=star)
         options = {
             "n_modes": n_modes,
             "psf": _absolute(psf),
@@ -479,7 +483,7 @@ def load_reduction(
             "star_frame": _absolute(star_frame),
         }
         where = RunOnDisk(str(Path(folder).resolve()), tuple(options.items()))
-        yield replace(reduction, source=where)
+        yield replace(observation, source=where)
 
 
 def _absolute(path: str | Path | None) -> str | None:
@@ -504,12 +508,12 @@ def read_psf(path: str | Path, /) -> OffAxisPSF:
     return psf_from_image(image, oversample=over, origin=f"{Path(path).name}")
 
 
-def flux_in_frame(reduction: Reduction, frame: NDArray[np.floating], /) -> float:
+def flux_in_frame(observation: Observation, frame: NDArray[np.floating], /) -> float:
     """Measure the flux of a star in an image without the mask, by its PSF.
 
     Parameters
     ----------
-    reduction : Reduction
+    observation : Observation
         For its PSF.
     frame : ndarray, shape (n_y, n_x)
         Image of the star; NaN is left out.
@@ -530,10 +534,10 @@ def flux_in_frame(reduction: Reduction, frame: NDArray[np.floating], /) -> float
     if not good.any() or not np.nanmax(frame) > 0:
         raise LyotError("The frame of the star has no positive pixel.")
     peak = np.unravel_index(int(np.nanargmax(np.where(good, frame, -np.inf))), frame.shape)
-    half = int(np.ceil(2.0 * reduction.fwhm_pix))
+    half = int(np.ceil(2.0 * observation.fwhm_pix))
 
     def _fit(at: Any) -> tuple[float, float]:
-        box, image = reduction.psf.place(float(at[0]), float(at[1]), frame.shape, half_pix=half)
+        box, image = observation.psf.place(float(at[0]), float(at[1]), frame.shape, half_pix=half)
         data, ok = frame[box], good[box]
         flux = float((data * image)[ok].sum() / (image[ok] ** 2).sum())
         return float(((data - flux * image)[ok] ** 2).sum()), flux

@@ -25,7 +25,7 @@ class OffAxisPSF:
     Attributes
     ----------
     data : ndarray, shape (n, n)
-        The image, its centre in the middle of the array, of unit total flux.
+        The image, its center in the middle of the array, of unit total flux.
     oversample : int
         Samples per detector pixel and axis; odd, or 1.
     origin : str
@@ -95,7 +95,7 @@ class OffAxisPSF:
         return np.asarray(fourier.spectrum(self.data))
 
     def stamp(self, dy: float, dx: float, /) -> NDArray[np.float64]:
-        """Return the image with its centre off the middle pixel by a fraction of a pixel.
+        """Return the image with its center off the middle pixel by a fraction of a pixel.
 
         Parameters
         ----------
@@ -167,7 +167,7 @@ def psf_from_image(image: NDArray[Any], /, *, oversample: int = 1, origin: str) 
     Parameters
     ----------
     image : ndarray, shape (n_y, n_x)
-        Finite; its brightest pixel is near the centre of the source.
+        Finite; its brightest pixel is near the center of the source.
     oversample : int, optional
         Samples per detector pixel.
     origin : str
@@ -176,7 +176,7 @@ def psf_from_image(image: NDArray[Any], /, *, oversample: int = 1, origin: str) 
     Returns
     -------
     OffAxisPSF
-        Cut square and odd about its centre, of unit total.
+        Cut square and odd about its center, of unit total.
 
     Raises
     ------
@@ -197,24 +197,24 @@ def psf_from_image(image: NDArray[Any], /, *, oversample: int = 1, origin: str) 
         )
     n_y, n_x = image.shape
     peak = np.unravel_index(int(np.argmax(image)), image.shape)
-    y, x = _windowed_centre(image, (float(peak[0]), float(peak[1])), 2.0 * oversample)
+    y, x = _windowed_center(image, (float(peak[0]), float(peak[1])), 2.0 * oversample)
     reach = int(min(np.floor(y + 0.5), np.floor(x + 0.5), n_y - 1 - round(y), n_x - 1 - round(x)))
     # An odd number of detector pixels on each side, each of `oversample` samples.
     half = (reach - oversample // 2) // oversample
     if half < 2:
-        raise LyotError("The PSF's centre is too near its edge; give a larger image.")
+        raise LyotError("The PSF's center is too near its edge; give a larger image.")
     n = (2 * half + 1) * oversample
     spectra = fourier.spectrum(image)
     middle_y, middle_x = round(y), round(x)
-    centred = np.asarray(
+    centered = np.asarray(
         fourier.shift(spectra, np.array([middle_y - y, middle_x - x]), shape=image.shape)
     )
     start_y, start_x = middle_y - n // 2, middle_x - n // 2
-    cut = centred[start_y : start_y + n, start_x : start_x + n]
+    cut = centered[start_y : start_y + n, start_x : start_x + n]
     return OffAxisPSF(cut / total, oversample, origin)
 
 
-def _windowed_centre(
+def _windowed_center(
     image: NDArray[np.float64], start_yx: tuple[float, float], width: float
 ) -> tuple[float, float]:
     """Centroid under a Gaussian window that moves along, without bias for a symmetric image."""

@@ -19,7 +19,7 @@ from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.files.aligned import AlignedArrays, SomeRefs
 from lyot.files.exposure import Cube
-from lyot.files.run import ReducedExposure
+from lyot.files.run import ExposureProducts
 from lyot.files.star import StarPosition
 from lyot.parameters import IMPUTATION, KLIP, MEAN, NMF, SubtractRecipe
 from lyot.subtraction.disc import on_detector
@@ -48,7 +48,7 @@ class SourceInRefs:
 
 
 @dataclass(frozen=True, eq=False)
-class Exposure:
+class SubtractedExposure:
     """A subtracted exposure, ready for sources to be put into it.
 
     Attributes
@@ -140,7 +140,7 @@ def make_exposure(
     fit_weight: NDArray[np.floating] | None = None,
     zone_map: NDArray[np.floating] | None = None,
     disc: NDArray[np.floating] | None = None,
-) -> Exposure:
+) -> SubtractedExposure:
     """Subtract an exposure and keep what sources need.
 
     Parameters
@@ -166,7 +166,7 @@ def make_exposure(
 
     Returns
     -------
-    Exposure
+    SubtractedExposure
         For every number of modes of the recipe.
     """
     zones = make_zones(
@@ -193,7 +193,7 @@ def make_exposure(
         residual.append(np.where(n_good > 0, mean, np.nan))
         total = own + np.nan_to_num(result.variance_refs_coherent)
         variance.append(np.where(n_good > 0, total, np.nan))
-    return Exposure(
+    return SubtractedExposure(
         name,
         target,
         bad,
@@ -211,25 +211,25 @@ def make_exposure(
     )
 
 
-def exposure_of_run(run: ReducedExposure, recipe: SubtractRecipe, /) -> Exposure:
+def exposure_of_run(run: ExposureProducts, recipe: SubtractRecipe, /) -> SubtractedExposure:
     """Subtract an exposure of a finished run again, from its products.
 
     Parameters
     ----------
-    run : ReducedExposure
+    run : ExposureProducts
         The exposure.
     recipe : SubtractRecipe
         How to subtract.
 
     Returns
     -------
-    Exposure
+    SubtractedExposure
         For every number of modes of the recipe.
     """
-    in_refs, facts = None, run.aligned.facts
-    if facts is not None:
-        holds = facts.show(run.target.info.target)
-        in_refs = SourceInRefs(holds, facts.pa_y_deg) if holds.any() else None
+    in_refs, ref_info = None, run.aligned.ref_info
+    if ref_info is not None:
+        holds = ref_info.show(run.target.info.target)
+        in_refs = SourceInRefs(holds, ref_info.pa_y_deg) if holds.any() else None
     disc = None
     if run.disc_model is not None:
         shape = run.target.frame_shape
@@ -249,13 +249,13 @@ def exposure_of_run(run: ReducedExposure, recipe: SubtractRecipe, /) -> Exposure
 
 
 def without_refs(
-    exposure: Exposure, left_out: NDArray[np.bool_], recipe: SubtractRecipe, /
-) -> Exposure:
+    exposure: SubtractedExposure, left_out: NDArray[np.bool_], recipe: SubtractRecipe, /
+) -> SubtractedExposure:
     """Subtract an exposure again without some of its references.
 
     Parameters
     ----------
-    exposure : Exposure
+    exposure : SubtractedExposure
         The exposure.
     left_out : ndarray of bool, shape (n_ref,)
         The references that are left out.
@@ -264,7 +264,7 @@ def without_refs(
 
     Returns
     -------
-    Exposure
+    SubtractedExposure
         Made like the first, shifts and fills included.
     """
     if isinstance(exposure.aligned, SomeRefs):
@@ -290,7 +290,7 @@ def without_refs(
 
 @threads.single_threaded_blas()
 def respond(
-    exposure: Exposure,
+    exposure: SubtractedExposure,
     box: Box,
     sources: NDArray[np.float64] | None,
     wanted: Box,
@@ -302,7 +302,7 @@ def respond(
 
     Parameters
     ----------
-    exposure : Exposure
+    exposure : SubtractedExposure
         The exposure.
     box : tuple of slice
         Rows and columns where the sources have light.
@@ -316,7 +316,7 @@ def respond(
     Returns
     -------
     ndarray, shape (n_trunc, n_s, n_rows_wanted, n_columns_wanted)
-        What the sources add to `Exposure.residual`, exactly; NaN where that is NaN.
+        What the sources add to `SubtractedExposure.residual`, exactly; NaN where that is NaN.
 
     Notes
     -----
@@ -338,8 +338,8 @@ def respond(
         if not share.any():
             continue
         inside, out_of = _sections(exposure, fit, box, wanted, refs_of)
-        refs_in = _centred(inside, fit.mean_ref)
-        refs_out = refs_in if out_of is inside else _centred(out_of, fit.mean_ref)
+        refs_in = _centered(inside, fit.mean_ref)
+        refs_out = refs_in if out_of is inside else _centered(out_of, fit.mean_ref)
         weight = fit.zone.weight[box].ravel()
         in_level = fit.zone.level[box].ravel() if fit.level_at.size else np.zeros(weight.size, bool)
         for members in _alike(fit, good_out, box, exposure.shape):
@@ -368,7 +368,7 @@ def respond(
 
 
 def _sections(
-    exposure: Exposure,
+    exposure: SubtractedExposure,
     fit: KeptFit,
     box: Box,
     wanted: Box,
@@ -395,12 +395,12 @@ def _sections(
     return chosen, chosen if out is inside else out[fit.refs]
 
 
-def _centred(refs: Array, mean: Array) -> NDArray[np.float64]:
+def _centered(refs: Array, mean: Array) -> NDArray[np.float64]:
     """Take the means off; a pixel that is bad in every reference has no weight."""
-    centred = refs - mean[:, None]
-    if not np.isfinite(centred.sum()):
-        centred[~np.isfinite(centred)] = 0.0
-    return centred
+    centered = refs - mean[:, None]
+    if not np.isfinite(centered.sum()):
+        centered[~np.isfinite(centered)] = 0.0
+    return centered
 
 
 def _alike(
@@ -447,7 +447,7 @@ def _within(part: slice, whole: slice) -> slice:
 
 @threads.single_threaded_blas()
 def respond_with_refs(
-    exposure: Exposure,
+    exposure: SubtractedExposure,
     psf: OffAxisPSF,
     separation_pix: float,
     pa_deg: float,
@@ -460,7 +460,7 @@ def respond_with_refs(
 
     Parameters
     ----------
-    exposure : Exposure
+    exposure : SubtractedExposure
         The exposure, with its `in_refs`.
     psf : OffAxisPSF
         Image of a source.
@@ -521,13 +521,13 @@ def respond_with_refs(
             refs, held = _in_median(fit.stand_in, refs_of[fit.set_number], sources, at, flux)
         for number, i in enumerate(fit.rows):
             missing = fit.missing[number]
-            centre = (fit.mean_ref + fit.offset[number])[:, None]
+            center = (fit.mean_ref + fit.offset[number])[:, None]
             science = exposure.target.sci[i].ravel()[at] - fit.mean_target[number]
             frozen = injection.FrozenFit(
                 fit.grams[number],
                 fit.cross[number],
                 np.where(missing[at], 0.0, science).astype(np.float64),
-                np.where(np.isfinite(refs), refs - centre, 0.0),
+                np.where(np.isfinite(refs), refs - center, 0.0),
                 np.where(missing[at], 0.0, fit.zone.weight.ravel()[at]),
                 float(fit.weight_left[number]),
             )
@@ -588,7 +588,7 @@ def _level(
 
 
 def inject(
-    exposure: Exposure,
+    exposure: SubtractedExposure,
     psf: OffAxisPSF,
     separation_pix: float,
     pa_deg: float,
@@ -601,7 +601,7 @@ def inject(
 
     Parameters
     ----------
-    exposure : Exposure
+    exposure : SubtractedExposure
         The exposure.
     psf : OffAxisPSF
         Image of a source.
@@ -619,7 +619,8 @@ def inject(
     box : tuple of slice
         Rows and columns.
     added : ndarray, shape (n_trunc, n_rows, n_columns)
-        What it adds to `Exposure.residual`; linear in the flux where no reference holds it.
+        What it adds to `SubtractedExposure.residual`; linear in the flux where no reference
+        holds it.
 
     Raises
     ------

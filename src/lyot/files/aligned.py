@@ -59,7 +59,7 @@ class _Roots:
 
 
 @dataclass(frozen=True, eq=False)
-class RefFacts:
+class ReferenceInfo:
     """What is known of each reference beside its pixels.
 
     Attributes
@@ -77,7 +77,7 @@ class RefFacts:
     mjd: NDArray[np.float64]
 
     @classmethod
-    def of(cls, targets: Any, pa_y_deg: Any, mjd: Any, /) -> RefFacts | None:
+    def of(cls, targets: Any, pa_y_deg: Any, mjd: Any, /) -> ReferenceInfo | None:
         """Put together what a stack or a product records.
 
         Parameters
@@ -91,7 +91,7 @@ class RefFacts:
 
         Returns
         -------
-        RefFacts or None
+        ReferenceInfo or None
             None where the targets or the rolls are not recorded.
         """
         if not len(targets) or pa_y_deg is None:
@@ -129,7 +129,7 @@ class AlignedRefs(Protocol):
         """The star on the science frames, where it is known."""
 
     @property
-    def facts(self) -> RefFacts | None:
+    def ref_info(self) -> ReferenceInfo | None:
         """What is known of each reference, where it is."""
 
     def frames(self, integration: int, /) -> AlignedFrames:
@@ -156,7 +156,7 @@ class AlignedArrays:
         The psfalign product.
     star : StarPosition, optional
         The star on the science frames.
-    facts : RefFacts, optional
+    ref_info : ReferenceInfo, optional
         What is known of each reference.
 
     Raises
@@ -173,7 +173,7 @@ class AlignedArrays:
         /,
         *,
         star: StarPosition | None = None,
-        facts: RefFacts | None = None,
+        ref_info: ReferenceInfo | None = None,
     ) -> None:
         if np.ndim(sci) not in (3, 4):
             raise LyotError(
@@ -181,7 +181,7 @@ class AlignedArrays:
             )
         self._arrays = (sci, err, dq)
         self._star = star
-        self._facts = facts
+        self._facts = ref_info
 
     @property
     def shared(self) -> bool:
@@ -194,7 +194,7 @@ class AlignedArrays:
         return self._star
 
     @property
-    def facts(self) -> RefFacts | None:
+    def ref_info(self) -> ReferenceInfo | None:
         """What is known of each reference, where it is."""
         return self._facts
 
@@ -285,13 +285,13 @@ class SomeRefs:
         return self._aligned.star
 
     @property
-    def facts(self) -> RefFacts | None:
+    def ref_info(self) -> ReferenceInfo | None:
         """What is known of each reference, where it is."""
-        all_, pick = self._aligned.facts, self._pick
+        all_, pick = self._aligned.ref_info, self._pick
         if all_ is None:
             return None
         names = tuple(all_.targets[k] for k in pick)
-        return RefFacts(names, all_.pa_y_deg[pick], all_.mjd[pick])
+        return ReferenceInfo(names, all_.pa_y_deg[pick], all_.mjd[pick])
 
     def section(self, integration: int, rows: slice, columns: slice, /) -> NDArray[np.float64]:
         """Return part of the references on the pixels of one science integration.

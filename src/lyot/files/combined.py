@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lyot.errors import LyotError
 from lyot.files.exposure import cube_from_model
 from lyot.files.headers import ExposureInfo
-from lyot.files.products import branch_of, derived_model, star_of
+from lyot.files.products import derived_model, provenance_of, star_of
 from lyot.files.star import StarPosition
 from lyot.files.synthetic import TIMES
 from lyot.parameters import CombineRecipe
@@ -66,7 +66,7 @@ class Combined:
     ----------
     sci, err : ndarray, shape (n_y, n_x)
         Image and its error; NaN where no pixel contributes. The error is that of each pixel:
-        the covariance that drizzling puts between neighbours is not in it.
+        the covariance that drizzling puts between neighbors is not in it.
     wht : ndarray, shape (n_y, n_x)
         Sum of the weights.
     con : ndarray, shape (n_plane, n_y, n_x), int32
@@ -115,7 +115,7 @@ def residuals_from_model(model: Any, bad_bits: str, /) -> Residuals:
     cube = cube_from_model(model)
     shape = cube.sci.shape
     wcs = model.meta.wcs if model.meta.hasattr("wcs") else None
-    made = branch_of(model).get("steps", {}).get("klip", {})
+    made = provenance_of(model).get("steps", {}).get("klip", {})
     target = model.meta.target
     radec = None
     if target.ra is not None and target.dec is not None:

@@ -2,7 +2,7 @@
 
 A library is a folder. ``frames/<batch>/`` holds one exposure each: the zarr arrays ``sci``,
 ``err``, ``dq`` (aligned to the library's first frame and scaled to its brightness), ``zone`` (the
-pixels of the zone in which frames are compared, centred), and ``gram`` (the products of its
+pixels of the zone in which frames are compared, centered), and ``gram`` (the products of its
 frames with each other and with all before them). ``index.sqlite`` says which batches there are,
 with one row for each frame.
 
@@ -31,7 +31,7 @@ from lyot._version import __version__
 from lyot.errors import LyotError
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
-from lyot.files.products import abandoned, aside
+from lyot.files.products import is_stale, temporary_prefix
 
 FORMAT = 1
 INDEX, FRAMES = "index.sqlite", "frames"
@@ -41,7 +41,7 @@ AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class FrameFacts:
+class FrameInfo:
     """What the index knows of a frame: its columns.
 
     Attributes
@@ -89,7 +89,7 @@ class FrameFacts:
     n_saturated: int
 
 
-COLUMNS = tuple(f.name for f in fields(FrameFacts))
+COLUMNS = tuple(f.name for f in fields(FrameInfo))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,14 +101,14 @@ class Batch:
     cube : Cube
         Aligned, repaired and scaled frames; DO_NOT_USE where a pixel was bad.
     zone : ndarray, shape (n, n_zone)
-        Their pixels in the library's zone, centred, times the root of the weight.
-    facts : list of FrameFacts
+        Their pixels in the library's zone, centered, times the root of the weight.
+    ref_info : list of FrameInfo
         What is known of each.
     """
 
     cube: Cube
     zone: NDArray[np.float64]
-    facts: list[FrameFacts]
+    ref_info: list[FrameInfo]
 
 
 class Library:
@@ -306,12 +306,12 @@ class Library:
                 "make a library for each mode."
             )
         name = uuid.uuid4().hex
-        beside = self.path / FRAMES / f"{aside()}{name}"
+        beside = self.path / FRAMES / f"{temporary_prefix()}{name}"
         try:
             _write_batch(beside, batch)
             with self._write() as index:
                 taken = index.execute(
-                    "SELECT count(*) FROM frames WHERE sha256 = ?", (batch.facts[0].sha256,)
+                    "SELECT count(*) FROM frames WHERE sha256 = ?", (batch.ref_info[0].sha256,)
                 )
                 if taken.fetchone()[0]:
                     return 0
@@ -322,17 +322,17 @@ class Library:
                 os.replace(beside, self.path / FRAMES / name)
                 cursor = index.execute(
                     "INSERT INTO batches (folder, first, n, added_by) VALUES (?, ?, ?, ?)",
-                    (name, first, len(batch.facts), f"lyot {__version__}"),
+                    (name, first, len(batch.ref_info), f"lyot {__version__}"),
                 )
                 marks = ", ".join("?" * (2 + len(COLUMNS)))
                 index.executemany(
                     f"INSERT INTO frames VALUES ({marks})",
                     [
-                        (first + k, cursor.lastrowid, *astuple(facts))
-                        for k, facts in enumerate(batch.facts)
+                        (first + k, cursor.lastrowid, *astuple(ref_info))
+                        for k, ref_info in enumerate(batch.ref_info)
                     ],
                 )
-            return len(batch.facts)
+            return len(batch.ref_info)
         except OSError as err:
             raise LyotError(f"{self.path} cannot be written ({err.strerror or err}).") from None
         finally:
@@ -362,7 +362,7 @@ class Library:
         Yields
         ------
         ndarray, shape (n, n_zone)
-            Centred pixels of some frames, in the order of their numbers.
+            Centered pixels of some frames, in the order of their numbers.
         """
         with self._read() as index:
             batches = self._batches(index)
@@ -471,7 +471,7 @@ class Library:
         known = {folder.name for folder, _, _ in self._batches(index)}
         for folder in (self.path / FRAMES).iterdir():
             unknown = folder.name not in known and not folder.name.startswith(".")
-            if unknown or abandoned(folder.name):
+            if unknown or is_stale(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager

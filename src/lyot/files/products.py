@@ -23,7 +23,7 @@ from lyot.errors import LyotError
 from lyot.files.exposure import Cube
 from lyot.files.star import StarPosition
 
-BRANCH = "lyot"
+PROVENANCE_KEY = "lyot"
 """Name of the branch of a product's tree that holds what the schemas have no place for."""
 
 FITS_BLOCK = 2880
@@ -102,7 +102,7 @@ def stamp(
         Numbers and arrays that the step measured.
     """
     setattr(model.meta.cal_step, step, "COMPLETE")
-    branch = branch_of(model)
+    branch = provenance_of(model)
     branch["software"] = "lyot"
     branch["version"] = __version__
     branch.setdefault("steps", {})
@@ -111,11 +111,11 @@ def stamp(
         branch["star"] = star.to_dict()
         set_keyword(model, "SCI", "STARCENX", star.x + 1.0, "x position of the star (1-based)")
         set_keyword(model, "SCI", "STARCENY", star.y + 1.0, "y position of the star (1-based)")
-    set_branch(model, branch)
+    set_provenance(model, branch)
     set_keyword(model, "PRIMARY", "LYOTVER", __version__, "Version of lyot")
 
 
-def branch_of(model: Any, /) -> dict[str, Any]:
+def provenance_of(model: Any, /) -> dict[str, Any]:
     """Return what is recorded in a product beyond the schemas.
 
     Parameters
@@ -136,11 +136,11 @@ def branch_of(model: Any, /) -> dict[str, Any]:
             return {k: _copy(v) for k, v in node.items()}
         return np.asarray(node) if hasattr(node, "dtype") else node
 
-    branch: dict[str, Any] = _copy(dict(model.instance.get(BRANCH, {})))
+    branch: dict[str, Any] = _copy(dict(model.instance.get(PROVENANCE_KEY, {})))
     return branch
 
 
-def set_branch(model: Any, branch: dict[str, Any], /) -> None:
+def set_provenance(model: Any, branch: dict[str, Any], /) -> None:
     """Record something in a product beyond the schemas.
 
     Parameters
@@ -148,9 +148,9 @@ def set_branch(model: Any, branch: dict[str, Any], /) -> None:
     model : JwstDataModel
         Changed in place.
     branch : dict
-        What `branch_of` returns from then on.
+        What `provenance_of` returns from then on.
     """
-    model.instance[BRANCH] = branch
+    model.instance[PROVENANCE_KEY] = branch
 
 
 def star_of(model: Any, /) -> StarPosition | None:
@@ -166,7 +166,7 @@ def star_of(model: Any, /) -> StarPosition | None:
     StarPosition or None
         None where none is recorded.
     """
-    values = branch_of(model).get("star")
+    values = provenance_of(model).get("star")
     return StarPosition(**values) if values else None
 
 
@@ -187,7 +187,7 @@ def set_keyword(model: Any, extension: str, key: str, value: Any, comment: str, 
     extra["header"] = [*rows, [key, value, comment]]
 
 
-def aside() -> str:
+def temporary_prefix() -> str:
     """Return how names begin of what this process writes aside before it is moved into place.
 
     Returns
@@ -198,7 +198,7 @@ def aside() -> str:
     return f".lyot-{socket.gethostname()}-{os.getpid()}-"
 
 
-def abandoned(name: str, /) -> bool:
+def is_stale(name: str, /) -> bool:
     """Tell whether something written aside was left by a process that is no more.
 
     Parameters
@@ -224,7 +224,7 @@ def abandoned(name: str, /) -> bool:
     return False
 
 
-def sweep(folder: str | Path, /) -> None:
+def remove_stale(folder: str | Path, /) -> None:
     """Remove from a folder what processes left that were killed while they wrote.
 
     Parameters
@@ -234,12 +234,12 @@ def sweep(folder: str | Path, /) -> None:
     """
     folder = Path(folder)
     for path in folder.iterdir() if folder.is_dir() else ():
-        if abandoned(path.name):
+        if is_stale(path.name):
             shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
-def written_whole(path: str | Path, /) -> Iterator[Path]:
+def atomic_write(path: str | Path, /) -> Iterator[Path]:
     """Give a temporary path; what is written there takes its final name in one move.
 
     Parameters
@@ -262,7 +262,7 @@ def written_whole(path: str | Path, /) -> Iterator[Path]:
     holder = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        holder = tempfile.mkdtemp(prefix=aside(), dir=path.parent)
+        holder = tempfile.mkdtemp(prefix=temporary_prefix(), dir=path.parent)
         yield Path(holder) / path.name
         os.replace(Path(holder) / path.name, path)
     except OSError as err:
@@ -282,7 +282,7 @@ def _why_unwritten(err: OSError, path: Path) -> str:
     return f"{path} was not written ({err.strerror or err})."
 
 
-def save_whole(model: Any, path: str | Path, /) -> str:
+def save_atomically(model: Any, path: str | Path, /) -> str:
     """Save a model whole or not at all.
 
     Parameters
@@ -302,12 +302,12 @@ def save_whole(model: Any, path: str | Path, /) -> str:
     LyotError
         If it cannot be written.
     """
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         model.save(str(temporary))
     return str(path)
 
 
-def check_room(folder: str | Path, n_bytes: int, what: str, /) -> None:
+def check_free_space(folder: str | Path, n_bytes: int, what: str, /) -> None:
     """Refuse to begin a product that the disk has no room for.
 
     Parameters
@@ -356,7 +356,7 @@ WHOLE_BELOW = 64 * 2**20
 SAMPLES, SAMPLE = 64, 2**20
 
 
-def product_mark(path: str | Path, /) -> str:
+def sampled_checksum(path: str | Path, /) -> str:
     """Return what tells whether a product is as it was written, quickly for large ones.
 
     Parameters
@@ -452,7 +452,7 @@ class BlockWriter:
     def __enter__(self) -> BlockWriter:
         """Open a temporary file."""
         self._stack = ExitStack()
-        temporary = self._stack.enter_context(written_whole(self.path))
+        temporary = self._stack.enter_context(atomic_write(self.path))
         try:
             self._file = self._stack.enter_context(open(temporary, "wb"))
         except OSError as err:

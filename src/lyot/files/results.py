@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot._version import __version__
-from lyot.files.products import written_whole
+from lyot.files.products import atomic_write
 
 
 def write_table(table: Any, path: str | Path, /) -> str:
@@ -27,7 +27,7 @@ def write_table(table: Any, path: str | Path, /) -> str:
     str
         The path.
     """
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         table.write(str(temporary), format="ascii.ecsv")
     return str(path)
 
@@ -74,7 +74,7 @@ def write_maps(
             hdu.header[f"CUNIT{axis}"] = "arcsec"
             hdu.header[f"CNAME{axis}"] = f"offset to the {what} of the star"
         hdus.append(hdu)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         fits.HDUList(hdus).writeto(temporary)
     return str(path)
 
@@ -122,6 +122,6 @@ def write_grid(
 
     hdus = [_primary(keywords), fits.ImageHDU(np.asarray(image, dtype=np.float32), name=name)]
     hdus += [fits.ImageHDU(np.asarray(v, dtype=np.float64), name=n) for n, v in axes.items()]
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         fits.HDUList(hdus).writeto(temporary)
     return str(path)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.errors import LyotError
-from lyot.files.aligned import AlignedArrays, RefFacts
+from lyot.files.aligned import AlignedArrays, ReferenceInfo
 from lyot.files.exposure import Cube, read_cube
 from lyot.files.headers import open_fits
 from lyot.files.star import StarPosition
@@ -21,7 +21,7 @@ from lyot.files.view import View, read_view
 
 
 @dataclass(frozen=True, eq=False)
-class ReducedExposure:
+class ExposureProducts:
     """One science exposure of a finished run.
 
     Attributes
@@ -57,7 +57,7 @@ class ReducedExposure:
 
 
 @contextmanager
-def open_run(folder: str | Path, /) -> Iterator[tuple[str, list[ReducedExposure]]]:
+def open_products(folder: str | Path, /) -> Iterator[tuple[str, list[ExposureProducts]]]:
     """Open the products of a finished run.
 
     Parameters
@@ -69,7 +69,7 @@ def open_run(folder: str | Path, /) -> Iterator[tuple[str, list[ReducedExposure]
     ------
     product : str
         Name of the product of the association.
-    exposures : list of ReducedExposure
+    exposures : list of ExposureProducts
         Its science exposures, in the order of their names; the references stay mapped until the
         context ends.
 
@@ -164,7 +164,7 @@ def exposure_root(path: Path, /) -> str:
     return head if head and tail[:1] == "k" and tail[1:].isdigit() else root
 
 
-def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> ReducedExposure:
+def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> ExposureProducts:
     flagged, aligned = folder / f"{root}_crfints.fits", folder / f"{root}_psfalign.fits"
     for path in (flagged, aligned):
         if not path.exists():
@@ -178,11 +178,11 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> ReducedE
     # Flags are not looked at; as scaled integers they could not be mapped.
     sci = hdus["SCI"].data
     flags = np.broadcast_to(np.uint32(0), sci.shape)
-    facts = ref_facts(view.branch.get("steps", {}))
-    arrays = AlignedArrays(sci, hdus["ERR"].data, flags, star=view.star, facts=facts)
+    ref_info = reference_info(view.branch.get("steps", {}))
+    arrays = AlignedArrays(sci, hdus["ERR"].data, flags, star=view.star, ref_info=ref_info)
     klip = view.branch["steps"]["klip"]
     target = read_cube(flagged)
-    return ReducedExposure(
+    return ExposureProducts(
         view.path.name,
         target,
         arrays,
@@ -194,7 +194,7 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> ReducedE
     )
 
 
-def ref_facts(steps: dict[str, Any], /) -> RefFacts | None:
+def reference_info(steps: dict[str, Any], /) -> ReferenceInfo | None:
     """Return what the alignment recorded of each reference.
 
     Parameters
@@ -204,11 +204,13 @@ def ref_facts(steps: dict[str, Any], /) -> RefFacts | None:
 
     Returns
     -------
-    RefFacts or None
+    ReferenceInfo or None
         None where it recorded nothing.
     """
     made = steps.get("align_psfs", {})
-    return RefFacts.of(made.get("ref_targets", ()), made.get("ref_pa_y_deg"), made.get("ref_mjd"))
+    return ReferenceInfo.of(
+        made.get("ref_targets", ()), made.get("ref_pa_y_deg"), made.get("ref_mjd")
+    )
 
 
 def read_image(path: str | Path, /) -> tuple[NDArray[np.float64], dict[str, Any]]:

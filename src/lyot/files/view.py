@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import position_angle_of_y
 from lyot.files.headers import ExposureInfo, info_from_headers, open_fits
-from lyot.files.products import BRANCH
+from lyot.files.products import PROVENANCE_KEY
 from lyot.files.star import StarPosition
 
 
@@ -98,7 +98,7 @@ def _branch(stored: Any) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the WCS, which is not looked at here
         with asdf.open(io.BytesIO(np.asarray(stored).tobytes()), lazy_load=False) as tree:
-            branch: dict[str, Any] = tree.tree.get(BRANCH, {})
+            branch: dict[str, Any] = tree.tree.get(PROVENANCE_KEY, {})
     return branch
 
 

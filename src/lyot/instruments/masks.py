@@ -89,7 +89,7 @@ def mask_amplitude(mask: str, x_arcsec: NDArray[Any], y_arcsec: NDArray[Any], /)
     mask : str
         Name of the coronagraph, for example MASK335R, MASKLWB, 4QPM_1140 or LYOT_2300.
     x_arcsec, y_arcsec : ndarray
-        Position with respect to the centre of the mask along the detector's axes [arcsec].
+        Position with respect to the center of the mask along the detector's axes [arcsec].
 
     Returns
     -------

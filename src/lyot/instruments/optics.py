@@ -103,7 +103,7 @@ class CoronagraphModel:
         *,
         wavefront_m: NDArray[Any] | None = None,
         source_xy_arcsec: tuple[float, float] = (0.0, 0.0),
-        centre_xy: tuple[float, float] | None = None,
+        center_xy: tuple[float, float] | None = None,
         with_mask: bool = True,
     ) -> NDArray[Any]:
         """Make the image of a point source of unit flux.
@@ -114,7 +114,7 @@ class CoronagraphModel:
             Wavefront error [m].
         source_xy_arcsec : tuple of float, optional
             Position of the source with respect to the mask [arcsec], along x and y.
-        centre_xy : tuple of float, optional
+        center_xy : tuple of float, optional
             Pixel on which the mask lies [pixel, 0-based]; the middle of the frame by default.
         with_mask : bool, optional
             False for the image without the focal-plane mask, through the Lyot stop all the
@@ -126,7 +126,7 @@ class CoronagraphModel:
             Fraction of the source's flux in the telescope pupil that falls on each pixel.
         """
         images = [
-            self._monochromatic(w, wavefront_m, source_xy_arcsec, centre_xy, with_mask)
+            self._monochromatic(w, wavefront_m, source_xy_arcsec, center_xy, with_mask)
             for w in self.wavelengths_m
         ]
         return np.mean(images, axis=0)
@@ -136,7 +136,7 @@ class CoronagraphModel:
         wavelength: float,
         wavefront: Any,
         source_xy: tuple[float, float],
-        centre_xy: tuple[float, float] | None,
+        center_xy: tuple[float, float] | None,
         with_mask: bool,
     ) -> NDArray[Any]:
         pupil, stop = segmented_pupil(), segmented_pupil(undersize=LYOT_UNDERSIZE)
@@ -149,7 +149,7 @@ class CoronagraphModel:
             field = field - self._blocked(field, wavelength, grid)
         field = field * stop
         n_y, n_x = self.shape
-        x0, y0 = centre_xy or (0.5 * (n_x - 1), 0.5 * (n_y - 1))
+        x0, y0 = center_xy or (0.5 * (n_x - 1), 0.5 * (n_y - 1))
         over = self.oversample
         step = self.pixel_scale_arcsec / over
         x = ((np.arange(n_x * over) - 0.5 * (over - 1)) / over - x0) * self.pixel_scale_arcsec
@@ -226,21 +226,21 @@ def _wavefront_bases() -> tuple[NDArray[Any], NDArray[Any]]:
     smooth = np.asarray(zernikes) * pupil
     grid = (np.arange(N_PUPIL) - 0.5 * (N_PUPIL - 1)) * (PUPIL_WIDTH_M / N_PUPIL)
     pitch = SEGMENT_FLAT_TO_FLAT_M + SEGMENT_GAP_M
-    centres = _segment_centres(pitch)
-    distance = np.stack([np.hypot(grid[None, :] - x, grid[:, None] - y) for x, y in centres])
+    centers = _segment_centers(pitch)
+    distance = np.stack([np.hypot(grid[None, :] - x, grid[:, None] - y) for x, y in centers])
     nearest = distance.argmin(axis=0)
     parts = []
-    for i, (x, y) in enumerate(centres):
+    for i, (x, y) in enumerate(centers):
         segment = (nearest == i) & pupil
         parts += [segment * 1.0, segment * (grid[None, :] - x), segment * (grid[:, None] - y)]
     return smooth, np.array(parts)
 
 
-def _segment_centres(pitch: float) -> list[tuple[float, float]]:
-    """Centres of the 18 segments of two hexagonal rings [m]."""
-    centres = []
+def _segment_centers(pitch: float) -> list[tuple[float, float]]:
+    """Centers of the 18 segments of two hexagonal rings [m]."""
+    centers = []
     for q in range(-2, 3):
         for r in range(-2, 3):
             if 0 < max(abs(q), abs(r), abs(q + r)) <= 2:
-                centres.append((pitch * np.sqrt(3) / 2 * q, pitch * (r + q / 2)))
-    return centres
+                centers.append((pitch * np.sqrt(3) / 2 * q, pitch * (r + q / 2)))
+    return centers

@@ -26,12 +26,12 @@ from lyot.files.headers import read_info
 from lyot.files.library_store import Library
 from lyot.files.products import (
     BlockWriter,
-    branch_of,
-    check_room,
+    check_free_space,
     checksum,
     derived_model,
-    save_whole,
-    set_branch,
+    provenance_of,
+    save_atomically,
+    set_provenance,
     stamp,
 )
 from lyot.parameters import LibraryRecipe, Recipe, to_dict
@@ -39,7 +39,7 @@ from lyot.progress import Progress, no_progress
 from lyot.references.aligner import Aligner, prepare_refs
 from lyot.references.library import select
 from lyot.references.stack import flag_outliers
-from lyot.references.vet import Doubt, saturated, with_sources
+from lyot.references.vet import ReferenceWarning, saturated, with_sources
 from lyot.steps import (
     AlignRefsStep,
     HlspStep,
@@ -54,7 +54,7 @@ from lyot.steps.stack_refs import Addition
 
 log = logging.getLogger(__name__)
 
-LEAST_ROTATION_DEG = 0.5
+MIN_ROLL_DIFFERENCE_DEG = 0.5
 """Rolls that differ by less are one roll, and are not subtracted from one another."""
 
 
@@ -104,7 +104,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.summary: list[dict[str, Any]] = []
         self._asn = Association("", (), ())
         self._library: Library | None = None
-        self._doubted: tuple[Any, list[Doubt]] | None = None
+        self._doubted: tuple[Any, list[ReferenceWarning]] | None = None
         self.checksums: dict[str, str] = {}
 
     def process(self, source: Any) -> Any:
@@ -229,7 +229,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             others = tuple(
                 other
                 for other, its in zip(asn.science, rolls, strict=True)
-                if abs((its - roll + 180.0) % 360.0 - 180.0) >= LEAST_ROTATION_DEG
+                if abs((its - roll + 180.0) % 360.0 - 180.0) >= MIN_ROLL_DIFFERENCE_DEG
             )
             if not others:
                 raise LyotError(
@@ -296,11 +296,11 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
         def _small() -> Any:
             product = derived_model("CubeModel", stack, _single_pixels(3))
-            set_branch(product, branch_of(stack))
+            set_provenance(product, provenance_of(stack))
             return product
 
         path = self._path(name)
-        check_room(path.parent, BlockWriter.size(cube.sci.shape), name)
+        check_free_space(path.parent, BlockWriter.size(cube.sci.shape), name)
         with BlockWriter(path, _small, cube.sci.shape) as writer:
             writer.write(0, cube.sci, cube.err, cube.dq)
         self.products.append(str(path))
@@ -349,7 +349,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         final = self._path(f"{root}_psfalign.fits")
         size = BlockWriter.size(full)
         log.info("The aligned references take %.2f GB (%s).", size / 1e9, final.name)
-        check_room(final.parent, int(1.02 * size), final.name)
+        check_free_space(final.parent, int(1.02 * size), final.name)
 
         def model() -> Any:
             product = derived_model(
@@ -369,13 +369,13 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
         return BlockWriter(final, model, full)
 
-    def _doubts(self, aligner: Aligner) -> list[Doubt]:
+    def _doubts(self, aligner: Aligner) -> list[ReferenceWarning]:
         """Say which references may spoil the subtraction."""
         if self._doubted is not None and self._doubted[0] is aligner.refs:
             return self._doubted[1]
         frames, star = aligner.frames(0), aligner.star
         doubts = saturated(aligner.refs.cube, star)
-        doubts += with_sources(frames, aligner.facts, star, aligner.target.info)
+        doubts += with_sources(frames, aligner.ref_info, star, aligner.target.info)
         for doubt in doubts:
             log.warning(
                 "Reference %d of %s%s: %s.",
@@ -388,10 +388,15 @@ class Coron3Pipeline(Pipeline, LyotStep):
         return doubts
 
     def _record(
-        self, model: Any, aligner: Aligner, path: Path, stack_name: str, doubts: list[Doubt]
+        self,
+        model: Any,
+        aligner: Aligner,
+        path: Path,
+        stack_name: str,
+        doubts: list[ReferenceWarning],
     ) -> None:
         """Complete the provenance of a subtracted cube; note its line of the summary."""
-        branch = branch_of(model)
+        branch = provenance_of(model)
         steps = branch["steps"]
         details = alignment_details(aligner)
         steps["align_psfs"] = {
@@ -411,7 +416,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             "sha256": self.checksums,
         }
         branch["recipe"] = to_dict(self.recipe())
-        set_branch(model, branch)
+        set_provenance(model, branch)
         for step in ("stack_psfs", "align_psfs"):
             setattr(model.meta.cal_step, step, "COMPLETE")
         model.meta.asn.pool_name = self._asn.pool or None
@@ -437,16 +442,16 @@ class Coron3Pipeline(Pipeline, LyotStep):
     def _combine(self, models: list[Any], n_results: int) -> Any:
         self.progress("combine", 0, 1)
         result = self.resample.run(models)
-        branch = branch_of(result)
-        first = branch_of(models[0])["steps"]
+        branch = provenance_of(result)
+        first = provenance_of(models[0])["steps"]
         branch["steps"] = {k: first[k] for k in ("association",)} | branch["steps"]
         for model in models:
-            made = branch_of(model)["steps"]["klip"]
+            made = provenance_of(model)["steps"]["klip"]
             branch.setdefault("exposures", {})[str(model.meta.filename)] = {
                 key: made[key] for key in ("n_modes", "n_kept", "rms_before", "rms_after", "recipe")
             }
         branch["recipe"] = to_dict(self.recipe())
-        set_branch(result, branch)
+        set_provenance(result, branch)
         tag = f"_{_modes_tag(models[0])}" if n_results > 1 else ""
         name = f"{self._asn.product}{tag}_{self.suffix}.fits"
         self._save(result, name, wanted=True)
@@ -467,7 +472,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         model.meta.filename = name
         if not (wanted and self.save_results):
             return
-        self.products.append(save_whole(model, self._path(name)))
+        self.products.append(save_atomically(model, self._path(name)))
         log.info("Saved %s", self.products[-1])
 
 
@@ -503,7 +508,7 @@ def _single_pixels(n_axes: int) -> dict[str, Any]:
 
 
 def _modes_tag(model: Any) -> str:
-    return f"k{int(branch_of(model)['steps']['klip']['n_modes']):03d}"
+    return f"k{int(provenance_of(model)['steps']['klip']['n_modes']):03d}"
 
 
 class _Stream:
@@ -523,8 +528,8 @@ class _Stream:
         return self._aligner.star
 
     @property
-    def facts(self) -> Any:
-        return self._aligner.facts
+    def ref_info(self) -> Any:
+        return self._aligner.ref_info
 
     def frames(self, integration: int, /) -> AlignedFrames:
         self._report(integration)

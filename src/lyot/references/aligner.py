@@ -15,7 +15,7 @@ from lyot.algorithms import fourier, propagation, registration, repair
 from lyot.algorithms.geometry import radius_map
 from lyot.compute import devices, threads
 from lyot.errors import LyotError
-from lyot.files.aligned import AlignedFrames, RefFacts
+from lyot.files.aligned import AlignedFrames, ReferenceInfo
 from lyot.files.exposure import Cube, check_same_mode, flag_value
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
@@ -60,7 +60,7 @@ class Shifts:
     converged: NDArray[np.bool_]
 
     @classmethod
-    def unsettled(cls, start_yx: NDArray[np.float64], n_int: int, /) -> Shifts:
+    def initial(cls, start_yx: NDArray[np.float64], n_int: int, /) -> Shifts:
         """Return starts of fits that are still to be made.
 
         Parameters
@@ -236,7 +236,7 @@ class Aligner:
         self._limits = _shift_limits(target.info, refs.cube, recipe)[:, None] * np.ones(2)
         self._cutoff = low_pass_cutoff(target.info)
         self.shifts: dict[int, Shifts] = {}
-        self._likeness: repair.Likeness | None = None
+        self._likeness: repair.CrossPrediction | None = None
         self._latest: tuple[int, AlignedFrames] | None = None
 
     @property
@@ -245,10 +245,10 @@ class Aligner:
         return self.recipe.align_to == FIRST_INTEGRATION
 
     @property
-    def facts(self) -> RefFacts | None:
+    def ref_info(self) -> ReferenceInfo | None:
         """What is known of each reference, where it is."""
         cube = self.refs.cube
-        return RefFacts.of(cube.targets, cube.pa_y_deg, cube.mjd)
+        return ReferenceInfo.of(cube.targets, cube.pa_y_deg, cube.mjd)
 
     @property
     def n_sets(self) -> int:
@@ -315,7 +315,7 @@ class Aligner:
 
         def _polish(pick: list[int]) -> None:
             fit = self._device.run(
-                registration.polish,
+                registration.refine,
                 image,
                 weight,
                 variance,
@@ -399,7 +399,7 @@ class Aligner:
                     max_shift=int(limits[pick].max()),
                 )
             fit: registration.Alignment = self._device.run(
-                registration.polish,
+                registration.refine,
                 first,
                 weight,
                 first,
@@ -415,9 +415,9 @@ class Aligner:
         near = threads.map_ordered(_near, _some(n_ref))
         start = np.concatenate([fit.shift_yx for fit in near])
         models = np.concatenate([fit.aligned for fit in near])
-        judged = self._weight * self._likeness_weight(first, weight, models)
+        judged = self._weight * self._robust_weight(first, weight, models)
         if n_int == 1 or self._cutoff is not None or not (judged > 0).any():
-            return _Start(Shifts.unsettled(start, n_int), judged)
+            return _Start(Shifts.initial(start, n_int), judged)
         targets = self._device.put(
             registration.pair_targets(
                 self.target.sci, judged, self._bad, self._variance.astype(np.float64)
@@ -427,9 +427,9 @@ class Aligner:
         drift = np.zeros(2)  # of the middle of the targets from the first, which comes first
 
         def _fit(k: int) -> registration.Pairs:
-            centre = start[k] + drift
+            center = start[k] + drift
             fit: registration.Pairs = self._device.run(
-                registration.fit_pairs, targets, spectra[k], refs.variance[k], centre
+                registration.fit_pairs, targets, spectra[k], refs.variance[k], center
             )
             return fit
 
@@ -440,7 +440,7 @@ class Aligner:
         np.clip(fits.shift_yx, -limits, limits, out=fits.shift_yx)
         return _Start(replace(fits, converged=fits.converged & ~beyond), judged)
 
-    def _likeness_weight(
+    def _robust_weight(
         self,
         image: NDArray[np.float64],
         weight: NDArray[np.float64],
@@ -541,7 +541,7 @@ def learn_from(
     bad: NDArray[np.bool_],
     weight: NDArray[np.float64] | None = None,
     /,
-) -> repair.Likeness:
+) -> repair.CrossPrediction:
     """Learn how each reference follows from the others, where all are good.
 
     Parameters
@@ -563,7 +563,7 @@ def learn_from(
         good = good & (weight > 0)
     at = np.flatnonzero(good)
     at = at[:: max(1, at.size // MAX_LEARNT_PIXELS)]
-    return repair.learn_likeness(sci[:, at], variance[:, at])
+    return repair.fit_cross_prediction(sci[:, at], variance[:, at])
 
 
 def _report(shifts: Shifts, info: ExposureInfo, integration: int) -> None:

@@ -16,7 +16,7 @@ from lyot.algorithms.geometry import radius_map
 from lyot.compute import cluster, threads
 from lyot.errors import LyotError
 from lyot.files.exposure import Cube, flag_value, read_cube
-from lyot.files.library_store import Batch, FrameFacts, Library
+from lyot.files.library_store import Batch, FrameInfo, Library
 from lyot.files.products import checksum
 from lyot.parameters import AlignRecipe, LibraryRecipe, OutlierRecipe
 from lyot.progress import Progress, no_progress
@@ -179,7 +179,7 @@ def add(
         if wavefronts is not None and np.isfinite(cube.info.mjd):
             nearest = int(np.argmin(np.abs(wavefronts[0] - cube.info.mjd)))
             known["wavefront_nm"] = float(wavefronts[1][nearest])
-        batch = replace(batch, facts=[replace(f, **known) for f in batch.facts])
+        batch = replace(batch, ref_info=[replace(f, **known) for f in batch.ref_info])
         n_added += library.add(batch)
     report("add exposures", len(names), len(names))
     return n_added
@@ -214,8 +214,8 @@ def _prepare(library: Library, cube: Cube, digest: str, align: AlignRecipe) -> B
     err = scale[:, None, None] * np.sqrt(frames.variance)
     ready = Cube(sci, err.astype(np.float32), dq, cube.info)
     info = cube.info
-    facts = [
-        FrameFacts(
+    ref_info = [
+        FrameInfo(
             file=info.name,
             sha256=digest,
             integration=k + 1,
@@ -236,7 +236,7 @@ def _prepare(library: Library, cube: Cube, digest: str, align: AlignRecipe) -> B
         )
         for k in range(len(sci))
     ]
-    return Batch(ready, zone_pixels(sci, library.weight), facts)
+    return Batch(ready, zone_pixels(sci, library.weight), ref_info)
 
 
 def _first_of(cube: Cube, bad: NDArray[np.bool_]) -> Cube:
@@ -427,7 +427,7 @@ def gram_over(
     Returns
     -------
     ndarray, shape (n, n)
-        Products of the centred frames: the sum over blocks of 8,192 pixels in their order,
+        Products of the centered frames: the sum over blocks of 8,192 pixels in their order,
         wherever they were computed.
 
     Notes
@@ -449,7 +449,7 @@ def gram_over(
     for product, left in where.ordered(_block_products, [(b, mean) for b in blocks]):
         gram += product
         rest += left
-    return np.asarray(klip.recentre(gram, rest, float(w.sum()))[0])
+    return np.asarray(klip.recenter(gram, rest, float(w.sum()))[0])
 
 
 def _block_sum(block: _Block) -> NDArray[np.float64]:

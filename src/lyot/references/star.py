@@ -26,7 +26,7 @@ MAX_OFFSET_PIX = 3.0
 
 INNER_LAMBDA_D, OUTER_LAMBDA_D = 2.2, 18.0
 SYSTEMATIC_PIX = 0.1
-"""How far the centre of symmetry was seen to lie from the star: the speckles are not quite
+"""How far the center of symmetry was seen to lie from the star: the speckles are not quite
 point-symmetric (NIRCam F444W, AU Mic and its references)."""
 MAX_FRAMES = 12
 """How many frames, evenly spread over the stack, the star is measured on."""
@@ -109,13 +109,13 @@ def measure_star(
     shift_yx : ndarray, shape (n, 2), optional
         The shift that aligns each frame to the frame in which the star is wanted [pixel].
     method : {"auto", "symmetry", "model"}, optional
-        The centre of symmetry; or the fit of a model of a star behind the mask; ``auto`` takes
+        The center of symmetry; or the fit of a model of a star behind the mask; ``auto`` takes
         the model where the mask is not symmetric to the image (bars and phase masks).
 
     Returns
     -------
     StarPosition
-        Median over the frames, with origin ``measured``; the guess where no frame has a centre
+        Median over the frames, with origin ``measured``; the guess where no frame has a center
         within three pixels of it.
     """
     every = max(1, -(-len(cube.sci) // MAX_FRAMES))
@@ -128,12 +128,12 @@ def measure_star(
         shift = np.zeros(2) if shift_yx is None else np.asarray(shift_yx[i])
         image = repair.median_fill(cube.sci[i : i + 1], bad[i : i + 1])[0]
         start = np.asarray(guess.yx) - shift
-        centre = measure(image, variance[i].astype(np.float64), bad[i], start)
-        return None if centre is None else centre + shift
+        center = measure(image, variance[i].astype(np.float64), bad[i], start)
+        return None if center is None else center + shift
 
     found = threads.map_ordered(_one, range(0, len(cube.sci), every))
-    centres = [centre for centre in found if centre is not None]
-    if not centres:
+    centers = [center for center in found if center is not None]
+    if not centers:
         log.warning(
             "The star of %s could not be measured; (x, y) = (%.2f, %.2f) from %s is taken.",
             cube.info.name,
@@ -142,8 +142,8 @@ def measure_star(
             guess.origin,
         )
         return guess
-    y, x = np.median(centres, axis=0)
-    spread = np.std(centres, axis=0) / np.sqrt(len(centres))
+    y, x = np.median(centers, axis=0)
+    spread = np.std(centers, axis=0) / np.sqrt(len(centers))
     err = np.hypot(spread, measure.systematic_yx())
     return StarPosition(float(x), float(y), float(err[1]), float(err[0]), MEASURED)
 
@@ -154,7 +154,7 @@ def _mask_is_asymmetric(info: ExposureInfo) -> bool:
 
 
 class _SymmetryFit:
-    """The centre about which a frame is symmetric."""
+    """The center about which a frame is symmetric."""
 
     def __init__(self, lambda_over_d_pix: float) -> None:
         self._scale = lambda_over_d_pix
@@ -162,7 +162,7 @@ class _SymmetryFit:
     def __call__(
         self, image: Array, variance: Array, bad: Array, start_yx: Array
     ) -> NDArray[np.float64] | None:
-        centre = registration.symmetry_centre(
+        center = registration.symmetry_center(
             image,
             variance,
             bad,
@@ -170,8 +170,8 @@ class _SymmetryFit:
             inner_pix=INNER_LAMBDA_D * self._scale,
             outer_pix=OUTER_LAMBDA_D * self._scale,
         )
-        good = centre.converged and float(centre.contrast) > 0.5
-        return np.asarray(centre.centre_yx) if good else None
+        good = center.converged and float(center.contrast) > 0.5
+        return np.asarray(center.center_yx) if good else None
 
     def systematic_yx(self) -> NDArray[np.float64]:
         return np.full(2, SYSTEMATIC_PIX)
@@ -190,7 +190,7 @@ class _ModelFit:
         self._optics = optics
         self._at = np.asarray(middle_yx)
         self._scale = lambda_over_d_pix
-        model = optics.image(centre_xy=(middle_yx[1], middle_yx[0]))
+        model = optics.image(center_xy=(middle_yx[1], middle_yx[0]))
         self._spectra = fourier.spectrum(model)[None]
         radius = radius_map(optics.shape, middle_yx) / lambda_over_d_pix
         self._weight = ((radius >= INNER_LAMBDA_D) & (radius <= OUTER_LAMBDA_D)) * radius**2
@@ -200,7 +200,7 @@ class _ModelFit:
     ) -> NDArray[np.float64] | None:
         start = (start_yx - self._at)[None]
         whole = np.where(bad, 0.0, image).astype(np.float64)
-        fit = registration.polish(
+        fit = registration.refine(
             whole,
             np.where(bad, 0.0, self._weight),
             variance,
@@ -233,11 +233,11 @@ def _model_error(optics: CoronagraphModel, lambda_over_d_pix: float) -> tuple[fl
         image = optics.image(
             wavefront_m=wavefront,
             source_xy_arcsec=(float(offset[1]), float(offset[0])),
-            centre_xy=(middle[1], middle[0]),
+            center_xy=(middle[1], middle[0]),
         )
         star = np.asarray(middle) + offset / optics.pixel_scale_arcsec
-        centre = fit(image, image, np.zeros(image.shape, bool), star)
-        return np.full(2, np.nan) if centre is None else centre - star
+        center = fit(image, image, np.zeros(image.shape, bool), star)
+        return np.full(2, np.nan) if center is None else center - star
 
     draws = [
         (segment_wavefront(DRAW_WAVEFRONT_M, rng), rng.normal(0.0, DRAW_OFFSET_ARCSEC, 2))

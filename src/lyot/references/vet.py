@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lyot.algorithms import klip
 from lyot.algorithms.geometry import angle_map, radius_map
 from lyot.compute import threads
-from lyot.files.aligned import AlignedFrames, RefFacts
+from lyot.files.aligned import AlignedFrames, ReferenceInfo
 from lyot.files.exposure import Cube, flag_value
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
@@ -23,12 +23,12 @@ FEW_SATURATED = 3
 SEARCH_ARCSEC = 5.0
 INNER_FWHM = 2.0
 SOURCE_SNR = 10.0
-LEAST_CONTRAST = 2.0
+MIN_SOURCE_CONTRAST = 2.0
 """A source must also be this many times the next brightest peak of the frame."""
 
 
 @dataclass(frozen=True)
-class Doubt:
+class ReferenceWarning:
     """A reference that may spoil a subtraction.
 
     Attributes
@@ -46,7 +46,7 @@ class Doubt:
     reason: str
 
 
-def saturated(refs: Cube, star: StarPosition, /) -> list[Doubt]:
+def saturated(refs: Cube, star: StarPosition, /) -> list[ReferenceWarning]:
     """Find references that are saturated near the star.
 
     Parameters
@@ -66,7 +66,7 @@ def saturated(refs: Cube, star: StarPosition, /) -> list[Doubt]:
     near = radius <= SATURATED_WITHIN_ARCSEC
     counts = ((refs.dq[:, near] & flag) != 0).sum(axis=1)
     return [
-        Doubt(
+        ReferenceWarning(
             int(k),
             refs.targets[k] if refs.targets else "",
             f"{counts[k]} pixels within {SATURATED_WITHIN_ARCSEC:g} arcsec are saturated",
@@ -77,8 +77,8 @@ def saturated(refs: Cube, star: StarPosition, /) -> list[Doubt]:
 
 @threads.single_threaded_blas()
 def with_sources(
-    frames: AlignedFrames, facts: RefFacts | None, star: StarPosition, info: ExposureInfo, /
-) -> list[Doubt]:
+    frames: AlignedFrames, ref_info: ReferenceInfo | None, star: StarPosition, info: ExposureInfo, /
+) -> list[ReferenceWarning]:
     """Find references that show a source beside their star.
 
     Each star's references are subtracted with those of the other stars, from sub-blocks of one
@@ -89,7 +89,7 @@ def with_sources(
     ----------
     frames : AlignedFrames
         The references, aligned.
-    facts : RefFacts or None
+    ref_info : ReferenceInfo or None
         Which star and roll each shows; one star each where that is not known.
     star : StarPosition
         The star.
@@ -104,7 +104,7 @@ def with_sources(
     from scipy.ndimage import gaussian_filter, maximum_filter, rank_filter
 
     n_ref, shape = len(frames.sci), frames.sci.shape[1:]
-    groups = _groups(facts, n_ref)
+    groups = _groups(ref_info, n_ref)
     stars = {name for name, _ in groups}
     if len(stars) < 2:
         return []
@@ -128,19 +128,19 @@ def with_sources(
         seen = np.array([((frames.dq[k] & predicted) == 0)[area] for k in numbers])
         residual = np.where(seen, pixels[members] - coefs @ pixels[others], 0.0)
         left[area] = residual.sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-        # Nor is one hot pixel a source: none stands higher than the next in its neighbourhood.
+        # Nor is one hot pixel a source: none stands higher than the next in its neighborhood.
         left = np.minimum(left, rank_filter(left, -2, size=3))
         smooth = gaussian_filter(left, fwhm / 2.355) / cover
         noise = _robust_scatter(smooth, area, radius)
         snr = np.where(area & (radius >= INNER_FWHM * fwhm), smooth / noise, 0.0)
         peaks = np.where(snr == maximum_filter(snr, size=2 * round(2 * fwhm) + 1), snr, 0.0)
         order = np.sort(peaks.ravel())[::-1]
-        if order[0] > SOURCE_SNR and order[0] > LEAST_CONTRAST * order[1]:
+        if order[0] > SOURCE_SNR and order[0] > MIN_SOURCE_CONTRAST * order[1]:
             y, x = np.unravel_index(int(np.argmax(peaks)), shape)
-            pa_y = facts.pa_y_deg[numbers[0]] if facts is not None else np.nan
+            pa_y = ref_info.pa_y_deg[numbers[0]] if ref_info is not None else np.nan
             pa = (angle_map(shape, star.yx)[y, x] + pa_y) % 360.0
             doubts.append(
-                Doubt(
+                ReferenceWarning(
                     numbers[0],
                     name,
                     f"a source stands out by {order[0]:.0f} sigma at {radius[y, x] * scale:.2f} "
@@ -150,14 +150,14 @@ def with_sources(
     return doubts
 
 
-def _groups(facts: RefFacts | None, n_ref: int) -> dict[tuple[str, int], list[int]]:
+def _groups(ref_info: ReferenceInfo | None, n_ref: int) -> dict[tuple[str, int], list[int]]:
     """References of one star and roll."""
     groups: dict[tuple[str, int], list[int]] = {}
     for k in range(n_ref):
         key = (str(k), 0)
-        if facts is not None:
-            roll = facts.pa_y_deg[k]
-            key = (facts.targets[k], round(roll) if np.isfinite(roll) else 0)
+        if ref_info is not None:
+            roll = ref_info.pa_y_deg[k]
+            key = (ref_info.targets[k], round(roll) if np.isfinite(roll) else 0)
         groups.setdefault(key, []).append(k)
     return groups
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lyot.algorithms.geometry import position_angle_of_y
 from lyot.compute import threads
 from lyot.errors import LyotError
-from lyot.files.products import save_whole, written_whole
+from lyot.files.products import atomic_write, save_atomically
 from lyot.files.synthetic import Pointing, exposure_model
 from lyot.instruments.masks import MASK_SIGMA, mask_amplitude
 from lyot.instruments.optics import CoronagraphModel, segment_wavefront
@@ -225,7 +225,7 @@ def simulate_observation(
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -277,7 +277,7 @@ class _Sky:
     ) -> NDArray[np.float64]:
         """Return the image of the star at an offset behind the mask [arcsec]."""
         return self.optics.image(
-            wavefront_m=self.static + drift, source_xy_arcsec=offset_xy, centre_xy=self.mask_xy
+            wavefront_m=self.static + drift, source_xy_arcsec=offset_xy, center_xy=self.mask_xy
         )
 
     def surroundings(self, roll_deg: float, star_xy: tuple[float, float]) -> NDArray[np.float64]:
@@ -290,7 +290,7 @@ class _Sky:
             )
             total += c.contrast * self.optics.image(
                 wavefront_m=self.static,
-                centre_xy=self.mask_xy,
+                center_xy=self.mask_xy,
                 source_xy_arcsec=(star_xy[0] + dx, star_xy[1] + dy),
             )
         if self.scene.disc is not None:
@@ -299,10 +299,10 @@ class _Sky:
 
     @cached_property
     def _off_axis(self) -> NDArray[np.float64]:
-        """Image of a source far from the mask, centred in the frame on a whole pixel."""
+        """Image of a source far from the mask, centered in the frame on a whole pixel."""
         n_y, n_x = self.scene.shape
         return self.optics.image(
-            wavefront_m=self.static, with_mask=False, centre_xy=(float(n_x // 2), float(n_y // 2))
+            wavefront_m=self.static, with_mask=False, center_xy=(float(n_x // 2), float(n_y // 2))
         )
 
     def _disc(
@@ -371,7 +371,7 @@ def _write_exposure(
             number=exposure.number,
         ),
     )
-    save_whole(model, folder / exposure.name)
+    save_atomically(model, folder / exposure.name)
     model.close()
     return {
         "star_xy": [float(v) for v in star],

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from stpipe import Step
 
-from lyot.files.products import save_whole
+from lyot.files.products import save_atomically
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class LyotStep(Step):
         if not (force or self.save_results or output_file):
             return None
         path = self.make_output_path(basepath=output_file, suffix=suffix, idx=idx, **components)
-        saved = save_whole(model, path)
+        saved = save_atomically(model, path)
         log.info("Saved %s", saved)
         return saved
 

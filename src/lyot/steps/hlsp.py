@@ -24,9 +24,9 @@ class HlspStep(LyotStep):
 
     spec = """
         annuli_width = integer(default=2, min=1)  # Width of the annuli [pixel]
-        centre_on = option('auto', 'star', 'image', default='auto')  # The recorded star, the middle of the image, or the star where there is one
-        centre_x = float(default=None)  # Centre, x [pixel, 0-based]
-        centre_y = float(default=None)  # Centre, y [pixel, 0-based]
+        center_on = option('auto', 'star', 'image', default='auto')  # The recorded star, the middle of the image, or the star where there is one
+        center_x = float(default=None)  # Center, x [pixel, 0-based]
+        center_y = float(default=None)  # Center, y [pixel, 0-based]
         save_results = boolean(default=True)  # Save the products
     """  # noqa: E501
 
@@ -51,12 +51,12 @@ class HlspStep(LyotStep):
             raise LyotError(f"{name_of(source)} has {data.ndim} axes; hlsp takes 2 or 3.")
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(err > 0, data / err, np.nan)
-        centre, origin = self._centre(model, data.shape)
-        curve = annulus_noise(_mean_image(data), centre, width=float(self.annuli_width))
+        center, origin = self._center(model, data.shape)
+        curve = annulus_noise(_mean_image(data), center, width=float(self.annuli_width))
         parameters = {
             "annuli_width": self.annuli_width,
-            "centre_yx": list(centre),
-            "centre_on": origin,
+            "center_yx": list(center),
+            "center_on": origin,
         }
         snr = derived_model(kind, model, {"data": ratio.astype(np.float32)})
         for name in ("err", "con", "wht", "var_rnoise", "var_poisson", "var_flat", "area"):
@@ -85,17 +85,17 @@ class HlspStep(LyotStep):
     def save_model(self, *_: Any, **__: Any) -> None:
         """Do nothing: `process` saves both products under names of their own."""
 
-    def _centre(self, model: Any, shape: tuple[int, ...]) -> tuple[tuple[float, float], str]:
-        """Choose the centre: coordinates, the recorded star, or the middle of the image."""
-        if self.centre_x is not None and self.centre_y is not None:
-            return (float(self.centre_y), float(self.centre_x)), "coordinates"
+    def _center(self, model: Any, shape: tuple[int, ...]) -> tuple[tuple[float, float], str]:
+        """Choose the center: coordinates, the recorded star, or the middle of the image."""
+        if self.center_x is not None and self.center_y is not None:
+            return (float(self.center_y), float(self.center_x)), "coordinates"
         star = star_of(model)
-        if self.centre_on == "star" and star is None:
+        if self.center_on == "star" and star is None:
             raise LyotError(
-                f"{model.meta.filename} records no star; give centre_x and centre_y, or "
-                "centre_on = image."
+                f"{model.meta.filename} records no star; give center_x and center_y, or "
+                "center_on = image."
             )
-        if star is not None and self.centre_on != "image":
+        if star is not None and self.center_on != "image":
             return star.yx, "star"
         middle = (round(shape[-2] / 2) - 1.0, round(shape[-1] / 2) - 1.0)
         return middle, "image"

@@ -15,13 +15,13 @@ from lyot.files.aligned import AlignedArrays
 from lyot.files.exposure import Cube, as_model, cube_from_model, flag_value
 from lyot.files.headers import open_fits
 from lyot.files.products import (
-    branch_of,
     drop_unknown_long_keywords,
-    set_branch,
+    provenance_of,
+    set_provenance,
     stamp,
     star_of,
 )
-from lyot.files.run import read_image, ref_facts
+from lyot.files.run import read_image, reference_info
 from lyot.files.star import StarPosition
 from lyot.parameters import SubtractRecipe, to_dict
 from lyot.references.star import guess_star, measure_star, stated_star
@@ -179,9 +179,9 @@ class KlipStep(LyotStep):
         if hasattr(psfrefs, "frames"):
             return psfrefs, None, {}
         model = as_model(psfrefs, _kind_of(psfrefs))
-        history = branch_of(model).get("steps", {})
+        history = provenance_of(model).get("steps", {})
         aligned = AlignedArrays(
-            model.data, model.err, model.dq, star=star_of(model), facts=ref_facts(history)
+            model.data, model.err, model.dq, star=star_of(model), ref_info=reference_info(history)
         )
         aligned.check(len(cube.sci), cube.info.name)
         return aligned, model, history
@@ -207,7 +207,7 @@ class KlipStep(LyotStep):
     ) -> Any:
         """Save a product; one of several is named by its number of modes."""
         if idx is not None:
-            n = branch_of(model)["steps"]["klip"]["n_modes"]
+            n = provenance_of(model)["steps"]["klip"]["n_modes"]
             components["modes"], idx = f"k{n:03d}", None
         return super().save_model(model, suffix, idx, output_file, force, **components)
 
@@ -251,9 +251,9 @@ def _product(
     out.dq = np.asarray(out.dq).astype(np.uint32) | missing.astype(np.uint32)
     out.meta.model_type = "CubeModel"
     drop_unknown_long_keywords(out)
-    branch = branch_of(out)
+    branch = provenance_of(out)
     branch["steps"] = history | branch.get("steps", {})
-    set_branch(out, branch)
+    set_provenance(out, branch)
     stamp(
         out,
         "klip",

@@ -13,7 +13,7 @@ from lyot.algorithms import imputation, klip, nmf, repair, selection
 from lyot.algorithms.statistics import median_variance
 from lyot.algorithms.zones import Zone
 from lyot.compute import devices, threads
-from lyot.files.aligned import AlignedFrames, RefFacts
+from lyot.files.aligned import AlignedFrames, ReferenceInfo
 from lyot.parameters import (
     BY_CORRELATION,
     BY_RESIDUAL,
@@ -44,7 +44,7 @@ class Targets(NamedTuple):
     bad: Array
     variance: Array
 
-    def centred(self, at: Any, mean: Array) -> Array:
+    def centered(self, at: Any, mean: Array) -> Array:
         """Return pixels less the mean of their row, zero where they are missing.
 
         Parameters
@@ -57,7 +57,7 @@ class Targets(NamedTuple):
         Returns
         -------
         ndarray, shape (n_t, n_at)
-            Centred pixels.
+            Centered pixels.
         """
         data = self.sci[:, at] - mean[:, None]
         missing = self.bad[:, at]
@@ -161,7 +161,7 @@ class RefPixels:
         part = array[:, at]
         return part if self.pick is None else np.take(part, self.pick, axis=0)
 
-    def centred(self, at: Any, mean: Array) -> Array:
+    def centered(self, at: Any, mean: Array) -> Array:
         """Return pixels less the mean of their row, in a thread's own memory.
 
         Parameters
@@ -174,7 +174,7 @@ class RefPixels:
         Returns
         -------
         ndarray, shape (n_ref, n_at)
-            Centred pixels; valid until the thread asks again.
+            Centered pixels; valid until the thread asks again.
         """
         rows = self._part(self.sci, at)
         out = np.subtract(rows, mean[:, None], out=threads.workspace.array("rows", rows.shape))
@@ -241,10 +241,10 @@ class RefPixels:
         nowhere = np.asarray(missing.all(axis=0))
         at = np.flatnonzero(missing.any(axis=0) & ~nowhere)
         if at.size:
-            likeness = learn_from(sci, variance, missing)
+            prediction = learn_from(sci, variance, missing)
             sci, variance = sci.copy(), variance.copy()
             sci[:, at], variance[:, at] = repair.fill_from_others(
-                sci[:, at], variance[:, at], missing[:, at], likeness
+                sci[:, at], variance[:, at], missing[:, at], prediction
             )
         return cls(sci, variance, nowhere)
 
@@ -336,7 +336,7 @@ def _components(refs: RefPixels, n_components: int) -> RefPixels:
     leading = vectors[:, ::-1][:, :n]
     sign = np.where((np.maximum(leading, 0) ** 2).sum(axis=0) >= 0.5, 1.0, -1.0)
     start = np.maximum(leading * sign, 0.0) + 1e-3
-    found = nmf.factorise(pixels, weight, start)
+    found = nmf.factorize(pixels, weight, start)
     scale = np.sqrt(weight.sum())  # so that float32 holds them well
     return RefPixels(
         (scale * found.pixels).astype(np.float32),
@@ -374,13 +374,13 @@ class ZoneProducts:
         For each target the Gram matrix without its missing pixels, equal ones the same object;
         None where nothing is missing.
     own_offset : ndarray, shape (n_t, n_ref)
-        Mean of each centred reference over the good pixels of each target.
+        Mean of each centered reference over the good pixels of each target.
     level_target, level_offset : ndarray, shape (n_t,), (n_t, n_ref)
-        Means of centred targets and references where the level is taken.
+        Means of centered targets and references where the level is taken.
     has_level : bool
         Whether that is elsewhere than in the zone.
     target_square : ndarray, shape (n_t,)
-        Product of each centred target with itself over its good pixels.
+        Product of each centered target with itself over its good pixels.
     typical_variance : ndarray, shape (n_zone_pix,)
         Mean variance of the targets.
     noise_scale : ndarray, shape (n_t,)
@@ -509,8 +509,8 @@ def zone_products(
         plain = bool((with_weight == 1.0).all())
 
         def _block(at: slice) -> klip.Products:
-            rows = pixels.centred(at, rough_mean)
-            data = part.centred(at, mean_target)
+            rows = pixels.centered(at, rough_mean)
+            data = part.centered(at, mean_target)
             root = np.sqrt(with_weight[at])
             if not plain:
                 rows *= root
@@ -526,11 +526,11 @@ def zone_products(
     if zone.whole.size:
         whole_gram, _, whole_sum = _products(whole)
         if recipe.subtract_mean and whole.any():
-            whole_gram, _ = klip.recentre(whole_gram, whole_sum, float(whole.sum()))
+            whole_gram, _ = klip.recenter(whole_gram, whole_sum, float(whole.sum()))
     weight_sum, mean_ref = np.inf, rough_mean
     if recipe.subtract_mean and weight.any():
         weight_sum = float(weight.sum())
-        gram, rest = klip.recentre(gram, ref_sum, weight_sum)
+        gram, rest = klip.recenter(gram, ref_sum, weight_sum)
         mean_ref = rough_mean + rest
     typical = part.variance.mean(axis=0, dtype=np.float64)
     brightness = targets.variance.mean(axis=1, dtype=np.float64)
@@ -567,14 +567,14 @@ def zone_products(
     return made
 
 
-MOST_FOR_NOISE = 1024
+MAX_NOISE_PIXELS = 1024
 
 
 def _noise_gram(refs: RefPixels, mean_ref: Array, weight: Array) -> NDArray[np.float64]:
     """Gram matrix with a weight, from pixels evenly spread: it corrects squares of coefficients."""
-    every = max(len(weight) // MOST_FOR_NOISE, 1)
+    every = max(len(weight) // MAX_NOISE_PIXELS, 1)
     at = slice(None, None, every)
-    rows = refs.centred(at, mean_ref) * np.sqrt(weight[at])
+    rows = refs.centered(at, mean_ref) * np.sqrt(weight[at])
     return np.asarray(rows @ rows.T * (weight.sum() / max(weight[at].sum(), 1e-300)))
 
 
@@ -582,7 +582,7 @@ def choose(
     products: ZoneProducts,
     allowed: NDArray[np.bool_] | None,
     recipe: SubtractRecipe,
-    facts: RefFacts | None,
+    ref_info: ReferenceInfo | None,
     mjd: float,
     /,
 ) -> NDArray[np.bool_]:
@@ -596,7 +596,7 @@ def choose(
         References that may be chosen; None for all.
     recipe : SubtractRecipe
         How to choose.
-    facts : RefFacts or None
+    ref_info : ReferenceInfo or None
         When the references were taken.
     mjd : float
         When the targets were taken [day].
@@ -619,8 +619,8 @@ def choose(
                 taken = selection.highest(alike, taken, recipe.n_refs)
         if recipe.select == BY_RESIDUAL:
             taken = selection.stepwise(gram, cross, taken, recipe.n_refs)
-        elif recipe.select == BY_TIME and facts is not None:
-            late = np.abs(facts.mjd - mjd)
+        elif recipe.select == BY_TIME and ref_info is not None:
+            late = np.abs(ref_info.mjd - mjd)
             taken = selection.highest(
                 -np.where(np.isfinite(late), late, np.inf), taken, recipe.n_refs
             )
@@ -645,7 +645,7 @@ class ZoneFit:
     cross : ndarray, shape (n_t, n_ref)
         Products of the targets with the references.
     offset, level_target : ndarray, shape (n_t, n_ref), (n_t,)
-        Means of centred references and targets where the level is taken.
+        Means of centered references and targets where the level is taken.
     common : lyot.algorithms.klip.Modes
         Decomposition over all pixels, from which eigenvalues are recorded.
     mode_matrix : ndarray, shape (n_kept, n_ref)
@@ -995,15 +995,15 @@ class KeptFit:
         Sum of the weights of the good pixels of each integration; infinity where no mean is
         subtracted.
     offset : ndarray, shape (n_t, n_ref)
-        Mean of each centred reference over the good pixels of each integration.
+        Mean of each centered reference over the good pixels of each integration.
     level_at : ndarray of int, shape (n_level,)
         Pixels, flattened, where the level is taken; none for the zone's own mean.
     n_level : ndarray, shape (n_t,)
         How many of them are good in each integration, at least 1.
     level_target : ndarray, shape (n_t,)
-        Mean of each centred target over those of them that are good.
+        Mean of each centered target over those of them that are good.
     level_offset : ndarray, shape (n_t, n_ref)
-        Mean of each centred reference over them.
+        Mean of each centered reference over them.
     mode_matrices : list of ndarray, shape (n_kept, n_ref)
         For each integration, what turns references into modes.
     grams : list of ndarray, shape (n_ref, n_ref)
@@ -1092,7 +1092,7 @@ def keep(
 
 
 def _levels(targets: Targets, refs: RefPixels, made: ZoneProducts) -> tuple[Array, Array]:
-    """Mean of each centred target and, over its good pixels, of each centred reference."""
+    """Mean of each centered target and, over its good pixels, of each centered reference."""
     at = np.flatnonzero(made.zone.level.ravel() & ~refs.nowhere)
     targets_mean = np.zeros(len(targets.sci))
     refs_mean = np.zeros((len(targets.sci), len(refs.sci)))

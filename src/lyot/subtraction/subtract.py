@@ -16,7 +16,7 @@ from lyot.algorithms.statistics import annulus_noise
 from lyot.algorithms.zones import Zone
 from lyot.compute import devices, threads
 from lyot.errors import LyotError
-from lyot.files.aligned import AlignedRefs, RefFacts
+from lyot.files.aligned import AlignedRefs, ReferenceInfo
 from lyot.files.exposure import Cube
 from lyot.files.star import StarPosition
 from lyot.parameters import NMF, PROPAGATED, SubtractRecipe
@@ -115,7 +115,7 @@ def speckle_noise(
     result : Subtraction
         A subtracted exposure.
     star : StarPosition
-        Centre of the annuli.
+        Center of the annuli.
     pixel_scale_arcsec : float
         Pixel scale [arcsec].
 
@@ -237,7 +237,7 @@ def _subtract(
     n_int, shape = len(target.sci), target.frame_shape
     bad = target.bad(recipe.bad_bits).reshape(n_int, -1)
     images, variance = target.sci.reshape(n_int, -1), target.variance().reshape(n_int, -1)
-    areas = divide_by_rotation(zones, recipe, target.info, aligned.facts, aligned.star)
+    areas = divide_by_rotation(zones, recipe, target.info, aligned.ref_info, aligned.star)
     covered = np.sum([zone.share for zone in zones], axis=0).ravel() > 0
     results: list[_Result] = []
     groups = [range(n_int)] if aligned.shared else [range(i, i + 1) for i in range(n_int)]
@@ -257,7 +257,7 @@ def _subtract(
             results = [_Result(counts, images.shape[1], n) for n in recipe.n_modes]
         pick = slice(own.start, own.stop)
         targets = Targets(images[pick], bad[pick], variance[pick])
-        of_set = _Set(own[0], targets, pixels, instead, aligned.facts, target.info.mjd)
+        of_set = _Set(own[0], targets, pixels, instead, aligned.ref_info, target.info.mjd)
         _do_set(of_set, zones, areas, recipe, device, results, kept)
         del of_set, instead
     if pixels is None:
@@ -284,7 +284,7 @@ class _Set(NamedTuple):
     targets: Targets
     refs: RefPixels
     stand_in: RefPixels | None
-    facts: RefFacts | None
+    ref_info: ReferenceInfo | None
     mjd: float
 
 
@@ -365,7 +365,7 @@ def _do_zone(
         without, fit = rows[:0], None
         targets, refs = products.targets, products.refs
         if recipe.fits_each:
-            chosen = choose(products, area.allowed, recipe, of_set.facts, of_set.mjd)
+            chosen = choose(products, area.allowed, recipe, of_set.ref_info, of_set.mjd)
             some = chosen.any(axis=1)
             rows, without = np.flatnonzero(some), np.flatnonzero(~some)
             if rows.size:
@@ -618,12 +618,12 @@ def _apply(
     whole = bool((fit.share == 1.0).all())
 
     def _subtract(inside: slice) -> tuple[Array, Array, Array, Array]:
-        rows = refs.centred(inside, fit.mean_ref)
+        rows = refs.centered(inside, fit.mean_ref)
         modes = rows
         if one_basis or propagated:
             modes = threads.workspace.array("modes", (fit.n_kept, rows.shape[1]))
             np.matmul(fit.mode_matrix, rows, out=modes)
-        data = targets.centred(inside, fit.mean_target)
+        data = targets.centered(inside, fit.mean_target)
         w = fit.weight[inside]
         for k, result in enumerate(results):
             basis = modes[: used[k]] if one_basis else rows
@@ -710,8 +710,8 @@ def _apply_again(
     shared = np.zeros((len(results), len(fit.share)))
 
     def _subtract(inside: slice) -> None:
-        rows = refs.centred(inside, fit.mean_ref)
-        data = targets.centred(inside, fit.mean_target)
+        rows = refs.centered(inside, fit.mean_ref)
+        data = targets.centered(inside, fit.mean_target)
         share = fit.share[inside]
         for k, result in enumerate(results):
             left = device.run(klip.residual, data, rows, coefs[k], level[k])

@@ -12,7 +12,7 @@ from lyot.algorithms.geometry import radius_map
 from lyot.algorithms.selection import least_rotation
 from lyot.algorithms.zones import NOWHERE, Zone, annuli, from_map, full_frame, radial_edges
 from lyot.errors import LyotError
-from lyot.files.aligned import RefFacts
+from lyot.files.aligned import ReferenceInfo
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.parameters import IMPUTATION, SubtractRecipe
@@ -41,7 +41,7 @@ def make_zones(
     shape : tuple of int
         ``(n_y, n_x)`` of the frames.
     star : StarPosition
-        Centre of the annuli.
+        Center of the annuli.
     pixel_scale_arcsec : float
         Pixel scale [arcsec].
     labels : ndarray of int, shape (n_y, n_x), optional
@@ -159,7 +159,7 @@ def divide_by_rotation(
     zones: list[Zone],
     recipe: SubtractRecipe,
     info: ExposureInfo,
-    facts: RefFacts | None,
+    ref_info: ReferenceInfo | None,
     star: StarPosition | None,
     /,
 ) -> list[Area]:
@@ -173,7 +173,7 @@ def divide_by_rotation(
         For its ``min_rotation_fwhm``.
     info : ExposureInfo
         The science exposure.
-    facts : RefFacts or None
+    ref_info : ReferenceInfo or None
         What is known of the references.
     star : StarPosition or None
         The star on the frames.
@@ -192,15 +192,15 @@ def divide_by_rotation(
     whole = [Area(number, zone.share, None) for number, zone in enumerate(zones)]
     if not recipe.min_rotation_fwhm:
         return whole
-    if facts is None or star is None:
+    if ref_info is None or star is None:
         raise LyotError(
             "min_rotation_fwhm needs references whose targets and rolls are known, and the star; "
             "give the psfalign product of a run, or min_rotation_fwhm = 0."
         )
-    holds = facts.show(info.target)
+    holds = ref_info.show(info.target)
     if not holds.any():
         return whole
-    turn = np.where(holds, facts.pa_y_deg - info.pa_y_deg, 0.0)
+    turn = np.where(holds, ref_info.pa_y_deg - info.pa_y_deg, 0.0)
     radius = radius_map(zones[0].share.shape, star.yx)
     near = np.zeros((len(holds), *radius.shape), bool)
     for angle in np.unique(turn[holds]):

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from lyot.analysis.companion import CompanionFit
 from lyot.analysis.contrast import Completeness, ContrastCurve, SensitivityMap
 from lyot.analysis.detection import Detection
-from lyot.files.products import written_whole
-from lyot.viz.figures import COLOURS
+from lyot.files.products import atomic_write
+from lyot.viz.figures import COLORS
 
 
 def save(path: str | Path, draw: Callable[[Figure], Any], size: tuple[float, float], /) -> str:
@@ -39,7 +39,7 @@ def save(path: str | Path, draw: Callable[[Figure], Any], size: tuple[float, flo
     """
     figure = Figure(figsize=size, layout="constrained")
     draw(figure)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=150, bbox_inches="tight", pad_inches=0.12)
     return str(path)
 
@@ -62,14 +62,14 @@ def contrast(ax: Axes, curve: ContrastCurve, /) -> Axes:
     r = curve.separation_arcsec
     one = len(curve.n_modes) == 1
     for t, n in enumerate(curve.n_modes):
-        colour = COLOURS[t % len(COLOURS)]
+        color = COLORS[t % len(COLORS)]
         label = "with the mask's transmission" if one else _modes(n)
-        ax.plot(r, curve.calibrated[t], color=colour, lw=1.8, label=label)
+        ax.plot(r, curve.calibrated[t], color=color, lw=1.8, label=label)
         if one:
             ax.plot(
                 r,
                 curve.corrected[t],
-                color=COLOURS[1],
+                color=COLORS[1],
                 ls="--",
                 lw=1.3,
                 label="throughput of the subtraction",
@@ -146,13 +146,13 @@ def throughput(ax: Axes, curve: ContrastCurve, /) -> Axes:
     """
     r = curve.separation_arcsec
     for t, n in enumerate(curve.n_modes):
-        colour = COLOURS[t % len(COLOURS)]
-        ax.plot(r, curve.throughput[t], color=colour, lw=1.8, label=f"subtraction, {_modes(n)}")
+        color = COLORS[t % len(COLORS)]
+        ax.plot(r, curve.throughput[t], color=color, lw=1.8, label=f"subtraction, {_modes(n)}")
         ax.fill_between(
             r,
             curve.throughput[t] - curve.throughput_scatter[t],
             curve.throughput[t] + curve.throughput_scatter[t],
-            color=colour,
+            color=color,
             alpha=0.2,
             lw=0,
         )
@@ -337,7 +337,7 @@ def posterior(axes: NDArray[Any], fit: CompanionFit, /, *, number: int = 0) -> N
                 ax.set_axis_off()
                 continue
             if i == j:
-                ax.hist(samples[:, i], bins=40, color=COLOURS[0], histtype="stepfilled", alpha=0.75)
+                ax.hist(samples[:, i], bins=40, color=COLORS[0], histtype="stepfilled", alpha=0.75)
                 ax.set_yticks([])
             else:
                 ax.hist2d(samples[:, j], samples[:, i], bins=40, cmap="Blues", cmin=1)

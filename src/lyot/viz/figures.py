@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from lyot.files.star import StarPosition
 
 SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a94a3")
-"""Distinguishable with any colour vision (Okabe and Ito 2008), on any ground."""
-MOST_NAMES = 10
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a94a3")
+"""Distinguishable with any color vision (Okabe and Ito 2008), on any ground."""
+MAX_NAMES = 10
 
 
 def image(
@@ -47,11 +47,11 @@ def image(
     pixel_scale_arcsec : float, optional
         Pixel scale [arcsec].
     unit : str, optional
-        Unit of the data, for the colour bar.
+        Unit of the data, for the color bar.
     norm : Normalize, optional
         Stretch; inverse hyperbolic sine about zero by default.
     cmap : str, optional
-        Colour map.
+        Color map.
     pa_y_deg : float, optional
         Position angle of the y axis [degree]; draws north and east.
     half_width_arcsec : float, optional
@@ -110,14 +110,14 @@ def stretch(data: NDArray[Any], /) -> Normalize:
     finite = data[np.isfinite(data)]
     if finite.size == 0:
         return Normalize(0.0, 1.0)
-    centre = float(np.median(finite))
-    sigma = 1.4826 * float(np.median(np.abs(finite - centre))) or 1.0
-    top = max(float(np.percentile(finite, 99.8)), centre + 5 * sigma)
-    return AsinhNorm(linear_width=3 * sigma, vmin=centre - 5 * sigma, vmax=top)
+    center = float(np.median(finite))
+    sigma = 1.4826 * float(np.median(np.abs(finite - center))) or 1.0
+    top = max(float(np.percentile(finite, 99.8)), center + 5 * sigma)
+    return AsinhNorm(linear_width=3 * sigma, vmin=center - 5 * sigma, vmax=top)
 
 
 def _ticks(norm: AsinhNorm) -> list[float]:
-    """Zero, and round numbers of both signs that stand apart on a stretched colour bar."""
+    """Zero, and round numbers of both signs that stand apart on a stretched color bar."""
     low, high = float(norm.vmin or 0.0), float(norm.vmax or 1.0)
     top = max(abs(low), abs(high))
     round_numbers = [m * 10.0**n for n in range(-4, 6) for m in (1, 2, 5) if m * 10.0**n <= top]
@@ -215,13 +215,13 @@ def shifts(axes: NDArray[Any], shift_yx: NDArray[Any], error_yx: NDArray[Any], /
     numbers = np.arange(1, n_int + 1)
     common = shift_yx - shift_yx.mean(axis=0, keepdims=True)
     spread = np.sqrt((error_yx**2).mean(axis=1) / shift_yx.shape[1])
-    for k, (name, colour) in enumerate((("y", COLOURS[0]), ("x", COLOURS[1]))):
+    for k, (name, color) in enumerate((("y", COLORS[0]), ("x", COLORS[1]))):
         drift.errorbar(
             numbers,
             common[..., k].mean(axis=1),
             spread[:, k],
             fmt="o-",
-            color=colour,
+            color=color,
             label=name,
             lw=1.2,
             ms=4,
@@ -234,7 +234,7 @@ def shifts(axes: NDArray[Any], shift_yx: NDArray[Any], error_yx: NDArray[Any], /
     drift.grid(alpha=0.3)
     mean, error = shift_yx.mean(axis=0), error_yx.mean(axis=0)
     each.errorbar(
-        mean[:, 1], mean[:, 0], error[:, 0], error[:, 1], fmt=".", color=COLOURS[0], lw=0.8
+        mean[:, 1], mean[:, 0], error[:, 0], error[:, 1], fmt=".", color=COLORS[0], lw=0.8
     )
     each.axhline(0.0, color="#8a94a3", lw=0.6)
     each.axvline(0.0, color="#8a94a3", lw=0.6)
@@ -266,7 +266,7 @@ def spectrum(ax: Axes, eigenvalues: NDArray[Any], residual_rms: NDArray[Any], /)
         good = values > 0
         modes = np.arange(1, len(values) + 1)[good]
         label = "eigenvalue" if number == 0 else None
-        ax.semilogy(modes, values[good] / values[0], ".-", color=COLOURS[0], lw=1, label=label)
+        ax.semilogy(modes, values[good] / values[0], ".-", color=COLORS[0], lw=1, label=label)
     ax.set_xlabel("number of modes")
     ax.set_ylabel("eigenvalue / first")
     ax.grid(alpha=0.3)
@@ -275,8 +275,8 @@ def spectrum(ax: Axes, eigenvalues: NDArray[Any], residual_rms: NDArray[Any], /)
         right = ax.twinx()
         for number, rms in enumerate(np.atleast_2d(residual_rms)):
             label = "residual" if number == 0 else None
-            right.semilogy(np.arange(len(rms)), rms, color=COLOURS[1], lw=1.6, label=label)
-        right.set_ylabel("rms of the residual [MJy/sr]", color=COLOURS[1])
+            right.semilogy(np.arange(len(rms)), rms, color=COLORS[1], lw=1.6, label=label)
+        right.set_ylabel("rms of the residual [MJy/sr]", color=COLORS[1])
     return ax
 
 
@@ -304,13 +304,13 @@ def weights(ax: Axes, coefs: NDArray[Any], scale: NDArray[Any], targets: list[st
     names = list(dict.fromkeys(targets)) if len(targets) == len(share) else []
     for k, name in enumerate(names or [""]):
         here = np.array([t == name for t in targets]) if names else np.ones(len(share), bool)
-        colour = COLOURS[k % len(COLOURS)]
-        label = name if 1 < len(names) <= MOST_NAMES else None
-        ax.bar(numbers[here], share[here], color=colour, width=0.8, label=label)
+        color = COLORS[k % len(COLORS)]
+        label = name if 1 < len(names) <= MAX_NAMES else None
+        ax.bar(numbers[here], share[here], color=color, width=0.8, label=label)
     ax.axhline(0.0, color="#8a94a3", lw=0.6)
     ax.set_xlabel("reference")
     ax.set_ylabel("share of the model")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if 1 < len(names) <= MOST_NAMES:
+    if 1 < len(names) <= MAX_NAMES:
         ax.legend(fontsize=8)
     return ax

@@ -23,8 +23,8 @@ from lyot.files.star import StarPosition
 from lyot.viz.figures import DIVERGING, SEQUENTIAL, stretch
 
 INK = "#010203"
-"""Colour of lines and text in drawings, which the page replaces by its own."""
-COLOUR_MAPS = {"inferno": SEQUENTIAL, "grey": "gray", "viridis": "viridis", "diverging": DIVERGING}
+"""Color of lines and text in drawings, which the page replaces by its own."""
+COLOR_MAPS = {"inferno": SEQUENTIAL, "grey": "gray", "viridis": "viridis", "diverging": DIVERGING}
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +122,8 @@ class Panel:
         Those that differ.
     order : list of int
         Which frame stands at each place, the last axis first to vary.
-    colours : str
-        Colour map to begin with.
+    colors : str
+        Color map to begin with.
     start : tuple of int
         Place along each axis to begin at; the first by default.
     """
@@ -132,7 +132,7 @@ class Panel:
     axes: list[tuple[str, list[str]]]
     frames: list[Frame]
     order: list[int]
-    colours: str = "inferno"
+    colors: str = "inferno"
     start: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Panel:
             ],
             "frames": [frame.to_json() for frame in self.frames],
             "order": self.order,
-            "map": self.colours,
+            "map": self.colors,
         }
 
 
@@ -161,9 +161,9 @@ def _asset(name: str) -> str:
     return files("lyot.viz").joinpath(name).read_text(encoding="utf-8")
 
 
-def _table_of_colours(name: str) -> str:
-    colours = mpl.colormaps[name](np.linspace(0.0, 1.0, 256))[:, :3]
-    coded = np.round(255 * colours).astype(np.uint8).tobytes()
+def _table_of_colors(name: str) -> str:
+    colors = mpl.colormaps[name](np.linspace(0.0, 1.0, 256))[:, :3]
+    coded = np.round(255 * colors).astype(np.uint8).tobytes()
     return base64.b64encode(coded).decode("ascii")
 
 
@@ -303,7 +303,7 @@ class Page:
         data = json.dumps(
             {
                 "panels": {name: panel.to_json() for name, panel in self._panels.items()},
-                "maps": {name: _table_of_colours(source) for name, source in COLOUR_MAPS.items()},
+                "maps": {name: _table_of_colors(source) for name, source in COLOR_MAPS.items()},
             },
             allow_nan=False,
         ).replace("</", "<\\/")
@@ -346,7 +346,7 @@ def paragraph(text: str, /, *, soft: bool = False) -> str:
 
 
 def drawing(figure: Figure, title: str, caption: str = "", /) -> str:
-    """Return a drawing as SVG, in the colours of the page.
+    """Return a drawing as SVG, in the colors of the page.
 
     Parameters
     ----------
@@ -379,7 +379,7 @@ def drawing(figure: Figure, title: str, caption: str = "", /) -> str:
 
 
 def ink() -> Any:
-    """Return the style of drawings on a page of any colour.
+    """Return the style of drawings on a page of any color.
 
     Returns
     -------

@@ -51,7 +51,7 @@
       this.low = 0; this.high = 1;
       this.cursor = null;
       this.build();
-      this.centre();
+      this.center();
       this.draw();
       new ResizeObserver(() => this.draw()).observe(this.canvas);
     }
@@ -62,7 +62,7 @@
       return this.panel.frames[this.panel.order[at]];
     }
 
-    centre() {
+    center() {
       const f = this.frame();
       this.middle = f.star ? [f.star[0], f.star[1]] : [(f.width - 1) / 2, (f.height - 1) / 2];
       // All of the frame is shown, about the star.
@@ -120,11 +120,11 @@
       const shapes = ["asinh", "linear", "square root"];
       box.append(this.label("stretch", this.select(shapes, 0, (v) => { this.shape = shapes[v]; this.draw(); })));
       const maps = Object.keys(lut);
-      box.append(this.label("colours", this.select(maps, maps.indexOf(this.map), (v) => { this.map = maps[v]; this.draw(); })));
+      box.append(this.label("colors", this.select(maps, maps.indexOf(this.map), (v) => { this.map = maps[v]; this.draw(); })));
       box.append(this.label("black", this.range(0, (v) => { this.low = v; this.draw(); })));
       box.append(this.label("white", this.range(1, (v) => { this.high = v; this.draw(); })));
       box.append(this.button("+", "zoom in", () => this.zoomBy(1.5)), this.button("\u2212", "zoom out", () => this.zoomBy(1 / 1.5)),
-        this.button("reset", "reset the view", () => { this.zoom = 1; this.centre(); this.draw(); }));
+        this.button("reset", "reset the view", () => { this.zoom = 1; this.center(); this.draw(); }));
       const c = this.canvas;
       c.addEventListener("wheel", (e) => { e.preventDefault(); this.zoomBy(e.deltaY < 0 ? 1.2 : 1 / 1.2, this.at(e)); }, { passive: false });
       c.addEventListener("pointerdown", (e) => { this.drag = { at: [e.clientX, e.clientY], middle: this.middle }; c.setPointerCapture(e.pointerId); this.point(e); });
@@ -155,7 +155,7 @@
         const k = before / this.zoom;
         this.middle = [about[0] + (this.middle[0] - about[0]) * k, about[1] + (this.middle[1] - about[1]) * k];
       }
-      if (this.zoom === 1) this.centre();
+      if (this.zoom === 1) this.center();
       this.draw();
     }
 
@@ -173,7 +173,7 @@
         this.cursor = [Math.min(Math.max(x + dx * step, 0), f.width - 1), Math.min(Math.max(y + dy * step, 0), f.height - 1)];
       } else if (e.key === "+" || e.key === "=") this.zoomBy(1.5);
       else if (e.key === "-") this.zoomBy(1 / 1.5);
-      else if (e.key === "0") { this.zoom = 1; this.centre(); }
+      else if (e.key === "0") { this.zoom = 1; this.center(); }
       else return;
       e.preventDefault();
       this.draw();
@@ -210,7 +210,7 @@
     draw() {
       const ratio = window.devicePixelRatio || 1, size = Math.max(Math.round(this.canvas.clientWidth * ratio), 64);
       if (this.canvas.width !== size) { this.canvas.width = size; this.canvas.height = size; }
-      const f = this.frame(), data = pixels(f), tone = this.tone(f), colours = lut[this.map];
+      const f = this.frame(), data = pixels(f), tone = this.tone(f), colors = lut[this.map];
       const small = document.createElement("canvas");
       small.width = f.width; small.height = f.height;
       const image = small.getContext("2d").createImageData(f.width, f.height), out = image.data;
@@ -219,7 +219,7 @@
           const v = data[y * f.width + x], at = 4 * ((f.height - 1 - y) * f.width + x);
           if (!Number.isFinite(v)) continue;
           const k = 3 * Math.min(Math.max(Math.round(tone(v) * 255), 0), 255);
-          out[at] = colours[k]; out[at + 1] = colours[k + 1]; out[at + 2] = colours[k + 2]; out[at + 3] = 255;
+          out[at] = colors[k]; out[at + 1] = colors[k + 1]; out[at + 2] = colors[k + 2]; out[at + 3] = 255;
         }
       }
       small.getContext("2d").putImageData(image, 0, 0);
@@ -230,15 +230,15 @@
       const left = size / 2 - (this.middle[0] + 0.5) * s, top = size / 2 - (f.height - 0.5 - this.middle[1]) * s;
       ctx.drawImage(small, left, top, f.width * s, f.height * s);
       this.marks(ctx, f, s, size, ratio);
-      this.bar(f, tone, colours);
+      this.bar(f, tone, colors);
       this.root.dataset.frame = f.name;
     }
 
     place(x, y, s, size) { return [size / 2 + (x - this.middle[0]) * s, size / 2 - (y - this.middle[1]) * s]; }
 
     marks(ctx, f, s, size, ratio) {
-      const stroke = (draw, colour) => {
-        for (const [width, style] of [[4 * ratio, "rgba(0,0,0,.55)"], [1.6 * ratio, colour]]) {
+      const stroke = (draw, color) => {
+        for (const [width, style] of [[4 * ratio, "rgba(0,0,0,.55)"], [1.6 * ratio, color]]) {
           ctx.lineWidth = width; ctx.strokeStyle = style; ctx.beginPath(); draw(); ctx.stroke();
         }
       };
@@ -280,13 +280,13 @@
       }
     }
 
-    bar(f, tone, colours) {
+    bar(f, tone, colors) {
       const bar = this.root.querySelector(".bar canvas"), [a, b] = f.range;
       bar.width = 256; bar.height = 1;
       const ctx = bar.getContext("2d"), image = ctx.createImageData(256, 1);
       for (let i = 0; i < 256; i++) {
         const k = 3 * Math.min(Math.max(Math.round(tone(a + (b - a) * i / 255) * 255), 0), 255);
-        image.data.set([colours[k], colours[k + 1], colours[k + 2], 255], 4 * i);
+        image.data.set([colors[k], colors[k + 1], colors[k + 2], 255], 4 * i);
       }
       ctx.putImageData(image, 0, 0);
       const [low, high] = this.root.querySelectorAll(".bar span");

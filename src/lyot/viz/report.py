@@ -19,7 +19,7 @@ from lyot._version import __version__
 from lyot.analysis.contrast import ContrastCurve
 from lyot.errors import LyotError
 from lyot.files.headers import open_fits
-from lyot.files.products import written_whole
+from lyot.files.products import atomic_write
 from lyot.files.run import exposure_root, products_of, record_of
 from lyot.files.star import StarPosition
 from lyot.files.view import View, read_view
@@ -30,7 +30,7 @@ Array = NDArray[Any]
 
 BUDGET = 2_400_000
 """Characters that the exposures' frames may take on the page, so that it stays below 5 MB."""
-FEW_REFS = 5
+MIN_REFERENCES = 5
 POOR_SHIFT_PIX = 0.1
 NEAR_SINGULAR = 1e-9
 
@@ -95,7 +95,7 @@ def write_report(
         _quality(page, run)
         _again(page, run)
     path = run.folder / f"{run.name}_report.html"
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(page.render(_lead(run), warnings_of(run)), encoding="utf-8")
     return str(path)
 
@@ -170,7 +170,7 @@ def warnings_of(run: _Run) -> list[str]:
         steps = views[-1].branch["steps"]
         align, klip = steps["align_psfs"], steps["klip"]
         n_ref = np.shape(align["scale"])[-1]
-        if n_ref < FEW_REFS:
+        if n_ref < MIN_REFERENCES:
             found[f"Only {n_ref} reference frames: the star is not modelled well."] = None
         failed = int(np.sum(np.asarray(align["converged"]) == 0))
         if failed:
@@ -326,8 +326,8 @@ def _detections(page: Page, run: _Run) -> None:
 
 
 def _rests_on(row: Any) -> str:
-    value = float(row["least_snr"])
-    return f"{value:.1f} ({row['rests_on']})" if np.isfinite(value) else ""
+    value = float(row["jackknife_snr"])
+    return f"{value:.1f} ({row['key_reference']})" if np.isfinite(value) else ""
 
 
 def _value(number: Any, form: str) -> Any:
@@ -514,7 +514,7 @@ def _made_of(page: Page, run: _Run) -> None:
     kinds = {n: kind for kind in ("science", "psf") for n in made.get(kind, ())}
     rows = [[n, kinds.get(n, ""), (f"{d[:16]}\u2026", d)] for n, d in sums.items()]
     info = run.images[0].info
-    facts = [
+    ref_info = [
         ["association", str(made.get("table", ""))],
         ["product", run.name],
         ["instrument, filter, mask", f"{info.instrument} {info.filter} {info.coronagraph}"],
@@ -523,7 +523,7 @@ def _made_of(page: Page, run: _Run) -> None:
     library = next((v[-1].branch["steps"].get("library") for v in run.exposures.values()), None)
     extra = ""
     if library:
-        facts.append(["reference library", str(library["library"])])
+        ref_info.append(["reference library", str(library["library"])])
         rows_ = [
             [f, _value(c, ".5f")]
             for f, c in zip(library["frames"], np.asarray(library["correlation"]), strict=True)
@@ -535,7 +535,7 @@ def _made_of(page: Page, run: _Run) -> None:
         )
     page.section(
         "How it was made",
-        page.table(["what", "value"], facts, caption="Observation", download=False),
+        page.table(["what", "value"], ref_info, caption="Observation", download=False),
         page.table(["member", "type", "SHA-256"], rows, caption="Members"),
         extra,
     )
