@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import radius_map
 from lyot.analysis.observation import ROLL_ERR_DEG, SCALE_ERR, Observation
 from lyot.analysis.response import Box, SubtractedExposure, onto_box, respond
 from lyot.compute import threads
 from lyot.errors import LyotError
-
-Array = NDArray[Any]
+from lyot.types import Array
 
 BOX_FWHM, MARGIN_PIX = 1.75, 3
 ANNULUS_FWHM = 2.0

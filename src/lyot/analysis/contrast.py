@@ -30,8 +30,8 @@ from lyot.analysis.maps import (
 from lyot.analysis.observation import Observation, RunOnDisk
 from lyot.compute import cluster, threads
 from lyot.errors import LyotError
+from lyot.types import Array
 
-Array = NDArray[Any]
 FEWEST_POSITIONS = 4
 
 

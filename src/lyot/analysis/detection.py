@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lyot.algorithms import klip
 from lyot.algorithms.statistics import (
@@ -30,8 +29,7 @@ from lyot.analysis.maps import (
 from lyot.analysis.observation import Observation
 from lyot.analysis.response import without_refs
 from lyot.errors import LyotError
-
-Array = NDArray[Any]
+from lyot.types import Array
 
 MIN_SHARE = 0.5
 MAX_REFERENCE_STARS = 8

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lyot.algorithms.statistics import n_positions
 from lyot.analysis.observation import Observation
 from lyot.analysis.response import SubtractedExposure, inject, onto_box, respond
 from lyot.compute import threads
-
-Array = NDArray[Any]
+from lyot.types import Array
 
 MATCHED, APERTURE = "matched", "aperture"
 TEMPLATE_FWHM = 1.5

@@ -26,9 +26,7 @@ from lyot.subtraction.disc import on_detector
 from lyot.subtraction.fit import KeptFit, RefPixels, scaled_median
 from lyot.subtraction.subtract import subtract_and_keep
 from lyot.subtraction.zones import make_zones
-
-Array = NDArray[Any]
-Box = tuple[slice, slice]
+from lyot.types import Array, Box
 
 
 @dataclass(frozen=True, eq=False)

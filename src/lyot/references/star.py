@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +17,10 @@ from lyot.files.star import CRPIX, HEADER, MEASURED, PARAMETER, StarPosition
 from lyot.instruments import tables
 from lyot.instruments.optics import CoronagraphModel, segment_wavefront
 from lyot.parameters import AUTO, BY_MODEL, BY_SYMMETRY
+from lyot.types import Array
 
 log = logging.getLogger(__name__)
 
-Array = NDArray[Any]
 MAX_OFFSET_PIX = 3.0
 
 INNER_LAMBDA_D, OUTER_LAMBDA_D = 2.2, 18.0

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lyot.algorithms import klip
 from lyot.algorithms.geometry import angle_map, radius_map
@@ -15,8 +13,7 @@ from lyot.files.aligned import AlignedFrames, ReferenceInfo
 from lyot.files.exposure import Cube, flag_value
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
-
-Array = NDArray[Any]
+from lyot.types import Array
 
 SATURATED_WITHIN_ARCSEC = 1.0
 FEW_SATURATED = 3

@@ -26,8 +26,8 @@ from lyot.parameters import (
     SubtractRecipe,
 )
 from lyot.references.aligner import learn_from
+from lyot.types import Array
 
-Array = NDArray[Any]
 Rows = slice | NDArray[np.intp]
 
 

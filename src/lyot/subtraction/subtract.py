@@ -35,10 +35,9 @@ from lyot.subtraction.fit import (
     zone_products,
 )
 from lyot.subtraction.zones import Area, divide_by_rotation
+from lyot.types import Array
 
 log = logging.getLogger(__name__)
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,9 @@ from lyot.files.aligned import ReferenceInfo
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.parameters import IMPUTATION, SubtractRecipe
+from lyot.types import Array
 
 log = logging.getLogger(__name__)
-
-Array = NDArray[Any]
 
 
 def make_zones(

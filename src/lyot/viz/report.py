@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from lyot._version import __version__
 from lyot.analysis.contrast import ContrastCurve
@@ -23,10 +22,9 @@ from lyot.files.products import atomic_write
 from lyot.files.run import exposure_root, products_of, record_of
 from lyot.files.star import StarPosition
 from lyot.files.view import View, read_view
+from lyot.types import Array
 from lyot.viz import analysis, figures
 from lyot.viz.page import Frame, Page, Panel, drawing, ink, paragraph
-
-Array = NDArray[Any]
 
 BUDGET = 2_400_000
 """Characters that the exposures' frames may take on the page, so that it stays below 5 MB."""
