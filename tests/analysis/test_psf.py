@@ -97,3 +97,14 @@ def test_stpsf_is_used_where_it_is_installed_with_its_data(monkeypatch):
     monkeypatch.delenv("STPSF_PATH")
     assert best_psf("MASKA335R", "F444W", "NIRCAM", 0.063).origin.startswith("model of the package")
     best_psf.cache_clear()
+
+
+def test_the_psf_does_not_depend_on_the_threads_of_the_linear_algebra():
+    from threadpoolctl import threadpool_limits
+
+    made = []
+    for n in (1, 2):
+        model_psf.cache_clear()
+        with threadpool_limits(n, user_api="blas"):
+            made.append(model_psf("MASK335R", "F444W", 0.063).data)
+    np.testing.assert_array_equal(*made)

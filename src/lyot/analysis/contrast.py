@@ -27,7 +27,7 @@ from lyot.analysis.maps import (
     make_rings,
     sky_grid,
 )
-from lyot.analysis.observation import Observation, RunOnDisk
+from lyot.analysis.observation import Observation, StoredRun
 from lyot.compute import cluster, threads
 from lyot.errors import LyotError
 from lyot.types import Array
@@ -348,13 +348,13 @@ def throughputs(
         for j, r in enumerate(radius_pix)
         for pa in angles
     ]
-    source = maps.observation.source
-    if tasks is None or tasks.is_here or source is None:
+    stored = maps.observation.stored
+    if tasks is None or tasks.is_here or stored is None:
         found = _throughputs_here(maps, places)
     else:
         n = max(-(-len(places) // (4 * tasks.n_workers)), 1)
         jobs = [
-            _Grid(source, maps.method, tuple(places[i : i + n])) for i in range(0, len(places), n)
+            _Grid(stored, maps.method, tuple(places[i : i + n])) for i in range(0, len(places), n)
         ]
         found = np.concatenate(list(tasks.ordered(_throughputs_there, jobs)))
     shaped = found.reshape(len(radius_pix), n_angles, 2, -1)
@@ -364,7 +364,7 @@ def throughputs(
 class _Grid(NamedTuple):
     """Injections into a run that is on disk: separation [pixel], position angle and flux."""
 
-    source: RunOnDisk
+    run: StoredRun
     method: str
     places: tuple[tuple[float, float, float], ...]
 
@@ -386,7 +386,7 @@ def _throughputs_here(
 
 def _throughputs_there(grid: _Grid) -> NDArray[np.float64]:
     """Do some of the injections on a worker, which reads the run from disk."""
-    with grid.source.open() as observation:
+    with grid.run.open() as observation:
         return _throughputs_here(FluxMaps(observation, grid.method), grid.places)
 
 

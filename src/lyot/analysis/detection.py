@@ -355,7 +355,7 @@ def _without_each_star(
                 if gone.any() and not gone.all()
                 else exposure
             )
-        maps = FluxMaps(replace(observation, exposures=exposures, source=None), method)
+        maps = FluxMaps(replace(observation, exposures=exposures, folder=None), method)
         snr = snr_map(maps, grid, n_modes=n_modes, known=known + found)[0]
         left[star] = np.array([_nearest(snr, grid, c, scale) for c in candidates])
     tested = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -149,30 +149,46 @@ class Transmission:
         )
 
 
-@dataclass(frozen=True)
-class RunOnDisk:
-    """A finished run, and how it is read.
+@dataclass(frozen=True, eq=False)
+class StoredRun:
+    """A finished run on disk and the values it is analyzed with: what a worker is sent.
+
+    PSF, transmission and star are carried, never derived again: another computer may have another
+    PSF (stpsf, its data), and even the same model differs there in the last digits.
 
     Attributes
     ----------
     folder : str
-        Its folder.
-    options : tuple of (str, object)
-        What `open_run` takes.
+        Folder of the products.
+    recipe : SubtractRecipe
+        How the exposures are subtracted.
+    psf : OffAxisPSF
+        Image of an off-axis source.
+    transmission : Transmission
+        Transmission of the mask.
+    star : StarBrightness or None
+        How bright the star is.
     """
 
     folder: str
-    options: tuple[tuple[str, Any], ...]
+    recipe: SubtractRecipe
+    psf: OffAxisPSF
+    transmission: Transmission
+    star: StarBrightness | None
 
-    def open(self) -> AbstractContextManager[Observation]:
-        """Read it.
-
-        Returns
-        -------
-        context of Observation
-            As from `open_run`.
-        """
-        return open_run(self.folder, **dict(self.options))
+    @contextmanager
+    def open(self) -> Iterator[Observation]:
+        """Read the products and subtract them with the values that are carried."""
+        with open_products(self.folder) as (product, runs):
+            yield Observation(
+                product,
+                [exposure_of_run(run, self.recipe) for run in runs],
+                self.psf,
+                self.transmission,
+                self.star,
+                self.recipe,
+                self.folder,
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,8 +209,8 @@ class Observation:
         How bright the star is; contrasts need it.
     recipe : SubtractRecipe
         How it was subtracted.
-    source : RunOnDisk or None
-        Where it can be read again, by another process.
+    folder : str or None
+        Where its products lie, for other processes; None where its pixels are on no disk.
     """
 
     product: str
@@ -203,7 +219,7 @@ class Observation:
     transmission: Transmission
     star: StarBrightness | None
     recipe: SubtractRecipe
-    source: RunOnDisk | None = None
+    folder: str | None = None
 
     def __repr__(self) -> str:
         """Say what it is, without its pixels."""
@@ -211,6 +227,13 @@ class Observation:
             f"<Observation {self.product}: {len(self.exposures)} exposures, {self.band}, "
             f"{self.recipe.method}, {', '.join(map(str, self.n_modes))} modes>"
         )
+
+    @property
+    def stored(self) -> StoredRun | None:
+        """What another process needs to work on it; None where its pixels are on no disk."""
+        if self.folder is None:
+            return None
+        return StoredRun(self.folder, self.recipe, self.psf, self.transmission, self.star)
 
     @property
     def n_modes(self) -> tuple[int, ...]:
@@ -337,7 +360,7 @@ class Observation:
             residual = exposure.residual.copy()
             residual[:, box[0], box[1]] += added
             changed.append(replace(exposure, residual=residual))
-        return replace(self, exposures=changed, source=None)
+        return replace(self, exposures=changed, folder=None)
 
 
 def make_observation(
@@ -474,20 +497,7 @@ def open_run(
         elif given:
             star = brightness_of(observation.band, jy=star_jy, magnitude=star_magnitude)
             observation = replace(observation, star=star)
-        options = {
-            "n_modes": n_modes,
-            "psf": _absolute(psf),
-            "transmission": _absolute(transmission),
-            "star_jy": star_jy,
-            "star_magnitude": star_magnitude,
-            "star_frame": _absolute(star_frame),
-        }
-        where = RunOnDisk(str(Path(folder).resolve()), tuple(options.items()))
-        yield replace(observation, source=where)
-
-
-def _absolute(path: str | Path | None) -> str | None:
-    return None if path is None else str(Path(path).resolve())
+        yield replace(observation, folder=str(Path(folder).resolve()))
 
 
 def read_psf(path: str | Path, /) -> OffAxisPSF:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms import fourier
+from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.instruments import tables
 
@@ -285,6 +286,7 @@ def _stpsf(
 
 
 @lru_cache(maxsize=8)
+@threads.single_threaded_blas()
 def model_psf(mask: str, band: str, pixel_scale_arcsec: float, /) -> OffAxisPSF:
     """Make the package's own model of the off-axis PSF.
 

@@ -183,6 +183,7 @@ class _ModelFit:
     faint fringes count, not only the few bright speckles that the wavefront moves most.
     """
 
+    @threads.single_threaded_blas()
     def __init__(
         self, optics: CoronagraphModel, middle_yx: tuple[float, float], lambda_over_d_pix: float
     ) -> None:
