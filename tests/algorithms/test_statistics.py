@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from lyot.algorithms.statistics import false_positive_fraction, n_positions, threshold
+from lyot.algorithms.statistics import (
+    false_positive_fraction,
+    finite_mean,
+    n_positions,
+    threshold,
+)
 
 RADII = (1, 1.5, 2, 3, 5, 10)
 
@@ -43,3 +48,12 @@ def test_the_fraction_is_the_inverse_of_the_threshold():
     for n in (6, 20, 100):
         t = threshold(n, fpf=1e-4) / np.sqrt(1 + 1 / (n - 1))
         np.testing.assert_allclose(false_positive_fraction(t, np.asarray(n)), 1e-4, rtol=1e-9)
+
+
+def test_the_mean_leaves_out_what_is_not_finite(rng):
+    values = rng.normal(size=(5, 3, 4))
+    values[1:, 0, 0], values[:, 2, 1] = np.nan, np.inf
+    mean = finite_mean(values, axis=0)
+    assert mean[0, 0] == values[0, 0, 0]
+    assert np.isnan(mean[2, 1])
+    np.testing.assert_allclose(mean[1], values[:, 1].mean(axis=0), rtol=1e-15)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import radius_map
+from lyot.types import Array
 
 
 class NoiseCurve(NamedTuple):
@@ -33,6 +34,13 @@ class NoiseCurve(NamedTuple):
     radius_pix: NDArray[np.float64]
     sigma: NDArray[np.float64]
     n_pix: NDArray[np.int64]
+
+
+def finite_mean(values: Array, /, *, axis: int) -> Array:
+    """Average the finite values along an axis; NaN where there are none."""
+    good = np.isfinite(values)
+    count = good.sum(axis=axis)
+    return np.where(good, values, 0.0).sum(axis=axis) / np.where(count > 0, count, np.nan)
 
 
 def annulus_noise(

@@ -17,7 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot._version import __version__
-from lyot.algorithms.statistics import FIVE_SIGMA_FPF, GAUSSIAN, MAWET, n_positions, threshold
+from lyot.algorithms.statistics import (
+    FIVE_SIGMA_FPF,
+    GAUSSIAN,
+    MAWET,
+    finite_mean,
+    n_positions,
+    threshold,
+)
 from lyot.analysis.maps import (
     MATCHED,
     FluxMaps,
@@ -289,7 +296,7 @@ def contrast_curve(
     guess = np.nan_to_num(tau * noise[0], nan=star_flux * 1e-4)
     kept = throughputs(maps, radius, n_angles, guess, tasks=tasks)
     with np.errstate(invalid="ignore", divide="ignore"):
-        total, bare = mean_of_known(kept)
+        total, bare = finite_mean(kept, axis=-1)
         through = (total / bare)[0]
         raw = tau * noise / star_flux
         corrected, calibrated = raw / bare, raw / total
@@ -301,7 +308,7 @@ def contrast_curve(
         calibrated=calibrated,
         noise=noise,
         throughput=bare,
-        throughput_scatter=np.sqrt(mean_of_known((kept[1] - bare[..., None]) ** 2)),
+        throughput_scatter=np.sqrt(finite_mean((kept[1] - bare[..., None]) ** 2, axis=-1)),
         transmission=through,
         n_positions=count,
         tau=tau,
@@ -388,25 +395,6 @@ def _throughputs_there(grid: _Grid) -> NDArray[np.float64]:
     """Do some of the injections on a worker, which reads the run from disk."""
     with grid.run.open() as observation:
         return _throughputs_here(FluxMaps(observation, grid.method), grid.places)
-
-
-def mean_of_known(values: Array, /) -> Array:
-    """Average over the last axis what is finite.
-
-    Parameters
-    ----------
-    values : ndarray, shape (..., n)
-        Values, NaN where they are not known.
-
-    Returns
-    -------
-    ndarray, shape (...)
-        NaN where none is.
-    """
-    good = np.isfinite(values)
-    count = good.sum(axis=-1)
-    total = np.where(good, values, 0.0).sum(axis=-1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _normality(flux: list[Array], used: list[Array], n_t: int) -> Array:
@@ -585,7 +573,7 @@ def completeness_map(
     maps = FluxMaps(observation)
     rings = make_rings(maps, radius, known=known)
     kept = throughputs(maps, radius, n_angles, np.full(len(radius), observation.star_flux * 1e-5))
-    through = mean_of_known(kept[0, t])
+    through = finite_mean(kept[0, t], axis=-1)
     needed: list[Array] = []
     for j in range(len(radius)):
         mean, scatter, number = rings.others(j, t)

@@ -12,9 +12,10 @@ from lyot.algorithms.statistics import (
     FIVE_SIGMA_FPF,
     GAUSSIAN,
     false_positive_fraction,
+    finite_mean,
     threshold,
 )
-from lyot.analysis.contrast import FEWEST_POSITIONS, mean_of_known, throughputs
+from lyot.analysis.contrast import FEWEST_POSITIONS, throughputs
 from lyot.analysis.maps import (
     MATCHED,
     RING_STEP_PIX,
@@ -405,7 +406,7 @@ def _throughput_map(maps: FluxMaps, grid: SkyGrid, t: int) -> Array:
     radius, pa = grid.polar
     steps = np.geomspace(observation.fwhm_pix, observation.reach_pix, 10)
     flux = np.full(len(steps), 1.0)
-    bare = mean_of_known(throughputs(maps, steps, 4, flux)[1, t])
+    bare = finite_mean(throughputs(maps, steps, 4, flux)[1, t], axis=-1)
     good = np.isfinite(bare)
     weight, through = maps.weights(radius, pa)
     norm = weight.sum(axis=0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lyot.algorithms.statistics import NoiseCurve, annulus_noise
+from lyot.algorithms.statistics import NoiseCurve, annulus_noise, finite_mean
 from lyot.errors import LyotError
 from lyot.files.exposure import as_model
 from lyot.files.headers import read_info
@@ -52,7 +52,8 @@ class HlspStep(LyotStep):
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(err > 0, data / err, np.nan)
         center, origin = self._center(model, data.shape)
-        curve = annulus_noise(_mean_image(data), center, width=float(self.annuli_width))
+        image = finite_mean(data, axis=0) if data.ndim == 3 else data
+        curve = annulus_noise(image, center, width=float(self.annuli_width))
         parameters = {
             "annuli_width": self.annuli_width,
             "center_yx": list(center),
@@ -105,15 +106,6 @@ def _kind_of(source: Any) -> str:
     if not isinstance(source, str):
         return ""
     return "CubeModel" if len(read_info(source).shape) == 3 else "ImageModel"
-
-
-def _mean_image(data: Any) -> Any:
-    """Mean over the integrations of a cube, from the pixels that are finite."""
-    if data.ndim == 2:
-        return data
-    good = np.isfinite(data)
-    with np.errstate(invalid="ignore"):
-        return np.where(good, data, 0.0).sum(axis=0) / np.where(good.any(0), good.sum(0), np.nan)
 
 
 def _contrast_model(like: Any, curve: NoiseCurve) -> Any:

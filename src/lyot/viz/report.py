@@ -15,6 +15,7 @@ from astropy.table import Table
 from matplotlib.figure import Figure
 
 from lyot._version import __version__
+from lyot.algorithms.statistics import finite_mean
 from lyot.analysis.contrast import ContrastCurve
 from lyot.errors import LyotError
 from lyot.files.headers import open_fits
@@ -334,12 +335,6 @@ def _value(number: Any, form: str) -> Any:
     return (format(value, form), repr(value)) if np.isfinite(value) else ""
 
 
-def _mean(cube: Array) -> Array:
-    good = np.isfinite(cube)
-    count = good.sum(axis=0)
-    return np.where(good, cube, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan)
-
-
 def _before_after(page: Page, run: _Run) -> None:
     bodies = []
     share = BUDGET // max(len(run.exposures), 1)
@@ -367,7 +362,7 @@ def _exposure_panel(root: str, before: View | None, views: list[View], share: in
     sources: list[tuple[str, View]] = [(f"after, {_modes_text(v)}", v) for v in views]
     if before is not None:
         sources.insert(0, ("before", before))
-    averages = [_mean(np.asarray(v.data, float)) for _, v in sources]
+    averages = [finite_mean(np.asarray(v.data, float), axis=0) for _, v in sources]
     names = [f"{text}, mean" for text, _ in sources]
     means = [_cut(last, a, n, cut=False) for a, n in zip(averages, names, strict=True)]
     if sum(frame.size for frame in means) > share:
