@@ -21,7 +21,7 @@ from lyot.analysis.psf import psf_from_image
 from lyot.cli import main
 from lyot.compute.cluster import Tasks
 from lyot.errors import LyotError
-from lyot.files.products import is_stale, temporary_prefix
+from lyot.files.atomic import is_stale, temporary_prefix
 from lyot.survey import FAILED, REDUCED, UNCHANGED, Job, plan, reduce, run
 
 N_KILLS = 20

@@ -352,7 +352,7 @@ def asn(files: tuple[str, ...], output: str | None) -> None:
     references by IS_PSF.
     """
     from lyot.files.association import FOLDER_KEY, build_associations
-    from lyot.files.products import atomic_write
+    from lyot.files.atomic import atomic_write
 
     made = build_associations(list(files))
     home = Path(files[0]).resolve().parent
@@ -537,7 +537,7 @@ def select_frames(path: str, target: str, as_json: bool, **options: Any) -> None
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def info(files: tuple[str, ...], as_json: bool) -> None:
     """Say what each FILE is: an exposure or a product."""
-    from lyot.files.describe import describe
+    from lyot.files.view import describe
 
     rows = [describe(path) for path in files]
     if as_json:

@@ -17,7 +17,7 @@ from lyot._version import __version__
 from lyot.compute import cluster
 from lyot.errors import LyotError
 from lyot.files.association import Association, read_association
-from lyot.files.products import atomic_write, checksum, remove_stale, sampled_checksum
+from lyot.files.atomic import atomic_write, checksum, remove_stale, sampled_checksum
 from lyot.progress import Progress, no_progress
 
 log = logging.getLogger(__name__)

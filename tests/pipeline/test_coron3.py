@@ -16,7 +16,8 @@ from stdatamodels.jwst import datamodels
 from lyot._version import __version__
 from lyot.algorithms.geometry import radius_map
 from lyot.errors import LyotError
-from lyot.files.products import checksum, provenance_of, star_of
+from lyot.files.atomic import checksum
+from lyot.files.provenance import provenance_of, star_of
 from lyot.parameters import Recipe, from_dict
 from lyot.pipeline import Coron3Pipeline
 
@@ -253,7 +254,7 @@ def test_it_runs_from_the_shell_without_crds(small, tmp_path):
 
 
 def test_an_interrupt_leaves_no_half_product(small, tmp_path, monkeypatch):
-    from lyot.files.products import BlockWriter
+    from lyot.files.stream import BlockWriter
 
     write = BlockWriter.write
 

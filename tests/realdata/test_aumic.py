@@ -14,7 +14,7 @@ from lyot.algorithms.zones import Zone
 from lyot.files.aligned import AlignedArrays
 from lyot.files.association import FOLDER_KEY, build_associations
 from lyot.files.exposure import read_cube, stack
-from lyot.files.products import provenance_of, star_of
+from lyot.files.provenance import provenance_of, star_of
 from lyot.files.star import StarPosition
 from lyot.parameters import AlignRecipe, SubtractRecipe
 from lyot.pipeline import Coron3Pipeline

@@ -8,7 +8,7 @@ from scipy import ndimage
 from stdatamodels.jwst import datamodels
 
 from lyot.files.association import FOLDER_KEY, build_associations
-from lyot.files.products import provenance_of, star_of
+from lyot.files.provenance import provenance_of, star_of
 from lyot.files.view import read_view
 from lyot.pipeline import Coron3Pipeline
 

@@ -10,7 +10,7 @@ import pytest
 from stdatamodels.jwst import datamodels
 
 from lyot.errors import LyotError
-from lyot.files.products import provenance_of, star_of
+from lyot.files.provenance import provenance_of, star_of
 from lyot.steps import (
     AlignRefsStep,
     HlspStep,

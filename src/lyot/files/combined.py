@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from lyot.errors import LyotError
 from lyot.files.exposure import cube_from_model
 from lyot.files.headers import ExposureInfo
-from lyot.files.products import derived_model, provenance_of, star_of
+from lyot.files.products import derived_model
+from lyot.files.provenance import provenance_of, star_of
 from lyot.files.star import StarPosition
 from lyot.files.synthetic import TIMES
 from lyot.parameters import CombineRecipe

@@ -250,7 +250,8 @@ def open_fits(path: str | Path, /, *, memmap: bool = True) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             hdus = fits.open(path, memmap=memmap)
-            expected = max(h._data_offset + h._data_size for h in hdus)
+            places = [hdu.fileinfo() for hdu in hdus]
+            expected = max(place["datLoc"] + place["datSpan"] for place in places)
     except FileNotFoundError:
         raise LyotError(f"{path} does not exist; check the path.") from None
     except OSError as err:

@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 
 from lyot._version import __version__
 from lyot.errors import LyotError
+from lyot.files.atomic import is_stale, temporary_prefix
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
-from lyot.files.products import is_stale, temporary_prefix
 
 FORMAT = 1
 INDEX, FRAMES = "index.sqlite", "frames"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot._version import __version__
-from lyot.files.products import atomic_write
+from lyot.files.atomic import atomic_write
 
 
 def write_table(table: Any, path: str | Path, /) -> str:

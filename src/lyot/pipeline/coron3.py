@@ -14,6 +14,7 @@ from stpipe import Pipeline
 from lyot.errors import LyotError
 from lyot.files.aligned import AlignedFrames
 from lyot.files.association import Association, read_association
+from lyot.files.atomic import check_free_space, checksum
 from lyot.files.exposure import (
     Cube,
     as_model,
@@ -24,16 +25,9 @@ from lyot.files.exposure import (
 )
 from lyot.files.headers import read_info
 from lyot.files.library_store import Library
-from lyot.files.products import (
-    BlockWriter,
-    check_free_space,
-    checksum,
-    derived_model,
-    provenance_of,
-    save_atomically,
-    set_provenance,
-    stamp,
-)
+from lyot.files.products import derived_model, save_atomically
+from lyot.files.provenance import provenance_of, set_provenance, stamp
+from lyot.files.stream import BlockWriter
 from lyot.parameters import LibraryRecipe, Recipe, to_dict
 from lyot.progress import Progress, no_progress
 from lyot.references.aligner import Aligner, prepare_refs

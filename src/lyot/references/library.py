@@ -15,9 +15,9 @@ from lyot.algorithms import fourier, klip, repair, selection
 from lyot.algorithms.geometry import radius_map
 from lyot.compute import cluster, threads
 from lyot.errors import LyotError
+from lyot.files.atomic import checksum
 from lyot.files.exposure import Cube, flag_value, read_cube
 from lyot.files.library_store import Batch, FrameInfo, Library
-from lyot.files.products import checksum
 from lyot.parameters import AlignRecipe, LibraryRecipe, OutlierRecipe
 from lyot.progress import Progress, no_progress
 from lyot.references.aligner import Aligner, prepare_refs

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from lyot.algorithms.geometry import position_angle_of_y
 from lyot.compute import threads
 from lyot.errors import LyotError
-from lyot.files.products import atomic_write, save_atomically
+from lyot.files.atomic import atomic_write
+from lyot.files.products import save_atomically
 from lyot.files.synthetic import Pointing, exposure_model
 from lyot.instruments.masks import MASK_SIGMA, mask_amplitude
 from lyot.instruments.optics import CoronagraphModel, segment_wavefront

@@ -13,7 +13,8 @@ from lyot.compute import devices
 from lyot.files.aligned import AlignedFrames
 from lyot.files.exposure import as_model, cube_from_model
 from lyot.files.headers import ExposureInfo
-from lyot.files.products import derived_model, stamp
+from lyot.files.products import derived_model
+from lyot.files.provenance import stamp
 from lyot.parameters import AlignRecipe, to_dict
 from lyot.references.aligner import Aligner, PreparedRefs, prepare_refs, undersampling_note
 from lyot.references.weights import builtin_weight, read_psfmask

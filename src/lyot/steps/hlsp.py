@@ -11,7 +11,8 @@ from lyot.algorithms.statistics import NoiseCurve, annulus_noise, finite_mean
 from lyot.errors import LyotError
 from lyot.files.exposure import as_model
 from lyot.files.headers import read_info
-from lyot.files.products import derived_model, set_keyword, stamp, star_of
+from lyot.files.products import derived_model
+from lyot.files.provenance import set_keyword, stamp, star_of
 from lyot.steps.base import LyotStep, name_of
 
 log = logging.getLogger(__name__)

@@ -14,13 +14,8 @@ from lyot.errors import LyotError
 from lyot.files.aligned import AlignedArrays
 from lyot.files.exposure import Cube, as_model, cube_from_model, flag_value
 from lyot.files.headers import open_fits
-from lyot.files.products import (
-    drop_unknown_long_keywords,
-    provenance_of,
-    set_provenance,
-    stamp,
-    star_of,
-)
+from lyot.files.products import drop_unknown_long_keywords
+from lyot.files.provenance import provenance_of, set_provenance, stamp, star_of
 from lyot.files.run import read_image, reference_info
 from lyot.files.star import StarPosition
 from lyot.parameters import SubtractRecipe, to_dict

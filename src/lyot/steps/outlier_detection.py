@@ -6,7 +6,8 @@ import logging
 from typing import Any
 
 from lyot.files.exposure import as_model, cube_from_model
-from lyot.files.products import drop_unknown_long_keywords, stamp
+from lyot.files.products import drop_unknown_long_keywords
+from lyot.files.provenance import stamp
 from lyot.parameters import OutlierRecipe, to_dict
 from lyot.references.stack import outlier_dq
 from lyot.steps.base import LyotStep, name_of

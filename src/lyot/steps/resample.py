@@ -10,7 +10,7 @@ import numpy as np
 
 from lyot.files.combined import combined_model, residuals_from_model
 from lyot.files.exposure import as_model
-from lyot.files.products import stamp
+from lyot.files.provenance import stamp
 from lyot.parameters import CombineRecipe, to_dict
 from lyot.sky import combine
 from lyot.steps.base import LyotStep, name_of

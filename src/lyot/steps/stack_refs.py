@@ -11,7 +11,8 @@ from typing import Any
 from lyot.errors import LyotError
 from lyot.files.association import read_association
 from lyot.files.exposure import Cube, as_model, cube_from_model, join, read_cube, stack
-from lyot.files.products import stack_model, stamp
+from lyot.files.products import stack_model
+from lyot.files.provenance import stamp
 from lyot.parameters import OutlierRecipe
 from lyot.references.stack import flag_outliers
 from lyot.steps.base import LyotStep, name_of

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lyot.analysis.companion import CompanionFit
 from lyot.analysis.contrast import Completeness, ContrastCurve, SensitivityMap
 from lyot.analysis.detection import Detection
-from lyot.files.products import atomic_write
+from lyot.files.atomic import atomic_write
 from lyot.viz.figures import COLORS
 
 

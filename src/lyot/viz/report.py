@@ -18,8 +18,8 @@ from lyot._version import __version__
 from lyot.algorithms.statistics import finite_mean
 from lyot.analysis.contrast import ContrastCurve
 from lyot.errors import LyotError
+from lyot.files.atomic import atomic_write
 from lyot.files.headers import open_fits
-from lyot.files.products import atomic_write
 from lyot.files.run import exposure_root, products_of, record_of
 from lyot.files.star import StarPosition
 from lyot.files.view import View, read_view

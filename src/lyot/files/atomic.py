@@ -1,0 +1,122 @@
+"""Files written atomically: under a temporary name, then moved into place in one step."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lyot.errors import LyotError
+
+
+def temporary_prefix() -> str:
+    """Return the prefix of this process's temporary names: it holds the host and process id."""
+    return f".lyot-{socket.gethostname()}-{os.getpid()}-"
+
+
+def is_stale(name: str, /) -> bool:
+    """Tell whether a temporary name belongs to a process of this host that has ended.
+
+    False for other names, and for those of other hosts, whose processes cannot be asked.
+    """
+    head, _, _ = name.rpartition("-")
+    head, _, process = head.rpartition("-")
+    if head != f".lyot-{socket.gethostname()}" or not process.isdigit():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
+
+def remove_stale(folder: str | Path, /) -> None:
+    """Remove the temporary files of processes that were killed while they wrote to a folder."""
+    folder = Path(folder)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if is_stale(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def atomic_write(path: str | Path, /) -> Iterator[Path]:
+    """Give a temporary path; the file written there takes its final name in one move.
+
+    The temporary path has the same file name, in a temporary folder beside the final one (headers
+    record the file name). The file is moved when the block ends well, and removed when it does
+    not. An `OSError` of the block becomes a `LyotError` that names the path.
+    """
+    path = Path(path)
+    holder = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        holder = tempfile.mkdtemp(prefix=temporary_prefix(), dir=path.parent)
+        yield Path(holder) / path.name
+        os.replace(Path(holder) / path.name, path)
+    except OSError as err:
+        raise write_error(err, path) from err
+    finally:
+        if holder is not None:
+            shutil.rmtree(holder, ignore_errors=True)
+
+
+def write_error(err: OSError, path: Path, /) -> LyotError:
+    """Say in one sentence why a file was not written."""
+    if err.errno == errno.ENOSPC:
+        text = f"{path} was not written: the disk is full; free some space and run again."
+    elif err.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        text = (
+            f"{path} was not written: {path.parent} is not a folder you may write to; name another."
+        )
+    else:
+        text = f"{path} was not written ({err.strerror or err})."
+    return LyotError(text)
+
+
+def check_free_space(folder: str | Path, n_bytes: int, what: str, /) -> None:
+    """Raise `LyotError` where the disk of a folder has less than `n_bytes` free for `what`."""
+    folder = Path(folder)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < n_bytes:
+        raise LyotError(
+            f"{what} takes {n_bytes / 1e9:.2f} GB and {folder} has {free / 1e9:.2f} GB free; free "
+            "some space, or do not save the product."
+        )
+
+
+def checksum(path: str | Path, /) -> str:
+    """Return the SHA-256 checksum of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+MAX_FULL_CHECKSUM_BYTES = 64 * 2**20
+N_SAMPLES, SAMPLE_BYTES = 64, 2**20
+
+
+def sampled_checksum(path: str | Path, /) -> str:
+    """Return the size of a product, and a checksum of its content or of samples of it.
+
+    To see that a product was truncated or overwritten since it was written. Beyond 64 MiB only 64
+    evenly spaced pieces of a MiB are read, the beginning and end among them, so a change of a few
+    bytes elsewhere goes unseen: the inputs of a run are compared by `checksum`.
+    """
+    size = os.path.getsize(path)
+    if size <= MAX_FULL_CHECKSUM_BYTES:
+        return f"{size}:{checksum(path)}"
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for k in range(N_SAMPLES):
+            file.seek(k * (size - SAMPLE_BYTES) // (N_SAMPLES - 1))
+            digest.update(file.read(SAMPLE_BYTES))
+    return f"{size}:{digest.hexdigest()}"

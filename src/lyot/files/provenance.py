@@ -1,0 +1,73 @@
+"""Provenance: how a product was made and what was measured on the way, recorded in the product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lyot._version import __version__
+from lyot.files.star import StarPosition
+
+PROVENANCE_KEY = "lyot"
+"""Name of the branch of a product's ASDF tree that holds what the schemas have no place for."""
+
+
+def stamp(
+    model: Any,
+    step: str,
+    /,
+    *,
+    recipe: dict[str, Any],
+    inputs: list[str],
+    star: StarPosition | None = None,
+    details: dict[str, Any] | None = None,
+) -> None:
+    """Record in a product the step that made it, its parameters, inputs and measurements.
+
+    The step is marked COMPLETE in ``meta.cal_step``; a star position is also written to the
+    keywords STARCENX/Y (1-based). The model is changed in place.
+    """
+    setattr(model.meta.cal_step, step, "COMPLETE")
+    provenance = provenance_of(model)
+    provenance["software"] = "lyot"
+    provenance["version"] = __version__
+    provenance.setdefault("steps", {})
+    provenance["steps"][step] = {"recipe": recipe, "inputs": list(inputs)} | (details or {})
+    if star is not None:
+        provenance["star"] = star.to_dict()
+        set_keyword(model, "SCI", "STARCENX", star.x + 1.0, "x position of the star (1-based)")
+        set_keyword(model, "SCI", "STARCENY", star.y + 1.0, "y position of the star (1-based)")
+    set_provenance(model, provenance)
+    set_keyword(model, "PRIMARY", "LYOTVER", __version__, "Version of lyot")
+
+
+def provenance_of(model: Any, /) -> dict[str, Any]:
+    """Return a copy of a product's provenance, arrays in memory; empty where it has none."""
+
+    def _copy(node: Any) -> Any:
+        """Copy a node down to its arrays, so that the file may be closed."""
+        if isinstance(node, dict):
+            return {k: _copy(v) for k, v in node.items()}
+        return np.asarray(node) if hasattr(node, "dtype") else node
+
+    provenance: dict[str, Any] = _copy(dict(model.instance.get(PROVENANCE_KEY, {})))
+    return provenance
+
+
+def set_provenance(model: Any, provenance: dict[str, Any], /) -> None:
+    """Replace a product's provenance, in place."""
+    model.instance[PROVENANCE_KEY] = provenance
+
+
+def star_of(model: Any, /) -> StarPosition | None:
+    """Return the star position that a product records; None where it records none."""
+    values = provenance_of(model).get("star")
+    return StarPosition(**values) if values else None
+
+
+def set_keyword(model: Any, extension: str, key: str, value: Any, comment: str, /) -> None:
+    """Set a FITS keyword that the schema does not know, in place."""
+    extra = model.instance.setdefault("extra_fits", {}).setdefault(extension, {})
+    rows = [row for row in extra.get("header", []) if row[0] != key]
+    extra["header"] = [*rows, [key, value, comment]]

@@ -1,0 +1,67 @@
+"""A product written in blocks is the product that saving writes."""
+
+import os
+
+import numpy as np
+import pytest
+
+from lyot.files import products, provenance
+from lyot.files.exposure import as_model
+from lyot.files.stream import BlockWriter
+
+
+@pytest.mark.parametrize("n_sets", [None, 3])
+def test_a_product_written_in_blocks_equals_a_saved_one(exposure, tmp_path, rng, n_sets):
+    from stdatamodels.jwst import datamodels
+
+    shape = (2, 5, 6) if n_sets is None else (n_sets, 2, 5, 6)
+    kind = "CubeModel" if n_sets is None else "QuadModel"
+    sci, err = rng.normal(size=(2, *shape)).astype(np.float32)
+    sci.flat[3] = np.nan
+    dq = rng.integers(0, 2**32, shape, dtype=np.uint32)
+    target = as_model(exposure, "CubeModel")
+
+    def model():
+        small = np.zeros((1,) * len(shape), np.float32)
+        made = products.derived_model(
+            kind, target, {"data": small, "err": small.copy(), "dq": small.astype(np.uint32)}
+        )
+        provenance.stamp(
+            made, "align_psfs", recipe={"a": 1}, inputs=["x"], details={"array": np.arange(4.0)}
+        )
+        return made
+
+    path = tmp_path / "t_psfalign.fits"
+    with BlockWriter(path, model, shape) as writer:
+        for i in range(n_sets or 1):
+            pick = () if n_sets is None else i
+            writer.write(i, sci[pick], err[pick], dq[pick])
+    with datamodels.open(path) as opened:
+        assert type(opened).__name__ == kind
+        np.testing.assert_array_equal(opened.data, sci)
+        np.testing.assert_array_equal(opened.err, err)
+        np.testing.assert_array_equal(opened.dq, dq)
+        assert opened.meta.cal_step.align_psfs == "COMPLETE"
+        assert opened.meta.filename == "t_psfalign.fits"
+        assert opened.meta.wcs is not None
+        branch = provenance.provenance_of(opened)
+        np.testing.assert_array_equal(branch["steps"]["align_psfs"]["array"], np.arange(4.0))
+    target.close()
+
+
+def test_an_interrupted_stream_leaves_no_file(exposure, tmp_path):
+    target = as_model(exposure, "CubeModel")
+
+    def model():
+        arrays = {name: np.zeros((1, 1, 1), np.float32) for name in ("data", "err")}
+        arrays["dq"] = np.zeros((1, 1, 1), np.uint32)
+        return products.derived_model("CubeModel", target, arrays)
+
+    def write():
+        with BlockWriter(tmp_path / "t.fits", model, (2, 5, 6)):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert os.listdir(tmp_path) == []
+    target.close()
