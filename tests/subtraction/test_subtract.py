@@ -310,8 +310,8 @@ def test_pixels_outside_the_limits_do_not_count_in_the_fit(scene):
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"n_modes": ()}, "truncate is empty"),
-        ({"n_modes": (-1,)}, "truncate is -1"),
+        ({"n_modes": ()}, "n_modes is empty"),
+        ({"n_modes": (-1,)}, "n_modes is -1"),
         ({"zones": "rings"}, "zones is 'rings'; it must be one of full"),
         ({"sector_overlap": 0.7}, "between 0 and 0.5"),
         ({"error": "none"}, "error is 'none'"),

@@ -28,7 +28,19 @@ from lyot.files.library_store import Library
 from lyot.files.products import derived_model, save_atomically
 from lyot.files.provenance import provenance_of, set_provenance, stamp
 from lyot.files.stream import BlockWriter
-from lyot.parameters import LibraryRecipe, Recipe, to_dict
+from lyot.parameters import (
+    PIPELINE,
+    STEPS,
+    AlignRecipe,
+    CombineRecipe,
+    LibraryRecipe,
+    OutlierRecipe,
+    Recipe,
+    ReferenceParameters,
+    StarParameters,
+    SubtractRecipe,
+    to_dict,
+)
 from lyot.progress import Progress, no_progress
 from lyot.references.aligner import Aligner, prepare_refs
 from lyot.references.library import select
@@ -44,6 +56,7 @@ from lyot.steps import (
 )
 from lyot.steps.align_refs import alignment_details
 from lyot.steps.base import LyotStep, root_of
+from lyot.steps.spec import spec_of, values_of
 from lyot.steps.stack_refs import Addition
 
 log = logging.getLogger(__name__)
@@ -63,21 +76,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
     class_alias = "calwebb_coron3"
 
-    spec = """
-        suffix = string(default='i2d')  # Suffix of the combined image
-        strategy = option('auto', 'rdi', 'adi', 'adi+rdi', default='auto')  # References: the psf members, the other rolls, both; auto takes the psf members where there are any
-        library = string(default=None)  # Folder of a reference library, from which references are added
-        library_by = option('correlation', 'residual', 'time', 'wavefront', 'spectral_type', default='correlation')  # How they are chosen for each science exposure
-        library_n = integer(default=200, min=0)  # How many at most; 0 for all
-        library_where = string(default='')  # Condition in SQL over the columns of the library's index
-        library_spectral_type = string(default='')  # Spectral type of the target, for library_by = spectral_type
-        library_wavefront_nm = float(default=None)  # Rms of the wavefront at the target's time [nm], for library_by = wavefront
-        save_results = boolean(default=True)  # Save the products
-        save_crfints = boolean(default=True)  # Save the flagged science exposures
-        save_psfstack = boolean(default=True)  # Save the stack of references
-        save_psfalign = boolean(default=True)  # Save the aligned references
-        save_psfsub = boolean(default=True)  # Save the subtracted exposures
-    """  # noqa: E501
+    spec = spec_of(*STEPS[PIPELINE], suffix="i2d", save_results=True)
 
     step_defs: ClassVar[dict[str, type]] = {
         "outlier_detection": OutlierDetectionStep,
@@ -154,11 +153,11 @@ class Coron3Pipeline(Pipeline, LyotStep):
     def recipe(self) -> Recipe:
         """Return the parameters of all steps as one value."""
         return Recipe(
-            star_xy=self.klip.star_parameter(),
-            outlier=self.outlier_detection.recipe(),
-            align=self.align_refs.recipe(),
-            subtract=self.klip.recipe(),
-            combine=self.resample.recipe(),
+            star_xy=values_of(self.klip, StarParameters).xy,
+            outlier=values_of(self.outlier_detection, OutlierRecipe),
+            align=values_of(self.align_refs, AlignRecipe),
+            subtract=values_of(self.klip, SubtractRecipe),
+            combine=values_of(self.resample, CombineRecipe),
         )
 
     def _check_parameters(self) -> None:
@@ -166,17 +165,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
         recipe = self.recipe()
         for part in (recipe.align, recipe.subtract, recipe.combine):
             flag_value(part.bad_bits)
-        self.library_recipe()
-
-    def library_recipe(self) -> LibraryRecipe:
-        """Return how references are chosen from the library."""
-        return LibraryRecipe(
-            by=self.library_by,
-            n=self.library_n,
-            where=self.library_where,
-            spectral_type=self.library_spectral_type,
-            wavefront_nm=self.library_wavefront_nm,
-        )
+        for kind in STEPS[PIPELINE]:
+            values_of(self, kind)
 
     def _members_folder(self, source: Any) -> str | None:
         """Return the folder of the members where ``input_dir`` names another than the file's."""
@@ -193,7 +183,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
     def _references(self, asn: Association) -> list[tuple[Path, ...]]:
         """Choose the reference exposures of each science exposure."""
-        strategy = self.strategy
+        strategy = values_of(self, ReferenceParameters).strategy
         table = asn.table or "The association"
         if strategy == "auto" and self._library is not None:
             strategy = "rdi"
@@ -239,7 +229,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
     def _stack(self, references: tuple[Path, ...], root: str, science: Path) -> tuple[Any, str]:
         self.progress("stack references", 0, 1)
-        self.stack_refs.outliers = self.outlier_detection.recipe()
+        self.stack_refs.outliers = values_of(self.outlier_detection, OutlierRecipe)
         self.stack_refs.added = None
         if self._library is not None:
             self.stack_refs.added = self._from_library(self._library, references, science)
@@ -250,7 +240,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             self._write_stack(stack, cube, name)
         stack.close()
         del stack
-        refs = prepare_refs(cube, self.align_refs.recipe())
+        refs = prepare_refs(cube, values_of(self.align_refs, AlignRecipe))
         self.progress("stack references", 1, 1)
         return refs, name
 
@@ -258,12 +248,12 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self, library: Library, references: tuple[Path, ...], science: Path
     ) -> Addition:
         """Choose frames of the library for a science exposure."""
-        target = flag_outliers(read_cube(science), self.outlier_detection.recipe())
+        target = flag_outliers(read_cube(science), values_of(self.outlier_detection, OutlierRecipe))
         rows, alike = select(
             library,
             target,
-            self.library_recipe(),
-            align=self.align_refs.recipe(),
+            values_of(self, LibraryRecipe),
+            align=values_of(self.align_refs, AlignRecipe),
             leave_out=[self.checksums[p.name] for p in (science, *references)],
         )
         log.info(
@@ -278,7 +268,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         )
         made = {
             "library": str(library.path.resolve()),
-            "recipe": to_dict(self.library_recipe()),
+            "recipe": to_dict(values_of(self, LibraryRecipe)),
             "frames": [f"{r['file']}[{r['integration']}]" for r in rows],
             "sha256": [r["sha256"] for r in rows],
             "correlation": alike,

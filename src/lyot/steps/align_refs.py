@@ -15,10 +15,11 @@ from lyot.files.exposure import as_model, cube_from_model
 from lyot.files.headers import ExposureInfo
 from lyot.files.products import derived_model
 from lyot.files.provenance import stamp
-from lyot.parameters import AlignRecipe, to_dict
+from lyot.parameters import STEPS, AlignRecipe, ComputeParameters, StarParameters, to_dict
 from lyot.references.aligner import Aligner, PreparedRefs, prepare_refs, undersampling_note
 from lyot.references.weights import builtin_weight, read_psfmask
 from lyot.steps.base import LyotStep, crds_is_configured, name_of
+from lyot.steps.spec import spec_of, values_of
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +29,7 @@ class AlignRefsStep(LyotStep):
 
     class_alias = "align_refs"
 
-    spec = """
-        suffix = string(default='psfalign')  # Suffix of the product
-        align_to = option('all', 'first', default='all')  # Align to every science integration, or to the first (3-D product)
-        bad_bits = string(default='DO_NOT_USE')  # DQ flags of bad pixels
-        median_box_length = integer(default=3, min=1)  # Box from which bad pixels are repaired [pixel]
-        max_shift = float(default=None)  # Largest shift along each axis [pixel]; None for the coronagraph's own
-        device = option('cpu', 'cuda', 'torch', default='cpu')  # Where it computes: NumPy, a GPU (PyTorch or CuPy), or PyTorch
-        star_from = option('auto', 'symmetry', 'model', default='auto')  # How a star that is not stated is measured
-        star_x = float(default=None)  # Star in the science exposure, x [pixel, 0-based]
-        star_y = float(default=None)  # Star in the science exposure, y [pixel, 0-based]
-    """  # noqa: E501
+    spec = spec_of(*STEPS["align_refs"], suffix="psfalign")
 
     reference_file_types: ClassVar[list[str]] = ["psfmask"]
 
@@ -47,16 +38,6 @@ class AlignRefsStep(LyotStep):
 
     lazy = False
     """Whether `process` returns an `Aligner`, which computes as it is asked; the pipeline's."""
-
-    def recipe(self) -> AlignRecipe:
-        """Return the parameters as a recipe."""
-        return AlignRecipe(
-            align_to=self.align_to,
-            bad_bits=self.bad_bits,
-            median_box_length=self.median_box_length,
-            max_shift=self.max_shift,
-            star_from=self.star_from,
-        )
 
     def process(self, target: Any, psf: Any) -> Any:
         """Align the references.
@@ -75,16 +56,17 @@ class AlignRefsStep(LyotStep):
         """
         target_model = as_model(target, "CubeModel")
         refs, stack_model = psf, None
+        recipe = values_of(self, AlignRecipe)
         if not isinstance(psf, PreparedRefs):
             stack_model = as_model(psf, "CubeModel")
-            refs = prepare_refs(cube_from_model(stack_model), self.recipe())
+            refs = prepare_refs(cube_from_model(stack_model), recipe)
         aligner = Aligner(
             cube_from_model(target_model),
             refs,
-            self.recipe(),
+            recipe,
             weight_of=self._weight(target_model),
-            star_xy=self.star_parameter(),
-            device=devices.device(self.device),
+            star_xy=values_of(self, StarParameters).xy,
+            device=devices.device(values_of(self, ComputeParameters).device),
         )
         if note := undersampling_note(aligner.target.info):
             log.warning(note)
@@ -118,7 +100,7 @@ class AlignRefsStep(LyotStep):
         stamp(
             model,
             "align_psfs",
-            recipe=to_dict(self.recipe()),
+            recipe=to_dict(aligner.recipe),
             inputs=inputs,
             star=aligner.star,
             details=alignment_details(aligner) | {"weight": self.weight_origin},

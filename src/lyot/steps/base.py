@@ -117,11 +117,6 @@ class LyotStep(Step):
         log.info("Saved %s", saved)
         return saved
 
-    def star_parameter(self) -> tuple[float, float] | None:
-        """Return the star position that the user gave, if any [pixel, 0-based]."""
-        x, y = getattr(self, "star_x", None), getattr(self, "star_y", None)
-        return None if x is None or y is None else (float(x), float(y))
-
 
 def name_of(source: Any, /) -> str:
     """Return a name for the provenance of a product.

@@ -13,7 +13,9 @@ from lyot.files.exposure import as_model
 from lyot.files.headers import read_info
 from lyot.files.products import derived_model
 from lyot.files.provenance import set_keyword, stamp, star_of
+from lyot.parameters import STEPS, HlspRecipe
 from lyot.steps.base import LyotStep, name_of
+from lyot.steps.spec import spec_of, values_of
 
 log = logging.getLogger(__name__)
 
@@ -23,13 +25,7 @@ class HlspStep(LyotStep):
 
     class_alias = "hlsp"
 
-    spec = """
-        annuli_width = integer(default=2, min=1)  # Width of the annuli [pixel]
-        center_on = option('auto', 'star', 'image', default='auto')  # The recorded star, the middle of the image, or the star where there is one
-        center_x = float(default=None)  # Center, x [pixel, 0-based]
-        center_y = float(default=None)  # Center, y [pixel, 0-based]
-        save_results = boolean(default=True)  # Save the products
-    """  # noqa: E501
+    spec = spec_of(*STEPS["hlsp"], save_results=True)
 
     def process(self, source: Any) -> list[Any]:
         """Make both products and save them as ``_snr`` and ``_contrast``.
@@ -47,16 +43,17 @@ class HlspStep(LyotStep):
         """
         model = as_model(source, _kind_of(source))
         kind = type(model).__name__
+        recipe = values_of(self, HlspRecipe)
         data, err = np.asarray(model.data, np.float64), np.asarray(model.err, np.float64)
         if data.ndim not in (2, 3) or data.size == 0:
             raise LyotError(f"{name_of(source)} has {data.ndim} axes; hlsp takes 2 or 3.")
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(err > 0, data / err, np.nan)
-        center, origin = self._center(model, data.shape)
+        center, origin = _center(recipe, model, data.shape)
         image = finite_mean(data, axis=0) if data.ndim == 3 else data
-        curve = annulus_noise(image, center, width=float(self.annuli_width))
+        curve = annulus_noise(image, center, width=float(recipe.annuli_width))
         parameters = {
-            "annuli_width": self.annuli_width,
+            "annuli_width": recipe.annuli_width,
             "center_yx": list(center),
             "center_on": origin,
         }
@@ -87,20 +84,23 @@ class HlspStep(LyotStep):
     def save_model(self, *_: Any, **__: Any) -> None:
         """Do nothing: `process` saves both products under names of their own."""
 
-    def _center(self, model: Any, shape: tuple[int, ...]) -> tuple[tuple[float, float], str]:
-        """Choose the center: coordinates, the recorded star, or the middle of the image."""
-        if self.center_x is not None and self.center_y is not None:
-            return (float(self.center_y), float(self.center_x)), "coordinates"
-        star = star_of(model)
-        if self.center_on == "star" and star is None:
-            raise LyotError(
-                f"{model.meta.filename} records no star; give center_x and center_y, or "
-                "center_on = image."
-            )
-        if star is not None and self.center_on != "image":
-            return star.yx, "star"
-        middle = (round(shape[-2] / 2) - 1.0, round(shape[-1] / 2) - 1.0)
-        return middle, "image"
+
+def _center(
+    recipe: HlspRecipe, model: Any, shape: tuple[int, ...]
+) -> tuple[tuple[float, float], str]:
+    """Choose the center: coordinates, the recorded star, or the middle of the image."""
+    if recipe.center_x is not None and recipe.center_y is not None:
+        return (float(recipe.center_y), float(recipe.center_x)), "coordinates"
+    star = star_of(model)
+    if recipe.center_on == "star" and star is None:
+        raise LyotError(
+            f"{model.meta.filename} records no star; give center_x and center_y, or "
+            "center_on = image."
+        )
+    if star is not None and recipe.center_on != "image":
+        return star.yx, "star"
+    middle = (round(shape[-2] / 2) - 1.0, round(shape[-1] / 2) - 1.0)
+    return middle, "image"
 
 
 def _kind_of(source: Any) -> str:

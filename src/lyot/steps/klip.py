@@ -10,7 +10,6 @@ import numpy as np
 
 from lyot.algorithms.zones import Zone
 from lyot.compute import devices
-from lyot.errors import LyotError
 from lyot.files.aligned import AlignedArrays
 from lyot.files.exposure import Cube, as_model, cube_from_model, flag_value
 from lyot.files.headers import open_fits
@@ -18,9 +17,17 @@ from lyot.files.products import drop_unknown_long_keywords
 from lyot.files.provenance import provenance_of, set_provenance, stamp, star_of
 from lyot.files.run import read_image, reference_info
 from lyot.files.star import StarPosition
-from lyot.parameters import SubtractRecipe, to_dict
+from lyot.parameters import (
+    STEPS,
+    ComputeParameters,
+    FitInputs,
+    StarParameters,
+    SubtractRecipe,
+    to_dict,
+)
 from lyot.references.star import guess_star, measure_star, stated_star
 from lyot.steps.base import LyotStep, name_of
+from lyot.steps.spec import spec_of, values_of
 from lyot.subtraction.disc import on_detector, subtract_constrained
 from lyot.subtraction.subtract import (
     SpeckleNoise,
@@ -38,58 +45,7 @@ class KlipStep(LyotStep):
 
     class_alias = "klip"
 
-    spec = """
-        suffix = string(default='psfsub')  # Suffix of the product
-        method = option('klip', 'mean', 'median', 'imputation', 'nmf', default='klip')  # KL modes; scaled mean or median; KL modes fitted at anchor pixels; non-negative components
-        truncate = force_list(default=list(50))  # Number of KL modes kept; several give a product each
-        select = option('all', 'correlation', 'residual', 'time', default='all')  # How references are chosen for each integration and zone
-        n_refs = integer(default=0, min=0)  # How many are chosen at most; 0 for all
-        min_correlation = float(default=-1.0, min=-1.0, max=1.0)  # References less correlated with the integration are left out
-        min_rotation_fwhm = float(default=0.0, min=0.0)  # References showing the target are left out where their roll turns a source by less [FWHM]
-        zones = option('full', 'annuli', 'map', default='full')  # Search areas
-        n_annuli = integer(default=5, min=1)  # Number of annuli
-        annuli_spacing = option('constant', 'linear', 'log', default='constant')  # How annuli widen
-        n_sectors = integer(default=1, min=1)  # Number of sectors in each annulus
-        sector_overlap = float(default=0.0, min=0.0, max=0.5)  # Overlap of sectors, as a fraction of one
-        inner_arcsec = float(default=0.0, min=0.0)  # Inner edge of the first annulus [arcsec]
-        outer_arcsec = float(default=0.0, min=0.0)  # Outer edge of the last annulus [arcsec]; 0 for the edge
-        fit_inner_arcsec = float(default=0.0, min=0.0)  # Pixels nearer to the star do not count in the fit [arcsec]
-        fit_outer_arcsec = float(default=0.0, min=0.0)  # Pixels farther from the star do not count in the fit [arcsec]; 0 for no limit
-        fit_weight = string(default=None)  # FITS image of weights in the fit, for example 0 on a disc or a companion
-        disc_model = string(default=None)  # FITS image of a disc, north up about the middle pixel: the coefficients are fitted without it
-        level_inner_arcsec = float(default=5.0, min=0.0)  # The level of the residual is taken beyond this separation [arcsec]; 0 for the zone
-        zone_map = string(default=None)  # FITS image of labels, for zones = map
-        subtract_mean = boolean(default=True)  # Subtract the zone mean first
-        error = option('propagated', 'scatter', default='propagated')  # ERR: propagated, or scatter of the references
-        bad_bits = string(default='DO_NOT_USE')  # DQ flags of science pixels that are left out
-        device = option('cpu', 'cuda', 'torch', default='cpu')  # Where it computes: NumPy, a GPU (PyTorch or CuPy), or PyTorch
-        star_x = float(default=None)  # Star in the science exposure, x [pixel, 0-based]
-        star_y = float(default=None)  # Star in the science exposure, y [pixel, 0-based]
-    """  # noqa: E501
-
-    def recipe(self) -> SubtractRecipe:
-        """Return the parameters as a recipe."""
-        return SubtractRecipe(
-            method=self.method,
-            n_modes=tuple(_whole_number(n) for n in self.truncate),
-            select=self.select,
-            n_refs=self.n_refs,
-            min_correlation=self.min_correlation,
-            min_rotation_fwhm=self.min_rotation_fwhm,
-            zones=self.zones,
-            n_annuli=self.n_annuli,
-            n_sectors=self.n_sectors,
-            annuli_spacing=self.annuli_spacing,
-            inner_arcsec=self.inner_arcsec,
-            outer_arcsec=self.outer_arcsec,
-            sector_overlap=self.sector_overlap,
-            fit_inner_arcsec=self.fit_inner_arcsec,
-            fit_outer_arcsec=self.fit_outer_arcsec,
-            level_inner_arcsec=self.level_inner_arcsec,
-            subtract_mean=self.subtract_mean,
-            error=self.error,
-            bad_bits=self.bad_bits,
-        )
+    spec = spec_of(*STEPS["klip"], suffix="psfsub")
 
     def process(self, target: Any, psfrefs: Any) -> Any:
         """Subtract the star.
@@ -107,19 +63,19 @@ class KlipStep(LyotStep):
             The residual, of the shape of the science cube; a list where ``truncate`` has
             several numbers.
         """
-        recipe = self.recipe()
+        recipe, files = values_of(self, SubtractRecipe), values_of(self, FitInputs)
         model = as_model(target, "CubeModel")
         cube = cube_from_model(model)
         aligned, refs_model, history = self._aligned(psfrefs, cube)
         star = self._star(cube, aligned.star)
-        labels = _image(self.zone_map)
+        labels = _image(files.zone_map)
         zones = make_zones(
             recipe,
             cube.frame_shape,
             star,
             cube.info.pixel_scale_arcsec,
             labels=None if labels is None else labels.astype(int),
-            fit_weight=_image(self.fit_weight),
+            fit_weight=_image(files.fit_weight),
         )
         results, scale = self._subtracted(cube, aligned, zones, recipe, star)
         inputs = [name_of(target), name_of(psfrefs)]
@@ -132,11 +88,7 @@ class KlipStep(LyotStep):
                 star,
                 history,
                 speckle_noise(r, star, cube.info.pixel_scale_arcsec),
-                {
-                    name: str(Path(path).resolve())
-                    for name in ("fit_weight", "zone_map", "disc_model")
-                    if (path := getattr(self, name))
-                },
+                {name: str(Path(path).resolve()) for name, path in to_dict(files).items() if path},
                 scale,
             )
             for r in results
@@ -155,7 +107,7 @@ class KlipStep(LyotStep):
         star: StarPosition,
     ) -> tuple[list[Subtraction], float]:
         """Subtract; with a model of the disc, return its scale too."""
-        device = devices.device(self.device)
+        device = devices.device(values_of(self, ComputeParameters).device)
         if not self.disc_model:
             return subtract(cube, aligned, zones, recipe, device=device), 0.0
 
@@ -182,8 +134,9 @@ class KlipStep(LyotStep):
         return aligned, model, history
 
     def _star(self, cube: Cube, known: StarPosition | None) -> StarPosition:
-        stated = stated_star(cube.info, self.star_parameter())
-        if self.star_parameter() is None and known is not None:
+        given = values_of(self, StarParameters).xy
+        stated = stated_star(cube.info, given)
+        if given is None and known is not None:
             return known
         if stated is not None:
             return stated
@@ -210,13 +163,6 @@ class KlipStep(LyotStep):
 def _image(path: str | None) -> Any:
     """Read the first image of a FITS file, or nothing."""
     return read_image(path)[0] if path else None
-
-
-def _whole_number(value: Any) -> int:
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        raise LyotError(f"truncate is {value!r}; give whole numbers of KL modes.") from None
 
 
 def _kind_of(source: Any) -> str:

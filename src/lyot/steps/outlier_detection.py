@@ -8,9 +8,10 @@ from typing import Any
 from lyot.files.exposure import as_model, cube_from_model
 from lyot.files.products import drop_unknown_long_keywords
 from lyot.files.provenance import stamp
-from lyot.parameters import OutlierRecipe, to_dict
+from lyot.parameters import STEPS, OutlierRecipe, to_dict
 from lyot.references.stack import outlier_dq
 from lyot.steps.base import LyotStep, name_of
+from lyot.steps.spec import spec_of, values_of
 
 log = logging.getLogger(__name__)
 
@@ -20,14 +21,7 @@ class OutlierDetectionStep(LyotStep):
 
     class_alias = "outlier_detection"
 
-    spec = """
-        suffix = string(default='crfints')  # Suffix of the product
-        n_sigma = float(default=5.0, min=1.0)  # Threshold in standard deviations
-    """
-
-    def recipe(self) -> OutlierRecipe:
-        """Return the parameters as a recipe."""
-        return OutlierRecipe(skip=bool(self.skip), n_sigma=float(self.n_sigma))
+    spec = spec_of(*STEPS["outlier_detection"], suffix="crfints")
 
     def process(self, source: Any) -> Any:
         """Return a copy of an exposure in which outliers are flagged.
@@ -45,13 +39,14 @@ class OutlierDetectionStep(LyotStep):
         model = as_model(source, "CubeModel")
         result = model.copy()
         cube = cube_from_model(model)
-        result.dq, n_found = outlier_dq(cube, self.recipe())
+        recipe = values_of(self, OutlierRecipe)
+        result.dq, n_found = outlier_dq(cube, recipe)
         log.info("%d outliers in %d integrations of %s.", n_found, len(cube.sci), cube.info.name)
         drop_unknown_long_keywords(result)
         stamp(
             result,
             "outlier_detection",
-            recipe=to_dict(self.recipe()),
+            recipe=to_dict(recipe),
             inputs=[name_of(source)],
             details={"n_outliers": n_found},
         )

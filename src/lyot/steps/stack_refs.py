@@ -13,9 +13,10 @@ from lyot.files.association import read_association
 from lyot.files.exposure import Cube, as_model, cube_from_model, join, read_cube, stack
 from lyot.files.products import stack_model
 from lyot.files.provenance import stamp
-from lyot.parameters import OutlierRecipe
+from lyot.parameters import STEPS, OutlierRecipe
 from lyot.references.stack import flag_outliers
 from lyot.steps.base import LyotStep, name_of
+from lyot.steps.spec import spec_of
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,7 @@ class StackRefsStep(LyotStep):
 
     class_alias = "stack_refs"
 
-    spec = """
-        suffix = string(default='psfstack')  # Suffix of the product
-    """
+    spec = spec_of(*STEPS["stack_refs"], suffix="psfstack")
 
     outliers = OutlierRecipe(skip=True)
     """How outliers of each exposure are flagged first; the pipeline sets it."""

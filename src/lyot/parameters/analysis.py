@@ -1,0 +1,140 @@
+"""The parameters of an analysis of a finished run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lyot.parameters.fields import Parameters, parameter
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservationParameters(Parameters):
+    """What an analysis of a finished run takes besides the run: PSF, mask and star.
+
+    Examples
+    --------
+    >>> ObservationParameters(star_mag=4.0, truncate=(5, 20)).truncate
+    (5, 20)
+    """
+
+    star_mag: float | None = parameter(
+        None, "Vega magnitude of the star", option="star-mag", metavar="MAG"
+    )
+    star_flux: float | None = parameter(
+        None,
+        "Flux density of the star",
+        unit="Jy",
+        above=0.0,
+        option="star-flux",
+        metavar="JY",
+    )
+    star_frame: str | None = parameter(
+        None,
+        "FITS image of the star without the mask, from which its brightness is measured",
+        metavar="FILE",
+    )
+    psf: str | None = parameter(
+        None, "FITS image of the off-axis PSF; by default a model", metavar="FILE"
+    )
+    transmission: str | None = parameter(
+        None,
+        "FITS map of the mask's transmission on the frames; by default a model",
+        metavar="FILE",
+    )
+    truncate: tuple[int, ...] | None = parameter(
+        None,
+        "Numbers of KL modes that are analyzed; by default those of the run",
+        minimum=0,
+        metavar="N[,N...]",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExclusionParameters(Parameters):
+    """Sources that are excluded from the noise estimate."""
+
+    known: tuple[tuple[float, float], ...] = parameter(
+        (),
+        "Exclude a known source from the noise estimate: its separation and position angle; may be "
+        "repeated",
+        unit="arcsec, degree",
+        metavar="SEP PA",
+    )
+    disc: tuple[float, float] | None = parameter(
+        None,
+        "Exclude an edge-on disc from the noise estimate: its position angle and half opening "
+        "angle",
+        unit="degree",
+        metavar="PA HALF-WIDTH",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticParameters(Parameters):
+    """How the significance of a flux is judged."""
+
+    fpf: float | None = parameter(
+        None,
+        "False-positive fraction of the threshold; by default that of 5 sigma, 2.87e-7",
+        minimum=0.0,
+        maximum=1.0,
+        metavar="FPF",
+    )
+    noise: str = parameter("gaussian", "Distribution of the noise", choices=("gaussian", "laplace"))
+    flux_by: str = parameter(
+        "matched",
+        "How a flux is measured: by a matched filter, or in an aperture of one FWHM",
+        choices=("matched", "aperture"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastParameters(Parameters):
+    """Where contrast limits are measured."""
+
+    separations: tuple[float, ...] | None = parameter(
+        None,
+        "Separations from the star; by default one every FWHM",
+        unit="arcsec",
+        above=0.0,
+        metavar="A[,B...]",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompanionParameters(Parameters):
+    """How companions are measured."""
+
+    at: tuple[tuple[float, float], ...] = parameter(
+        (),
+        "First guess of separation and position angle; companions given together are fitted "
+        "together",
+        unit="arcsec, degree",
+        required=True,
+        metavar="SEP PA",
+    )
+    background: str = parameter(
+        "constant",
+        "Smooth background fitted with the companion, such as a disc leaves",
+        choices=("none", "constant", "plane", "quadratic"),
+    )
+    likelihoods: int = parameter(
+        10_000,
+        "Number of likelihoods that the sampling evaluates; 0 takes the errors from the curvature "
+        "at the best fit",
+        minimum=0,
+        metavar="N",
+    )
+
+
+COMMANDS: dict[str, tuple[type[Parameters], ...]] = {
+    "contrast": (
+        ObservationParameters,
+        ExclusionParameters,
+        StatisticParameters,
+        ContrastParameters,
+    ),
+    "detect": (ObservationParameters, ExclusionParameters, StatisticParameters),
+    "companion": (ObservationParameters, CompanionParameters),
+}
+"""The classes of parameters that each analysis takes."""

@@ -1,0 +1,297 @@
+"""What a field of a class of parameters declares, and what is made from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from inspect import get_annotations
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from lyot.errors import LyotError
+
+_KINDS = {bool: "boolean", int: "integer", float: "float", str: "string"}
+_KEY = "parameter"
+
+P = TypeVar("P", bound="Parameters")
+
+
+def parameter(
+    default: Any,
+    help: str,
+    /,
+    *,
+    unit: str = "",
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    required: bool = False,
+    step: str = "",
+    option: str = "",
+    metavar: str = "",
+) -> Any:
+    """Make the field of a parameter.
+
+    ``above`` is a lower bound that is not itself allowed; ``required`` forbids an empty value;
+    ``step`` is its name as a parameter of a step where that differs from the field's; ``option``
+    makes it an option of `lyot run`.
+    """
+    said = {"help": help, "unit": unit, "choices": choices, "minimum": minimum, "maximum": maximum}
+    said |= {"above": above, "required": required, "step": step or None, "option": option}
+    return field(default=default, metadata={_KEY: said | {"metavar": metavar}})
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter as its field declares it."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+    unit: str
+    choices: tuple[str, ...]
+    minimum: float | None
+    maximum: float | None
+    above: float | None
+    required: bool
+    step: str
+    option: str
+    metavar: str
+
+    @property
+    def optional(self) -> bool:
+        """Whether None is a value."""
+        return get_origin(self.type) is UnionType and NoneType in get_args(self.type)
+
+    @property
+    def inner(self) -> Any:
+        """The type without None."""
+        if not self.optional:
+            return self.type
+        [kind] = [kind for kind in get_args(self.type) if kind is not NoneType]
+        return kind
+
+    @property
+    def kind(self) -> str:
+        """The type in a word: boolean, integer, float, string, or list."""
+        return _KINDS.get(self.inner, "list")
+
+    @property
+    def allowed(self) -> str:
+        """What it may be, in words; empty where its type says all."""
+        low, high = self.minimum, self.maximum
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if low is not None and high is not None:
+            return f"between {low:g} and {high:g}"
+        if self.above is not None:
+            return "positive" if self.above == 0 else f"more than {self.above:g}"
+        return "" if low is None else f"at least {low:g}"
+
+    @property
+    def description(self) -> str:
+        """Help and unit, as a page or a spec shows them."""
+        return f"{self.help} [{self.unit}]" if self.unit else self.help
+
+    def check(self, value: Any, /, *, name: str = "") -> None:
+        """Raise a `LyotError` that names the parameter, the value and what is allowed."""
+        if value is None and self.optional:
+            return
+        if self.required and not value:
+            raise self._refused(value, "it must have at least one value", name, "empty")
+        self._check_type(value, self.inner, name)
+
+    def _check_type(self, value: Any, kind: Any, name: str) -> None:
+        if get_origin(kind) is tuple:
+            kinds = get_args(kind)
+            if kinds[-1] is Ellipsis and isinstance(value, tuple):
+                kinds = (kinds[0],) * len(value)
+            if not isinstance(value, tuple) or len(value) != len(kinds):
+                raise self._refused(value, f"it must be a tuple of {len(kinds)}", name)
+            for item, its in zip(value, kinds, strict=True):
+                self._check_type(item, its, name)
+            return
+        is_right: Callable[[Any], bool]
+        is_right, words = {
+            bool: (lambda v: isinstance(v, bool), "true or false"),
+            int: (lambda v: isinstance(v, Integral) and not isinstance(v, bool), "a whole number"),
+            float: (lambda v: isinstance(v, Real) and math.isfinite(v), "a number"),
+            str: (lambda v: isinstance(v, str), "a string"),
+        }[kind]
+        if not is_right(value):
+            raise self._refused(value, f"it must be {self.allowed or words}", name)
+        if self.choices and value not in self.choices:
+            raise self._refused(value, f"it must be {self.allowed}", name)
+        if kind in (int, float) and not self._within(value):
+            verb = "lie" if self.maximum is not None else "be"
+            raise self._refused(value, f"it must {verb} {self.allowed}", name)
+
+    def _within(self, value: float) -> bool:
+        return (
+            (self.minimum is None or value >= self.minimum)
+            and (self.maximum is None or value <= self.maximum)
+            and (self.above is None or value > self.above)
+        )
+
+    def _refused(self, value: Any, rule: str, name: str, shown: str = "") -> LyotError:
+        return LyotError(
+            f"{name or self.name} is {shown or repr(value)}; {rule}.", parameter=self.name
+        )
+
+    def read(self, value: Any, /, *, name: str = "") -> Any:
+        """Turn text, or a list of texts, into a value of its type; other values pass unchanged."""
+        if isinstance(value, str) and value in ("", "None") and self.optional:
+            return None
+        return self._read(value, self.inner, name)
+
+    def _read(self, value: Any, kind: Any, name: str) -> Any:
+        if get_origin(kind) is tuple:
+            items = value.split(",") if isinstance(value, str) else value
+            inner = get_args(kind)[0]
+            return tuple(self._read(item, inner, name) for item in items)
+        if not isinstance(value, str) or kind is str:
+            return value
+        text = value.strip()
+        if kind is bool and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        try:
+            return kind(text) if kind in (int, float) else text
+        except ValueError:
+            words = {int: "a whole number", float: "a number"}[kind]
+            raise self._refused(value, f"it must be {words}", name) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """The base of all classes of parameters: checks each field as it declares itself."""
+
+    def __init_subclass__(cls) -> None:
+        """Write the Attributes section of the docstring from the fields."""
+        entries = []
+        for name, kind in get_annotations(cls).items():
+            said = getattr(cls.__dict__.get(name), "metadata", {}).get(_KEY)
+            if said:
+                unit = f" [{said['unit']}]" if said["unit"] else ""
+                entries.append(f"    {name} : {kind}\n        {said['help']}{unit}.")
+        if entries:
+            head, mark, tail = (cls.__doc__ or "").partition("    Examples\n")
+            section = "\n".join(["    Attributes", "    ----------", *entries])
+            cls.__doc__ = f"{head.rstrip()}\n\n{section}\n" + (f"\n{mark}{tail}" if mark else "")
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for each in parameters_of(type(self)):
+            each.check(getattr(self, each.name))
+
+
+_DECLARED: dict[type[Parameters], tuple[Parameter, ...]] = {}
+
+
+def parameters_of(kind: type[Parameters], /) -> tuple[Parameter, ...]:
+    """Return the parameters of a class, in order."""
+    if kind not in _DECLARED:
+        types = get_type_hints(kind)
+        _DECLARED[kind] = tuple(
+            Parameter(
+                name=f.name,
+                type=types[f.name],
+                default=f.default,
+                **(f.metadata[_KEY] | {"step": f.metadata[_KEY]["step"] or f.name}),
+            )
+            for f in fields(kind)
+            if _KEY in f.metadata
+        )
+    return _DECLARED[kind]
+
+
+def from_names(kind: type[P], values: Mapping[str, Any], /) -> P:
+    """Make a value from what a step or the command line calls its parameters.
+
+    Texts are read as values of their parameter's type; messages use the names as they are given.
+    """
+    made = {}
+    for each in parameters_of(kind):
+        if each.step in values:
+            value = each.read(values[each.step], name=each.step)
+            each.check(value, name=each.step)
+            made[each.name] = value
+    return kind(**made)
+
+
+def to_names(value: Parameters, /) -> dict[str, Any]:
+    """Return the values by the names that a step calls them."""
+    return {each.step: getattr(value, each.name) for each in parameters_of(type(value))}
+
+
+def to_dict(recipe: Any, /) -> dict[str, Any]:
+    """Turn parameters into plain values that any file format takes.
+
+    Parameters
+    ----------
+    recipe : Recipe or Parameters
+        The parameters.
+
+    Returns
+    -------
+    dict
+        Nested dictionaries of numbers, strings, lists and None.
+
+    Examples
+    --------
+    >>> to_dict(OutlierRecipe())
+    {'skip': False, 'n_sigma': 5.0}
+    """
+
+    def _plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: _plain(item) for key, item in value.items()}
+        return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+    result: dict[str, Any] = _plain(asdict(recipe))
+    return result
+
+
+def from_dict(kind: type, values: dict[str, Any], /) -> Any:
+    """Make parameters from plain values.
+
+    Parameters
+    ----------
+    kind : type
+        `Recipe` or a class of parameters.
+    values : dict
+        As from `to_dict`; what is missing takes its default.
+
+    Returns
+    -------
+    object
+        A value of that class.
+
+    Raises
+    ------
+    LyotError
+        If a name is not a parameter.
+
+    Examples
+    --------
+    >>> from_dict(OutlierRecipe, {"n_sigma": 4.0}).n_sigma
+    4.0
+    """
+    parts = {f.name: f for f in fields(kind)}
+    unknown = sorted(set(values) - set(parts))
+    if unknown:
+        raise LyotError(
+            f"{unknown[0]!r} is no parameter of {kind.__name__}; its parameters are "
+            f"{', '.join(parts)}."
+        )
+    ready = {}
+    for name, value in values.items():
+        part = parts[name].default_factory
+        if part is not MISSING and isinstance(value, dict):
+            ready[name] = from_dict(part, value)  # type: ignore[arg-type]
+        else:
+            ready[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**ready)

@@ -1,0 +1,539 @@
+"""The parameters of a reduction: of the pipeline and of each of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lyot.errors import LyotError
+from lyot.parameters.fields import Parameters, parameter
+
+ALL_INTEGRATIONS, FIRST_INTEGRATION = "all", "first"
+AUTO, BY_SYMMETRY, BY_MODEL = "auto", "symmetry", "model"
+ZONE_KINDS = ("full", "annuli", "map")
+SPACINGS = ("constant", "linear", "log")
+PROPAGATED, SCATTER = "propagated", "scatter"
+ERROR_KINDS = (PROPAGATED, SCATTER)
+KLIP, MEAN, MEDIAN, IMPUTATION, NMF = "klip", "mean", "median", "imputation", "nmf"
+METHODS = (KLIP, MEAN, MEDIAN, IMPUTATION, NMF)
+ALL_REFS, BY_CORRELATION, BY_RESIDUAL, BY_TIME = "all", "correlation", "residual", "time"
+LIBRARY_CHOICES = (BY_CORRELATION, BY_RESIDUAL, BY_TIME, "wavefront", "spectral_type")
+STRATEGIES = (AUTO, "rdi", "adi", "adi+rdi")
+DEVICES = ("cpu", "cuda", "torch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutlierRecipe(Parameters):
+    """How outliers among the integrations of an exposure are found.
+
+    Examples
+    --------
+    >>> OutlierRecipe(n_sigma=4.0).n_sigma
+    4.0
+    """
+
+    skip: bool = parameter(False, "Do not look for outliers", option="skip-outliers")
+    n_sigma: float = parameter(
+        5.0, "Threshold in standard deviations of the scatter of the integrations", minimum=1.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignRecipe(Parameters):
+    """How references are aligned to the science integrations.
+
+    Examples
+    --------
+    >>> AlignRecipe(align_to="second")
+    Traceback (most recent call last):
+    ...
+    lyot.errors.LyotError: align_to is 'second'; it must be one of all, first.
+    """
+
+    align_to: str = parameter(
+        ALL_INTEGRATIONS,
+        "Align the references to every science integration, or only to the first (3-D product)",
+        choices=(ALL_INTEGRATIONS, FIRST_INTEGRATION),
+        option="align-to",
+    )
+    bad_bits: str = parameter(
+        "DO_NOT_USE", "DQ flags of bad pixels: names joined by + or commas, or a number"
+    )
+    median_box_length: int = parameter(
+        3,
+        "Side of the box whose median replaces a bad pixel in the alignment",
+        unit="pixel",
+        minimum=1,
+    )
+    max_shift: float | None = parameter(
+        None,
+        "Largest shift along each axis; by default that of the coronagraph",
+        unit="pixel",
+        minimum=0.0,
+    )
+    star_from: str = parameter(
+        AUTO,
+        "How the star's position is measured where it is not given: center of symmetry, or a "
+        "model of the image; auto takes the one that suits the coronagraph",
+        choices=(AUTO, BY_SYMMETRY, BY_MODEL),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignInputs(Parameters):
+    """Files that the alignment reads."""
+
+    psfmask: str | None = parameter(
+        None,
+        "PSFMASK reference file: the weight of each pixel in the alignment",
+        step="override_psfmask",
+        option="psfmask",
+        metavar="FILE",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StarParameters(Parameters):
+    """Where the star is in the science exposures; measured by default.
+
+    Examples
+    --------
+    >>> StarParameters(star_x=160.2, star_y=158.9).xy
+    (160.2, 158.9)
+    """
+
+    star_x: float | None = parameter(
+        None, "Position of the star in the science exposures, x", unit="pixel, 0-based"
+    )
+    star_y: float | None = parameter(
+        None, "Position of the star in the science exposures, y", unit="pixel, 0-based"
+    )
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        if (self.star_x is None) != (self.star_y is None):
+            raise LyotError(
+                f"star_x is {self.star_x} and star_y is {self.star_y}; give both or neither.",
+                parameter="star_x",
+            )
+
+    @property
+    def xy(self) -> tuple[float, float] | None:
+        """The position, or None."""
+        if self.star_x is None or self.star_y is None:
+            return None
+        return float(self.star_x), float(self.star_y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeParameters(Parameters):
+    """Where the arrays are computed."""
+
+    device: str = parameter(
+        "cpu",
+        "Where arrays are computed: cpu by NumPy, cuda on a GPU by PyTorch or CuPy, torch by "
+        "PyTorch on the CPU",
+        choices=DEVICES,
+        option="device",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubtractRecipe(Parameters):
+    """How the stellar image is modeled from the references and subtracted.
+
+    Examples
+    --------
+    >>> SubtractRecipe(n_modes=(5, 20), zones="annuli").n_modes
+    (5, 20)
+    """
+
+    method: str = parameter(
+        KLIP,
+        "How the references model the star: klip by their KL modes; mean or median by their "
+        "scaled mean or median; imputation by KL modes fitted at the anchor pixels (those that "
+        "count in the fit); nmf by non-negative components",
+        option="method",
+        metavar="NAME",
+    )
+    n_modes: tuple[int, ...] = parameter(
+        (50,),
+        "Number of KL modes or components; several numbers give one product each, and more than "
+        "there are references means all",
+        minimum=0,
+        required=True,
+        step="truncate",
+        option="truncate",
+        metavar="N[,N...]",
+    )
+    select: str = parameter(
+        ALL_REFS,
+        "How references are chosen for each integration and zone: all; the most correlated; one "
+        "after another the one that lowers the residual most; the nearest in time",
+        choices=(ALL_REFS, BY_CORRELATION, BY_RESIDUAL, BY_TIME),
+        option="select",
+    )
+    n_refs: int = parameter(
+        0,
+        "Largest number of references chosen by select; 0 for all",
+        minimum=0,
+        option="n-refs",
+        metavar="N",
+    )
+    min_correlation: float = parameter(
+        -1.0,
+        "Leave out references that correlate less with the integration in the zone; -1 for none",
+        minimum=-1.0,
+        maximum=1.0,
+    )
+    min_rotation_fwhm: float = parameter(
+        0.0,
+        "Leave out rolls of the target whose rotation moves a source by less, which limits "
+        "self-subtraction; 0 for none",
+        unit="FWHM",
+        minimum=0.0,
+        option="min-rotation",
+        metavar="FWHM",
+    )
+    zones: str = parameter(
+        "full",
+        "Zones that are fitted separately: the full frame, annuli, or those of zone_map",
+        choices=ZONE_KINDS,
+        option="zones",
+    )
+    n_annuli: int = parameter(5, "Number of annuli", minimum=1)
+    n_sectors: int = parameter(1, "Number of sectors in each annulus", minimum=1)
+    annuli_spacing: str = parameter(
+        "constant", "How the width of the annuli grows with separation", choices=SPACINGS
+    )
+    inner_arcsec: float = parameter(
+        0.0, "Inner edge of the first annulus", unit="arcsec", minimum=0.0
+    )
+    outer_arcsec: float = parameter(
+        0.0,
+        "Outer edge of the last annulus; 0 for the nearest edge of the frame",
+        unit="arcsec",
+        minimum=0.0,
+    )
+    sector_overlap: float = parameter(
+        0.0,
+        "Overlap of neighboring sectors as a fraction of a sector",
+        minimum=0.0,
+        maximum=0.5,
+    )
+    fit_inner_arcsec: float = parameter(
+        0.0,
+        "Pixels nearer to the star are subtracted but do not count in the fit",
+        unit="arcsec",
+        minimum=0.0,
+    )
+    fit_outer_arcsec: float = parameter(
+        0.0,
+        "Pixels farther from the star are subtracted but do not count in the fit; 0 for no limit",
+        unit="arcsec",
+        minimum=0.0,
+    )
+    level_inner_arcsec: float = parameter(
+        5.0,
+        "The background level of the residual is measured beyond this separation; 0 takes the "
+        "mean of the zone",
+        unit="arcsec",
+        minimum=0.0,
+    )
+    subtract_mean: bool = parameter(
+        True, "Subtract the weighted mean of the zone before the fit, and a level after it"
+    )
+    error: str = parameter(
+        PROPAGATED,
+        "What ERR is: the propagated errors, or the scatter of the residuals of the references "
+        "as in the official pipeline",
+        choices=ERROR_KINDS,
+    )
+    bad_bits: str = parameter(
+        "DO_NOT_USE",
+        "DQ flags of science pixels that are left out: names joined by + or commas, or a number",
+    )
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        if self.method not in METHODS:
+            raise LyotError(
+                f"method is {self.method!r}; it must be one of {', '.join(METHODS)}.",
+                parameter="method",
+            )
+        if (self.select == ALL_REFS) != (self.n_refs == 0):
+            raise LyotError(
+                f"select is {self.select!r} and n_refs is {self.n_refs}; say both how references "
+                "are chosen and how many.",
+                parameter="select",
+            )
+        if self.error == SCATTER and (self.method not in (KLIP, IMPUTATION) or self.chooses):
+            raise LyotError(
+                f"error is {self.error!r}, which needs the KL modes of all references: take "
+                "method = klip without a choice of references, or error = propagated.",
+                parameter="error",
+            )
+        if self.method in (MEDIAN, NMF) and self.chooses:
+            raise LyotError(
+                f"method is {self.method!r}, which takes all references; leave out select, n_refs, "
+                "min_correlation and min_rotation_fwhm, or take another method.",
+                parameter="method",
+            )
+
+    @property
+    def chooses(self) -> bool:
+        """Whether integrations or zones may have references of their own."""
+        return bool(
+            self.select != ALL_REFS or self.min_correlation > -1.0 or self.min_rotation_fwhm
+        )
+
+    @property
+    def fits_each(self) -> bool:
+        """Whether each integration is fitted with what was chosen for it alone."""
+        return self.chooses or self.method == NMF
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitInputs(Parameters):
+    """Images that the subtraction reads."""
+
+    fit_weight: str | None = parameter(
+        None,
+        "FITS image of weights in the fit, for example 0 on a disc or a companion",
+        metavar="FILE",
+    )
+    zone_map: str | None = parameter(
+        None, "FITS image of zone numbers, for zones = map", metavar="FILE"
+    )
+    disc_model: str | None = parameter(
+        None,
+        "FITS image of a disc model, north up about the middle pixel; the coefficients are fitted "
+        "without the disc, which avoids over-subtraction",
+        metavar="FILE",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CombineRecipe(Parameters):
+    """How the subtracted integrations are combined on the sky.
+
+    Examples
+    --------
+    >>> CombineRecipe(pixfrac=2.0)
+    Traceback (most recent call last):
+    ...
+    lyot.errors.LyotError: pixfrac is 2.0; it must lie between 0 and 1.
+    """
+
+    align_on: str = parameter(
+        "star",
+        "Put the stars of all exposures on one sky position, or trust the WCS of each header",
+        choices=("star", "header"),
+        option="align-on",
+    )
+    pixfrac: float = parameter(
+        1.0,
+        "Fraction of a pixel that its flux is confined to before drizzling",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    kernel: str = parameter(
+        "square",
+        "Drizzle kernel",
+        choices=("square", "gaussian", "point", "turbo", "lanczos2", "lanczos3"),
+    )
+    weight_type: str = parameter(
+        "ivm",
+        "Weight of a pixel: inverse read-noise variance, exposure time, or one",
+        choices=("ivm", "exptime", "uniform"),
+    )
+    pixel_scale_ratio: float = parameter(1.0, "Output pixel scale over input", above=0.0)
+    rotation: float | None = parameter(
+        None,
+        "Position angle of the output y axis; by default that of the first exposure",
+        unit="degree",
+    )
+    bad_bits: str = parameter(
+        "DO_NOT_USE+NON_SCIENCE",
+        "DQ flags of pixels that are left out: names joined by + or commas, or a number",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HlspRecipe(Parameters):
+    """How the SNR image and the 1-sigma contrast curve of an image are made."""
+
+    annuli_width: int = parameter(
+        2, "Width of the annuli in which the noise is measured", unit="pixel", minimum=1
+    )
+    center_on: str = parameter(
+        AUTO,
+        "Center of the annuli: the recorded star, the middle of the image, or the star where one "
+        "is recorded",
+        choices=(AUTO, "star", "image"),
+    )
+    center_x: float | None = parameter(None, "Center of the annuli, x", unit="pixel, 0-based")
+    center_y: float | None = parameter(None, "Center of the annuli, y", unit="pixel, 0-based")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceParameters(Parameters):
+    """Which exposures are the references of a science exposure."""
+
+    strategy: str = parameter(
+        AUTO,
+        "References: rdi (reference-star differential imaging) takes the psf members of the "
+        "association, adi (angular differential imaging) the other rolls of the target, adi+rdi "
+        "both; auto takes the psf members where there are any",
+        choices=STRATEGIES,
+        option="strategy",
+    )
+    library: str | None = parameter(
+        None,
+        "Folder of a reference library, from which the best references are added",
+        option="library",
+        metavar="LIB",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LibraryRecipe(Parameters):
+    """How references are chosen from a library.
+
+    Examples
+    --------
+    >>> LibraryRecipe(by="time", n=50).n
+    50
+    """
+
+    by: str = parameter(
+        BY_CORRELATION,
+        "How frames of the library are chosen for each science exposure: the most correlated; one "
+        "after another the one that lowers the residual most; the nearest in time, wavefront or "
+        "spectral type",
+        choices=LIBRARY_CHOICES,
+        step="library_by",
+        option="library-by",
+    )
+    n: int = parameter(
+        200,
+        "Largest number of frames taken from the library; 0 for all",
+        minimum=0,
+        step="library_n",
+        option="library-n",
+        metavar="N",
+    )
+    where: str = parameter(
+        "",
+        "Restrict the candidates: an SQL condition on the columns of the library",
+        step="library_where",
+        option="library-where",
+        metavar="SQL",
+    )
+    spectral_type: str = parameter(
+        "",
+        "Spectral type of the target, for a choice by spectral_type",
+        step="library_spectral_type",
+        metavar="TYPE",
+    )
+    wavefront_nm: float | None = parameter(
+        None,
+        "Rms wavefront error at the time of the target, for a choice by wavefront",
+        unit="nm",
+        step="library_wavefront_nm",
+        metavar="NM",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveParameters(Parameters):
+    """Which products are written beside the combined image."""
+
+    save_crfints: bool = parameter(True, "Save the science exposures with outliers flagged")
+    save_psfstack: bool = parameter(True, "Save the stack of references")
+    save_psfalign: bool = parameter(True, "Save the aligned references")
+    save_psfsub: bool = parameter(True, "Save the subtracted exposures")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The parameters of a reduction that its products record.
+
+    Attributes
+    ----------
+    star_xy : tuple of float or None
+        Position of the star in every science exposure [pixel, 0-based]; None to measure it.
+    outlier, align, subtract, combine
+        The parameters of each stage.
+
+    Examples
+    --------
+    >>> Recipe(subtract=SubtractRecipe(n_modes=(20,))).subtract.n_modes
+    (20,)
+    """
+
+    star_xy: tuple[float, float] | None = None
+    outlier: OutlierRecipe = field(default_factory=OutlierRecipe)
+    align: AlignRecipe = field(default_factory=AlignRecipe)
+    subtract: SubtractRecipe = field(default_factory=SubtractRecipe)
+    combine: CombineRecipe = field(default_factory=CombineRecipe)
+
+
+PIPELINE = "calwebb_coron3"
+STEPS: dict[str, tuple[type[Parameters], ...]] = {
+    PIPELINE: (ReferenceParameters, LibraryRecipe, SaveParameters),
+    "outlier_detection": (OutlierRecipe,),
+    "stack_refs": (),
+    "align_refs": (AlignRecipe, AlignInputs, StarParameters, ComputeParameters),
+    "klip": (SubtractRecipe, FitInputs, StarParameters, ComputeParameters),
+    "resample": (CombineRecipe,),
+    "hlsp": (HlspRecipe,),
+}
+"""The classes of parameters that the pipeline and each of its steps take."""
+
+StepParameters = Mapping[str, tuple[Parameters, ...]]
+"""Values for the pipeline and its steps, by name; a class without a value has its defaults."""
+
+
+def complete(values: StepParameters, /) -> dict[str, tuple[Parameters, ...]]:
+    """Return a value for every class of every step, with defaults where none is given."""
+    done = {}
+    for step, kinds in STEPS.items():
+        given = {type(value): value for value in values.get(step, ())}
+        done[step] = tuple(given.get(kind) or kind() for kind in kinds)
+    return done
+
+
+def by_step(*values: Parameters) -> dict[str, tuple[Parameters, ...]]:
+    """Give each value to every step that takes its class.
+
+    Parameters
+    ----------
+    *values : Parameters
+        Values, at most one of a class.
+
+    Returns
+    -------
+    dict
+        By the names of the steps.
+
+    Raises
+    ------
+    LyotError
+        If no step takes one of them.
+
+    Examples
+    --------
+    >>> list(by_step(StarParameters(star_x=10.0, star_y=11.0)))
+    ['align_refs', 'klip']
+    """
+    for value in values:
+        if not any(type(value) in kinds for kinds in STEPS.values()):
+            raise LyotError(f"No step of the pipeline takes {type(value).__name__}.")
+    given = {
+        step: tuple(value for value in values if type(value) in kinds)
+        for step, kinds in STEPS.items()
+    }
+    return {step: taken for step, taken in given.items() if taken}
