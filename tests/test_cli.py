@@ -392,3 +392,17 @@ def test_bad_input_to_the_analysis(demo, tmp_path, arguments, text):
     assert text in done.output
     assert "Traceback" not in done.output
     assert not list(tmp_path.iterdir())
+
+
+def test_the_plan_names_the_products_and_writes_none(small, tmp_path):
+    done = lyot("run", small, "-o", tmp_path / "out", "--truncate", "3,5", "--plan")
+    assert done.exit_code == 0, done.output
+    assert not (tmp_path / "out").exists()
+    told = lyot("run", small, "-o", tmp_path / "out", "--truncate", "3,5", "--plan", "--json")
+    [plan] = json.loads(told.stdout)
+    lyot("run", small, "-o", tmp_path / "out", "--truncate", "3,5", "--no-report", "-q")
+    written = products_in(tmp_path / "out")
+    assert sorted(p["name"] for p in plan["products"]) == [path.name for path in written]
+    for product in plan["products"]:
+        assert product["name"] in done.output
+        assert (tmp_path / "out" / product["name"]).stat().st_size >= product["n_bytes"]

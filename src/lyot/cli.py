@@ -182,6 +182,12 @@ _SCHEDULER = click.option(
     help="Any parameter of any step; see the documentation.",
 )
 @_SCHEDULER
+@click.option(
+    "--plan",
+    "only_plan",
+    is_flag=True,
+    help="Print what would be done, without doing it: references, products, disk space.",
+)
 @click.option("--again", is_flag=True, help="Reduce even what is finished and unchanged.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
@@ -262,6 +268,12 @@ def _run(associations: tuple[str, ...], output_dir: str, options: dict[str, Any]
 
     found = survey.expand(associations)
     jobs = survey.plan(_job(output_dir, options), found)
+    if options.get("only_plan"):
+        plans = [survey.plan_of(job) for job in jobs]
+        as_json = bool(options.get("as_json"))
+        texts = [json.dumps([p.to_dict() for p in plans], indent=2)] if as_json else map(str, plans)
+        click.echo("\n\n".join(texts))
+        return []
     with _logging(), show_progress(quiet=bool(options.get("quiet"))) as progress:
         if len(jobs) == 1 and not options.get("scheduler"):
             finished = [survey.reduce(jobs[0], progress=progress)]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lyot._version import __version__
 from lyot.compute import cluster
@@ -19,6 +19,10 @@ from lyot.errors import LyotError
 from lyot.files.association import Association, read_association
 from lyot.files.atomic import atomic_write, checksum, remove_stale, sampled_checksum
 from lyot.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    from lyot.pipeline import Coron3Pipeline
+    from lyot.pipeline.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -248,12 +252,8 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
         before = _unchanged(job, asn, record)
         if before is not None:
             return before
-    from lyot.pipeline import Coron3Pipeline
-
+    pipeline = _pipeline(job)
     gc.freeze()  # the libraries' objects stay: each step would go through them again
-    pipeline = configured(Coron3Pipeline, job.steps, job.settings, job.output_dir)
-    if job.input_dir:
-        pipeline.input_dir = job.input_dir
     pipeline.progress = progress
     with _log_file(folder, asn.product):
         record.unlink(missing_ok=True)
@@ -278,6 +278,20 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
     if pipeline.save_results:
         _write_record(record, job, finished, fingerprint(job, asn, pipeline.checksums))
     return finished
+
+
+def _pipeline(job: Job) -> Coron3Pipeline:
+    from lyot.pipeline import Coron3Pipeline
+
+    pipeline: Coron3Pipeline = configured(Coron3Pipeline, job.steps, job.settings, job.output_dir)
+    if job.input_dir:
+        pipeline.input_dir = job.input_dir
+    return pipeline
+
+
+def plan_of(job: Job, /) -> Plan:
+    """Plan the run of a job: nothing is written, and no pixel is read."""
+    return _pipeline(job).plan(job.association)
 
 
 def fingerprint(

@@ -11,14 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 from stpipe import Pipeline
 
-from lyot.errors import LyotError
 from lyot.files.aligned import AlignedFrames
 from lyot.files.association import Association, read_association
 from lyot.files.atomic import check_free_space, checksum
 from lyot.files.exposure import (
     Cube,
     as_model,
-    check_same_mode,
     cube_from_model,
     flag_value,
     read_cube,
@@ -37,10 +35,12 @@ from lyot.parameters import (
     OutlierRecipe,
     Recipe,
     ReferenceParameters,
+    SaveParameters,
     StarParameters,
     SubtractRecipe,
     to_dict,
 )
+from lyot.pipeline.plan import Plan, RunParameters, make_plan
 from lyot.progress import Progress, no_progress
 from lyot.references.aligner import Aligner, prepare_refs
 from lyot.references.library import select
@@ -60,9 +60,6 @@ from lyot.steps.spec import spec_of, values_of
 from lyot.steps.stack_refs import Addition
 
 log = logging.getLogger(__name__)
-
-MIN_ROLL_DIFFERENCE_DEG = 0.5
-"""Rolls that differ by less are one roll, and are not subtracted from one another."""
 
 
 class Coron3Pipeline(Pipeline, LyotStep):
@@ -115,14 +112,14 @@ class Coron3Pipeline(Pipeline, LyotStep):
             skipped.
         """
         self.products, self.summary, self._doubted = [], [], None
-        self._check_parameters()
+        plan = self.plan(source)
         self._library = Library(self.library) if self.library else None
-        asn = read_association(source, folder=self._members_folder(source))
-        self._asn = asn
+        asn = self._asn = plan.association
         for name, kind in asn.left_out:
-            log.info("Member %s of type %r is left out.", name, kind)
-        references = self._references(asn)
-        self._check_modes(asn)
+            log.info("Member %s of type %r is not used.", name, kind)
+        for warning in plan.warnings:
+            log.warning(warning)
+        references = [exposure.references for exposure in plan.exposures]
         self.checksums = {p.name: checksum(p) for p in asn.science + asn.psf}
         subtracted: list[list[Any]] = []
         made: tuple[tuple[Path, ...], Any, str] | None = None
@@ -160,13 +157,32 @@ class Coron3Pipeline(Pipeline, LyotStep):
             combine=values_of(self.resample, CombineRecipe),
         )
 
-    def _check_parameters(self) -> None:
-        """Say what is wrong with a parameter before any work is done."""
-        recipe = self.recipe()
-        for part in (recipe.align, recipe.subtract, recipe.combine):
+    def plan(self, source: Any) -> Plan:
+        """Plan the run of an association; no pixel is read."""
+        parameters = self.parameters()
+        for part in (
+            parameters.recipe.align,
+            parameters.recipe.subtract,
+            parameters.recipe.combine,
+        ):
             flag_value(part.bad_bits)
-        for kind in STEPS[PIPELINE]:
-            values_of(self, kind)
+        asn = read_association(source, folder=self._members_folder(source))
+        infos = {path: read_info(path) for path in asn.science + asn.psf}
+        library = parameters.references.library
+        n_library = len(Library(library)) if library else 0
+        return make_plan(asn, infos, parameters, n_library=n_library)
+
+    def parameters(self) -> RunParameters:
+        """Return everything that decides what a run does."""
+        return RunParameters(
+            recipe=self.recipe(),
+            references=values_of(self, ReferenceParameters),
+            library=values_of(self, LibraryRecipe),
+            save=values_of(self, SaveParameters),
+            combine=not self.resample.skip,
+            contrast=not self.hlsp.skip,
+            suffix=self.suffix,
+        )
 
     def _members_folder(self, source: Any) -> str | None:
         """Return the folder of the members where ``input_dir`` names another than the file's."""
@@ -174,54 +190,6 @@ class Coron3Pipeline(Pipeline, LyotStep):
         if not given or isinstance(source, dict):
             return given or None
         return None if Path(given).resolve() == Path(source).resolve().parent else given
-
-    def _check_modes(self, asn: Association) -> None:
-        """Read all headers before any work is done on pixels."""
-        first = read_info(asn.science[0])
-        for path in asn.science[1:] + asn.psf:
-            check_same_mode(first, read_info(path))
-
-    def _references(self, asn: Association) -> list[tuple[Path, ...]]:
-        """Choose the reference exposures of each science exposure."""
-        strategy = values_of(self, ReferenceParameters).strategy
-        table = asn.table or "The association"
-        if strategy == "auto" and self._library is not None:
-            strategy = "rdi"
-        if strategy == "auto":
-            strategy = "rdi" if asn.psf else "adi"
-            if not asn.psf and len(asn.science) > 1:
-                log.warning(
-                    "%s has no member of exptype 'psf': each roll is subtracted from the others "
-                    "(ADI).",
-                    table,
-                )
-        if strategy == "adi" and self._library is not None:
-            raise LyotError(
-                "strategy is 'adi', which takes no reference star, and a library is given; take "
-                "strategy = adi+rdi, or leave the library out."
-            )
-        if strategy != "adi" and not asn.psf and self._library is None:
-            raise LyotError(
-                f"{table} has no member of exptype 'psf'; add reference exposures, give a library "
-                "with --library, or take strategy = adi."
-            )
-        if strategy == "rdi":
-            return [asn.psf] * len(asn.science)
-        rolls = [read_info(path).pa_y_deg for path in asn.science]
-        references = []
-        for path, roll in zip(asn.science, rolls, strict=True):
-            others = tuple(
-                other
-                for other, its in zip(asn.science, rolls, strict=True)
-                if abs((its - roll + 180.0) % 360.0 - 180.0) >= MIN_ROLL_DIFFERENCE_DEG
-            )
-            if not others:
-                raise LyotError(
-                    f"{table} has no member of exptype 'psf', and no science exposure at another "
-                    f"roll than {path.name}, from which it could be subtracted; add either."
-                )
-            references.append(others + (asn.psf if strategy == "adi+rdi" else ()))
-        return references
 
     def _root(self, path: Path) -> str:
         """Name of the products of a science exposure, without their suffix."""

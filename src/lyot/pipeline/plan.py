@@ -1,0 +1,383 @@
+"""The plan of a run: what will be done, from headers and parameters, before a pixel is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lyot.errors import LyotError
+from lyot.files.association import Association
+from lyot.files.exposure import check_same_mode
+from lyot.files.headers import ExposureInfo
+from lyot.parameters import (
+    FIRST_INTEGRATION,
+    STRATEGIES,
+    LibraryRecipe,
+    Recipe,
+    ReferenceParameters,
+    SaveParameters,
+    to_dict,
+)
+from lyot.steps.base import root_of
+
+MIN_ROLL_DIFFERENCE_DEG = 0.5
+"""Rolls that differ by less count as one roll, and are not subtracted from one another."""
+
+CUBE_BYTES, IMAGE_BYTES = 12, 28
+"""Bytes per pixel: SCI, ERR and DQ; an image has WHT, CON and three variances too."""
+
+AUTO, RDI, ADI, ADI_RDI = STRATEGIES
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunParameters:
+    """Everything that decides what a run does.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        The parameters of the steps.
+    references : ReferenceParameters
+        The strategy, and the reference library.
+    library : LibraryRecipe
+        How references are chosen from the library.
+    save : SaveParameters
+        Which intermediate products are written.
+    combine, contrast : bool
+        Whether the combined image, and its SNR image and contrast curve, are made.
+    suffix : str
+        Suffix of the combined image.
+    """
+
+    recipe: Recipe = field(default_factory=Recipe)
+    references: ReferenceParameters = field(default_factory=ReferenceParameters)
+    library: LibraryRecipe = field(default_factory=LibraryRecipe)
+    save: SaveParameters = field(default_factory=SaveParameters)
+    combine: bool = True
+    contrast: bool = True
+    suffix: str = "i2d"
+
+
+@dataclass(frozen=True)
+class PlannedProduct:
+    """A file that will be written, and the least number of bytes that it takes."""
+
+    name: str
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class PlannedExposure:
+    """One science exposure, its references, and the names of its products.
+
+    Attributes
+    ----------
+    science : Path
+        The exposure.
+    n_int : int
+        Number of its integrations.
+    references : tuple of Path
+        Reference exposures, in the order in which they are stacked.
+    n_references : int
+        Number of reference frames, with the most that come from the library.
+    psfstack, crfints, psfalign : str
+        Names of the products; exposures that share a stack share its name.
+    psfsub : tuple of str
+        One name for each number of modes.
+    """
+
+    science: Path
+    n_int: int
+    references: tuple[Path, ...]
+    n_references: int
+    psfstack: str
+    crfints: str
+    psfalign: str
+    psfsub: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """Names of the products of the combined exposures, for one number of modes."""
+
+    image: str
+    snr: str
+    contrast: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Attributes
+    ----------
+    association : Association
+        The exposures.
+    parameters : RunParameters
+        With the strategy that ``auto`` stands for.
+    exposures : tuple of PlannedExposure
+        One for each science exposure, in member order.
+    images : tuple of PlannedImage
+        One for each number of modes; none where exposures are not combined.
+    products : tuple of PlannedProduct
+        What will be written.
+    warnings : tuple of str
+        What the user should know before it is done.
+    """
+
+    association: Association
+    parameters: RunParameters
+    exposures: tuple[PlannedExposure, ...]
+    images: tuple[PlannedImage, ...]
+    products: tuple[PlannedProduct, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def n_bytes(self) -> int:
+        """Disk space that the products need at least."""
+        return sum(product.n_bytes for product in self.products)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain values, for JSON."""
+        parameters = self.parameters
+        library = parameters.references.library
+        return {
+            "product": self.association.product,
+            "association": self.association.table,
+            "references": to_dict(parameters.references),
+            "library": to_dict(parameters.library) if library else None,
+            "parameters": to_dict(parameters.recipe),
+            "exposures": [
+                asdict(e)
+                | {"science": str(e.science), "references": [str(p) for p in e.references]}
+                for e in self.exposures
+            ],
+            "products": [asdict(product) for product in self.products],
+            "n_bytes": self.n_bytes,
+            "warnings": list(self.warnings),
+        }
+
+    def __str__(self) -> str:
+        """Say in a few lines what will be done."""
+        return "\n".join(_lines(self))
+
+
+def make_plan(
+    association: Association,
+    infos: Mapping[Path, ExposureInfo],
+    parameters: RunParameters,
+    /,
+    *,
+    n_library: int = 0,
+) -> Plan:
+    """Plan a run.
+
+    Parameters
+    ----------
+    association : Association
+        The exposures.
+    infos : mapping of Path to ExposureInfo
+        The headers of all members.
+    parameters : RunParameters
+        Everything else that decides what is done.
+    n_library : int, optional
+        Number of frames in the library.
+
+    Returns
+    -------
+    Plan
+        A value; nothing has been read or written.
+
+    Raises
+    ------
+    LyotError
+        If exposures differ in mode, or a science exposure has no reference.
+    """
+    first = infos[association.science[0]]
+    for path in association.science[1:] + association.psf:
+        check_same_mode(first, infos[path])
+    strategy, warnings = _resolve(association, parameters)
+    chosen = [_REFERENCES[strategy](association, infos, path) for path in association.science]
+    for path, references in zip(association.science, chosen, strict=True):
+        if not references and strategy != RDI:
+            raise LyotError(
+                f"{_table(association)} has no member of exptype 'psf', and no science exposure at "
+                f"another roll than {path.name}, from which it could be subtracted; add either."
+            )
+    library = bool(parameters.references.library)
+    shared = len(set(chosen)) == 1 and not library
+    extra = min(parameters.library.n or n_library, n_library) if library else 0
+    exposures = tuple(
+        _exposure(association, infos, path, references, parameters, n_library=extra, shared=shared)
+        for path, references in zip(association.science, chosen, strict=True)
+    )
+    images = tuple(_images(association, parameters)) if parameters.combine else ()
+    products = tuple(_products(exposures, images, first, parameters))
+    return Plan(
+        association,
+        replace(parameters, references=replace(parameters.references, strategy=strategy)),
+        exposures,
+        images,
+        products,
+        tuple(warnings),
+    )
+
+
+def _table(association: Association) -> str:
+    return association.table or "The association"
+
+
+def _resolve(association: Association, parameters: RunParameters) -> tuple[str, list[str]]:
+    """Return the strategy that is followed, and what the user should know of it."""
+    strategy, library = parameters.references.strategy, bool(parameters.references.library)
+    warnings = []
+    if strategy == ADI and library:
+        raise LyotError(
+            "strategy is 'adi', which takes no reference star, and a library is given; take "
+            "strategy = adi+rdi, or no library."
+        )
+    if strategy == AUTO:
+        strategy = RDI if association.psf or library else ADI
+        if strategy == ADI and len(association.science) > 1:
+            warnings.append(
+                f"{_table(association)} has no member of exptype 'psf': each roll is subtracted "
+                "from the others (angular differential imaging)."
+            )
+    elif strategy != ADI and not association.psf and not library:
+        raise LyotError(
+            f"{_table(association)} has no member of exptype 'psf'; add reference exposures, give "
+            "a library, or take strategy = adi."
+        )
+    return strategy, warnings
+
+
+def _psf_members(
+    association: Association, infos: Mapping[Path, ExposureInfo], science: Path
+) -> tuple[Path, ...]:
+    """Reference-star differential imaging: all psf members."""
+    del infos, science
+    return association.psf
+
+
+def _other_rolls(
+    association: Association, infos: Mapping[Path, ExposureInfo], science: Path
+) -> tuple[Path, ...]:
+    """Angular differential imaging: the science exposures at other rolls."""
+    roll = infos[science].pa_y_deg
+    return tuple(
+        other
+        for other in association.science
+        if abs((infos[other].pa_y_deg - roll + 180.0) % 360.0 - 180.0) >= MIN_ROLL_DIFFERENCE_DEG
+    )
+
+
+def _both(
+    association: Association, infos: Mapping[Path, ExposureInfo], science: Path
+) -> tuple[Path, ...]:
+    rolls = _other_rolls(association, infos, science)
+    return rolls + association.psf if rolls else ()
+
+
+_REFERENCES = {RDI: _psf_members, ADI: _other_rolls, ADI_RDI: _both}
+"""Which exposures each strategy subtracts from a science exposure."""
+
+
+def _exposure(
+    association: Association,
+    infos: Mapping[Path, ExposureInfo],
+    science: Path,
+    references: tuple[Path, ...],
+    parameters: RunParameters,
+    *,
+    n_library: int,
+    shared: bool,
+) -> PlannedExposure:
+    suffix = f"_{association.asn_id}" if association.asn_id else ""
+    root = root_of(science.name) + suffix
+    return PlannedExposure(
+        science=science,
+        n_int=_n_int(infos[science]),
+        references=references,
+        n_references=sum(_n_int(infos[path]) for path in references) + n_library,
+        psfstack=f"{association.product if shared else root}_psfstack.fits",
+        crfints=f"{root}_crfints.fits",
+        psfalign=f"{root}_psfalign.fits",
+        psfsub=tuple(f"{root}{tag}_psfsub.fits" for tag in _tags(parameters)),
+    )
+
+
+def _images(association: Association, parameters: RunParameters) -> Iterator[PlannedImage]:
+    for tag in _tags(parameters):
+        root = f"{association.product}{tag}"
+        yield PlannedImage(
+            f"{root}_{parameters.suffix}.fits", f"{root}_snr.fits", f"{root}_contrast.fits"
+        )
+
+
+def _tags(parameters: RunParameters) -> list[str]:
+    """What tells the products of several numbers of modes apart."""
+    n_modes = parameters.recipe.subtract.n_modes
+    return [f"_k{n:03d}" for n in n_modes] if len(n_modes) > 1 else [""]
+
+
+def _products(
+    exposures: tuple[PlannedExposure, ...],
+    images: tuple[PlannedImage, ...],
+    first: ExposureInfo,
+    parameters: RunParameters,
+) -> Iterator[PlannedProduct]:
+    """What will be written, in that order."""
+    frame = first.shape[-2] * first.shape[-1]
+    cube, save, recipe = CUBE_BYTES * frame, parameters.save, parameters.recipe
+    stacks: set[str] = set()
+    for exposure in exposures:
+        n_ref, n_int = exposure.n_references, exposure.n_int
+        if save.save_psfstack and exposure.psfstack not in stacks:
+            stacks.add(exposure.psfstack)
+            yield PlannedProduct(exposure.psfstack, cube * n_ref)
+        if save.save_crfints and not recipe.outlier.skip:
+            yield PlannedProduct(exposure.crfints, cube * n_int)
+        if save.save_psfalign:
+            n_sets = 1 if recipe.align.align_to == FIRST_INTEGRATION else n_int
+            yield PlannedProduct(exposure.psfalign, cube * n_ref * n_sets)
+        if save.save_psfsub:
+            for name in exposure.psfsub:
+                yield PlannedProduct(name, cube * n_int)
+    for names in images:
+        yield PlannedProduct(names.image, IMAGE_BYTES * frame)
+        if parameters.contrast:
+            yield PlannedProduct(names.snr, 4 * frame)
+            yield PlannedProduct(names.contrast, 0)
+
+
+def _n_int(info: ExposureInfo) -> int:
+    return info.shape[0] if len(info.shape) == 3 else 1
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    parameters = plan.parameters
+    recipe = parameters.recipe
+    modes = ", ".join(str(n) for n in recipe.subtract.n_modes)
+    yield f"{plan.association.product}: {len(plan.exposures)} science exposure(s)"
+    references = parameters.references
+    yield f"  strategy {references.strategy}; method {recipe.subtract.method}; n_modes {modes}"
+    if references.library:
+        yield f"  library {references.library}, chosen by {parameters.library.by}"
+    for exposure in plan.exposures:
+        most = "at most " if references.library else ""
+        yield (
+            f"  {exposure.science.name}: {exposure.n_int} integration(s), "
+            f"{most}{exposure.n_references} reference frames"
+        )
+        for path in exposure.references:
+            yield f"    reference {path.name}"
+    for name, kind in plan.association.left_out:
+        yield f"  not used: {name} ({kind})"
+    yield "Products, and their least size:"
+    for product in plan.products:
+        yield f"  {product.name:<60} {product.n_bytes / 1e6:10.1f} MB"
+    yield f"Disk space needed: {plan.n_bytes / 1e9:.2f} GB"
+    for warning in plan.warnings:
+        yield f"Warning: {warning}"
