@@ -48,7 +48,7 @@ def test_libraries_stay_in_their_layer(library):
 
 
 def test_kernels_know_no_files_logs_or_threads():
-    for path in (SOURCE / "algorithms").glob("*.py"):
+    for path in (SOURCE / "algorithms").rglob("*.py"):
         used = set(imports_of(path))
         assert not used & {"logging", "pathlib", "os", "threading", "concurrent", "stdatamodels"}
         assert "astropy" not in used
@@ -64,7 +64,7 @@ def test_public_names_are_all_there():
 
 
 def test_public_kernels_take_data_by_position_alone():
-    for path in (SOURCE / "algorithms").glob("*.py"):
+    for path in (SOURCE / "algorithms").rglob("*.py"):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
                 assert not node.args.args, f"{path.name}:{node.name} takes data by keyword"

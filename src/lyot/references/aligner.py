@@ -35,76 +35,19 @@ REFS_AT_ONCE = 4
 NEAR_PIX = 0.001
 
 
-@dataclass(frozen=True, eq=False)
-class Shifts:
-    """What was measured in aligning to one science integration, or to several.
+ShiftFit = registration.ShiftFit
 
-    Attributes
-    ----------
-    shift_yx : ndarray, shape (..., n_ref, 2)
-        Shift applied to each reference [pixel].
-    scale : ndarray, shape (..., n_ref)
-        Factor from the reference to the science frame.
-    covariance : ndarray, shape (..., n_ref, 2, 2)
-        Covariance of the shift [pixel^2].
-    rms : ndarray, shape (..., n_ref)
-        Rms of the residual in the fit zone.
-    converged : ndarray of bool, shape (..., n_ref)
-        Whether the fit converged.
-    """
 
-    shift_yx: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    covariance: NDArray[np.float64]
-    rms: NDArray[np.float64]
-    converged: NDArray[np.bool_]
-
-    @classmethod
-    def initial(cls, start_yx: NDArray[np.float64], n_int: int, /) -> Shifts:
-        """Return starts of fits that are still to be made.
-
-        Parameters
-        ----------
-        start_yx : ndarray, shape (n_ref, 2)
-            Where the fits of every integration start [pixel].
-        n_int : int
-            Number of integrations.
-
-        Returns
-        -------
-        Shifts
-            For all integrations; none has converged.
-        """
-        shape = (n_int, len(start_yx))
-        return cls(
-            np.repeat(start_yx[None], n_int, axis=0),
-            np.ones(shape),
-            np.full((*shape, 2, 2), np.nan),
-            np.full(shape, np.nan),
-            np.zeros(shape, bool),
-        )
-
-    def of(self, integration: int, /) -> Shifts:
-        """Return a copy of what was measured on one integration of several.
-
-        Parameters
-        ----------
-        integration : int
-            Its index.
-
-        Returns
-        -------
-        Shifts
-            For this integration alone.
-        """
-        i = integration
-        return Shifts(
-            self.shift_yx[i].copy(),
-            self.scale[i].copy(),
-            self.covariance[i].copy(),
-            self.rms[i].copy(),
-            self.converged[i].copy(),
-        )
+def _unfitted(start_yx: NDArray[np.float64], n_int: int) -> ShiftFit:
+    """Return starts of the fits to every integration; none has converged."""
+    shape = (n_int, len(start_yx))
+    return ShiftFit(
+        np.repeat(start_yx[None], n_int, axis=0),
+        np.ones(shape),
+        np.full((*shape, 2, 2), np.nan),
+        np.full(shape, np.nan),
+        np.zeros(shape, bool),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +123,7 @@ def prepare_refs(refs: Cube, recipe: AlignRecipe, /) -> PreparedRefs:
 class _Start(NamedTuple):
     """The fit of all pairs, of which some are starts alone, and the weight that fits use."""
 
-    fits: Shifts
+    fits: ShiftFit
     weight: NDArray[np.float64]
 
 
@@ -235,7 +178,7 @@ class Aligner:
             raise LyotError(f"No good pixel of {target.info.name} has weight in the alignment.")
         self._limits = _shift_limits(target.info, refs.cube, recipe)[:, None] * np.ones(2)
         self._cutoff = low_pass_cutoff(target.info)
-        self.shifts: dict[int, Shifts] = {}
+        self.shifts: dict[int, ShiftFit] = {}
         self._likeness: repair.CrossPrediction | None = None
         self._latest: tuple[int, AlignedFrames] | None = None
 
@@ -309,12 +252,12 @@ class Aligner:
         sci = np.empty((n_ref, *shape), np.float32)
         var = np.empty((n_ref, *shape), np.float32)
         bad = np.empty((n_ref, *shape), bool)
-        shifts = self._start.fits.of(i)
+        shifts = ShiftFit(*(part[i].copy() for part in self._start.fits))
         again = np.flatnonzero(~shifts.converged)
         start = shifts.shift_yx.copy()
 
         def _polish(pick: list[int]) -> None:
-            fit = self._device.run(
+            fit, aligned = self._device.run(
                 registration.refine,
                 image,
                 weight,
@@ -328,7 +271,7 @@ class Aligner:
             shifts.shift_yx[pick], shifts.scale[pick] = fit.shift_yx, fit.scale
             shifts.covariance[pick], shifts.rms[pick] = fit.covariance, fit.rms
             shifts.converged[pick] = fit.converged
-            sci[pick] = fit.aligned
+            sci[pick] = aligned
 
         def _move(k: int) -> None:
             # What was fitted is not what is subtracted, where it was low-passed.
@@ -388,7 +331,7 @@ class Aligner:
 
         judges = range(0, n_ref, max(1, -(-n_ref // MAX_JUDGES)))
 
-        def _near(pick: slice) -> registration.Alignment:
+        def _near(pick: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
             whole = np.zeros_like(limits[pick])
             if np.all(limits[pick] >= 1.0):
                 whole = self._device.run(
@@ -398,7 +341,7 @@ class Aligner:
                     spectra[pick],
                     max_shift=int(limits[pick].max()),
                 )
-            fit: registration.Alignment = self._device.run(
+            fit, aligned = self._device.run(
                 registration.refine,
                 first,
                 weight,
@@ -410,14 +353,14 @@ class Aligner:
                 bound_yx=(-limits[pick], limits[pick]),
             )
             asked = [number for number, k in enumerate(range(n_ref)[pick]) if k in judges]
-            return fit._replace(aligned=fit.scale[asked, None, None] * fit.aligned[asked])
+            return fit.shift_yx, fit.scale[asked, None, None] * aligned[asked]
 
         near = threads.map_ordered(_near, _some(n_ref))
-        start = np.concatenate([fit.shift_yx for fit in near])
-        models = np.concatenate([fit.aligned for fit in near])
+        start = np.concatenate([shift for shift, _ in near])
+        models = np.concatenate([model for _, model in near])
         judged = self._weight * self._robust_weight(first, weight, models)
         if n_int == 1 or self._cutoff is not None or not (judged > 0).any():
-            return _Start(Shifts.initial(start, n_int), judged)
+            return _Start(_unfitted(start, n_int), judged)
         targets = self._device.put(
             registration.pair_targets(
                 self.target.sci, judged, self._bad, self._variance.astype(np.float64)
@@ -426,19 +369,19 @@ class Aligner:
 
         drift = np.zeros(2)  # of the middle of the targets from the first, which comes first
 
-        def _fit(k: int) -> registration.Pairs:
+        def _fit(k: int) -> ShiftFit:
             center = start[k] + drift
-            fit: registration.Pairs = self._device.run(
+            fit: ShiftFit = self._device.run(
                 registration.fit_pairs, targets, spectra[k], refs.variance[k], center
             )
             return fit
 
         drift = np.median(_fit(0).shift_yx, axis=0) - start[0]
         pairs = threads.map_ordered(_fit, range(n_ref))
-        fits = Shifts(*(np.stack(column, axis=1) for column in zip(*pairs, strict=True)))
+        fits = ShiftFit(*(np.stack(column, axis=1) for column in zip(*pairs, strict=True)))
         beyond = np.any(np.abs(fits.shift_yx) >= limits, axis=-1)
         np.clip(fits.shift_yx, -limits, limits, out=fits.shift_yx)
-        return _Start(replace(fits, converged=fits.converged & ~beyond), judged)
+        return _Start(fits._replace(converged=fits.converged & ~beyond), judged)
 
     def _robust_weight(
         self,
@@ -566,7 +509,7 @@ def learn_from(
     return repair.fit_cross_prediction(sci[:, at], variance[:, at])
 
 
-def _report(shifts: Shifts, info: ExposureInfo, integration: int) -> None:
+def _report(shifts: ShiftFit, info: ExposureInfo, integration: int) -> None:
     failed = np.flatnonzero(~shifts.converged)
     if failed.size:
         log.warning(

@@ -200,7 +200,7 @@ class _ModelFit:
     ) -> NDArray[np.float64] | None:
         start = (start_yx - self._at)[None]
         whole = np.where(bad, 0.0, image).astype(np.float64)
-        fit = registration.refine(
+        fit, _ = registration.refine(
             whole,
             np.where(bad, 0.0, self._weight),
             variance,

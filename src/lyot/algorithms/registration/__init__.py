@@ -1,0 +1,32 @@
+r"""Shift and scale between frames, with their covariance; the center of a symmetric pattern.
+
+The model of a target frame :math:`s` is a reference :math:`r`, shifted by :math:`d` and scaled:
+:math:`\min_{d, b} \sum_p w_p\,(s_p - b\,(T_d r)_p)^2`. The scale is eliminated (variable
+projection; Golub and Pereyra 1973, doi:10.1137/0710036), the shift acts in Fourier space with
+analytic derivatives, and everything is float64: a finite difference of a float32 transform is
+zero.
+"""
+
+from lyot.algorithms.registration.center import Center, symmetry_center
+from lyot.algorithms.registration.expand import (
+    POWERS,
+    PairTargets,
+    fit_pairs,
+    integer_shift,
+    pair_targets,
+)
+from lyot.algorithms.registration.refine import Refined, refine
+from lyot.algorithms.registration.zone import ShiftFit
+
+__all__ = [
+    "POWERS",
+    "Center",
+    "PairTargets",
+    "Refined",
+    "ShiftFit",
+    "fit_pairs",
+    "integer_shift",
+    "pair_targets",
+    "refine",
+    "symmetry_center",
+]

@@ -1,0 +1,119 @@
+"""The center of a point-symmetric pattern."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace
+
+from lyot.algorithms import fourier
+from lyot.algorithms.registration.refine import refine
+
+
+class Center(NamedTuple):
+    """The center of point symmetry of an image.
+
+    Attributes
+    ----------
+    center_yx : array, shape (2,)
+        The center [pixel, 0-based].
+    covariance : array, shape (2, 2)
+        From the noise variance alone [pixel^2].
+    contrast : array, shape ()
+        Fraction of the weighted power that is symmetric about the center, from 0.5 (none) to 1.
+    converged : bool
+        Whether the last step was below tolerance.
+    """
+
+    center_yx: Any
+    covariance: Any
+    contrast: Any
+    converged: bool
+
+
+def symmetry_center(
+    image: Any,
+    variance: Any,
+    bad: Any,
+    guess_yx: tuple[float, float],
+    /,
+    *,
+    inner_pix: float,
+    outer_pix: float,
+    max_offset: float = 3.0,
+) -> Center:
+    r"""Measure the point about which an image is symmetric under rotation by 180 degrees.
+
+    Minimizes :math:`\sum w\,(s - T_d \tilde s)^2`, where :math:`\tilde s` is the image turned
+    about a pixel: the center lies at half the shift.
+
+    Parameters
+    ----------
+    image : array, shape (n_y, n_x)
+        Finite image.
+    variance : array, shape (n_y, n_x)
+        Its noise variance.
+    bad : array of bool, shape (n_y, n_x)
+        True where the pixel is left out.
+    guess_yx : tuple of float
+        First guess [pixel, 0-based].
+    inner_pix, outer_pix : float
+        Radii of the annulus about the guess that is used [pixel].
+    max_offset : float, optional
+        Distance from the guess beyond which the fit counts as failed [pixel].
+
+    Returns
+    -------
+    Center
+        The center, its covariance, and how symmetric the image is.
+
+    Notes
+    -----
+    Speckles are point-symmetric only to first order in the wavefront error (Bloemhof et al.
+    2001, doi:10.1086/324270), which is what limits the accuracy, not the noise.
+    """
+    xp = array_namespace(image, variance, bad)
+    shape = image.shape
+    n_y, n_x = shape
+    pivot = (round(guess_yx[0]), round(guess_yx[1]))
+    turned = xp.flip(xp.flip(image, axis=0), axis=1)
+    # Turning the frame sends pixel p to n - 1 - p; this shift brings the pivot back to itself.
+    to_pivot = xp.asarray(
+        [2.0 * pivot[0] - (n_y - 1), 2.0 * pivot[1] - (n_x - 1)], dtype=xp.float64
+    )
+    y = xp.arange(n_y, dtype=xp.float64)[:, None] - pivot[0]
+    x = xp.arange(n_x, dtype=xp.float64)[None, :] - pivot[1]
+    radius = xp.sqrt(y * y + x * x)
+    limit = min(outer_pix, pivot[0], pivot[1], n_y - 1 - pivot[0], n_x - 1 - pivot[1])
+    bad_turned = _roll_to(xp.flip(xp.flip(bad, axis=0), axis=1), to_pivot)
+    keep = (radius >= inner_pix) & (radius <= limit) & ~bad & ~bad_turned
+    weight = xp.astype(keep, xp.float64)
+    rolled = _roll_to(turned, to_pivot)
+    spectra = fourier.spectrum(rolled)[None, ...]
+    v_turned = _roll_to(xp.flip(xp.flip(variance, axis=0), axis=1), to_pivot)
+    start = xp.asarray(
+        [[2.0 * (guess_yx[0] - pivot[0]), 2.0 * (guess_yx[1] - pivot[1])]], dtype=xp.float64
+    )
+    bound = (start - 2.0 * max_offset, start + 2.0 * max_offset)
+    fit, _ = refine(
+        xp.astype(image, xp.float64),
+        weight,
+        variance,
+        spectra,
+        v_turned[None, ...],
+        start,
+        bound_yx=bound,
+    )
+    d = fit.shift_yx[0, :]
+    # |s - r|^2 is twice the power of the antisymmetric part of s, for r its turned copy.
+    power = xp.sum(weight * image * image) / xp.sum(weight)
+    contrast = 1.0 - 0.5 * fit.rms[0] ** 2 / power
+    center = xp.asarray([float(pivot[0]), float(pivot[1])], dtype=xp.float64) + 0.5 * d
+    # Each pixel pair enters twice, as (s, turned) and as (turned, s): half the information.
+    covariance = fit.covariance[0, ...] * 0.25 * 2.0
+    return Center(center, covariance, contrast, bool(fit.converged[0]))
+
+
+def _roll_to(image: Any, to_pivot: Any) -> Any:
+    xp = array_namespace(image)
+    return xp.roll(image, (int(to_pivot[0]), int(to_pivot[1])), axis=(0, 1))

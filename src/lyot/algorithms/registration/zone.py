@@ -1,0 +1,82 @@
+"""The pixels that count in a fit, and the answer of every fit of shifts."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace
+
+TOLERANCE_PIX = 5e-7
+"""Size of the last step of a fit that has converged."""
+
+MAX_STEP_PIX = 0.5
+
+
+class ShiftFit(NamedTuple):
+    """Shifts and scales that were fitted, over any leading axes.
+
+    Attributes
+    ----------
+    shift_yx : array, shape (..., 2)
+        Shift applied to the reference, along y and x [pixel].
+    scale : array, shape (...)
+        Factor from the reference to the target in the fit zone.
+    covariance : array, shape (..., 2, 2)
+        Covariance of `shift_yx` [pixel^2], from the noise variances.
+    rms : array, shape (...)
+        Weighted rms of the residual in the fit zone.
+    converged : array of bool, shape (...)
+        Whether the shift is the optimum; elsewhere it is the best that is known.
+    """
+
+    shift_yx: Any
+    scale: Any
+    covariance: Any
+    rms: Any
+    converged: Any
+
+
+class Zone(NamedTuple):
+    """The pixels of positive weight: the rows that hold them, and their places in these."""
+
+    rows: slice
+    index: Any
+
+
+def zone_of(weight: Any, /) -> Zone:
+    """Return where a weight is positive."""
+    xp = array_namespace(weight)
+    used = xp.nonzero(xp.any(weight > 0, axis=1))[0]
+    rows = slice(int(used[0]), int(used[-1]) + 1) if used.shape[0] else slice(0, 1)
+    return Zone(rows, xp.nonzero(xp.reshape(weight[rows, :], (-1,)) > 0)[0])
+
+
+def pick(image: Any, zone: Zone, /) -> Any:
+    """Return the pixels of the zone of an image."""
+    return pick_rows(image[zone.rows, :], zone)
+
+
+def pick_rows(rows: Any, zone: Zone, /) -> Any:
+    """Return the pixels of the zone from the rows that hold it, of one image or of several."""
+    xp = array_namespace(rows)
+    return xp.take(xp.reshape(rows, (*rows.shape[:-2], -1)), zone.index, axis=-1)
+
+
+def shift_covariance(normal: Any, meat: Any, b: Any, /) -> Any:
+    """Return the covariance of the shifts from normal matrices and the noise of the right sides.
+
+    With columns X = (r, b r_y, b r_x) the fit is N^-1 X^T W s, where N = X^T W X, so its
+    covariance is the sandwich N^-1 (X^T W V W X) N^-1, which holds for any weight W, not the
+    inverse variance alone (White 1980, doi:10.2307/1912934).
+    """
+    xp = array_namespace(normal, meat)
+    rr = normal[:, 0, 0]
+    usable = (rr > 0.0) & (b != 0.0)
+    safe = xp.where(usable, rr, xp.ones_like(rr))[:, None, None]
+    usable = usable & (xp.linalg.det(normal / safe) > 0.0)
+    scale = xp.stack([xp.ones_like(b), b, b], axis=1)
+    outer = scale[:, :, None] * scale[:, None, :]
+    keep = usable[:, None, None]
+    inverse = xp.linalg.inv(xp.where(keep, normal * outer, xp.eye(3, dtype=xp.float64)))
+    covariance = xp.matmul(xp.matmul(inverse, meat * outer), inverse)[:, 1:, 1:]
+    return xp.where(keep, covariance, xp.asarray(xp.nan, dtype=xp.float64))

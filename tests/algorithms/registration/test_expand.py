@@ -1,0 +1,76 @@
+"""One expansion of a reference gives its shift onto every target."""
+
+import numpy as np
+import pytest
+from fits import refined
+
+from lyot.algorithms import fourier, registration
+
+SHAPE = (64, 66)
+
+
+@pytest.mark.parametrize("shift", [(3, -4), (0, 0), (-5, 2)])
+def test_integer_shift_is_found_through_a_mask(star_image, shift):
+    target = star_image()
+    weight = np.ones(SHAPE)
+    weight[28:36, 28:38] = 0.0
+    refs = fourier.spectrum(star_image(shift_yx=(-shift[0], -shift[1])))[None]
+    found = registration.integer_shift(target, weight, refs, max_shift=6)
+    np.testing.assert_array_equal(found[0], shift)
+
+
+def pairs(targets, ref, center, weight=None, bad=None, var_t=None, var_r=None):
+    weight = np.ones(ref.shape) if weight is None else weight
+    bad = np.zeros(targets.shape, bool) if bad is None else bad
+    var_t = np.ones(targets.shape) if var_t is None else var_t
+    var_r = np.ones(ref.shape) if var_r is None else var_r
+    prepared = registration.pair_targets(targets, weight, bad, var_t)
+    return registration.fit_pairs(prepared, fourier.spectrum(ref), var_r, np.asarray(center))
+
+
+def test_all_pairs_are_fitted_to_their_direct_optimum(star_image, rng):
+    drift = [(0.0, 0.0), (0.05, -0.1), (-0.2, 0.18), (0.3, 0.2)]
+    targets = np.stack([star_image(shift_yx=d) for d in drift])
+    targets += rng.normal(0, 0.02, targets.shape)
+    ref = 0.1 * star_image(shift_yx=(0.8, -1.2)) + 0.02 * star_image(seed=5)
+    weight = rng.uniform(0, 1, SHAPE)
+    bad = rng.random(targets.shape) < 0.02
+    targets[bad] = np.nan
+    var_t, var_r = rng.uniform(1, 2, targets.shape), rng.uniform(0.1, 0.2, SHAPE)
+    found = pairs(targets, ref, (-0.8, 1.2), weight, bad, var_t, var_r)
+    for i, target in enumerate(targets):
+        w = np.where(bad[i], 0.0, weight)
+        whole = np.where(bad[i], 0.0, target)
+        alone, _ = refined(
+            whole, ref, start=found.shift_yx[i : i + 1], weight=w, var_t=var_t[i], var_r=var_r[None]
+        )
+        if found.converged[i]:
+            np.testing.assert_allclose(found.shift_yx[i], alone.shift_yx[0], atol=1e-6)
+            np.testing.assert_allclose(found.scale[i], alone.scale[0], rtol=1e-6)
+            np.testing.assert_allclose(found.rms[i], alone.rms[0], rtol=1e-6)
+            np.testing.assert_allclose(found.covariance[i], alone.covariance[0], rtol=1e-4)
+        else:
+            np.testing.assert_allclose(found.shift_yx[i], alone.shift_yx[0], atol=1e-3)
+    assert found.converged[:3].all()
+
+
+def test_a_pair_too_far_for_the_expansion_has_not_converged(star_image):
+    targets = np.stack([star_image(), star_image(shift_yx=(0.9, -0.8))])
+    found = pairs(targets, star_image(), (0.0, 0.0))
+    np.testing.assert_array_equal(found.converged, [True, False])
+
+
+def test_pairs_run_on_a_strict_array_library(star_image):
+    strict = pytest.importorskip("array_api_strict")
+    target, ref = star_image(), star_image(shift_yx=(-0.3, 0.4))
+    spectra = fourier.spectrum(strict.asarray(ref))[None, ...]
+    ones = strict.ones(SHAPE, dtype=strict.float64)
+    whole = registration.integer_shift(strict.asarray(target), ones, spectra)
+    np.testing.assert_array_equal(np.asarray(whole), 0.0)
+    prepared = registration.pair_targets(
+        strict.asarray(target)[None, ...], ones, ones[None, ...] < 0, ones[None, ...]
+    )
+    center = strict.asarray([0.2, -0.3], dtype=strict.float64)
+    near = registration.fit_pairs(prepared, spectra[0, ...], ones, center)
+    for a, b in zip(near, pairs(target[None], ref, (0.2, -0.3)), strict=True):
+        np.testing.assert_allclose(np.asarray(a), b, atol=1e-9)
