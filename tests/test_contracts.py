@@ -34,6 +34,7 @@ def imports_of(path):
 
 HOMES = {
     "matplotlib": "viz",
+    "jinja2": "viz",
     "dask": "compute",
     "poppy": "instruments",
     "jwst": None,

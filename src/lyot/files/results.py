@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lyot._version import __version__
 from lyot.files.atomic import atomic_write
+from lyot.files.headers import open_fits
 
 
 def write_table(table: Any, path: str | Path, /) -> str:
@@ -30,6 +31,28 @@ def write_table(table: Any, path: str | Path, /) -> str:
     with atomic_write(path) as temporary:
         table.write(str(temporary), format="ascii.ecsv")
     return str(path)
+
+
+def read_table(path: str | Path, /) -> Any:
+    """Read a table that `write_table` wrote; None where there is no such file."""
+    from astropy.table import Table
+
+    return Table.read(str(path), format="ascii.ecsv") if Path(path).is_file() else None
+
+
+class SkyMaps(NamedTuple):
+    """Maps of the sky about the star: by extension name, with what the primary header says."""
+
+    maps: dict[str, NDArray[np.float64]]
+    pixel_scale_arcsec: float
+    keywords: dict[str, Any]
+
+
+def read_maps(path: str | Path, /) -> SkyMaps:
+    """Read maps that `write_maps` wrote."""
+    with open_fits(path, memmap=False) as hdus:
+        maps = {hdu.name: np.asarray(hdu.data, dtype=np.float64) for hdu in hdus[1:]}
+        return SkyMaps(maps, float(hdus[1].header["CDELT2"]), dict(hdus[0].header))
 
 
 def write_maps(

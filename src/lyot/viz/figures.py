@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import AsinhNorm, Normalize
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-from numpy.typing import NDArray
 
+from lyot.algorithms.repair import MAD_TO_SIGMA
 from lyot.files.star import StarPosition
+from lyot.types import Array
 
 SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a94a3")
+GRAY = "#8a94a3"
+"""For lines that stand back; visible on a light and on a dark ground."""
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", GRAY)
 """Distinguishable with any color vision (Okabe and Ito 2008), on any ground."""
-MAX_NAMES = 10
+MAX_STARS_IN_LEGEND = 10
 
 
 def image(
     ax: Axes,
-    data: NDArray[Any],
+    data: Array,
     /,
     *,
     title: str,
@@ -28,40 +29,10 @@ def image(
     pixel_scale_arcsec: float = 1.0,
     unit: str = "MJy/sr",
     norm: Normalize | None = None,
-    cmap: str = SEQUENTIAL,
     pa_y_deg: float | None = None,
     half_width_arcsec: float | None = None,
 ) -> Axes:
-    """Draw an image about its star.
-
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    data : ndarray, shape (n_y, n_x)
-        Image; NaN is left blank.
-    title : str
-        Title.
-    star : StarPosition, optional
-        Position of the star, drawn as a cross; the middle of the image by default.
-    pixel_scale_arcsec : float, optional
-        Pixel scale [arcsec].
-    unit : str, optional
-        Unit of the data, for the color bar.
-    norm : Normalize, optional
-        Stretch; inverse hyperbolic sine about zero by default.
-    cmap : str, optional
-        Color map.
-    pa_y_deg : float, optional
-        Position angle of the y axis [degree]; draws north and east.
-    half_width_arcsec : float, optional
-        Half the width of what is shown [arcsec]; all of it by default.
-
-    Returns
-    -------
-    Axes
-        The axes, in arcsec from the star.
-    """
+    """Draw an image in arcsec from its star; `pa_y_deg` adds arrows to the north and the east."""
     n_y, n_x = data.shape
     x0, y0 = (star.x, star.y) if star else (0.5 * (n_x - 1), 0.5 * (n_y - 1))
     s = pixel_scale_arcsec
@@ -70,7 +41,7 @@ def image(
         data,
         origin="lower",
         extent=extent,
-        cmap=cmap,
+        cmap=SEQUENTIAL,
         norm=norm or stretch(data),
         interpolation="nearest",
     )
@@ -94,24 +65,13 @@ def image(
     return ax
 
 
-def stretch(data: NDArray[Any], /) -> Normalize:
-    """Return a stretch that shows faint and bright parts of a subtracted image.
-
-    Parameters
-    ----------
-    data : ndarray
-        Image.
-
-    Returns
-    -------
-    Normalize
-        Inverse hyperbolic sine, linear within three times the noise.
-    """
+def stretch(data: Array, /) -> Normalize:
+    """Return a stretch for a subtracted image: asinh, linear within three times the noise."""
     finite = data[np.isfinite(data)]
     if finite.size == 0:
         return Normalize(0.0, 1.0)
     center = float(np.median(finite))
-    sigma = 1.4826 * float(np.median(np.abs(finite - center))) or 1.0
+    sigma = MAD_TO_SIGMA * float(np.median(np.abs(finite - center))) or 1.0
     top = max(float(np.percentile(finite, 99.8)), center + 5 * sigma)
     return AsinhNorm(linear_width=3 * sigma, vmin=center - 5 * sigma, vmax=top)
 
@@ -156,148 +116,73 @@ def _compass(ax: Axes, pa_y_deg: float) -> None:
         )
 
 
-def noise_curve(
-    ax: Axes,
-    separation_arcsec: NDArray[Any],
-    sigma: NDArray[Any],
-    /,
-    *,
-    label: str,
-    unit: str = "MJy/sr",
-) -> Axes:
-    """Draw 1-sigma noise against separation.
-
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    separation_arcsec : ndarray, shape (n,)
-        Separation [arcsec].
-    sigma : ndarray, shape (n,)
-        Standard deviation.
-    label : str
-        Label of the line.
-    unit : str, optional
-        Unit of `sigma`.
-
-    Returns
-    -------
-    Axes
-        The axes, with a logarithmic ordinate.
-    """
+def noise_curve(ax: Axes, separation_arcsec: Array, sigma: Array, /, *, label: str) -> Axes:
+    """Draw 1-sigma noise [MJy/sr] against separation, with a logarithmic ordinate."""
     good = np.isfinite(sigma) & (sigma > 0)
     ax.semilogy(separation_arcsec[good], sigma[good], label=label, linewidth=1.6)
     ax.set_xlabel("separation [arcsec]")
-    ax.set_ylabel(f"1-sigma scatter [{unit}]")
+    ax.set_ylabel("1-sigma scatter [MJy/sr]")
     ax.grid(alpha=0.3, which="both")
     return ax
 
 
-def shifts(axes: NDArray[Any], shift_yx: NDArray[Any], error_yx: NDArray[Any], /) -> NDArray[Any]:
-    """Draw the shifts of an alignment: the drift of the pointing, and each reference.
-
-    Parameters
-    ----------
-    axes : ndarray of Axes, shape (2,)
-        Where to draw.
-    shift_yx : ndarray, shape (n_int, n_ref, 2)
-        Shift applied to each reference for each integration [pixel].
-    error_yx : ndarray, shape (n_int, n_ref, 2)
-        Its error.
-
-    Returns
-    -------
-    ndarray of Axes
-        The axes.
-    """
-    drift, each = axes
-    n_int = len(shift_yx)
+def drift(ax: Axes, shift_yx: Array, error_yx: Array, /) -> Axes:
+    """Draw the drift of the pointing from shifts of shape (n_int, n_ref, 2) [pixel]."""
+    n_int, n_ref = shift_yx.shape[:2]
+    common = (shift_yx - shift_yx.mean(axis=0, keepdims=True)).mean(axis=1)
+    error = np.sqrt((error_yx**2).mean(axis=1) / n_ref)
     numbers = np.arange(1, n_int + 1)
-    common = shift_yx - shift_yx.mean(axis=0, keepdims=True)
-    spread = np.sqrt((error_yx**2).mean(axis=1) / shift_yx.shape[1])
     for k, (name, color) in enumerate((("y", COLORS[0]), ("x", COLORS[1]))):
-        drift.errorbar(
-            numbers,
-            common[..., k].mean(axis=1),
-            spread[:, k],
-            fmt="o-",
-            color=color,
-            label=name,
-            lw=1.2,
-            ms=4,
+        ax.errorbar(
+            numbers, common[:, k], error[:, k], fmt="o-", color=color, label=name, lw=1.2, ms=4
         )
-    drift.set_xlim(0.5, n_int + 0.5)
-    drift.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    drift.set_xlabel("integration")
-    drift.set_ylabel("drift [pixel]")
-    drift.legend(fontsize=8)
-    drift.grid(alpha=0.3)
+    ax.set_xlim(0.5, n_int + 0.5)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.set_xlabel("integration")
+    ax.set_ylabel("drift [pixel]")
+    ax.legend(fontsize=8)
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def reference_shifts(ax: Axes, shift_yx: Array, error_yx: Array, /) -> Axes:
+    """Draw the mean shift of each reference from shifts of shape (n_int, n_ref, 2) [pixel]."""
     mean, error = shift_yx.mean(axis=0), error_yx.mean(axis=0)
-    each.errorbar(
-        mean[:, 1], mean[:, 0], error[:, 0], error[:, 1], fmt=".", color=COLORS[0], lw=0.8
-    )
-    each.axhline(0.0, color="#8a94a3", lw=0.6)
-    each.axvline(0.0, color="#8a94a3", lw=0.6)
-    each.set_aspect("equal", adjustable="datalim")
-    each.set_xlabel("shift along x [pixel]")
-    each.set_ylabel("shift along y [pixel]")
-    each.grid(alpha=0.3)
-    return axes
+    ax.errorbar(mean[:, 1], mean[:, 0], error[:, 0], error[:, 1], fmt=".", color=COLORS[0], lw=0.8)
+    ax.axhline(0.0, color=GRAY, lw=0.6)
+    ax.axvline(0.0, color=GRAY, lw=0.6)
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.set_xlabel("shift along x [pixel]")
+    ax.set_ylabel("shift along y [pixel]")
+    ax.grid(alpha=0.3)
+    return ax
 
 
-def spectrum(ax: Axes, eigenvalues: NDArray[Any], residual_rms: NDArray[Any], /) -> Axes:
-    """Draw the eigenvalues of the references, and what is left with more and more modes.
+def spectrum(ax: Axes, eigenvalues: Array, residual_rms: Array, /) -> Axes:
+    """Draw eigenvalues, shape (n_zone, n_ref), and the rms residual, shape (n_zone, n_modes + 1).
 
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    eigenvalues : ndarray, shape (n_zone, n_ref)
-        Eigenvalues, zero beyond the rank.
-    residual_rms : ndarray, shape (n_zone, n_modes + 1)
-        Rms of the residual in the fit with 0, 1, ... modes; may be empty.
-
-    Returns
-    -------
-    Axes
-        The axes of the eigenvalues; those of the residual share its abscissa.
+    The residual, which may be empty, shares the abscissa and has its ordinate on the right.
     """
-    for number, values in enumerate(np.atleast_2d(eigenvalues)):
+    for values in np.atleast_2d(eigenvalues):
         good = values > 0
         modes = np.arange(1, len(values) + 1)[good]
-        label = "eigenvalue" if number == 0 else None
-        ax.semilogy(modes, values[good] / values[0], ".-", color=COLORS[0], lw=1, label=label)
+        ax.semilogy(modes, values[good] / values[0], ".-", color=COLORS[0], lw=1)
     ax.set_xlabel("number of modes")
-    ax.set_ylabel("eigenvalue / first")
+    ax.set_ylabel("eigenvalue / first", color=COLORS[0])
     ax.grid(alpha=0.3)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if np.size(residual_rms):
         right = ax.twinx()
-        for number, rms in enumerate(np.atleast_2d(residual_rms)):
-            label = "residual" if number == 0 else None
-            right.semilogy(np.arange(len(rms)), rms, color=COLORS[1], lw=1.6, label=label)
-        right.set_ylabel("rms of the residual [MJy/sr]", color=COLORS[1])
+        for rms in np.atleast_2d(residual_rms):
+            right.semilogy(np.arange(len(rms)), rms, color=COLORS[1], lw=1.6)
+        right.set_ylabel("rms residual [MJy/sr]", color=COLORS[1])
     return ax
 
 
-def weights(ax: Axes, coefs: NDArray[Any], scale: NDArray[Any], targets: list[str], /) -> Axes:
-    """Draw how much each reference is in the model of the star.
+def weights(ax: Axes, coefs: Array, scale: Array, targets: list[str], /) -> Axes:
+    """Draw how much each reference contributes to the model of the star, colored by its star.
 
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    coefs : ndarray, shape (n_zone, n_int, n_ref)
-        Coefficients.
-    scale : ndarray, shape (n_int, n_ref)
-        Brightness of the science over that of each reference.
-    targets : list of str
-        Star of each reference; may be empty.
-
-    Returns
-    -------
-    Axes
-        The axes.
+    Coefficients have shape (n_zone, n_int, n_ref); the brightness scale has (n_int, n_ref).
     """
     share = (coefs / scale[None]).mean(axis=(0, 1))
     numbers = np.arange(1, len(share) + 1)
@@ -305,12 +190,12 @@ def weights(ax: Axes, coefs: NDArray[Any], scale: NDArray[Any], targets: list[st
     for k, name in enumerate(names or [""]):
         here = np.array([t == name for t in targets]) if names else np.ones(len(share), bool)
         color = COLORS[k % len(COLORS)]
-        label = name if 1 < len(names) <= MAX_NAMES else None
+        label = name if 1 < len(names) <= MAX_STARS_IN_LEGEND else None
         ax.bar(numbers[here], share[here], color=color, width=0.8, label=label)
-    ax.axhline(0.0, color="#8a94a3", lw=0.6)
+    ax.axhline(0.0, color=GRAY, lw=0.6)
     ax.set_xlabel("reference")
-    ax.set_ylabel("share of the model")
+    ax.set_ylabel("contribution")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if 1 < len(names) <= MAX_NAMES:
+    if 1 < len(names) <= MAX_STARS_IN_LEGEND:
         ax.legend(fontsize=8)
     return ax

@@ -1,9 +1,9 @@
 // Viewers of the report: stretch, zoom, step through frames, read values at the cursor.
 "use strict";
 (() => {
-  const store = JSON.parse(document.getElementById("data").textContent);
+  const values = (element) => JSON.parse(element.textContent);
   const lut = {};
-  for (const [name, text] of Object.entries(store.maps)) lut[name] = bytes(text);
+  for (const [name, text] of Object.entries(values(document.getElementById("color-maps")))) lut[name] = bytes(text);
 
   function bytes(text) {
     const raw = atob(text), out = new Uint8Array(raw.length);
@@ -41,7 +41,7 @@
   class Viewer {
     constructor(root) {
       this.root = root;
-      this.panel = store.panels[root.dataset.panel];
+      this.panel = values(root.querySelector("script"));
       this.canvas = root.querySelector("canvas.image");
       this.readout = root.querySelector(".readout");
       this.choice = this.panel.axes.map((axis) => axis.start || 0);
@@ -59,7 +59,7 @@
     frame() {
       let at = 0;
       this.panel.axes.forEach((axis, k) => { at = at * axis.names.length + this.choice[k]; });
-      return this.panel.frames[this.panel.order[at]];
+      return this.panel.frames[at];
     }
 
     center() {
@@ -298,7 +298,7 @@
 
   for (const button of document.querySelectorAll("button.download")) {
     button.addEventListener("click", () => {
-      const table = document.getElementById(button.dataset.table);
+      const table = button.closest(".table").querySelector("table");
       const quote = (text) => /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
       const rows = [...table.rows].map((row) => [...row.cells].map((cell) => quote(cell.dataset.value || cell.textContent.trim())).join(","));
       const link = document.createElement("a");

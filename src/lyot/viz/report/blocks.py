@@ -1,0 +1,195 @@
+"""What a section of the report is made of: plain values, which the templates turn into HTML."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from lyot.files.star import StarPosition
+from lyot.types import Array
+from lyot.viz.figures import stretch
+
+
+class Number(NamedTuple):
+    """A number as a table shows it, and in full for the download."""
+
+    text: str
+    full: str
+
+
+def number(value: Any, form: str, /) -> Number | str:
+    """Format a number for a table; an empty cell where it is not finite."""
+    value = float(value)
+    return Number(format(value, form), repr(value)) if np.isfinite(value) else ""
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph of text."""
+
+    kind: ClassVar[str] = "paragraph"
+    text: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to copy: a command, or parameters as JSON."""
+
+    kind: ClassVar[str] = "code"
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, which can be downloaded as CSV."""
+
+    kind: ClassVar[str] = "table"
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Number | str]]
+    download: bool = True
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing as SVG in the colors of the page; `alt` says what it shows."""
+
+    kind: ClassVar[str] = "drawing"
+    svg: str
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that an analysis saved, as PNG."""
+
+    kind: ClassVar[str] = "picture"
+    png: bytes
+    alt: str
+
+    @property
+    def base64(self) -> str:
+        """The file in base64."""
+        return base64.b64encode(self.png).decode("ascii")
+
+
+@dataclass(frozen=True, eq=False)
+class Viewer:
+    """An interactive image; `panel` is read by the script of the page."""
+
+    kind: ClassVar[str] = "viewer"
+    panel: Panel
+    caption: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Lay blocks beside one another where the page is wide enough."""
+
+    kind: ClassVar[str] = "grid"
+    blocks: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Details:
+    """Fold blocks away until they are asked for."""
+
+    kind: ClassVar[str] = "details"
+    summary: str
+    blocks: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report with a title and a place in the table of contents."""
+
+    title: str
+    blocks: Sequence[Any]
+
+    @property
+    def anchor(self) -> str:
+        """Anchor of the section within the page."""
+        return "-".join(self.title.lower().split())
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """An image in a viewer."""
+
+    name: str
+    data: Array
+    """Values, shape (n_y, n_x); NaN is drawn blank."""
+    unit: str
+    star: StarPosition | None
+    pa_y_deg: float | None
+    pixel_scale_arcsec: float
+    origin_xy: tuple[int, int] = (0, 0)
+    """Pixel of the product at which the frame begins."""
+    limits: tuple[float, float] | None = None
+    """Values drawn black and white; by default those that suit the data."""
+    exact: bool = True
+    """Whether values are stored in 32 bits; else in 16, which hold three digits."""
+    marks: list[dict[str, Any]] = field(default_factory=list)
+    """Circles: ``x``, ``y``, ``r`` [pixel] and ``text``."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain values that viewer.js reads."""
+        data = np.asarray(self.data, dtype=np.float64)
+        norm = stretch(data)
+        low, high = self.limits or (float(norm.vmin or 0.0), float(norm.vmax or 1.0))
+        largest = float(np.nanmax(np.abs(data))) if np.isfinite(data).any() else 1.0
+        scale = 1.0 if self.exact else max(largest / 2048.0, 1e-30)
+        coded = data.astype("<f4") if self.exact else (data / scale).astype("<f2")
+        x0, y0 = self.origin_xy
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "width": data.shape[1],
+            "height": data.shape[0],
+            "bits": 32 if self.exact else 16,
+            "scale": scale,
+            "data": base64.b64encode(coded.tobytes()).decode("ascii"),
+            "star": None if self.star is None else [self.star.x - x0, self.star.y - y0],
+            "pa_y": self.pa_y_deg,
+            "arcsec": self.pixel_scale_arcsec,
+            "x0": x0,
+            "y0": y0,
+            "range": [low, high],
+            "soft": float(getattr(norm, "linear_width", 1.0)),
+            "marks": self.marks,
+        }
+
+    @property
+    def size(self) -> int:
+        """Number of characters that the values take in the page."""
+        return int(np.ceil(np.size(self.data) * (4 if self.exact else 2) * 4 / 3))
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Frames to choose from along one axis or several."""
+
+    title: str
+    axes: list[tuple[str, list[str]]]
+    """Name of each axis, and of the choices along it."""
+    frames: list[Frame]
+    """In the order of the choices; the last axis varies first."""
+    start: tuple[int, ...]
+    """Choice along each axis at the beginning."""
+    colors: str = "inferno"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain values that viewer.js reads."""
+        return {
+            "axes": [
+                {"title": title, "names": names, "start": start}
+                for (title, names), start in zip(self.axes, self.start, strict=True)
+            ],
+            "frames": [frame.to_json() for frame in self.frames],
+            "map": self.colors,
+        }

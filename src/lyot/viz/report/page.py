@@ -1,0 +1,93 @@
+"""The report as one HTML file: sections rendered by templates, with script and style inside."""
+
+from __future__ import annotations
+
+import base64
+from importlib.resources import files
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+from lyot.files.atomic import atomic_write
+from lyot.viz.figures import DIVERGING, SEQUENTIAL
+from lyot.viz.report import sections
+from lyot.viz.report.drawing import page_style
+from lyot.viz.report.facts import RunFacts, read_facts
+
+COLOR_MAPS = {"inferno": SEQUENTIAL, "gray": "gray", "viridis": "viridis", "diverging": DIVERGING}
+
+
+def write_report(
+    folder: str | Path,
+    /,
+    *,
+    command: list[str] | None = None,
+    products: list[str] | None = None,
+) -> str:
+    """Write the report of a run, from its products and the results of analyses beside them.
+
+    Parameters
+    ----------
+    folder : path
+        The folder of the run.
+    command : list of str, optional
+        The command that made it; by default the one that the run recorded.
+    products : list of str, optional
+        Its products; by default those that the run recorded, so that products of an earlier run
+        in the same folder are not shown.
+
+    Returns
+    -------
+    str
+        Path of the report, ``<product>_report.html``.
+
+    Raises
+    ------
+    LyotError
+        If the folder holds no combined image, or those of several associations.
+    """
+    run = read_facts(Path(folder), command=command, products=products)
+    path = Path(folder) / f"{run.name}_report.html"
+    with atomic_write(path) as temporary:
+        temporary.write_text(render(run), encoding="utf-8")
+    return str(path)
+
+
+def render(run: RunFacts, /) -> str:
+    """Fill the template: one document that refers to nothing outside it."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("lyot.viz.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # The names of exposures are long: they may be broken after an underscore.
+    environment.filters["breakable"] = lambda text: Markup("_<wbr>").join(text.split("_"))
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    with page_style():
+        shown = [section for section in (make(run) for make in sections.SECTIONS) if section.blocks]
+    return environment.get_template("page.html").render(
+        name=run.name,
+        title=sections.title(run),
+        lead=sections.lead(run),
+        warnings=sections.warnings(run),
+        sections=shown,
+        style=_read("page.css"),
+        script=_read("viewer.js"),
+        color_maps={name: _color_table(source) for name, source in COLOR_MAPS.items()},
+    )
+
+
+def _read(name: str) -> str:
+    return files("lyot.viz.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _color_table(name: str) -> str:
+    """256 colors of a color map as bytes, in base64."""
+    colors = mpl.colormaps[name](np.linspace(0.0, 1.0, 256))[:, :3]
+    return base64.b64encode(np.round(255 * colors).astype(np.uint8).tobytes()).decode("ascii")

@@ -1,0 +1,546 @@
+"""The sections of the report: what is shown of a run, one function each."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lyot._version import __version__
+from lyot.algorithms.statistics import finite_mean
+from lyot.files.star import CRPIX, StarPosition
+from lyot.files.view import View
+from lyot.types import Array
+from lyot.viz import analysis, figures
+from lyot.viz.report.blocks import (
+    Code,
+    Details,
+    Frame,
+    Grid,
+    Number,
+    Panel,
+    Paragraph,
+    Picture,
+    Section,
+    Table,
+    Viewer,
+    number,
+)
+from lyot.viz.report.drawing import drawing
+from lyot.viz.report.facts import CombinedImage, ExposureFacts, RunFacts, Subtraction
+
+MIN_REFERENCES = 5
+MAX_SHIFT_ERROR_PIX = 0.1
+MIN_EIGENVALUE_RATIO = 1e-9
+"""Last over first eigenvalue, below which the references are called nearly degenerate."""
+MAX_FRAME_CHARACTERS = 2_400_000
+"""Characters that the frames of all exposures may take, so that the page stays below 5 MB."""
+CROP_ARCSEC = 4.0
+"""Where there are many frames, they are cropped to this offset from the star [arcsec]."""
+FIGURE_WIDTH_INCH = 5.2
+"""Narrow, so that the text can still be read on a telephone."""
+
+
+def title(run: RunFacts, /) -> str:
+    """Name what was observed: target, instrument, filter and coronagraph."""
+    info = run.main.view.info
+    parts = (info.target, info.instrument, info.filter, info.coronagraph)
+    return " ".join(part for part in parts if part) or run.name
+
+
+def lead(run: RunFacts, /) -> str:
+    """Say in one sentence what the run is."""
+    parts = [f"{run.name}: {_plural(len(run.exposures), 'science exposure')}"]
+    if run.exposures:
+        first = run.exposures[0]
+        parts.append(_plural(len(first.alignment.targets), "reference frame"))
+        parts.append(f"method {first.best.method}")
+    return f"{', '.join(parts)}; lyot {__version__}."
+
+
+def warnings(run: RunFacts, /) -> list[str]:
+    """List what must be known before the products are used; each once."""
+    found = [text for exposure in run.exposures for text in _warnings(exposure)]
+    return list(dict.fromkeys(found))
+
+
+def _warnings(exposure: ExposureFacts) -> list[str]:
+    align, root = exposure.alignment, exposure.root
+    found = []
+    if len(align.targets) < MIN_REFERENCES:
+        found.append(
+            f"Only {_plural(len(align.targets), 'reference frame')}: the model of the star is poor."
+        )
+    failed = int(np.sum(~align.converged))
+    if failed:
+        found.append(
+            f"{root}: {failed} of {align.converged.size} alignments did not converge or reached "
+            "the limit of the shift."
+        )
+    error = float(np.nanmedian(align.shift_error_yx))
+    if error > MAX_SHIFT_ERROR_PIX:
+        found.append(f"{root}: poor alignment, the median shift error is {error:.2f} pixel.")
+    ratio = _eigenvalue_ratio(exposure.subtractions[-1])
+    if ratio < MIN_EIGENVALUE_RATIO:
+        found.append(
+            f"{root}: the references are nearly degenerate; the eigenvalue of the last mode is "
+            f"{ratio:.0e} of the first."
+        )
+    for warning in align.warnings:
+        star = f" ({warning['target']})" if warning["target"] else ""
+        found.append(f"Reference {warning['reference'] + 1}{star}: {warning['reason']}.")
+    if align.weight == "built in":
+        found.append(
+            "No PSFMASK reference file was used: the weight of the alignment was computed from "
+            "the coronagraph and the position of the star."
+        )
+    star_position = exposure.subtractions[-1].view.star
+    if star_position is None or star_position.origin == CRPIX:
+        found.append(
+            "The position of the star was not measured: the reference pixel of the header was used."
+        )
+    return [*found, align.note] if align.note else found
+
+
+def _eigenvalue_ratio(subtraction: Subtraction) -> float:
+    used = subtraction.eigenvalues[:, : subtraction.n_modes_used]
+    used = np.where(used > 0, used, np.nan)
+    return float(np.nanmin(used / used[:, :1])) if used.size else np.inf
+
+
+def combined(run: RunFacts, /) -> Section:
+    """The combined image and its signal-to-noise ratio, with a summary of each exposure."""
+    frames = [frame for image in run.images for frame in _combined_frames(run, image)]
+    axes = [
+        ("modes", [_modes(image) for image in run.images]),
+        ("image", ["surface brightness", "SCI / ERR"]),
+    ]
+    panel = Panel("Combined image", axes, frames, start=(run.images.index(run.main), 0))
+    caption = (
+        "All integrations of all rolls, combined on one grid of the sky. The cross marks the star. "
+        "ERR contains the noise of photons, detector and references, but not residual speckles."
+    )
+    return Section("Combined image", [Grid([Viewer(panel, caption), _summary(run)])])
+
+
+def _combined_frames(run: RunFacts, image: CombinedImage) -> list[Frame]:
+    sci, err = np.asarray(image.view.data, float), np.asarray(image.view.err, float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        snr = np.where(err > 0, sci / err, np.nan)
+    # Of the other numbers of modes the surroundings of the star are enough.
+    exact = image is run.main
+    suffix = f", {_modes(image)}" if len(run.images) > 1 else ""
+    return [
+        _frame(image.view, data, text + suffix, unit, limits=limits, crop=not exact, exact=exact)
+        for data, text, unit, limits in (
+            (sci, "surface brightness", "MJy/sr", None),
+            (snr, "SCI / ERR", "", (-5.0, 20.0)),
+        )
+    ]
+
+
+def _summary(run: RunFacts) -> Table:
+    columns = [_summary_of(exposure) for exposure in run.exposures]
+    rows = [[name, *(column[name] for column in columns)] for name in (columns or [{}])[0]]
+    header = ["exposure", *(exposure.root for exposure in run.exposures)]
+    return Table("Summary", header, rows, download=False)
+
+
+def _summary_of(exposure: ExposureFacts) -> dict[str, Number | str]:
+    shift, best = np.hypot(*np.moveaxis(exposure.alignment.shift_yx, -1, 0)), exposure.best
+    return {
+        "integrations": str(1 if best.view.data is None else len(best.view.data)),
+        "reference frames": str(shift.shape[1]),
+        "modes": f"{best.n_modes_used} of {best.n_modes} requested",
+        "rms before subtraction [MJy/sr]": number(best.rms_before, ".3g"),
+        "rms after subtraction [MJy/sr]": number(best.rms_after, ".3g"),
+        "median shift of the references [pixel]": number(np.median(shift), ".3f"),
+        "largest shift of the references [pixel]": number(np.max(shift), ".3f"),
+    }
+
+
+def candidates(run: RunFacts, /) -> Section:
+    """The map of the signal-to-noise ratio of a point source, and the candidates."""
+    found = run.detection
+    if found is None:
+        text = "The run has not been searched for point sources. The command lyot detect does so."
+        return Section("Candidates", [Paragraph(text)])
+    scale = found.pixel_scale_arcsec
+    middle = found.maps["SNR"].shape[0] // 2
+    star = StarPosition(float(middle), float(middle), origin="measured")
+    marks = []
+    for k, row in enumerate(found.candidates, start=1):
+        r, pa = float(row["separation"]) / scale, np.radians(float(row["position_angle"]))
+        x, y = middle - r * np.sin(pa), middle + r * np.cos(pa)
+        marks.append({"x": x, "y": y, "r": 4.0, "text": str(k)})
+    frames = [
+        Frame(text, found.maps[name], "", star, 0.0, scale, limits=limits, marks=marks, exact=False)
+        for name, text, limits in (
+            ("SNR", "S/N of a point source", (-5.0, 10.0)),
+            ("STIM", "STIM", (0.0, 3.0)),
+        )
+    ]
+    panel = Panel("Search for point sources", [("map", [f.name for f in frames])], frames, (0,))
+    caption = (
+        "S/N of each position relative to the others at the same separation (Mawet et al. 2014). "
+        "North is up, east to the left. Circles mark the candidates of the table."
+    )
+    beside = _candidate_table(found.candidates)
+    if not beside.rows:
+        text = f"No candidate above the threshold (false-positive fraction {found.fpf:.2g})."
+        return Section("Candidates", [Grid([Viewer(panel, caption), Paragraph(text)])])
+    return Section("Candidates", [Grid([Viewer(panel, caption), beside])])
+
+
+def _candidate_table(candidates: Any) -> Table:
+    header = ["#", "separation [arcsec]", "PA [deg]", "S/N", "expected false alarms", "contrast"]
+    header += ["S/N without key star", "known"]
+    rows: list[list[Number | str]] = []
+    for k, row in enumerate(candidates, start=1):
+        without = number(row["jackknife_snr"], ".1f")
+        if isinstance(without, Number):
+            without = Number(f"{without.text} ({row['key_reference']})", without.full)
+        rows.append(
+            [
+                str(k),
+                number(row["separation"], ".3f"),
+                number(row["position_angle"], ".2f"),
+                number(row["snr"], ".1f"),
+                number(row["expected_false_alarms"], ".1e"),
+                number(row["contrast"], ".2e"),
+                without,
+                "yes" if row["known"] else "",
+            ]
+        )
+    return Table("Candidates", header, rows)
+
+
+def before_after(run: RunFacts, /) -> Section:
+    """Each exposure before and after subtraction, integration by integration."""
+    share = MAX_FRAME_CHARACTERS // max(len(run.exposures), 1)
+    viewers = []
+    for exposure in run.exposures:
+        best = exposure.best
+        viewers.append(
+            Viewer(
+                _exposure_panel(exposure, share),
+                f"Position angle of the y axis: {best.view.pa_y_deg or 0.0:.1f} degrees. The rms "
+                f"of the frame is {best.rms_before:.3g} MJy/sr before subtraction and "
+                f"{best.rms_after:.3g} MJy/sr after.",
+            )
+        )
+    return Section("Before and after", [Grid(viewers)] if viewers else [])
+
+
+def _exposure_panel(exposure: ExposureFacts, share: int) -> Panel:
+    """The mean, and as many integrations as fit in the share of the page."""
+    sources = [(f"after, {_modes(s)}", s.view) for s in exposure.subtractions]
+    start = exposure.subtractions.index(exposure.best)
+    if exposure.before is not None:
+        sources.insert(0, ("before", exposure.before))
+        start += 1
+    like = exposure.subtractions[-1].view
+    assert like.data is not None
+    n_int = len(like.data)
+    averages = [finite_mean(np.asarray(view.data, float), axis=0) for _, view in sources]
+
+    def means(crop: bool) -> list[Frame]:
+        pairs = zip(averages, sources, strict=True)
+        return [_frame(like, mean, f"{text}, mean", crop=crop) for mean, (text, _) in pairs]
+
+    means_shown = means(crop=False)
+    if sum(frame.size for frame in means_shown) > share:
+        means_shown = means(crop=True)
+    free = share - sum(frame.size for frame in means_shown)
+    size = _frame(like, averages[0], "", crop=True).size * len(sources)
+    n_shown = min(n_int, max(free // max(size, 1), 0)) if n_int > 1 else 0
+    frames: list[Frame] = []
+    for (text, view), mean in zip(sources, means_shown, strict=True):
+        frames.append(mean)
+        for i in range(n_shown):
+            assert view.data is not None
+            data = np.asarray(view.data[i], float)
+            frames.append(_frame(like, data, f"{text}, integration {i + 1}", crop=True))
+    axes = [
+        ("image", [text for text, _ in sources]),
+        ("integration", ["mean", *(str(i + 1) for i in range(n_shown))]),
+    ]
+    return Panel(exposure.root, axes, frames, start=(start, 0))
+
+
+def _frame(
+    like: View,
+    data: Array,
+    name: str,
+    unit: str = "MJy/sr",
+    *,
+    crop: bool,
+    exact: bool = False,
+    limits: tuple[float, float] | None = None,
+) -> Frame:
+    """A frame with the star and orientation of a product, whole or cropped about the star."""
+    star, scale = like.star, like.info.pixel_scale_arcsec
+    origin = (0, 0)
+    if crop and star is not None:
+        half = round(CROP_ARCSEC / scale)
+        x0, y0 = max(round(star.x) - half, 0), max(round(star.y) - half, 0)
+        data = data[y0 : round(star.y) + half + 1, x0 : round(star.x) + half + 1]
+        origin = (x0, y0)
+    return Frame(name, data, unit, star, like.pa_y_deg, scale, origin, limits, exact)
+
+
+def contrast(run: RunFacts, /) -> Section:
+    """Contrast limits with the throughput, and the noise of the combined image."""
+    drawings: list[Any] = []
+    below: list[Any] = []
+    curve = run.curve
+    if curve is not None:
+        figure = _figure(5.6)
+        upper, lower = figure.subplots(2, 1, height_ratios=(2.0, 1.0))
+        analysis.contrast(upper, curve)
+        analysis.throughput(lower, curve)
+        settings = curve.settings
+        caption = (
+            f"Star: {settings.get('star', '')}. Off-axis PSF: {settings.get('psf', '')}. "
+            f"Transmission of the mask: {settings.get('transmission', '')}."
+        )
+        drawings.append(drawing(figure, "Contrast limits and throughput", caption))
+        columns = ["separation", "n_modes", "contrast_raw", "contrast_corrected", "contrast"]
+        columns += ["throughput", "transmission", "n_positions", "tau"]
+        rows = [[_cell(row[name]) for name in columns] for row in run.limits]
+        below.append(Details("Table of limits", [Table("Contrast limits", columns, rows)]))
+    if run.noise_curves:
+        figure = _figure(3.6)
+        ax = figure.subplots()
+        scale = run.main.view.info.pixel_scale_arcsec
+        for name, (radius, sigma) in run.noise_curves.items():
+            figures.noise_curve(ax, radius * scale, sigma, label=name)
+        if len(run.noise_curves) > 1:
+            ax.legend(fontsize=7)
+        caption = (
+            "Scatter of the combined image in annuli two pixels wide. Discs and companions "
+            "contribute to it."
+        )
+        drawings.append(drawing(figure, "Scatter against separation", caption))
+    if curve is None:
+        text = (
+            "No contrast limits have been computed. The command lyot contrast does so, given the "
+            "brightness of the star."
+        )
+        below.append(Paragraph(text))
+    return Section("Contrast", [Grid(drawings), *below])
+
+
+def companions(run: RunFacts, /) -> Section:
+    """Fitted companions: the table, and the figures of the fits."""
+    table = run.companions
+    if table is None:
+        return Section("Companions", [])
+    header = ["quantity", *(f"companion {k + 1}" for k in range(len(table)))]
+    rows = [
+        [_with_unit(table[name]), *(_with_error(row, name) for row in table)]
+        for name in table.colnames
+        if not name.endswith("_err") or name.removesuffix("_err") not in table.colnames
+    ]
+    pictures = [Picture(png, name) for name, png in run.pictures.items()]
+    return Section(
+        "Companions", [Table("Companions", header, rows, download=False), Grid(pictures)]
+    )
+
+
+def _with_unit(column: Any) -> str:
+    name = column.name.replace("_", " ")
+    return name if column.unit is None else f"{name} [{column.unit}]"
+
+
+def _with_error(row: Any, name: str) -> Number | str:
+    value, error = _cell(row[name]), f"{name}_err"
+    if error not in row.colnames or not isinstance(value, Number) or np.isnan(row[error]):
+        return value
+    return Number(f"{value.text} \u00b1 {row[error]:.2g}", value.full)
+
+
+def provenance(run: RunFacts, /) -> Section:
+    """What went into the run: the association, its members with checksums, the library."""
+    made, info = run.steps.get("association", {}), run.main.view.info
+    rolls = ", ".join(f"{e.best.view.pa_y_deg or 0.0:.2f}" for e in run.exposures)
+    observation = [
+        ["association", str(made.get("table", ""))],
+        ["product", run.name],
+        ["instrument, filter, mask", f"{info.instrument} {info.filter} {info.coronagraph}"],
+        ["position angles of y [deg]", rolls],
+    ]
+    kinds = {name: kind for kind in ("science", "psf") for name in made.get(kind, ())}
+    members = [
+        [name, kinds.get(name, ""), Number(f"{checksum[:16]}\u2026", checksum)]
+        for name, checksum in made.get("sha256", {}).items()
+    ]
+    library = run.library
+    folded = []
+    if library:
+        observation.append(["reference library", str(library["library"])])
+        chosen = zip(library["frames"], np.asarray(library["correlation"]), strict=True)
+        rows = [[str(name), number(value, ".5f")] for name, value in chosen]
+        table = Table("Frames of the library", ["frame", "correlation"], rows)
+        folded.append(Details("Frames of the library", [table]))
+    return Section(
+        "Provenance",
+        [
+            Table("Observation", ["item", "value"], observation, download=False),
+            Table("Members", ["member", "type", "SHA-256"], members),
+            *folded,
+        ],
+    )
+
+
+def star(run: RunFacts, /) -> Section:
+    """Where the star is on each exposure, and where that comes from."""
+    header = ["exposure", "x [pixel, from 0]", "error", "y", "error", "origin"]
+    rows: list[list[Number | str]] = []
+    for exposure in run.exposures:
+        position = exposure.subtractions[-1].view.star
+        if position is not None:
+            values = (position.x, position.x_err, position.y, position.y_err)
+            rows.append([exposure.root, *(number(v, ".3f") for v in values), position.origin])
+    blocks: list[Any] = [Table("Star", header, rows)]
+    if run.steps.get("resample", {}).get("recipe", {}).get("align_on") == "star":
+        text = (
+            "The exposures were combined with their stars at the same position on the sky; the WCS "
+            "of the headers gives only orientation and scale."
+        )
+        blocks.append(Paragraph(text))
+    return Section("Position of the star", blocks)
+
+
+def alignment(run: RunFacts, /) -> Section:
+    """The shifts of the references, drawn and listed."""
+    drawings, rows = [], []
+    for exposure in run.exposures:
+        align = exposure.alignment
+        several = len(align.shift_yx) > 1
+        figure = _figure(5.6 if several else 3.4)
+        axes = figure.subplots(2 if several else 1, 1, squeeze=False)[:, 0]
+        figures.reference_shifts(axes[-1], align.shift_yx, align.shift_error_yx)
+        caption = f"{exposure.root}: shift of each reference, with its error."
+        if several:
+            figures.drift(axes[0], align.shift_yx, align.shift_error_yx)
+            caption = (
+                f"{exposure.root}. Above: drift of the pointing, the mean shift of all references "
+                "to each integration. Below: shift of each reference, averaged over integrations."
+            )
+        caption += f" Weight of the fit: {align.weight or 'not recorded'}."
+        drawings.append(drawing(figure, f"Shifts of {exposure.root}", caption))
+        rows += [_shift_row(exposure, k) for k in range(align.shift_yx.shape[1])]
+    header = ["exposure", "reference", "star", "shift x [pixel]", "shift y [pixel]"]
+    header += ["error [pixel]", "scale", "converged"]
+    table = Table("Alignment of the references", header, rows)
+    return Section("Alignment", [Grid(drawings), Details("Table of shifts", [table])])
+
+
+def _shift_row(exposure: ExposureFacts, k: int) -> list[Number | str]:
+    align = exposure.alignment
+    return [
+        exposure.root,
+        str(k + 1),
+        align.targets[k],
+        number(align.shift_yx[:, k, 1].mean(), ".4f"),
+        number(align.shift_yx[:, k, 0].mean(), ".4f"),
+        number(np.hypot(*align.shift_error_yx[:, k].mean(axis=0)), ".4f"),
+        number(align.scale[:, k].mean(), ".4g"),
+        "yes" if align.converged[:, k].all() else "no",
+    ]
+
+
+def modes(run: RunFacts, /) -> Section:
+    """Show eigenvalues and residual against the number of modes, and what each reference adds."""
+    drawings = []
+    for exposure in run.exposures:
+        last, align = exposure.subtractions[-1], exposure.alignment
+        figure = _figure(5.6)
+        upper, lower = figure.subplots(2, 1)
+        figures.spectrum(upper, last.eigenvalues, last.residual_rms)
+        scale = align.scale
+        if last.coefficients.shape[-1] != scale.shape[-1]:  # of components, or of the median
+            scale = np.ones((1, last.coefficients.shape[-1]))
+        figures.weights(lower, last.coefficients, scale, align.targets)
+        caption = (
+            f"{exposure.root}. Above: eigenvalues of the Gram matrix of the references, and the "
+            "rms residual over the fitted pixels against the number of modes. Below: contribution "
+            "of each reference to the model of the star (coefficient divided by brightness scale), "
+            "averaged over zones and integrations."
+        )
+        drawings.append(drawing(figure, f"Modes and weights of {exposure.root}", caption))
+    return Section("Modes and references", [Grid(drawings)])
+
+
+def quality(run: RunFacts, /) -> Section:
+    """Bad pixels of each product."""
+    header = ["product", "frames", "unusable [%]", "outliers", "without value", "saturated"]
+    rows = [
+        [
+            counts.product,
+            str(counts.n_frames),
+            number(100.0 * counts.unusable_fraction, ".3f"),
+            str(counts.n_outliers),
+            str(counts.n_without_value),
+            str(counts.n_saturated),
+        ]
+        for counts in run.pixels
+    ]
+    text = (
+        "Bad pixels of the science frames are excluded from the fit; those of a reference are "
+        "predicted from the other references."
+    )
+    return Section("Data quality", [Table("Pixels", header, rows), Paragraph(text)])
+
+
+def reproduce(run: RunFacts, /) -> Section:
+    """The command and the parameters that give the same products again."""
+    parameters = json.dumps(run.main.view.branch.get("recipe", {}), indent=1, default=str)
+    command = Code(shlex.join(run.command)) if run.command else Paragraph("Run from Python.")
+    text = (
+        f"lyot {__version__}. The members and their checksums are listed under Provenance; every "
+        "product records them too."
+    )
+    return Section(
+        "Reproduce", [command, Details("Parameters", [Code(parameters)]), Paragraph(text)]
+    )
+
+
+SECTIONS: tuple[Callable[[RunFacts], Section], ...] = (
+    combined,
+    candidates,
+    before_after,
+    contrast,
+    companions,
+    provenance,
+    star,
+    alignment,
+    modes,
+    quality,
+    reproduce,
+)
+"""The report, in order; a section without blocks is left out."""
+
+
+def _figure(height_inch: float) -> Figure:
+    return Figure(figsize=(FIGURE_WIDTH_INCH, height_inch), layout="constrained")
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _modes(result: CombinedImage | Subtraction) -> str:
+    used = _plural(result.n_modes_used, "mode")
+    return used if result.n_modes_used == result.n_modes else f"{used} ({result.n_modes} requested)"
+
+
+def _cell(value: Any) -> Number | str:
+    if isinstance(value, float | np.floating):
+        return number(value, ".4g")
+    return str(value)

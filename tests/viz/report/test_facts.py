@@ -1,0 +1,59 @@
+"""The facts of a report: read from a run's folder, equal to what the products hold."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from stdatamodels.jwst.datamodels.dqflags import pixel
+
+from lyot.errors import LyotError
+from lyot.viz.report.facts import read_facts
+
+
+@pytest.fixture(scope="module")
+def facts(demo):
+    return read_facts(demo.folder, command=None, products=None)
+
+
+def test_every_exposure_is_there_before_and_after_subtraction(facts, demo):
+    products = sorted(demo.folder.glob("*_psfsub.fits"))
+    roots = [path.name.removesuffix("_psfsub.fits") for path in products]
+    assert [exposure.root for exposure in facts.exposures] == roots
+    for exposure, path in zip(facts.exposures, products, strict=True):
+        np.testing.assert_array_equal(exposure.best.view.data, fits.getdata(path, "SCI"))
+        flagged = demo.folder / f"{exposure.root}_crfints.fits"
+        np.testing.assert_array_equal(exposure.before.data, fits.getdata(flagged, "SCI"))
+
+
+def test_the_reduction_is_told_by_numbers_that_agree(facts):
+    for exposure in facts.exposures:
+        align, best = exposure.alignment, exposure.best
+        n_int, n_ref = len(best.view.data), len(align.targets)
+        assert align.shift_yx.shape == (n_int, n_ref, 2)
+        assert align.converged.shape == align.scale.shape == (n_int, n_ref)
+        assert best.n_modes_used <= min(best.n_modes, n_ref)
+        assert best.rms_after < best.rms_before
+
+
+def test_pixels_are_counted_by_the_names_of_their_flags(facts, demo):
+    counted = {counts.product: counts for counts in facts.pixels}
+    paths = [*demo.folder.glob("*_crfints.fits"), *demo.folder.glob("*_psfstack.fits")]
+    assert set(counted) == {path.name for path in paths}
+    for path in paths:
+        dq, counts = fits.getdata(path, "DQ").astype(np.uint32), counted[path.name]
+        unusable = (dq & np.uint32(pixel["DO_NOT_USE"])) != 0
+        assert counts.unusable_fraction == pytest.approx(unusable.mean(), rel=1e-12)
+        assert counts.n_outliers == ((dq & np.uint32(pixel["OUTLIER"])) != 0).sum()
+        assert counts.n_saturated == ((dq & np.uint32(pixel["SATURATED"])) != 0).sum()
+        assert counts.n_frames == len(dq)
+
+
+def test_only_the_named_products_are_read(demo):
+    one = demo.product("_psfsub.fits").name
+    names = [one, demo.product("_i2d.fits").name]
+    facts = read_facts(demo.folder, command=None, products=names)
+    assert [f"{exposure.root}_psfsub.fits" for exposure in facts.exposures] == [one]
+
+
+def test_a_folder_without_a_combined_image_is_refused(tmp_path):
+    with pytest.raises(LyotError, match="holds no combined image"):
+        read_facts(tmp_path, command=None, products=None)
