@@ -13,6 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lyot.compute import process
+
+process.own()  # as the command line does in its process
+
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / ".venv-peers"
 SCRATCH = Path(os.environ.get("LYOT_BENCH_DIR", ROOT / ".bench"))
@@ -184,6 +188,8 @@ import stdatamodels.jwst.datamodels
 import drizzle, gwcs, scipy.ndimage, stcal.resample, stdatamodels.jwst.transforms
 import lyot.pipeline
 from lyot.cli import _run
+from lyot.compute import process
+process.own()
 imports = time.perf_counter() - start
 import contextlib, io
 start = time.perf_counter()

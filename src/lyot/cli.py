@@ -59,6 +59,9 @@ def main() -> None:
     lyot library build LIB FILES    keep references of one mode, for lyot run --library LIB
     lyot info FILE...               say what files are
     """
+    from lyot.compute import process
+
+    process.own()
 
 
 def _parameters(values: tuple[str, ...]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import logging
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lyot._version import __version__
-from lyot.compute import cluster
+from lyot.compute import cluster, process
 from lyot.errors import LyotError
 from lyot.files.association import Association, read_association
 from lyot.files.atomic import atomic_write, checksum, remove_stale, sampled_checksum
@@ -253,7 +252,7 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
         if before is not None:
             return before
     pipeline = _pipeline(job)
-    gc.freeze()  # the libraries' objects stay: each step would go through them again
+    process.freeze_imports()
     pipeline.progress = progress
     with _log_file(folder, asn.product):
         record.unlink(missing_ok=True)

@@ -473,7 +473,7 @@ def _positive(matrix: Array, known_variance: float) -> Array:
     return np.asarray((vectors * np.maximum(values, floor)) @ vectors.T)
 
 
-@threads.single_threaded_blas()
+@threads.calculation
 def fit_companions(
     observation: Observation,
     guesses: list[tuple[float, float]],

@@ -209,7 +209,7 @@ def default_separations(observation: Observation, /) -> Array:
     return np.geomspace(observation.fwhm_pix * scale, observation.reach_pix * scale, 24)
 
 
-@threads.single_threaded_blas()
+@threads.calculation
 def contrast_curve(
     observation: Observation,
     /,
@@ -459,6 +459,7 @@ class SensitivityMap:
     n_modes: int
 
 
+@threads.calculation
 def sensitivity_map(
     observation: Observation, curve: ContrastCurve, /, *, n_modes: int | None = None
 ) -> SensitivityMap:
@@ -527,6 +528,7 @@ class Completeness:
     n_modes: int
 
 
+@threads.calculation
 def completeness_map(
     observation: Observation,
     /,

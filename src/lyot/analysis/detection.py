@@ -29,6 +29,7 @@ from lyot.analysis.maps import (
 )
 from lyot.analysis.observation import Observation
 from lyot.analysis.response import without_refs
+from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.types import Array
 
@@ -149,6 +150,7 @@ class Detection:
         return str(self.to_table()._repr_html_())
 
 
+@threads.calculation
 def snr_map(
     maps: FluxMaps,
     grid: SkyGrid,
@@ -220,6 +222,7 @@ def _others_at(
     )
 
 
+@threads.calculation
 def stim_map(observation: Observation, grid: SkyGrid, /, *, n_modes: int | None = None) -> Array:
     """Return mean over standard deviation of the derotated integrations.
 
@@ -261,6 +264,7 @@ def stim_map(observation: Observation, grid: SkyGrid, /, *, n_modes: int | None 
         )
 
 
+@threads.calculation
 def detect(
     observation: Observation,
     /,

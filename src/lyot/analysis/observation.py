@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lyot.analysis.psf import OffAxisPSF, best_psf, psf_from_image
 from lyot.analysis.response import Box, SubtractedExposure, exposure_of_run, inject
+from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.files.run import open_products, read_image
 from lyot.instruments import masks, tables
@@ -363,6 +364,7 @@ class Observation:
         return replace(self, exposures=changed, folder=None)
 
 
+@threads.calculation
 def make_observation(
     product: str,
     exposures: list[SubtractedExposure],

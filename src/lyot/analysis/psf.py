@@ -286,7 +286,7 @@ def _stpsf(
 
 
 @lru_cache(maxsize=8)
-@threads.single_threaded_blas()
+@threads.calculation
 def model_psf(mask: str, band: str, pixel_scale_arcsec: float, /) -> OffAxisPSF:
     """Make the package's own model of the off-axis PSF.
 

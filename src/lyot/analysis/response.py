@@ -125,6 +125,7 @@ class SubtractedExposure:
         return self.star.y + dy, self.star.x + dx
 
 
+@threads.calculation
 def make_exposure(
     target: Cube,
     aligned: AlignedArrays | SomeRefs,
@@ -286,7 +287,6 @@ def without_refs(
     )
 
 
-@threads.single_threaded_blas()
 def respond(
     exposure: SubtractedExposure,
     box: Box,
@@ -443,7 +443,6 @@ def _within(part: slice, whole: slice) -> slice:
     return slice(part.start - whole.start, part.stop - whole.start)
 
 
-@threads.single_threaded_blas()
 def respond_with_refs(
     exposure: SubtractedExposure,
     psf: OffAxisPSF,
@@ -585,6 +584,7 @@ def _level(
     return float(target - update.coefs @ refs)
 
 
+@threads.calculation
 def inject(
     exposure: SubtractedExposure,
     psf: OffAxisPSF,

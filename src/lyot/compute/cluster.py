@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from lyot.compute.threads import n_threads
+from lyot.compute import process
+from lyot.compute.threads import n_threads, single_threaded_blas
 from lyot.errors import LyotError
 
 Item = TypeVar("Item")
@@ -83,13 +84,15 @@ class Tasks:
         if self._client is None:
             for number, item in enumerate(work):
                 try:
-                    yield Outcome(number, function(item))
+                    value = _run_alone(function, item)
                 except Exception as err:
                     yield Outcome(number, None, err)
+                else:
+                    yield Outcome(number, value)
             return
         from distributed import as_completed
 
-        futures = self._client.map(_alone, [function] * len(work), work, pure=False)
+        futures = self._client.map(_run_alone, [function] * len(work), work, pure=False)
         numbers = {future.key: number for number, future in enumerate(futures)}
         try:
             for future in as_completed(futures):
@@ -133,12 +136,12 @@ class Tasks:
                 upcoming += 1
 
 
-_turn = threading.Lock()
+_turn = threading.RLock()
 
 
-def _alone(function: Callable[[Item], Result], item: Item) -> Result:
-    """Run a task on a worker; those of one process take turns, for each uses all its threads."""
-    with _turn:
+def _run_alone(function: Callable[[Item], Result], item: Item) -> Result:
+    """Run a task; those of one process take turns, for each uses all its threads."""
+    with _turn, single_threaded_blas():
         return function(item)
 
 
@@ -203,7 +206,7 @@ def tasks(where: Any = None, /) -> Iterator[Tasks]:
             ) as cluster,
             Client(cluster) as client,
         ):
-            yield Tasks(client)
+            yield _on_workers(client)
         return
     try:
         client = Client(str(where), timeout="8s")
@@ -213,4 +216,11 @@ def tasks(where: Any = None, /) -> Iterator[Tasks]:
             "`dask scheduler`, or give local."
         ) from None
     with client:
-        yield Tasks(client)
+        yield _on_workers(client)
+
+
+def _on_workers(client: Any) -> Tasks:
+    """Tasks on the workers of a client, which are tuned where this process is."""
+    if process.is_owned():
+        client.run(process.own)
+    return Tasks(client)

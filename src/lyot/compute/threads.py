@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
+import inspect
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
@@ -21,6 +22,7 @@ PIXEL_BLOCK = 8192
 """Pixels in a block; fixed, so that sums come out the same on any number of threads."""
 
 Item = TypeVar("Item")
+Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
@@ -40,40 +42,86 @@ def n_threads() -> int:
     return os.cpu_count() or 1
 
 
+class _BlasHold:
+    """The linear algebra libraries of this process, held at one thread while anyone asks for it.
+
+    The number of threads belongs to the process, so holds of several Python threads are counted:
+    the first sets it, the last restores it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_holders = 0
+        self._n_modules = 0
+        self._controller: ThreadpoolController | None = None
+        self._limits: list[Any] = []
+
+    def acquire(self) -> None:
+        """Hold them; libraries that were loaded since are held too."""
+        with self._lock:
+            self._n_holders += 1
+            # A controller knows the libraries that were loaded when it was made. Looking for new
+            # ones takes a millisecond, so it is done only where a module has been imported.
+            if loaded := len(sys.modules) != self._n_modules or self._controller is None:
+                import scipy.linalg  # noqa: F401 - brings a library of its own: to be found now
+
+                self._controller = ThreadpoolController()
+                self._n_modules = len(sys.modules)
+            if loaded or not self._limits:
+                self._disown()
+                self._limits.append(self._controller.limit(limits=1, user_api="blas"))
+                self._disown()
+
+    def release(self) -> None:
+        """Restore the numbers of threads, if nobody else holds them."""
+        with self._lock:
+            self._n_holders -= 1
+            if self._n_holders:
+                return
+            self._disown()
+            while self._limits:
+                self._limits.pop().restore_original_limits()
+            self._disown()
+
+    def _disown(self) -> None:
+        """Let any thread set the number: threadpoolctl >= 3.8 ignores all but the first that did.
+
+        The first holder need not be the last one.
+        """
+        for library in self._controller.lib_controllers if self._controller else ():
+            if hasattr(library, "clear_controlling_thread"):
+                library.clear_controlling_thread(force=True)
+
+
+_blas = _BlasHold()
+
+
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """Hold the linear algebra library at one thread: the blocks are what runs in parallel.
+    """Hold the linear algebra libraries at one thread: the blocks are what runs in parallel.
 
-    To be held over all of a calculation, not its parallel parts alone: a thread that the library
-    wakes for a product in between waits busily for the next one, in the way of the blocks.
+    How a product is divided among their threads changes its last bits. And it is to be held over
+    all of a calculation, not its parallel parts alone: a thread that a library wakes for a product
+    in between waits busily for the next one, in the way of the blocks.
     """
-    _keep_pages()
-    with _libraries().limit(limits=1, user_api="blas"):
-        yield
-
-
-@cache
-def _keep_pages() -> None:
-    """Have the C library keep the memory of short-lived arrays instead of giving it back.
-
-    By default glibc returns freed arrays of a megabyte to the system at once, and the next one is
-    handed out page by page: half of the time of an alignment. Arrays of 32 megabytes and more
-    are still returned. Elsewhere than on glibc nothing is done.
-    """
-    mmap_threshold, trim_threshold = -3, -1
+    _blas.acquire()
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return
-    mallopt(mmap_threshold, 32 * 2**20)
-    mallopt(trim_threshold, 64 * 2**20)
+        yield
+    finally:
+        _blas.release()
 
 
-@cache
-def _libraries() -> ThreadpoolController:
-    import numpy as np  # noqa: F401 - the library must be loaded to be found
+def calculation(function: Callable[Parameters, Result], /) -> Callable[Parameters, Result]:
+    """Mark a public entry point that computes: the linear algebra is held at one thread in it."""
+    if inspect.isgeneratorfunction(function):
+        raise TypeError(f"{function.__name__} is a generator: it computes after it has returned.")
 
-    return ThreadpoolController()
+    @wraps(function)
+    def _held(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with single_threaded_blas():
+            return function(*args, **kwargs)
+
+    return _held
 
 
 def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], /) -> list[Result]:

@@ -78,6 +78,7 @@ class PreparedRefs:
         return [(y, x) for y, x in found]
 
 
+@threads.calculation
 def prepare_refs(refs: Cube, recipe: AlignRecipe, /) -> PreparedRefs:
     """Repair and transform the references.
 
@@ -223,7 +224,7 @@ class Aligner:
         )
         return star
 
-    @threads.single_threaded_blas()
+    @threads.calculation
     def frames(self, integration: int, /) -> AlignedFrames:
         """Align the references to one science integration.
 

@@ -30,6 +30,7 @@ ZONE_ARCSEC = 3.0
 CLASSES = "OBAFGKMLTY"
 
 
+@threads.calculation
 def build(
     path: str | Path, files: Iterable[str | Path], /, *, zone_arcsec: float = ZONE_ARCSEC
 ) -> Library:
@@ -125,6 +126,7 @@ def read_wavefronts(path: str | Path, /) -> tuple[NDArray[np.float64], NDArray[n
     return mjd[order], rms[order]
 
 
+@threads.calculation
 def add(
     library: Library,
     files: Iterable[str | Path],
@@ -185,7 +187,6 @@ def add(
     return n_added
 
 
-@threads.single_threaded_blas()
 def _prepare(library: Library, cube: Cube, digest: str, align: AlignRecipe) -> Batch:
     """Align the frames of an exposure to the library's first, repair and scale them."""
     bad = cube.bad(align.bad_bits)
@@ -274,7 +275,7 @@ def zone_pixels(
     return np.asarray(pixels * np.sqrt(w))
 
 
-@threads.single_threaded_blas()
+@threads.calculation
 def select(
     library: Library,
     target: Cube,
@@ -457,7 +458,6 @@ def _block_sum(block: _Block) -> NDArray[np.float64]:
     return np.asarray(rows @ block.weight)
 
 
-@threads.single_threaded_blas()
 def _block_products(job: tuple[_Block, NDArray[np.float64]]) -> tuple[Any, Any]:
     block, mean = job
     rows = Library(block.path).pixels(block.at) - mean[:, None]
@@ -466,6 +466,7 @@ def _block_products(job: tuple[_Block, NDArray[np.float64]]) -> tuple[Any, Any]:
     return rows @ rows.T, rows @ root
 
 
+@threads.calculation
 def check(library: Library, /, *, tasks: cluster.Tasks | None = None) -> float:
     """Compare the Gram matrix that a library keeps with that of its frames.
 

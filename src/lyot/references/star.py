@@ -83,6 +83,7 @@ def guess_star(info: ExposureInfo, parameter_xy: tuple[float, float] | None, /) 
     return StarPosition(x, y, origin=CRPIX)
 
 
+@threads.calculation
 def measure_star(
     cube: Cube,
     variance: NDArray[np.floating],
@@ -183,7 +184,6 @@ class _ModelFit:
     faint fringes count, not only the few bright speckles that the wavefront moves most.
     """
 
-    @threads.single_threaded_blas()
     def __init__(
         self, optics: CoronagraphModel, middle_yx: tuple[float, float], lambda_over_d_pix: float
     ) -> None:

@@ -72,7 +72,7 @@ def saturated(refs: Cube, star: StarPosition, /) -> list[ReferenceWarning]:
     ]
 
 
-@threads.single_threaded_blas()
+@threads.calculation
 def with_sources(
     frames: AlignedFrames, ref_info: ReferenceInfo | None, star: StarPosition, info: ExposureInfo, /
 ) -> list[ReferenceWarning]:

@@ -170,6 +170,7 @@ class _Exposure:
     number: int
 
 
+@threads.calculation
 def simulate_observation(
     folder: str | Path, scene: Scene | None = None, /, *, seed: int = 1
 ) -> Path:

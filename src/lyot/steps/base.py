@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from stpipe import Step
 
+from lyot.compute.threads import single_threaded_blas
 from lyot.files.products import save_atomically
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,11 @@ class LyotStep(Step):
 
     prefetch_references = False
     reference_file_types: ClassVar[list[str]] = []
+
+    def run(self, *args: Any) -> Any:
+        """Run the step with the linear algebra held at one thread."""
+        with single_threaded_blas():
+            return super().run(*args)
 
     @classmethod
     def get_config_from_reference(cls, dataset: Any, **_: Any) -> Any:

@@ -145,7 +145,7 @@ def speckle_noise(
     return SpeckleNoise(scatter.radius_pix * pixel_scale_arcsec, scatter.sigma, propagated, speckle)
 
 
-@threads.single_threaded_blas()
+@threads.calculation
 def subtract(
     target: Cube,
     aligned: AlignedRefs,
@@ -184,7 +184,7 @@ def subtract(
     return _subtract(target, aligned, zones, recipe, device or devices.device("cpu"), None)
 
 
-@threads.single_threaded_blas()
+@threads.calculation
 def subtract_and_keep(
     target: Cube, aligned: AlignedRefs, zones: list[Zone], recipe: SubtractRecipe, /
 ) -> tuple[list[Subtraction], list[KeptFit]]:

@@ -1,0 +1,87 @@
+"""The package changes memory and garbage collection of a process only where it owns the process."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "lyot"
+
+
+def run_python(code):
+    env = os.environ | {"PYTHONPATH": str(SOURCE.parent)}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+
+def test_a_reduction_from_python_freezes_no_objects(small, tmp_path):
+    run_python(f"""
+import gc
+from lyot.compute import process
+from lyot.survey import Job, reduce
+thresholds = gc.get_threshold()
+done = reduce(Job({str(small)!r}, {str(tmp_path)!r}, report=False))
+assert done.products
+assert gc.get_freeze_count() == 0
+assert gc.get_threshold() == thresholds and gc.isenabled()
+assert not process.is_owned()
+""")
+
+
+def test_the_command_line_owns_its_process():
+    run_python("""
+import gc
+from lyot.cli import main
+from lyot.compute import process
+assert not process.is_owned()
+try:
+    main(["info", "missing.fits"], standalone_mode=False)
+except SystemExit:
+    pass
+assert process.is_owned()
+process.freeze_imports()
+assert gc.get_freeze_count() > 1000
+""")
+
+
+def uses_of_the_host(source):
+    """Yield what a module does to its process: settings of gc and malloc, and owning it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            if node.attr == "mallopt":
+                yield "mallopt"
+            elif isinstance(node.value, ast.Name):
+                if node.value.id == "gc":
+                    yield "gc"
+                elif (node.value.id, node.attr) == ("process", "own"):
+                    yield "own"
+        elif isinstance(node, ast.ImportFrom) and node.module == "gc":
+            yield "gc"
+        elif isinstance(node, ast.ImportFrom) and node.module == "lyot.compute.process":
+            yield from ("own" for alias in node.names if alias.name == "own")
+
+
+def test_only_the_command_line_owns_a_process():
+    users = {"mallopt": set(), "gc": set(), "own": set()}
+    for path in SOURCE.rglob("*.py"):
+        for use in uses_of_the_host(path.read_text()):
+            users[use].add(path.relative_to(SOURCE).as_posix())
+    assert users["mallopt"] == users["gc"] == {"compute/process.py"}
+    assert users["own"] - {"compute/cluster.py"} <= {"cli.py", "cli/__init__.py", "cli/main.py"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import gc\ndef f():\n    gc.freeze()",
+        "from gc import freeze",
+        "ctypes.CDLL(None).mallopt(-1, 0)",
+        "from lyot.compute.process import own",
+        "from lyot.compute import process\nprocess.own()",
+    ],
+)
+def test_a_use_of_the_host_is_seen(source):
+    assert list(uses_of_the_host(source))
