@@ -21,6 +21,7 @@ from lyot.files.aligned import AlignedArrays
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
+from lyot.instruments import NIRCAM
 from lyot.parameters import SubtractRecipe
 
 SHAPE, ROLLS, N_INT, N_REF = (320, 320), (30.0, 40.0), 10, 100
@@ -92,9 +93,9 @@ def observation() -> tuple[Observation, dict[str, np.ndarray], Cube, AlignedArra
         cube = Cube(sci, np.full_like(sci, 0.6), np.zeros(sci.shape, np.uint32), info)
         first = first or cube
         exposures.append(make_exposure(cube, aligned, star, recipe, pa_y_deg=roll, name=info.name))
-    star_jy = brightness_of("F444W", magnitude=6.0)
+    star_jy = brightness_of(NIRCAM.filter("F444W"), magnitude=6.0)
     made = make_observation("bench", exposures, recipe, star=star_jy)
-    psf = model_psf("MASKA335R", "F444W", 0.063)
+    psf = model_psf(NIRCAM, NIRCAM.coronagraph("MASK335R"), NIRCAM.filter("F444W"), 0.063)
     arrays = {
         "targets": images[:n],
         "refs": refs,

@@ -99,14 +99,15 @@ def frames(n_target: int, n_ref: int, shape: tuple[int, int], seed: int = 0):
 def speckled(shifts_yx: np.ndarray, shape: tuple[int, int], seed: int = 0):
     """Draw float32 images of a star behind a coronagraph, shifted as told [pixel]."""
     from lyot.algorithms import fourier
-    from lyot.instruments.optics import CoronagraphModel, segment_wavefront
+    from lyot.instruments import NIRCAM
+    from lyot.instruments.optics import draw_wavefront
 
     rng = np.random.default_rng(seed)
     center = (shape[1] / 2 - 10.0, shape[0] / 2 + 14.0)
-    optics = CoronagraphModel("MASK335R", "F444W", 0.063, shape, n_wavelengths=1)
-    static = segment_wavefront(60e-9, rng)
+    optics = NIRCAM.model("MASK335R", "F444W", shape, n_wavelengths=1)
+    static = draw_wavefront(NIRCAM.pupil, 60e-9, rng)
     views = [
-        optics.image(wavefront_m=static + segment_wavefront(5e-9, rng), center_xy=center)
+        optics.image(wavefront_m=static + draw_wavefront(NIRCAM.pupil, 5e-9, rng), center_xy=center)
         for _ in range(8)
     ]
     spectra = fourier.spectrum(2e6 * np.array(views))
@@ -128,7 +129,7 @@ def pointings(counts: tuple[int, ...], drift: float, seed: int = 1) -> np.ndarra
 def observation(name: str, n_science: tuple[int, ...], n_refs: tuple[int, ...]) -> Path:
     """Write an observation of 320 x 320 frames, and return its association."""
     from lyot.files.products import save_atomically
-    from lyot.files.synthetic import Pointing, exposure_model
+    from lyot.simulate.exposure_model import Pointing, exposure_model
 
     folder, shape = SCRATCH / name, (320, 320)
     path = folder / "bench_asn.json"

@@ -17,6 +17,7 @@ from lyot.analysis.observation import brightness_of, open_run
 from lyot.analysis.response import inject
 from lyot.cli import _run
 from lyot.files.view import read_view
+from lyot.instruments import NIRCAM
 from lyot.simulate import Scene, simulate_observation
 
 CASES = ((0.6, 1e-4), (1.1, 3e-5), (1.1, 1e-3), (2.5, 3e-5), (2.5, 1e-3))
@@ -35,7 +36,7 @@ def main() -> None:
         plain = Path(work) / "plain"
         _run((str(association),), str(plain), {"no_report": True, "again": True})
         jy = scene["star_flux"] * 1e6 * 0.063**2
-        star = brightness_of("F444W", jy=jy / 206264.8**2)
+        star = brightness_of(NIRCAM.filter("F444W"), jy=jy / 206264.8**2)
         with open_run(plain, star_jy=star.jy) as observation:
             for separation, contrast in CASES:
                 print(_case(observation, association, Path(work), separation, contrast), flush=True)
@@ -51,7 +52,7 @@ def _case(observation, association: Path, work: Path, separation: float, contras
     frozen, shifts = [], []
     for exposure in observation.exposures:
         y, x = (float(v) for v in exposure.position(r, PA))
-        through = float(observation.transmission.at(exposure, y, x))
+        through = float(observation.transmission.at(y, x, star_yx=exposure.star.yx))
         box, image = observation.psf.place(y, x, exposure.shape)
         name = exposure.name.split("_a3001")[0] + "_calints.fits"
         with fits.open(inputs / name, mode="update") as hdus:

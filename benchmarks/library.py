@@ -16,9 +16,9 @@ from common import SCRATCH, machine, pointings, run_peer, speckled
 from lyot.files.exposure import read_cube
 from lyot.files.library_store import Library
 from lyot.files.products import save_atomically
-from lyot.files.synthetic import Pointing, exposure_model
 from lyot.parameters import LibraryRecipe
 from lyot.references import library as libraries
+from lyot.simulate.exposure_model import Pointing, exposure_model
 
 SHAPE, N_INT = (224, 288), 20
 SIZES = (240, 500, 1000, 2000)

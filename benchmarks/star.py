@@ -9,7 +9,8 @@ from common import machine
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
-from lyot.instruments.optics import CoronagraphModel, segment_wavefront
+from lyot.instruments import instrument_named
+from lyot.instruments.optics import draw_wavefront
 from lyot.parameters import BY_MODEL, BY_SYMMETRY
 from lyot.references.star import measure_star
 
@@ -26,13 +27,13 @@ def errors_of(method: str, case: tuple, seed: int = 3) -> tuple[np.ndarray, np.n
     """Return the errors along y and x of each image, and the stated ones [pixel]."""
     mask, band, instrument, detector, scale = case
     rng = np.random.default_rng(seed)
-    optics = CoronagraphModel(mask, band, scale, SHAPE)
+    optics = instrument_named(instrument).model(mask, band, SHAPE, pixel_scale_arcsec=scale)
     guess = StarPosition(80.0, 80.0)
     found, stated = [], []
     for _ in range(N):
         offset, center = rng.normal(0, 0.01, 2), 80.0 + rng.uniform(-0.3, 0.3, 2)
         image = optics.image(
-            wavefront_m=segment_wavefront(60e-9, rng),
+            wavefront_m=draw_wavefront(optics.pupil, 60e-9, rng),
             source_xy_arcsec=(offset[1], offset[0]),
             center_xy=(center[1], center[0]),
         )[None]

@@ -8,7 +8,8 @@ import numpy as np
 from lyot.algorithms import fourier, registration
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
-from lyot.instruments.optics import CoronagraphModel, segment_wavefront
+from lyot.instruments import NIRCAM
+from lyot.instruments.optics import draw_wavefront
 from lyot.references.aligner import low_pass_cutoff
 from lyot.references.weights import builtin_weight
 
@@ -39,14 +40,22 @@ def worst(target: np.ndarray, refs: list[np.ndarray], weight: np.ndarray, cutoff
 def main() -> None:
     """Print the table."""
     print("filter  scale [mas]  FWHM [pixel]  plain fit [pixel]  low-passed [pixel]")
-    wavefront = segment_wavefront(60e-9, np.random.default_rng(1))
+    wavefront = draw_wavefront(NIRCAM.pupil, 60e-9, np.random.default_rng(1))
     for name, scale, mask in CASES:
-        optics = CoronagraphModel(mask, name, scale, SHAPE, oversample=5, n_wavelengths=1)
+        optics = NIRCAM.model(
+            mask, name, SHAPE, pixel_scale_arcsec=scale, oversample=5, n_wavelengths=1
+        )
         images = [
             optics.image(wavefront_m=wavefront, center_xy=(CENTER - d[1], CENTER - d[0]))
             for d in (np.zeros(2), *SHIFTS)
         ]
-        info = ExposureInfo("x", (1, *SHAPE), filter=name, pixel_area_sr=(scale / 206264.8) ** 2)
+        info = ExposureInfo(
+            "x",
+            (1, *SHAPE),
+            instrument="NIRCAM",
+            filter=name,
+            pixel_area_sr=(scale / 206264.8) ** 2,
+        )
         weight = builtin_weight(info, StarPosition(CENTER, CENTER))
         bias = [worst(images[0], images[1:], weight, c) for c in (None, low_pass_cutoff(info))]
         print(

@@ -115,3 +115,52 @@ def test_every_parameter_is_on_its_page(alias):
     assert f"```{{parameters}} {alias}\n```" in page, f"the page of {alias} lists no parameters"
     for line in filter(None, map(str.strip, step.spec.splitlines())):
         assert re.search(r"# \S", line), f"{alias}: {line} says nothing of itself"
+
+
+INSTRUMENT_WORD = re.compile(r"NIRCAM|MIRI|^NRC|4QPM|^LYOT_\d|^MASK[AB]?(\d|.WB|RND|BAR|$)")
+KINDS = {"NIRCAM", "MIRI", "RoundMask", "BarMask", "FourQuadrantMask", "LyotSpot"}
+
+
+def decisions_by_name(source):
+    """Return the lines on which a name of an instrument or a kind of mask decides something."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare | ast.match_case | ast.Subscript | ast.Dict):
+            deciding = node.keys if isinstance(node, ast.Dict) else [node]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            named = node.func.attr in {"startswith", "endswith", "get", "find", "index"}
+            deciding = node.args if named else []
+        elif isinstance(node, ast.ImportFrom) and "instruments" in (node.module or ""):
+            if {alias.name for alias in node.names} & KINDS:
+                yield node.lineno
+            continue
+        else:
+            continue
+        for part in filter(None, deciding):
+            for leaf in ast.walk(part):
+                text = leaf.value if isinstance(leaf, ast.Constant) else ""
+                if isinstance(text, str) and INSTRUMENT_WORD.search(text.upper()):
+                    yield leaf.lineno
+
+
+def test_only_instruments_knows_the_names_of_instruments():
+    found = [
+        f"{path.relative_to(SOURCE)}:{line}"
+        for path in MODULES
+        if path.relative_to(SOURCE).parts[0] != "instruments"
+        for line in decisions_by_name(path.read_text())
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'scale = 0.11 if info.instrument == "MIRI" else 0.06',
+        'is_phase_mask = info.coronagraph.startswith("4QPM")',
+        'width = {"MASK335R": 0.64}[name]',
+        'long = info.detector in ("NRCALONG", "NRCBLONG")',
+        "from lyot.instruments.coronagraphs import BarMask",
+    ],
+)
+def test_a_test_of_an_instrument_name_is_seen(line):
+    assert set(decisions_by_name(line)) == {1}

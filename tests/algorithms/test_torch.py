@@ -108,7 +108,9 @@ def test_a_reduction_on_another_device_is_the_same(rng):
 
     def cube(n):
         sci = np.tensordot(rng.normal(size=(n, 4)), smooth, 1) + rng.normal(size=(n, 40, 42)) * 0.1
-        info = ExposureInfo("t", sci.shape, filter="F444W", crpix_xy=(20.0, 21.0))
+        info = ExposureInfo(
+            "t", sci.shape, instrument="NIRCAM", filter="F444W", crpix_xy=(20.0, 21.0)
+        )
         dq = (rng.random(sci.shape) < 0.01).astype(np.uint32)
         return Cube(sci.astype(np.float32), np.full(sci.shape, 0.1, np.float32), dq, info)
 

@@ -15,6 +15,7 @@ from lyot.analysis.maps import FluxMaps, Known, KnownDisc, make_rings, sky_grid
 from lyot.analysis.observation import brightness_of, flux_in_frame, make_observation
 from lyot.analysis.psf import psf_from_image
 from lyot.errors import LyotError
+from lyot.instruments import MIRI, NIRCAM
 from lyot.parameters import SubtractRecipe
 
 FWHM_ARCSEC = 2.4 * 0.063
@@ -320,14 +321,14 @@ def test_a_companion_under_the_mask_is_refused(draw, gaussian_psf):
 
 
 def test_brightness_of_the_star(draw, gaussian_psf):
-    star = brightness_of("F444W", magnitude=4.0)
+    star = brightness_of(NIRCAM.filter("F444W"), magnitude=4.0)
     assert star.jy == pytest.approx(184.102 * 10 ** (-1.6))
-    assert brightness_of("F444W", jy=star.jy).magnitude == pytest.approx(4.0)
-    assert brightness_of("F1140C", jy=1.0).magnitude is None
+    assert brightness_of(NIRCAM.filter("F444W"), jy=star.jy).magnitude == pytest.approx(4.0)
+    assert brightness_of(MIRI.filter("F1140C"), jy=1.0).magnitude is None
     with pytest.raises(LyotError, match="no zero point"):
-        brightness_of("F1140C", magnitude=3.0)
+        brightness_of(MIRI.filter("F1140C"), magnitude=3.0)
     with pytest.raises(LyotError, match="give one of"):
-        brightness_of("F444W")
+        brightness_of(NIRCAM.filter("F444W"))
     frame = np.zeros((40, 41))
     box, image = gaussian_psf.place(20.3, 18.8, frame.shape)
     frame[box] = 777.0 * image

@@ -8,6 +8,9 @@ import pytest
 
 from lyot.analysis.psf import best_psf, model_psf, psf_from_image
 from lyot.errors import LyotError
+from lyot.instruments import NIRCAM
+
+MODE = (NIRCAM, NIRCAM.coronagraph("MASKA335R"), NIRCAM.filter("F444W"))
 
 
 def gaussian(n, y0, x0, fwhm):
@@ -70,7 +73,7 @@ def test_bad_images_are_refused(image, options, text):
 
 
 def test_the_model_has_the_width_of_its_filter():
-    psf = model_psf("MASKA335R", "F444W", 0.063)
+    psf = model_psf(*MODE, 0.063)
     diffraction = 4.421e-6 / 6.5 * 206265 / 0.063
     # The Lyot stop is narrower than the pupil.
     assert diffraction < psf.fwhm_pix < 1.3 * diffraction
@@ -89,13 +92,13 @@ def test_stpsf_is_used_where_it_is_installed_with_its_data(monkeypatch):
     monkeypatch.setitem(sys.modules, "stpsf", module)
     monkeypatch.setenv("STPSF_PATH", "somewhere")
     best_psf.cache_clear()
-    psf = best_psf("MASKA335R", "F444W", "NIRCAM", 0.063)
+    psf = best_psf(*MODE, 0.063)
     best_psf.cache_clear()
     assert psf.origin.startswith("stpsf 9.9")
     assert asked["pupil_mask"] == "MASKRND"
     assert asked["normalize"] == "exit_pupil"
     monkeypatch.delenv("STPSF_PATH")
-    assert best_psf("MASKA335R", "F444W", "NIRCAM", 0.063).origin.startswith("model of the package")
+    assert best_psf(*MODE, 0.063).origin.startswith("model of the package")
     best_psf.cache_clear()
 
 
@@ -106,5 +109,5 @@ def test_the_psf_does_not_depend_on_the_threads_of_the_linear_algebra():
     for n in (1, 2):
         model_psf.cache_clear()
         with threadpool_limits(n, user_api="blas"):
-            made.append(model_psf("MASK335R", "F444W", 0.063).data)
+            made.append(model_psf(*MODE, 0.063).data)
     np.testing.assert_array_equal(*made)

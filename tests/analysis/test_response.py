@@ -37,7 +37,9 @@ def scene(shared):
     dq = np.zeros(targets.shape, np.uint32)
     dq[0, 20:22, 30] = dq[1, 40, 33] = 1
     targets[2, 33, 35] = np.nan
-    info = ExposureInfo("t", targets.shape, filter="F444W", pixel_area_sr=(0.063 / 206265) ** 2)
+    info = ExposureInfo(
+        "t", targets.shape, instrument="NIRCAM", filter="F444W", pixel_area_sr=(0.063 / 206265) ** 2
+    )
     return Cube(targets, np.full(targets.shape, 0.5), dq, info), refs
 
 

@@ -12,6 +12,7 @@ from lyot.files.aligned import AlignedArrays, ReferenceInfo
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
+from lyot.instruments import NIRCAM
 from lyot.parameters import SubtractRecipe
 
 SHAPE, STAR = (101, 103), StarPosition(51.0, 50.0)
@@ -37,6 +38,7 @@ def observation():
     info = ExposureInfo(
         "t",
         targets.shape,
+        instrument="NIRCAM",
         filter="F444W",
         coronagraph="MASKA335R",
         target="T",
@@ -60,7 +62,7 @@ def observation():
     exposure = make_exposure(target, aligned, STAR, recipe, pa_y_deg=0.0)
     py, px = np.mgrid[-8:9, -8:9]
     psf = psf_from_image(np.exp(-0.5 * (px**2 + py**2) / 1.1**2), origin="a Gaussian")
-    star = brightness_of("F444W", jy=1.0)
+    star = brightness_of(NIRCAM.filter("F444W"), jy=1.0)
     return make_observation("t", [exposure], recipe, psf=psf, star=star)
 
 

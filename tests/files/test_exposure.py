@@ -5,7 +5,7 @@ import pytest
 from astropy.io import fits
 
 from lyot.errors import LyotError
-from lyot.files.exposure import as_model, cube_from_model, flag_value, read_cube
+from lyot.files.exposure import as_model, cube_from_model, read_cube
 
 
 def test_file_and_model_give_the_same_pixels(exposure):
@@ -21,14 +21,6 @@ def test_nan_without_a_flag_is_bad(exposure):
     cube = read_cube(exposure)
     assert cube.bad("").sum() == np.isnan(cube.sci).sum()
     assert cube.bad("DO_NOT_USE").sum() > np.isnan(cube.sci).sum()
-
-
-def test_flags_are_given_by_name(exposure):
-    assert flag_value("DO_NOT_USE+HOT") == 2049
-    assert flag_value("DO_NOT_USE,HOT") == 2049
-    assert flag_value("") == 0
-    with pytest.raises(LyotError, match="bad_bits is 'NOPE'"):
-        flag_value("NOPE")
 
 
 def edit(exposure, path, change):

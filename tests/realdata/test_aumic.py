@@ -219,7 +219,7 @@ def test_all_real_psfmasks_are_read(data_dir, number):
 
     path = data_dir / "psfmask" / f"jwst_nircam_psfmask_{number}.fits"
     shape = fits.getdata(path, "SCI").shape
-    info = ExposureInfo(name="x.fits", shape=(1, *shape), filter="F335M")
+    info = ExposureInfo(name="x.fits", shape=(1, *shape), instrument="NIRCAM", filter="F335M")
     weight = read_psfmask(path, info, StarPosition(shape[1] / 2, shape[0] / 2))
     assert weight.shape == shape
     assert weight.min() >= 0

@@ -11,8 +11,7 @@ from lyot.analysis.detection import detect
 from lyot.analysis.maps import FluxMaps
 from lyot.analysis.observation import open_run
 from lyot.files.headers import read_info
-from lyot.instruments import tables
-from lyot.instruments.masks import transmission
+from lyot.instruments import MIRI, NIRCAM
 from lyot.pipeline import Coron3Pipeline
 
 DISC_PA = 128.7
@@ -132,7 +131,7 @@ def test_transmission_models_against_reference_files(data_dir, name, mask, scale
     image = fits.getdata(data_dir / "psfmask" / f"jwst_{name}.fits", "SCI").astype(float)
     n = len(image)
     y, x = (np.indices(image.shape) - 0.5 * (n - 1)) * scale
-    model = transmission(mask, x, y, lambda_over_d_arcsec=0.14)
+    model = NIRCAM.coronagraph(mask).transmission(x, y, lambda_over_d_arcsec=0.14)
     near = (np.abs(y) < 1.5) & (np.abs(x) < (6.0 if mask.endswith("WB") else 1.5))
     assert np.sqrt(np.mean((model - image)[near] ** 2)) < limit
 
@@ -143,21 +142,22 @@ def test_transmission_on_aumic(aumic):
     scale = read_info(sorted(aumic.glob("*_calints.fits"))[0]).pixel_scale_arcsec
     y, x = np.indices(image.shape)
     radius = np.hypot(y - 174, x - 150) * scale
-    model = transmission(
-        "MASKA335R", (x - 150) * scale, (y - 174) * scale, lambda_over_d_arcsec=0.14
+    coronagraph = NIRCAM.coronagraph("MASKA335R")
+    model = coronagraph.transmission(
+        (x - 150) * scale, (y - 174) * scale, lambda_over_d_arcsec=0.14
     )
     near = radius < 3.0
     assert np.abs(model - image)[near].max() < 0.03
     for r, expected in ((0.3, 0.053), (0.5, 0.269), (1.0, 0.961), (2.0, 0.997)):
-        at = transmission("MASK335R", np.array([r]), np.array([0.0]), lambda_over_d_arcsec=0.14)
+        at = coronagraph.transmission(np.array([r]), np.array([0.0]), lambda_over_d_arcsec=0.14)
         assert abs(at[0] - expected) < 0.006
 
 
 def test_transmission_of_a_phase_mask(data_dir):
     table = Table.read(data_dir / "hd106906_f1140c" / "mask_transmission_data_F1140C.ecsv")
     x, y = (np.asarray(table[name]) for name in ("xidl", "yidl"))
-    band = tables.filter_named("F1140C")
-    model = transmission("4QPM_1140", x, y, lambda_over_d_arcsec=band.lambda_over_d_arcsec)
+    width = MIRI.lambda_over_d_arcsec(MIRI.filter("F1140C"))
+    model = MIRI.coronagraph("4QPM_1140").transmission(x, y, lambda_over_d_arcsec=width)
     left = model - np.asarray(table["transmission"])
     assert np.sqrt(np.mean(left**2)) < 0.05
     assert np.abs(left).max() < 0.15
@@ -168,12 +168,11 @@ def test_transmission_on_hd106906(data_dir):
     image = fits.getdata(next(folder.glob("*_psfmask.fits")), "SCI").astype(float)
     info = read_info(folder / "jw01277019001_04101_00001_mirimage_calints.fits")
     y, x = np.indices(image.shape)
-    band = tables.filter_named("F1140C")
-    model = transmission(
-        "4QPM_1140",
+    width = MIRI.lambda_over_d_arcsec(MIRI.filter("F1140C"))
+    model = MIRI.coronagraph("4QPM_1140").transmission(
         (x - info.star_xy[0]) * info.pixel_scale_arcsec,
         (y - info.star_xy[1]) * info.pixel_scale_arcsec,
-        lambda_over_d_arcsec=band.lambda_over_d_arcsec,
+        lambda_over_d_arcsec=width,
     )
     near = np.hypot(x - info.star_xy[0], y - info.star_xy[1]) * info.pixel_scale_arcsec < 5.0
     near &= np.isfinite(image)

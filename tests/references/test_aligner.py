@@ -9,7 +9,8 @@ from lyot.algorithms import fourier, registration
 from lyot.errors import LyotError
 from lyot.files.exposure import Cube, read_cube, stack
 from lyot.files.headers import ExposureInfo
-from lyot.instruments.optics import CoronagraphModel, segment_wavefront
+from lyot.instruments import NIRCAM
+from lyot.instruments.optics import draw_wavefront
 from lyot.parameters import AlignRecipe
 from lyot.references.aligner import Aligner, low_pass_cutoff, prepare_refs
 from lyot.simulate import Companion, Disc, Scene, simulate_observation
@@ -40,9 +41,9 @@ def cube(sci, sigma=0.5, **more):
 @pytest.fixture(scope="module")
 def star():
     """Return the image of a star behind the mask, shifted at will."""
-    optics = CoronagraphModel("MASK335R", "F444W", 0.063, SHAPE, n_wavelengths=1)
+    optics = NIRCAM.model("MASK335R", "F444W", SHAPE, n_wavelengths=1)
     rng = np.random.default_rng(3)
-    image = 1e6 * optics.image(wavefront_m=segment_wavefront(60e-9, rng), center_xy=STAR)
+    image = 1e6 * optics.image(wavefront_m=draw_wavefront(NIRCAM.pupil, 60e-9, rng), center_xy=STAR)
     spectrum = fourier.spectrum(image)
     return lambda d: fourier.shift(spectrum, np.asarray(d, float), shape=SHAPE)
 
@@ -143,8 +144,10 @@ def test_a_bright_neighbor_does_not_move_the_star(bright, neighbor):
 @pytest.mark.parametrize(("name", "worst"), [("F277W", 0.003), ("F335M", 0.003), ("F250M", 0.005)])
 def test_the_bias_of_undersampled_images_is_small(name, worst):
     """True shifts, made with the optics; without the low-pass the bias is 0.05 to 0.34 pixel."""
-    optics = CoronagraphModel("MASK335R", name, 0.063, SHAPE, oversample=5, n_wavelengths=1)
-    wavefront = segment_wavefront(60e-9, np.random.default_rng(1))
+    optics = NIRCAM.model(
+        "MASK335R", name, SHAPE, pixel_scale_arcsec=0.063, oversample=5, n_wavelengths=1
+    )
+    wavefront = draw_wavefront(NIRCAM.pupil, 60e-9, np.random.default_rng(1))
 
     def draw(d):
         at = (STAR[0] + d[1], STAR[1] + d[0])
@@ -191,8 +194,9 @@ def test_the_covariance_of_a_low_passed_fit_agrees_with_monte_carlo(star):
 
 
 def test_a_four_quadrant_mask_bounds_the_shifts_by_the_dither(star):
-    target = cube([star((0.0, 0.0))], coronagraph="4QPM_1140")
-    refs = cube([star((0.9, 0.0)), star((0.05, 0.0))], coronagraph="4QPM_1140")
+    mode = {"instrument": "MIRI", "filter": "F1140C", "coronagraph": "4QPM_1140"}
+    target = cube([star((0.0, 0.0))], **mode)
+    refs = cube([star((0.9, 0.0)), star((0.05, 0.0))], **mode)
     refs = replace(refs, dither_arcsec=np.array([[0.0, 0.0], [0.01, 0.0]]))
     recipe = AlignRecipe()
     aligner = Aligner(target, prepare_refs(refs, recipe), recipe)

@@ -6,7 +6,8 @@ import pytest
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
-from lyot.instruments.optics import CoronagraphModel, segment_wavefront
+from lyot.instruments import instrument_named
+from lyot.instruments.optics import draw_wavefront
 from lyot.parameters import BY_MODEL
 from lyot.references.star import measure_star
 
@@ -24,13 +25,13 @@ CASES = [
 def test_the_stated_error_of_the_model_fit_is_its_scatter(mask, band, instrument, detector):
     rng = np.random.default_rng(11)
     scale = 0.111 if instrument == "MIRI" else 0.063
-    optics = CoronagraphModel(mask, band, scale, SHAPE)
+    optics = instrument_named(instrument).model(mask, band, SHAPE)
     images, truth = [], []
     for _ in range(N):
         offset, center = rng.normal(0, 0.01, 2), 60.0 + rng.uniform(-0.4, 0.4, 2)
         images.append(
             optics.image(
-                wavefront_m=segment_wavefront(60e-9, rng),
+                wavefront_m=draw_wavefront(optics.pupil, 60e-9, rng),
                 source_xy_arcsec=(offset[1], offset[0]),
                 center_xy=(center[1], center[0]),
             )

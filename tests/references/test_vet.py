@@ -8,15 +8,21 @@ import pytest
 from astropy.io import fits
 
 from lyot.files.aligned import AlignedFrames, ReferenceInfo
-from lyot.files.exposure import Cube, flag_value
+from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
+from lyot.instruments import NIRCAM
 from lyot.pipeline import Coron3Pipeline
 from lyot.references.vet import saturated, with_sources
 
 SHAPE, STAR = (90, 92), StarPosition(46.0, 45.0)
 INFO = ExposureInfo(
-    "t", (1, *SHAPE), filter="F444W", pixel_area_sr=(0.063 / 206264.806) ** 2, target="T"
+    "t",
+    (1, *SHAPE),
+    instrument="NIRCAM",
+    filter="F444W",
+    pixel_area_sr=(0.063 / 206264.806) ** 2,
+    target="T",
 )
 
 
@@ -60,7 +66,7 @@ def test_hot_and_predicted_pixels_are_no_sources(refs):
     sci[4, 60, 30] += 3000.0
     dq = np.zeros(sci.shape, np.uint32)
     sci[7, 30:33, 60:63] += 3000.0
-    dq[7, 30:33, 60:63] = flag_value("FLUX_ESTIMATED")
+    dq[7, 30:33, 60:63] = NIRCAM.flag_value("FLUX_ESTIMATED")
     flagged = AlignedFrames(sci, np.ones_like(sci), dq)
     assert with_sources(flagged, ref_info, STAR, INFO) == []
 

@@ -23,7 +23,13 @@ N_INT, N_REF = 3, 9
 
 
 def info(**ref_info):
-    known = {"target": "STAR", "roll_ref_deg": 10.0, "filter": "F444W", "mjd": 100.0}
+    known = {
+        "target": "STAR",
+        "roll_ref_deg": 10.0,
+        "instrument": "NIRCAM",
+        "filter": "F444W",
+        "mjd": 100.0,
+    }
     area = (SCALE / 206264.806) ** 2
     return ExposureInfo("t_calints.fits", (N_INT, *SHAPE), pixel_area_sr=area, **(known | ref_info))
 

@@ -23,7 +23,7 @@ N_INT, N_REF = 4, 7
 def cube(sci, err=0.5, dq=None):
     sci = np.asarray(sci, np.float32)
     dq = np.zeros(sci.shape, np.uint32) if dq is None else dq
-    info = ExposureInfo(name="t_calints.fits", shape=sci.shape, filter="F444W")
+    info = ExposureInfo(name="t_calints.fits", shape=sci.shape, instrument="NIRCAM", filter="F444W")
     return Cube(sci, np.broadcast_to(np.float32(err), sci.shape).copy(), dq, info)
 
 

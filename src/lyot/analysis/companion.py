@@ -251,7 +251,8 @@ class _Problem:
         y, x = self._at(patch.exposure, east, north)
         box, image = self.observation.psf.place(y, x, patch.exposure.shape)
         frame = onto_box(image[None], box, patch.sources[k])
-        return frame.ravel() * float(self.observation.transmission.at(patch.exposure, y, x))
+        through = self.observation.transmission.at(y, x, star_yx=patch.exposure.star.yx)
+        return frame.ravel() * float(through)
 
     def response(self, patch: _Patch, k: int, east: float, north: float) -> Array:
         """What companion k at unit flux adds to the pixels of a patch."""
@@ -573,7 +574,7 @@ def _check(observation: Observation, offsets: Array) -> None:
                     f"Companion {k + 1} at {r * observation.pixel_scale_arcsec:.2f} arcsec, "
                     f"{pa % 360:.1f} degrees lies outside the frame of {exposure.name}."
                 )
-            best = max(best, float(observation.transmission.at(exposure, y, x)))
+            best = max(best, float(observation.transmission.at(y, x, star_yx=exposure.star.yx)))
         if best < LEAST_TRANSMISSION:
             raise LyotError(
                 f"Companion {k + 1} lies under the mask: {100 * best:.1f} % of its light passes."

@@ -190,7 +190,7 @@ class FluxMaps:
         weights, through = [], []
         for exposure, (_, missing) in zip(self.observation.exposures, self._smooth, strict=True):
             y, x = exposure.position(separation_pix, pa_deg)
-            t = self.observation.transmission.at(exposure, y, x)
+            t = self.observation.transmission.at(y, x, star_yx=exposure.star.yx)
             inside = (y >= 0) & (y <= exposure.shape[0] - 1) & (x >= 0)
             inside &= x <= exposure.shape[1] - 1
             row = np.clip(np.rint(y).astype(int), 0, exposure.shape[0] - 1)

@@ -17,8 +17,11 @@ from lyot.analysis.psf import OffAxisPSF, best_psf, psf_from_image
 from lyot.analysis.response import Box, SubtractedExposure, exposure_of_run, inject
 from lyot.compute import threads
 from lyot.errors import LyotError
+from lyot.files.headers import ExposureInfo
 from lyot.files.run import open_products, read_image
-from lyot.instruments import masks, tables
+from lyot.instruments.filters import Filter
+from lyot.instruments.telescope import ARCSEC_PER_RADIAN
+from lyot.instruments.transmission import Transmission
 from lyot.parameters import SubtractRecipe, from_dict
 
 log = logging.getLogger(__name__)
@@ -48,14 +51,14 @@ class StarBrightness:
 
 
 def brightness_of(
-    band: str, /, *, jy: float | None = None, magnitude: float | None = None, origin: str = ""
+    filter: Filter, /, *, jy: float | None = None, magnitude: float | None = None, origin: str = ""
 ) -> StarBrightness:
     """Make the brightness of the star from a flux density or a magnitude.
 
     Parameters
     ----------
-    band : str
-        Name of the filter.
+    filter : Filter
+        The filter.
     jy : float, optional
         Flux density [Jy].
     magnitude : float, optional
@@ -78,76 +81,16 @@ def brightness_of(
             "The brightness of the star is needed to speak of contrast; give one of --star-mag, "
             "--star-flux and --star-frame."
         )
-    zero = tables.filter_named(band).vega_jy
+    zero = filter.vega_jy
     if magnitude is not None:
         if zero is None:
-            raise LyotError(f"{band} has no zero point in the table; give the flux in Jy.")
-        return StarBrightness(
-            zero * 10 ** (-0.4 * magnitude), magnitude, origin or f"{band} = {magnitude:g} mag"
-        )
+            raise LyotError(f"{filter.name} has no zero point in the table; give the flux in Jy.")
+        origin = origin or f"{filter.name} = {magnitude:g} mag"
+        return StarBrightness(zero * 10 ** (-0.4 * magnitude), magnitude, origin)
     if jy is None or not jy > 0:
         raise LyotError(f"The flux of the star is {jy} Jy; it must be positive.")
     mag = None if zero is None else float(-2.5 * np.log10(jy / zero))
     return StarBrightness(float(jy), mag, origin or f"{jy:g} Jy")
-
-
-@dataclass(frozen=True, eq=False)
-class Transmission:
-    """How much of a source the mask lets through, anywhere on the frames.
-
-    Attributes
-    ----------
-    image : ndarray, shape (n_y, n_x), or None
-        A map on the pixels of the frames, centered like them; None for the model.
-    mask : str
-        Name of the coronagraph, for the model.
-    band : str
-        Name of the filter, for the model.
-    pixel_scale_arcsec : float
-        Pixel scale [arcsec].
-    origin : str
-        Where it comes from, in words.
-    """
-
-    image: NDArray[np.float64] | None
-    mask: str
-    band: str
-    pixel_scale_arcsec: float
-    origin: str
-
-    def at(self, exposure: SubtractedExposure, y: Any, x: Any, /) -> NDArray[np.float64]:
-        """Return the transmission at positions on an exposure.
-
-        Parameters
-        ----------
-        exposure : SubtractedExposure
-            The exposure.
-        y, x : ndarray
-            Positions [pixel, 0-based].
-
-        Returns
-        -------
-        ndarray
-            From 0 to 1.
-        """
-        y, x = np.asarray(y, dtype=np.float64), np.asarray(x, dtype=np.float64)
-        if self.image is not None:
-            from scipy.ndimage import map_coordinates
-
-            at = np.stack([y.ravel(), x.ravel()])
-            found = map_coordinates(self.image, at, order=1, mode="nearest")
-            return np.clip(np.nan_to_num(found), 0.0, 1.0).reshape(y.shape)
-        if tables.coronagraph(self.mask) is None:
-            return np.ones(np.broadcast_shapes(y.shape, x.shape))
-        band = tables.filter_named(self.band)
-        scale = self.pixel_scale_arcsec
-        return masks.transmission(
-            self.mask,
-            (x - exposure.star.x) * scale,
-            (y - exposure.star.y) * scale,
-            lambda_over_d_arcsec=band.lambda_over_d_arcsec,
-            bar_x_arcsec=masks.bar_position(self.mask, band.pivot_um),
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,7 +202,7 @@ class Observation:
     @cached_property
     def jy_per_unit(self) -> float:
         """Flux density of one unit of flux, MJy/sr times pixel [Jy]."""
-        return 1e6 * (self.pixel_scale_arcsec / tables.ARCSEC_PER_RADIAN) ** 2
+        return 1e6 * (self.pixel_scale_arcsec / ARCSEC_PER_RADIAN) ** 2
 
     @property
     def star_flux(self) -> float:
@@ -331,7 +274,7 @@ class Observation:
             As from `lyot.analysis.response.inject`.
         """
         y, x = exposure.position(separation_pix, pa_deg)
-        through = float(self.transmission.at(exposure, y, x))
+        through = float(self.transmission.at(y, x, star_yx=exposure.star.yx))
         return inject(exposure, self.psf, separation_pix, pa_deg, flux=flux, transmission=through)
 
     def with_source(
@@ -408,7 +351,8 @@ def make_observation(
     if psf is None:
         # Rounded, so that exposures whose pixel areas differ in the last digit share a model.
         scale = round(info.pixel_scale_arcsec, 6)
-        psf = best_psf(info.coronagraph, info.filter, info.instrument, scale)
+        instrument = info.instrument_value
+        psf = best_psf(instrument, info.coronagraph_value, instrument.filter(info.filter), scale)
         psf = psf.cropped((min(shape) - 1) // 4)
     if 2 * psf.half_pix + 1 > min(shape):
         raise LyotError(
@@ -419,19 +363,28 @@ def make_observation(
         raise LyotError(
             f"The transmission map is {transmission.shape} pixels and the frames are {shape}."
         )
-    known = tables.coronagraph(info.coronagraph) is not None
-    origin = "map of the user's" if transmission is not None else "model of the package"
-    if transmission is None and not known:
+    through = _transmission(info, transmission)
+    return Observation(product, exposures, psf, through, star, recipe)
+
+
+def _transmission(info: ExposureInfo, image: NDArray[np.floating] | None) -> Transmission:
+    """Take the user's map, else the model; 1 everywhere for a coronagraph without a model."""
+    coronagraph, width, origin = info.coronagraph_value, np.nan, "model of the package"
+    if image is not None:
+        origin = "map of the user's"
+    elif not coronagraph.is_modeled:
         origin = "none: the coronagraph is not known"
         log.warning("Coronagraph %r is not known: its transmission counts as 1.", info.coronagraph)
-    mask = Transmission(
-        None if transmission is None else np.asarray(transmission, dtype=np.float64),
-        info.coronagraph,
-        info.filter,
-        info.pixel_scale_arcsec,
-        origin,
+    else:
+        instrument = info.instrument_value
+        width = instrument.lambda_over_d_arcsec(instrument.filter(info.filter))
+    return Transmission(
+        coronagraph=coronagraph,
+        lambda_over_d_arcsec=width,
+        pixel_scale_arcsec=info.pixel_scale_arcsec,
+        origin=origin,
+        image=None if image is None else np.asarray(image, dtype=np.float64),
     )
-    return Observation(product, exposures, psf, mask, star, recipe)
 
 
 @contextmanager
@@ -488,16 +441,18 @@ def open_run(
         given = [v for v in (star_jy, star_magnitude, star_frame) if v is not None]
         if len(given) > 1:
             raise LyotError("Give one of the star's flux, its magnitude, and its frame.")
+        info = observation.exposures[0].target.info
         if star_frame is not None:
             flux = flux_in_frame(observation, read_image(star_frame)[0])
             star = brightness_of(
-                observation.band,
+                info.instrument_value.filter(info.filter),
                 jy=flux * observation.jy_per_unit,
                 origin=f"{Path(star_frame).name}",
             )
             observation = replace(observation, star=star)
         elif given:
-            star = brightness_of(observation.band, jy=star_jy, magnitude=star_magnitude)
+            filter = info.instrument_value.filter(info.filter)
+            star = brightness_of(filter, jy=star_jy, magnitude=star_magnitude)
             observation = replace(observation, star=star)
         yield replace(observation, folder=str(Path(folder).resolve()))
 

@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from lyot.algorithms import fourier
 from lyot.compute import threads
 from lyot.errors import LyotError
-from lyot.instruments import tables
+from lyot.instruments.coronagraphs import Coronagraph
+from lyot.instruments.filters import Filter
+from lyot.instruments.instrument import Instrument
+from lyot.instruments.optics import CoronagraphModel
 
 MODEL_HALF_PIX, MODEL_OVERSAMPLE = 24, 3
 
@@ -231,25 +234,20 @@ def _windowed_center(
     return y, x
 
 
-STPSF_LYOT = {
-    tables.ROUND: "MASKRND",
-    tables.FOUR_QUADRANT: "MASKFQPM",
-    tables.LYOT_SPOT: "MASKLYOT",
-}
-
-
 @lru_cache(maxsize=8)
-def best_psf(mask: str, band: str, instrument: str, pixel_scale_arcsec: float, /) -> OffAxisPSF:
+def best_psf(
+    instrument: Instrument, coronagraph: Coronagraph, filter: Filter, pixel_scale_arcsec: float, /
+) -> OffAxisPSF:
     """Make the off-axis PSF by ``stpsf`` where it is installed with its data, else by `model_psf`.
 
     Parameters
     ----------
-    mask : str
-        Name of the coronagraph.
-    band : str
-        Name of the filter.
-    instrument : str
-        NIRCAM or MIRI.
+    instrument : Instrument
+        The instrument.
+    coronagraph : Coronagraph
+        The coronagraph, for its Lyot stop.
+    filter : Filter
+        The filter.
     pixel_scale_arcsec : float
         Pixel scale [arcsec].
 
@@ -258,58 +256,75 @@ def best_psf(mask: str, band: str, instrument: str, pixel_scale_arcsec: float, /
     OffAxisPSF
         Its origin says which.
     """
-    found = tables.coronagraph(mask)
-    if found is not None and os.environ.get("STPSF_PATH"):
+    if instrument.stpsf_class and coronagraph.stpsf_stop and os.environ.get("STPSF_PATH"):
         with suppress(ImportError, OSError, KeyError):
-            return _stpsf(found, band, instrument, pixel_scale_arcsec)
-    return model_psf(mask, band, pixel_scale_arcsec)
+            return _stpsf(instrument, coronagraph, filter, pixel_scale_arcsec)
+    return model_psf(instrument, coronagraph, filter, pixel_scale_arcsec)
 
 
 def _stpsf(
-    mask: tables.Coronagraph, band: str, instrument: str, pixel_scale_arcsec: float
+    instrument: Instrument, coronagraph: Coronagraph, filter: Filter, pixel_scale_arcsec: float
 ) -> OffAxisPSF:
     import stpsf
 
-    camera = stpsf.MIRI() if instrument == "MIRI" else stpsf.NIRCam()
-    camera.filter = band
+    camera = getattr(stpsf, instrument.stpsf_class)()
+    camera.filter = filter.name
     camera.image_mask = None
-    camera.pupil_mask = STPSF_LYOT.get(mask.kind, mask.name)
+    camera.pupil_mask = coronagraph.stpsf_stop
     camera.pixelscale = pixel_scale_arcsec
-    made = camera.calc_psf(
+    hdus = camera.calc_psf(
         oversample=MODEL_OVERSAMPLE,
         fov_pixels=2 * MODEL_HALF_PIX + 1,
         normalize="exit_pupil",
         add_distortion=False,
     )
-    data = np.asarray(made[0].data, dtype=np.float64)
-    return OffAxisPSF(data, MODEL_OVERSAMPLE, f"stpsf {stpsf.__version__}, {band} for {mask.name}")
+    data = np.asarray(hdus[0].data, dtype=np.float64)
+    origin = f"stpsf {stpsf.__version__}, {filter.name} for {coronagraph.name}"
+    return OffAxisPSF(data, MODEL_OVERSAMPLE, origin)
 
 
 @lru_cache(maxsize=8)
 @threads.calculation
-def model_psf(mask: str, band: str, pixel_scale_arcsec: float, /) -> OffAxisPSF:
+def model_psf(
+    instrument: Instrument, coronagraph: Coronagraph, filter: Filter, pixel_scale_arcsec: float, /
+) -> OffAxisPSF:
     """Make the package's own model of the off-axis PSF.
 
     Parameters
     ----------
-    mask : str
-        Name of the coronagraph, for its Lyot stop.
-    band : str
-        Name of the filter.
+    instrument : Instrument
+        The instrument, for the pupil of its telescope.
+    coronagraph : Coronagraph
+        The coronagraph, for its Lyot stop.
+    filter : Filter
+        The filter.
     pixel_scale_arcsec : float
         Pixel scale [arcsec].
 
     Returns
     -------
     OffAxisPSF
-        Segmented pupil and Lyot stop without wavefront error; of unit total over the sky, so the
-        stamp itself sums to a little less.
-    """
-    from lyot.instruments.optics import CoronagraphModel
+        Pupil and Lyot stop without wavefront error; of unit total over the sky, so the stamp
+        itself sums to a little less.
 
+    Examples
+    --------
+    >>> from lyot.instruments import MIRI
+    >>> coronagraph, filter = MIRI.coronagraph("4QPM_1140"), MIRI.filter("F1140C")
+    >>> psf = model_psf(MIRI, coronagraph, filter, 0.111)
+    >>> psf.stamp(0.0, 0.0).shape
+    (49, 49)
+    """
     n = 2 * MODEL_HALF_PIX + 1
     optics = CoronagraphModel(
-        mask, band, pixel_scale_arcsec / MODEL_OVERSAMPLE, (n * MODEL_OVERSAMPLE,) * 2, 1, 5
+        instrument.pupil,
+        coronagraph,
+        filter,
+        pixel_scale_arcsec / MODEL_OVERSAMPLE,
+        (n * MODEL_OVERSAMPLE,) * 2,
+        oversample=1,
+        n_wavelengths=5,
     )
     image = optics.image(with_mask=False) / optics.lyot_throughput
-    return OffAxisPSF(image, MODEL_OVERSAMPLE, f"model of the package, {band} behind {mask}")
+    origin = f"model of the package, {filter.name} behind {coronagraph.name or 'no mask'}"
+    return OffAxisPSF(image, MODEL_OVERSAMPLE, origin)

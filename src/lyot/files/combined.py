@@ -14,10 +14,17 @@ from lyot.files.headers import ExposureInfo
 from lyot.files.products import derived_model
 from lyot.files.provenance import provenance_of, star_of
 from lyot.files.star import StarPosition
-from lyot.files.synthetic import TIMES
 from lyot.parameters import CombineRecipe
 
 VARIANCES = ("var_rnoise", "var_poisson", "var_flat")
+TIMES = (
+    "exposure_time",
+    "measurement_time",
+    "duration",
+    "effective_exposure_time",
+    "elapsed_exposure_time",
+)
+"""Names in ``meta.exposure`` of times that add up over exposures."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.errors import LyotError
-from lyot.files.headers import ExposureInfo, info_from_headers, info_from_model, open_fits
+from lyot.files.headers import (
+    ExposureInfo,
+    info_from_headers,
+    info_from_model,
+    keep_refused_keywords,
+    open_fits,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +77,8 @@ class Cube:
         ndarray of bool, shape (n, n_y, n_x)
             True where a flag is set or SCI is not finite.
         """
-        return ~np.isfinite(self.sci) | ((self.dq & flag_value(bits)) != 0)
+        flags = self.info.instrument_value.flag_value(bits)
+        return ~np.isfinite(self.sci) | ((self.dq & flags) != 0)
 
     def variance(self) -> NDArray[np.float32]:
         """Return the variance.
@@ -93,38 +100,6 @@ def _frame_variance(err: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.square(err, dtype=np.float32)
     typical = float(np.median(err[known])) if known.any() else 0.0
     return np.square(np.where(known, err, np.float32(typical)), dtype=np.float32)
-
-
-def flag_value(bits: str, /) -> int:
-    """Return the value of DQ flags given by name or number.
-
-    Parameters
-    ----------
-    bits : str
-        Names or numbers joined by "+" or ",", for example ``DO_NOT_USE+HOT``; empty for none.
-
-    Returns
-    -------
-    int
-        Sum of the flags.
-
-    Raises
-    ------
-    LyotError
-        If a name is not a JWST flag.
-    """
-    from astropy.nddata.bitmask import interpret_bit_flags
-    from stdatamodels.jwst.datamodels.dqflags import pixel
-
-    text = str(bits).strip()
-    if text in ("", "0", "None"):
-        return 0
-    try:
-        return int(interpret_bit_flags(text, flag_name_map=pixel) or 0)
-    except (ValueError, KeyError, TypeError):
-        raise LyotError(
-            f"bad_bits is {bits!r}; give DQ flag names such as DO_NOT_USE, joined by '+'."
-        ) from None
 
 
 def _as_cube(arrays: list[Any], info: ExposureInfo) -> Cube:
@@ -274,7 +249,9 @@ def as_model(source: Any, kind: str, /) -> Any:
     open_fits(source).close()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return getattr(datamodels, kind)(str(source))
+        model = getattr(datamodels, kind)(str(source))
+    keep_refused_keywords(model, source)
+    return model
 
 
 def stack(cubes: Iterable[Cube], /) -> Cube:

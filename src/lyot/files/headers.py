@@ -13,7 +13,12 @@ from astropy.io import fits
 
 from lyot.algorithms.geometry import position_angle_of_y
 from lyot.errors import LyotError
-from lyot.instruments import tables
+from lyot.files.provenance import set_keyword
+from lyot.instruments import INSTRUMENTS, UNNAMED
+from lyot.instruments.coronagraphs import Coronagraph
+from lyot.instruments.filters import Filter
+from lyot.instruments.instrument import Instrument
+from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 
 
 @dataclass(frozen=True)
@@ -87,20 +92,35 @@ class ExposureInfo:
         return " ".join(part for part in self.mode if part) or "an unnamed mode"
 
     @property
+    def instrument_value(self) -> Instrument:
+        """The instrument; one without filters and coronagraphs where the header names none."""
+        return INSTRUMENTS.get(self.instrument, UNNAMED)
+
+    @property
+    def filter_value(self) -> Filter | None:
+        """The filter; None where the instrument has none of that name."""
+        return self.instrument_value.find_filter(self.filter)
+
+    @property
+    def coronagraph_value(self) -> Coronagraph:
+        """The coronagraph; a `lyot.instruments.coronagraphs.NoMask` where there is no model."""
+        return self.instrument_value.find_coronagraph(self.coronagraph)
+
+    @property
     def pixel_scale_arcsec(self) -> float:
-        """Pixel scale [arcsec]."""
+        """Pixel scale [arcsec]: from the pixel area, else the nominal one of the channel."""
         if np.isfinite(self.pixel_area_sr) and self.pixel_area_sr > 0:
-            return float(np.sqrt(self.pixel_area_sr)) * tables.ARCSEC_PER_RADIAN
-        if self.instrument == "MIRI":
-            return tables.PIXEL_SCALE_ARCSEC["MIRI"]
-        long = self.detector.endswith(("LONG", "5"))
-        return tables.PIXEL_SCALE_ARCSEC["NIRCAM_LONG" if long else "NIRCAM_SHORT"]
+            return float(np.sqrt(self.pixel_area_sr)) * ARCSEC_PER_RADIAN
+        channel = self.instrument_value.channel(detector=self.detector, filter=self.filter)
+        return channel.pixel_scale_arcsec
 
     @property
     def lambda_over_d_pix(self) -> float:
         """Wavelength over telescope diameter [pixel]; 2 where the filter is not known."""
-        known = tables.FILTERS.get(self.filter)
-        return known.lambda_over_d_arcsec / self.pixel_scale_arcsec if known else 2.0
+        value = self.filter_value
+        if value is None:
+            return 2.0
+        return self.instrument_value.lambda_over_d_arcsec(value) / self.pixel_scale_arcsec
 
     @property
     def fwhm_pix(self) -> float:
@@ -108,15 +128,8 @@ class ExposureInfo:
         return 1.03 * self.lambda_over_d_pix
 
 
-_TEXT = {
-    "instrument": "INSTRUME",
-    "detector": "DETECTOR",
-    "filter": "FILTER",
-    "pupil": "PUPIL",
-    "coronagraph": "CORONMSK",
-    "subarray": "SUBARRAY",
-    "program": "PROGRAM",
-}
+_TEXT = ("detector", "filter", "pupil", "coronagraph", "subarray", "program")
+"""Facts in capitals, whose keywords are the fields of the same name of `Keywords`."""
 
 
 def info_from_headers(
@@ -138,27 +151,34 @@ def info_from_headers(
     ExposureInfo
         Missing keywords leave their defaults.
     """
-    text = {field: str(primary.get(key) or "").strip().upper() for field, key in _TEXT.items()}
+    instrument = _text(primary.get("INSTRUME")).upper()
+    keys = INSTRUMENTS.get(instrument, UNNAMED).keywords
+    text = {name: _text(primary.get(getattr(keys, name))).upper() for name in _TEXT}
     return ExposureInfo(
         name=name,
         shape=tuple(int(n) for n in shape),
+        instrument=instrument,
         **text,
-        target=str(primary.get("TARGPROP") or primary.get("TARGNAME") or "").strip(),
-        is_psf=primary.get("IS_PSF") in (True, "T", "True", 1),
-        exposure_time_s=_number(primary.get("EFFEXPTM"), sci.get("XPOSURE")),
-        roll_ref_deg=_number(sci.get("ROLL_REF")),
-        v3i_yangle_deg=_number(sci.get("V3I_YANG")),
-        vparity=int(sci.get("VPARITY") or -1),
+        target=next((_text(primary[k]) for k in keys.target if primary.get(k)), ""),
+        is_psf=primary.get(keys.is_psf) in (True, "T", "True", 1),
+        exposure_time_s=_number(primary.get(keys.exposure_time), sci.get("XPOSURE")),
+        roll_ref_deg=_number(sci.get(keys.roll)),
+        v3i_yangle_deg=_number(sci.get(keys.v3i_yangle)),
+        vparity=int(sci.get(keys.vparity) or -1),
         dither_arcsec=(
-            _number(primary.get("XOFFSET"), 0.0),
-            _number(primary.get("YOFFSET"), 0.0),
+            _number(primary.get(keys.dither[0]), 0.0),
+            _number(primary.get(keys.dither[1]), 0.0),
         ),
-        crpix_xy=_position(sci, "CRPIX1", "CRPIX2"),
-        star_xy=_position(sci, "STARCENX", "STARCENY"),
-        mask_xy=_position(sci, "MASKCENX", "MASKCENY"),
-        pixel_area_sr=_number(sci.get("PIXAR_SR"), primary.get("PIXAR_SR")),
-        mjd=_number(primary.get("EXPSTART")),
+        crpix_xy=_position(sci, keys.reference_pixel),
+        star_xy=_position(sci, keys.star_pixel),
+        mask_xy=_position(sci, keys.mask_pixel),
+        pixel_area_sr=_number(sci.get(keys.pixel_area), primary.get(keys.pixel_area)),
+        mjd=_number(primary.get(keys.start)),
     )
+
+
+def _text(value: object) -> str:
+    return str(value or "").strip()
 
 
 def _number(*candidates: object) -> float:
@@ -168,8 +188,8 @@ def _number(*candidates: object) -> float:
     return float("nan")
 
 
-def _position(sci: Mapping[str, Any], key_x: str, key_y: str) -> tuple[float, float] | None:
-    x, y = _number(sci.get(key_x)), _number(sci.get(key_y))
+def _position(sci: Mapping[str, Any], keys: tuple[str, str]) -> tuple[float, float] | None:
+    x, y = _number(sci.get(keys[0])), _number(sci.get(keys[1]))
     return (x - 1.0, y - 1.0) if np.isfinite(x) and np.isfinite(y) else None
 
 
@@ -187,8 +207,10 @@ def info_from_model(model: Any, /) -> ExposureInfo:
         The same as from the headers of the file that the model came from.
     """
     flat = model.to_flat_dict(include_arrays=False)
+    # What the schema knows by path, and over it what it does not: STARCENX, other instruments'.
     primary = {key: flat.get(path) for key, path in _PRIMARY_PATHS.items()}
-    sci = {key: flat.get(path) for key, path in _SCI_PATHS.items()} | _extra_sci_keywords(model)
+    primary |= _extra_keywords(model, "PRIMARY")
+    sci = {key: flat.get(path) for key, path in _SCI_PATHS.items()} | _extra_keywords(model, "SCI")
     name = str(flat.get("meta.filename") or "exposure.fits")
     return info_from_headers(primary, sci, name=name, shape=model.data.shape)
 
@@ -199,6 +221,9 @@ _PRIMARY_PATHS = {
     "FILTER": "meta.instrument.filter",
     "PUPIL": "meta.instrument.pupil",
     "CORONMSK": "meta.instrument.coronagraph",
+    "CHANNEL": "meta.instrument.channel",
+    "MODULE": "meta.instrument.module",
+    "EXP_TYPE": "meta.exposure.type",
     "SUBARRAY": "meta.subarray.name",
     "PROGRAM": "meta.observation.program_number",
     "TARGPROP": "meta.target.proposer_name",
@@ -219,10 +244,34 @@ _SCI_PATHS = {
 }
 
 
-def _extra_sci_keywords(model: Any) -> dict[str, Any]:
-    """Keywords of the SCI header that the schema does not know, such as STARCENX."""
-    extra = model.instance.get("extra_fits", {}).get("SCI", {}).get("header", [])
-    return {row[0]: row[1] for row in extra}
+def set_fact(model: Any, key: str, value: Any, comment: str = "", /) -> None:
+    """Set a keyword of the primary header, beside the schema where that refuses key or value.
+
+    The schemas of stdatamodels list the instruments, filters and coronagraphs of JWST and drop
+    every other value; `info_from_model` reads both.
+    """
+    path = _PRIMARY_PATHS.get(key)
+    if path is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model[path] = value
+        if model[path] == value:
+            return
+    set_keyword(model, "PRIMARY", key, value, comment)
+
+
+def keep_refused_keywords(model: Any, path: str | Path, /) -> None:
+    """Take from a file's header the values that the schema refused when the model was opened."""
+    header = fits.getheader(path)
+    for key in _PRIMARY_PATHS:
+        if key in header and model[_PRIMARY_PATHS[key]] is None:
+            set_keyword(model, "PRIMARY", key, header[key], header.comments[key])
+
+
+def _extra_keywords(model: Any, extension: str) -> dict[str, Any]:
+    """Keywords of a header that the schema does not know."""
+    rows = model.instance.get("extra_fits", {}).get(extension, {}).get("header", [])
+    return {row[0]: row[1] for row in rows}
 
 
 def open_fits(path: str | Path, /, *, memmap: bool = True) -> Any:

@@ -1,9 +1,10 @@
-"""A model of the coronagraphs of NIRCam and MIRI: segmented pupil, mask, Lyot stop.
+"""Images of point sources through a coronagraph: pupil, focal-plane mask, Lyot stop, detector.
 
 The propagation is semi-analytic (Soummer et al. 2007, doi:10.1364/OE.15.015935): only the part of
-the focal plane that the mask changes is computed, and taken off the pupil. Elements and matrix
-Fourier transforms are those of `poppy` (Perrin et al. 2012, doi:10.1117/12.925230), which is
-imported when it is first used.
+the focal plane that the mask changes is computed, and subtracted from the pupil.
+
+The matrix products depend in the last bit on the threads of the linear algebra: callers hold it at
+one (`lyot.compute.threads.calculation`).
 """
 
 from __future__ import annotations
@@ -15,47 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.instruments.masks import bar_position, known_coronagraph, mask_amplitude
-from lyot.instruments.tables import ARCSEC_PER_RADIAN, ROUND, Filter, filter_named
+from lyot.instruments.coronagraphs import Coronagraph
+from lyot.instruments.filters import Filter
+from lyot.instruments.telescope import ARCSEC_PER_RADIAN, Pupil
 
-PUPIL_WIDTH_M = 6.60
-SEGMENT_FLAT_TO_FLAT_M = 1.32
-SEGMENT_GAP_M = 0.007
 N_PUPIL = 192
-LYOT_UNDERSIZE = 0.86
-
-
-@lru_cache(maxsize=4)
-def segmented_pupil(n: int = N_PUPIL, /, *, undersize: float = 1.0) -> NDArray[Any]:
-    """Return the transmission of a pupil of 18 hexagonal segments with three supports.
-
-    Parameters
-    ----------
-    n : int, optional
-        Number of samples across `PUPIL_WIDTH_M`.
-    undersize : float, optional
-        Factor on the size of each segment: below 1 for a Lyot stop.
-
-    Returns
-    -------
-    ndarray, shape (n, n)
-        Amplitude transmission, 0 to 1.
-    """
-    import poppy
-
-    side = SEGMENT_FLAT_TO_FLAT_M / np.sqrt(3.0)
-    gap = SEGMENT_GAP_M + SEGMENT_FLAT_TO_FLAT_M * (1.0 - undersize)
-    parts = [
-        poppy.MultiHexagonAperture(side=side * undersize, gap=gap, rings=2),
-        poppy.SecondaryObscuration(
-            secondary_radius=0.37,
-            n_supports=3,
-            support_width=0.11 / undersize**2,
-            support_angle_offset=0.0,
-        ),
-    ]
-    optic = poppy.CompoundAnalyticOptic(parts)
-    return np.asarray(optic.sample(npix=n, grid_size=PUPIL_WIDTH_M, what="amplitude"))
+"""Samples across the pupil."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +30,12 @@ class CoronagraphModel:
 
     Attributes
     ----------
-    mask : str
-        Name of the coronagraph, for example MASK335R.
-    filter : str
-        Name of the filter, for example F444W.
+    pupil : Pupil
+        Entrance pupil.
+    coronagraph : Coronagraph
+        Focal-plane mask and Lyot stop.
+    filter : Filter
+        Wavelengths.
     pixel_scale_arcsec : float
         Pixel scale [arcsec].
     shape : tuple of int
@@ -76,10 +44,20 @@ class CoronagraphModel:
         Samples per pixel and axis before pixels are integrated.
     n_wavelengths : int
         Number of wavelengths across the filter.
+
+    Examples
+    --------
+    >>> from lyot.instruments import NIRCAM
+    >>> model = NIRCAM.model("MASK335R", "F335M", (32, 32), n_wavelengths=1)
+    >>> behind = model.image().sum()
+    >>> beside = model.image(with_mask=False).sum()
+    >>> bool(behind < 0.02 * beside)
+    True
     """
 
-    mask: str
-    filter: str
+    pupil: Pupil
+    coronagraph: Coronagraph
+    filter: Filter
     pixel_scale_arcsec: float
     shape: tuple[int, int]
     oversample: int = 3
@@ -88,15 +66,19 @@ class CoronagraphModel:
     @cached_property
     def wavelengths_m(self) -> NDArray[Any]:
         """The wavelengths at which images are computed [m]."""
-        band: Filter = filter_named(self.filter)
         u = (np.arange(self.n_wavelengths) + 0.5) / self.n_wavelengths - 0.5
-        return (band.pivot_um + u * band.width_um) * 1e-6
+        return (self.filter.pivot_um + u * self.filter.width_um) * 1e-6
 
     @property
     def lyot_throughput(self) -> float:
         """Fraction of the flux in the pupil that passes the Lyot stop, without a mask."""
-        pupil, stop = segmented_pupil(), segmented_pupil(undersize=LYOT_UNDERSIZE)
+        pupil, stop = self._planes
         return float(np.sum((pupil * stop) ** 2) / np.sum(pupil**2))
+
+    @property
+    def _planes(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Amplitudes of the pupil and of the Lyot stop."""
+        return self.pupil.amplitude(N_PUPIL), self.coronagraph.stop.amplitude(self.pupil, N_PUPIL)
 
     def image(
         self,
@@ -139,8 +121,8 @@ class CoronagraphModel:
         center_xy: tuple[float, float] | None,
         with_mask: bool,
     ) -> NDArray[Any]:
-        pupil, stop = segmented_pupil(), segmented_pupil(undersize=LYOT_UNDERSIZE)
-        grid = (np.arange(N_PUPIL) - 0.5 * (N_PUPIL - 1)) * (PUPIL_WIDTH_M / N_PUPIL)
+        pupil, stop = self._planes
+        grid = _pupil_grid(self.pupil)
         tilt = grid[None, :] * source_xy[0] + grid[:, None] * source_xy[1]
         path = tilt / ARCSEC_PER_RADIAN + (0.0 if wavefront is None else wavefront)
         field: NDArray[Any] = pupil * np.exp(2j * np.pi * path / wavelength)
@@ -156,21 +138,21 @@ class CoronagraphModel:
         y = ((np.arange(n_y * over) - 0.5 * (over - 1)) / over - y0) * self.pixel_scale_arcsec
         fine = np.abs(_transform(field, grid, x, y, wavelength, -1)) ** 2
         # Parseval: the sum over a full focal plane of this spacing is the power in the pupil.
-        unit = step / ARCSEC_PER_RADIAN * (PUPIL_WIDTH_M / N_PUPIL) / wavelength
+        unit = step / ARCSEC_PER_RADIAN * (self.pupil.width_m / N_PUPIL) / wavelength
         fine *= unit**2 / power
         return fine.reshape(n_y, over, n_x, over).sum(axis=(1, 3))
 
     def _blocked(self, field: NDArray[Any], wavelength: float, grid: NDArray[Any]) -> NDArray[Any]:
         """Return the part of the pupil field that the mask takes away."""
-        # A round mask changes little beyond a few arcseconds, bars and phase masks all of it.
-        round_mask = known_coronagraph(self.mask).kind == ROUND
-        reach, n = (5.0, 256) if round_mask else (10.0, 512)
+        reach, n = self.coronagraph.focal_half_width_arcsec, self.coronagraph.focal_samples
         sky = (np.arange(n) - 0.5 * (n - 1)) * (2.0 * reach / n)
         focal = _transform(field, grid, sky, sky, wavelength, -1)
-        x = sky[None, :] + bar_position(self.mask, filter_named(self.filter).pivot_um)
-        focal = focal * (1.0 - mask_amplitude(self.mask, x, sky[:, None]))
+        x = sky[None, :] + self.coronagraph.star_x_arcsec(
+            self.filter.lambda_over_d_arcsec(self.pupil.diameter_m)
+        )
+        focal = focal * (1.0 - self.coronagraph.amplitude(x, sky[:, None]))
         back = _transform(focal, sky, grid, grid, wavelength, +1)
-        unit = (2.0 * reach / n) / ARCSEC_PER_RADIAN * (PUPIL_WIDTH_M / N_PUPIL) / wavelength
+        unit = (2.0 * reach / n) / ARCSEC_PER_RADIAN * (self.pupil.width_m / N_PUPIL) / wavelength
         return np.asarray(back * unit**2)
 
 
@@ -187,60 +169,69 @@ def _transform(
     return np.asarray(np.exp(k * np.outer(y, u)) @ field @ np.exp(k * np.outer(u, x)))
 
 
-def segment_wavefront(
-    rms_m: float, rng: np.random.Generator, /, *, smooth_fraction: float = 0.5
+def _pupil_grid(pupil: Pupil) -> NDArray[np.float64]:
+    """Coordinates of the samples along an axis of the pupil [m]."""
+    return np.asarray((np.arange(N_PUPIL) - 0.5 * (N_PUPIL - 1)) * (pupil.width_m / N_PUPIL))
+
+
+def draw_wavefront(
+    pupil: Pupil, rms_m: float, rng: np.random.Generator, /, *, smooth_fraction: float = 0.5
 ) -> NDArray[Any]:
-    """Draw a wavefront error: one part per segment, one smooth over the pupil.
+    """Draw a wavefront error: one part smooth over the pupil, one of each segment's own.
 
     Parameters
     ----------
+    pupil : Pupil
+        Pupil of the telescope.
     rms_m : float
         Root mean square over the pupil [m].
     rng : numpy.random.Generator
         Source of random numbers.
     smooth_fraction : float, optional
-        Share of the variance in low-order Zernike terms; the rest is piston and tilt of each
-        segment.
+        Share of the variance in low-order Zernike terms, all of it for a mirror of one piece;
+        the rest is piston and tilt of each segment.
 
     Returns
     -------
     ndarray, shape (N_PUPIL, N_PUPIL)
         Wavefront error [m], zero outside the pupil.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lyot.instruments import NIRCAM
+    >>> wavefront = draw_wavefront(NIRCAM.pupil, 60e-9, np.random.default_rng(1))
+    >>> wavefront.shape
+    (192, 192)
     """
-    smooth_basis, segment_basis = _wavefront_bases()
+    smooth_basis, segment_basis = _wavefront_bases(pupil)
+    inside = pupil.amplitude(N_PUPIL) > 0.5
+    parts = [(smooth_basis, smooth_fraction), (segment_basis, 1.0 - smooth_fraction)]
+    if len(segment_basis) == 0:
+        parts = [(smooth_basis, 1.0)]
     total = np.zeros((N_PUPIL, N_PUPIL))
-    for basis, share in ((smooth_basis, smooth_fraction), (segment_basis, 1.0 - smooth_fraction)):
+    for basis, share in parts:
         draw = np.tensordot(rng.normal(size=len(basis)), basis, axes=1)
-        inside = draw[segmented_pupil() > 0.5]
-        total += draw * np.sqrt(share) * rms_m / max(float(inside.std()), 1e-30)
+        total += draw * np.sqrt(share) * rms_m / max(float(draw[inside].std()), 1e-30)
     return total
 
 
-@lru_cache(maxsize=1)
-def _wavefront_bases() -> tuple[NDArray[Any], NDArray[Any]]:
+@lru_cache(maxsize=2)
+def _wavefront_bases(pupil: Pupil) -> tuple[NDArray[Any], NDArray[Any]]:
     """Low-order Zernike terms over the pupil, and piston and tilts of each segment."""
     import poppy
 
-    pupil = segmented_pupil() > 0.5
+    inside = pupil.amplitude(N_PUPIL) > 0.5
     zernikes = poppy.zernike.zernike_basis(nterms=21, npix=N_PUPIL, outside=0.0)[4:]
-    smooth = np.asarray(zernikes) * pupil
-    grid = (np.arange(N_PUPIL) - 0.5 * (N_PUPIL - 1)) * (PUPIL_WIDTH_M / N_PUPIL)
-    pitch = SEGMENT_FLAT_TO_FLAT_M + SEGMENT_GAP_M
-    centers = _segment_centers(pitch)
+    smooth = np.asarray(zernikes) * inside
+    centers = pupil.segment_centers_m
+    if not centers:
+        return smooth, np.empty((0, N_PUPIL, N_PUPIL))
+    grid = _pupil_grid(pupil)
     distance = np.stack([np.hypot(grid[None, :] - x, grid[:, None] - y) for x, y in centers])
     nearest = distance.argmin(axis=0)
     parts = []
     for i, (x, y) in enumerate(centers):
-        segment = (nearest == i) & pupil
+        segment = (nearest == i) & inside
         parts += [segment * 1.0, segment * (grid[None, :] - x), segment * (grid[:, None] - y)]
     return smooth, np.array(parts)
-
-
-def _segment_centers(pitch: float) -> list[tuple[float, float]]:
-    """Centers of the 18 segments of two hexagonal rings [m]."""
-    centers = []
-    for q in range(-2, 3):
-        for r in range(-2, 3):
-            if 0 < max(abs(q), abs(r), abs(q + r)) <= 2:
-                centers.append((pitch * np.sqrt(3) / 2 * q, pitch * (r + q / 2)))
-    return centers

@@ -18,7 +18,6 @@ from lyot.files.exposure import (
     Cube,
     as_model,
     cube_from_model,
-    flag_value,
     read_cube,
 )
 from lyot.files.headers import read_info
@@ -160,14 +159,11 @@ class Coron3Pipeline(Pipeline, LyotStep):
     def plan(self, source: Any) -> Plan:
         """Plan the run of an association; no pixel is read."""
         parameters = self.parameters()
-        for part in (
-            parameters.recipe.align,
-            parameters.recipe.subtract,
-            parameters.recipe.combine,
-        ):
-            flag_value(part.bad_bits)
         asn = read_association(source, folder=self._members_folder(source))
         infos = {path: read_info(path) for path in asn.science + asn.psf}
+        recipe = parameters.recipe
+        for part in (recipe.align, recipe.subtract, recipe.combine):
+            infos[asn.science[0]].instrument_value.flag_value(part.bad_bits)
         library = parameters.references.library
         n_library = len(Library(library)) if library else 0
         return make_plan(asn, infos, parameters, n_library=n_library)

@@ -16,10 +16,9 @@ from lyot.algorithms.geometry import radius_map
 from lyot.compute import devices, threads
 from lyot.errors import LyotError
 from lyot.files.aligned import AlignedFrames, ReferenceInfo
-from lyot.files.exposure import Cube, check_same_mode, flag_value
+from lyot.files.exposure import Cube, check_same_mode
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
-from lyot.instruments import tables
 from lyot.parameters import FIRST_INTEGRATION, AlignRecipe
 from lyot.references.star import guess_star, measure_star, stated_star
 from lyot.references.weights import builtin_weight
@@ -27,7 +26,7 @@ from lyot.references.weights import builtin_weight
 log = logging.getLogger(__name__)
 
 FREE_MAX_SHIFT_PIX = 5.0
-FOUR_QUADRANT_MARGIN_PIX = 0.1
+DITHER_MARGIN_PIX = 0.1
 UNDERSAMPLED_FWHM_PIX = 2.0
 MAX_JUDGES, JUDGED_RING_PIX, STRANGE_SIGMA = 12, 3.0, 3.0
 BAD_FRACTION = 0.25
@@ -298,7 +297,7 @@ class Aligner:
             sci[:, at], var[:, at] = repair.fill_from_others(
                 sci[:, at], var[:, at], bad[:, at], self._likeness
             )
-        return AlignedFrames(sci, var, _MovedFlags(self.refs.cube.dq, shifts.shift_yx, bad))
+        return AlignedFrames(sci, var, _MovedFlags(self.refs.cube, shifts.shift_yx, bad))
 
     @cached_property
     def _spectra(self) -> Any:
@@ -412,18 +411,17 @@ def _some(n: int) -> list[slice]:
 def _shift_limits(target: ExposureInfo, refs: Cube, recipe: AlignRecipe) -> NDArray[np.float64]:
     """Largest shift of each reference [pixel].
 
-    A 4QPM deforms the image more than a dither moves it, so there the shifts are bounded by the
-    known dither: the distance of each reference from the middle of its small grid.
+    Where the mask deforms the image more than a dither moves it (4QPM), the shifts are bounded by
+    the commanded dither: the distance of each reference from the middle of its small grid.
     """
     n_ref = len(refs.sci)
     if recipe.max_shift is not None:
         return np.full(n_ref, recipe.max_shift)
-    mask = tables.coronagraph(target.coronagraph)
-    if mask is None or mask.kind != tables.FOUR_QUADRANT:
+    if not target.coronagraph_value.deforms_with_offset:
         return np.full(n_ref, FREE_MAX_SHIFT_PIX)
     dither = np.zeros((n_ref, 2)) if refs.dither_arcsec is None else refs.dither_arcsec
     step = np.linalg.norm(dither - np.median(dither, axis=0), axis=1)
-    return np.asarray(step / target.pixel_scale_arcsec + FOUR_QUADRANT_MARGIN_PIX)
+    return np.asarray(step / target.pixel_scale_arcsec + DITHER_MARGIN_PIX)
 
 
 def _move_rest(
@@ -457,22 +455,22 @@ def _spread(
 class _MovedFlags:
     """Flags of the references, moved along by whole pixels, with what was filled marked."""
 
-    def __init__(
-        self, dq: NDArray[np.uint32], shift_yx: NDArray[np.float64], bad: NDArray[np.bool_]
-    ) -> None:
-        self._dq, self._shift_yx, self._bad = dq, shift_yx, bad
+    def __init__(self, refs: Cube, shift_yx: NDArray[np.float64], bad: NDArray[np.bool_]) -> None:
+        self._dq, self._shift_yx, self._bad = refs.dq, shift_yx, bad
         self._nowhere = bad.all(axis=0)
+        flag_value = refs.info.instrument_value.flag_value
+        self._do_not_use = np.uint32(flag_value("DO_NOT_USE"))
+        self._estimated = np.uint32(flag_value("FLUX_ESTIMATED"))
 
     def __len__(self) -> int:
         return len(self._dq)
 
     def __getitem__(self, k: int, /) -> NDArray[np.uint32]:
-        do_not_use = np.uint32(flag_value("DO_NOT_USE"))
         whole = tuple(round(float(s)) for s in self._shift_yx[k])
         dq = np.roll(self._dq[k], whole, axis=(0, 1))
         bad = self._bad[k]
-        dq[bad] = (dq[bad] & ~do_not_use) | np.uint32(flag_value("FLUX_ESTIMATED"))
-        dq[self._nowhere] |= do_not_use
+        dq[bad] = (dq[bad] & ~self._do_not_use) | self._estimated
+        dq[self._nowhere] |= self._do_not_use
         return dq
 
 
@@ -542,7 +540,7 @@ def low_pass_cutoff(info: ExposureInfo, /) -> float | None:
         Cutoff of a Gaussian that keeps to the clean part [Nyquist frequency]; None where the
         FWHM is two pixels or more.
     """
-    if info.filter not in tables.FILTERS or info.fwhm_pix >= UNDERSAMPLED_FWHM_PIX:
+    if info.filter_value is None or info.fwhm_pix >= UNDERSAMPLED_FWHM_PIX:
         return None
     return 0.6 * max(2.0 - 2.0 / info.lambda_over_d_pix, 0.3)
 

@@ -16,7 +16,7 @@ from lyot.algorithms.geometry import radius_map
 from lyot.compute import cluster, threads
 from lyot.errors import LyotError
 from lyot.files.atomic import checksum
-from lyot.files.exposure import Cube, flag_value, read_cube
+from lyot.files.exposure import Cube, read_cube
 from lyot.files.library_store import Batch, FrameInfo, Library
 from lyot.parameters import AlignRecipe, LibraryRecipe, OutlierRecipe
 from lyot.progress import Progress, no_progress
@@ -190,6 +190,7 @@ def add(
 def _prepare(library: Library, cube: Cube, digest: str, align: AlignRecipe) -> Batch:
     """Align the frames of an exposure to the library's first, repair and scale them."""
     bad = cube.bad(align.bad_bits)
+    flag_value = cube.info.instrument_value.flag_value
     saturated = (cube.dq & np.uint32(flag_value("SATURATED"))) != 0
     template = library.frames([0]) if len(library) else _first_of(cube, bad)
     refs = prepare_refs(cube, align)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms import repair
-from lyot.files.exposure import Cube, flag_value
+from lyot.files.exposure import Cube
 from lyot.parameters import OutlierRecipe
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def outlier_dq(cube: Cube, recipe: OutlierRecipe, /) -> tuple[NDArray[np.uint32]
         )
         return cube.dq.copy(), 0
     found = repair.outlier_flags(cube.sci, cube.err, cube.bad("DO_NOT_USE"), n_sigma=recipe.n_sigma)
-    flags = np.uint32(flag_value("OUTLIER") | flag_value("DO_NOT_USE"))
+    flags = np.uint32(cube.info.instrument_value.flag_value("OUTLIER+DO_NOT_USE"))
     return np.where(found, cube.dq | flags, cube.dq).astype(np.uint32), int(found.sum())
 
 

@@ -14,8 +14,7 @@ from lyot.compute import threads
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import CRPIX, HEADER, MEASURED, PARAMETER, StarPosition
-from lyot.instruments import tables
-from lyot.instruments.optics import CoronagraphModel, segment_wavefront
+from lyot.instruments.optics import CoronagraphModel, draw_wavefront
 from lyot.parameters import AUTO, BY_MODEL, BY_SYMMETRY
 from lyot.types import Array
 
@@ -119,7 +118,7 @@ def measure_star(
         within three pixels of it.
     """
     every = max(1, -(-len(cube.sci) // MAX_FRAMES))
-    by_model = method == BY_MODEL or (method == AUTO and _mask_is_asymmetric(cube.info))
+    by_model = method == BY_MODEL or (method == AUTO and cube.info.coronagraph_value.is_asymmetric)
     measure: _ModelFit | _SymmetryFit = _SymmetryFit(cube.info.lambda_over_d_pix)
     if by_model:
         measure = _ModelFit(_optics_of(cube.info), guess.yx, cube.info.lambda_over_d_pix)
@@ -146,11 +145,6 @@ def measure_star(
     spread = np.std(centers, axis=0) / np.sqrt(len(centers))
     err = np.hypot(spread, measure.systematic_yx())
     return StarPosition(float(x), float(y), float(err[1]), float(err[0]), MEASURED)
-
-
-def _mask_is_asymmetric(info: ExposureInfo) -> bool:
-    mask = tables.coronagraph(info.coronagraph)
-    return mask is not None and mask.kind in (tables.BAR, tables.FOUR_QUADRANT)
 
 
 class _SymmetryFit:
@@ -216,8 +210,11 @@ class _ModelFit:
 
 
 def _optics_of(info: ExposureInfo) -> CoronagraphModel:
-    return CoronagraphModel(
-        info.coronagraph, info.filter, info.pixel_scale_arcsec, (info.shape[-2], info.shape[-1])
+    return info.instrument_value.model(
+        info.coronagraph,
+        info.filter,
+        (info.shape[-2], info.shape[-1]),
+        pixel_scale_arcsec=info.pixel_scale_arcsec,
     )
 
 
@@ -239,10 +236,10 @@ def _model_error(optics: CoronagraphModel, lambda_over_d_pix: float) -> tuple[fl
         center = fit(image, image, np.zeros(image.shape, bool), star)
         return np.full(2, np.nan) if center is None else center - star
 
-    draws = [
-        (segment_wavefront(DRAW_WAVEFRONT_M, rng), rng.normal(0.0, DRAW_OFFSET_ARCSEC, 2))
-        for _ in range(N_DRAWS)
-    ]
+    draws = []
+    for _ in range(N_DRAWS):
+        wavefront = draw_wavefront(optics.pupil, DRAW_WAVEFRONT_M, rng)
+        draws.append((wavefront, rng.normal(0.0, DRAW_OFFSET_ARCSEC, 2)))
     found = np.array(threads.map_ordered(_error, draws))
     y, x = np.sqrt(np.nanmean(found**2, axis=0))
     return float(y), float(x)

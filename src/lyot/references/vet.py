@@ -10,7 +10,7 @@ from lyot.algorithms import klip
 from lyot.algorithms.geometry import angle_map, radius_map
 from lyot.compute import threads
 from lyot.files.aligned import AlignedFrames, ReferenceInfo
-from lyot.files.exposure import Cube, flag_value
+from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.types import Array
@@ -58,7 +58,7 @@ def saturated(refs: Cube, star: StarPosition, /) -> list[ReferenceWarning]:
     list of Doubt
         Those with more than a few saturated pixels within an arcsecond.
     """
-    flag = np.uint32(flag_value("SATURATED"))
+    flag = np.uint32(refs.info.instrument_value.flag_value("SATURATED"))
     radius = radius_map(refs.frame_shape, star.yx) * refs.info.pixel_scale_arcsec
     near = radius <= SATURATED_WITHIN_ARCSEC
     counts = ((refs.dq[:, near] & flag) != 0).sum(axis=1)
@@ -113,7 +113,7 @@ def with_sources(
     pixels -= pixels.mean(axis=1, keepdims=True)
     gram = pixels @ pixels.T
     cover = np.maximum(gaussian_filter(area.astype(float), fwhm / 2.355), 0.1)
-    predicted = np.uint32(flag_value("FLUX_ESTIMATED"))
+    predicted = np.uint32(info.instrument_value.flag_value("FLUX_ESTIMATED"))
     doubts = []
     for (name, _), numbers in groups.items():
         members = np.array(numbers)

@@ -12,7 +12,6 @@ from lyot.algorithms.geometry import radius_map
 from lyot.errors import LyotError
 from lyot.files.headers import ExposureInfo, open_fits
 from lyot.files.star import StarPosition
-from lyot.instruments import tables
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +41,9 @@ def builtin_weight(info: ExposureInfo, star: StarPosition, /) -> NDArray[np.floa
     outer = min(OUTER_LAMBDA_D * scale, 0.49 * max(shape))
     inner = min(INNER_LAMBDA_D * scale, 0.5 * outer)
     weight = ((radius > inner) & (radius < outer)).astype(np.float64)
-    mask = tables.coronagraph(info.coronagraph)
-    if mask is not None and mask.kind == tables.BAR:
-        y = np.arange(shape[0])[:, None]
-        weight[np.abs(y - star.y)[:, 0] < mask.radius_arcsec / info.pixel_scale_arcsec] = 0.0
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    pixel = info.pixel_scale_arcsec
+    weight[info.coronagraph_value.is_occulted((x - star.x) * pixel, (y - star.y) * pixel)] = 0.0
     return weight
 
 

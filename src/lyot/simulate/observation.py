@@ -1,4 +1,4 @@
-"""A NIRCam coronagraphic observation of a star with a disc and companions, and its references.
+"""A coronagraphic observation of a star with a disc and companions, and its references.
 
 The files are those that the archive delivers (``_calints.fits``, with WCS, errors and flags) and
 an association; the truth is written beside them.
@@ -20,12 +20,11 @@ from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.files.atomic import atomic_write
 from lyot.files.products import save_atomically
-from lyot.files.synthetic import Pointing, exposure_model
-from lyot.instruments.masks import MASK_SIGMA, mask_amplitude
-from lyot.instruments.optics import CoronagraphModel, segment_wavefront
-
-V3I_YANGLE_DEG, VPARITY = 0.05, -1
-DO_NOT_USE, HOT, DEAD = 1, 2048, 1024
+from lyot.instruments import instrument_named
+from lyot.instruments.coronagraphs import Coronagraph
+from lyot.instruments.instrument import Channel, Instrument
+from lyot.instruments.optics import draw_wavefront
+from lyot.simulate.exposure_model import Pointing, exposure_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +73,9 @@ class Scene:
 
     Attributes
     ----------
-    filter, mask : str
-        NIRCam long-wave filter and round mask.
+    instrument, filter, coronagraph : str
+        Names of the instrument, its filter and its coronagraph; detector, pixel scale and subarray
+        are those of the filter's channel.
     shape : tuple of int
         ``(n_y, n_x)`` of the frames.
     rolls_deg : tuple of float
@@ -109,8 +109,9 @@ class Scene:
         hit.
     """
 
+    instrument: str = "NIRCAM"
     filter: str = "F444W"
-    mask: str = "MASK335R"
+    coronagraph: str = "MASK335R"
     shape: tuple[int, int] = (160, 160)
     rolls_deg: tuple[float, ...] = (60.0, 70.0)
     n_int: int = 5
@@ -145,17 +146,32 @@ class Scene:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.mask not in MASK_SIGMA:
-            raise LyotError(f"mask is {self.mask!r}; it must be one of {', '.join(MASK_SIGMA)}.")
+        self.coronagraph_value.aperture(self.channel.name)
         if min(self.shape) < 32:
             raise LyotError(f"shape is {self.shape}; frames need at least 32 pixels a side.")
         if min(self.n_int, self.n_int_psf, self.n_dither, len(self.rolls_deg)) < 1:
             raise LyotError("A scene needs at least one roll, dither and integration.")
 
     @property
+    def instrument_value(self) -> Instrument:
+        """The instrument."""
+        return instrument_named(self.instrument)
+
+    @property
+    def coronagraph_value(self) -> Coronagraph:
+        """The coronagraph."""
+        return self.instrument_value.coronagraph(self.coronagraph)
+
+    @property
+    def channel(self) -> Channel:
+        """The channel of the filter."""
+        instrument = self.instrument_value
+        return instrument.channel(filter=instrument.filter(self.filter).name)
+
+    @property
     def pixel_scale_arcsec(self) -> float:
         """Pixel scale [arcsec]."""
-        return 0.063
+        return self.channel.pixel_scale_arcsec
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +218,7 @@ def simulate_observation(
     stars = {}
     for exposure in plan:
         stars[exposure.name] = _write_exposure(folder, exposure, scene, sky, seed)
-    product = f"jw09999_demo_nircam_{scene.filter.lower()}-{scene.mask.lower()}"
+    mode = f"{scene.instrument}_{scene.filter}-{scene.coronagraph}".lower()
     association = {
         "asn_type": "coron3",
         "asn_rule": "lyot_simulate",
@@ -212,7 +228,7 @@ def simulate_observation(
         "asn_pool": "none",
         "products": [
             {
-                "name": product,
+                "name": f"jw09999_demo_{mode}",
                 "members": [
                     {"expname": e.name, "exptype": "psf" if e.is_psf else "science"} for e in plan
                 ],
@@ -233,15 +249,16 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 def _plan(scene: Scene) -> list[_Exposure]:
     plan: list[_Exposure] = []
+    detector = scene.coronagraph_value.aperture(scene.channel.name).detector.lower()
     for i, roll in enumerate(scene.rolls_deg):
-        name = f"jw09999{i + 1:03d}001_03102_00001_nrcalong_calints.fits"
+        name = f"jw09999{i + 1:03d}001_03102_00001_{detector}_calints.fits"
         plan.append(_Exposure(name, False, roll, (0.0, 0.0), scene.n_int, len(plan)))
     side = int(np.ceil(np.sqrt(scene.n_dither)))
     steps = (np.arange(side) - (side - 1) / 2) * scene.dither_arcsec
     grid = sorted(((x, y) for x in steps for y in steps), key=lambda p: np.hypot(*p))
     number = len(scene.rolls_deg) + 1
     for i, (x, y) in enumerate(grid[: scene.n_dither]):
-        name = f"jw09999{number:03d}001_03102_{i + 1:05d}_nrcalong_calints.fits"
+        name = f"jw09999{number:03d}001_03102_{i + 1:05d}_{detector}_calints.fits"
         plan.append(
             _Exposure(
                 name,
@@ -262,14 +279,22 @@ class _Sky:
         self.scene = scene
         n_y, n_x = scene.shape
         self.mask_xy = (0.5 * n_x - 0.75, 0.5 * n_y - 0.25)
-        self.optics = CoronagraphModel(
-            scene.mask, scene.filter, scene.pixel_scale_arcsec, scene.shape
-        )
-        self.static = segment_wavefront(scene.wavefront_nm * 1e-9, np.random.default_rng([seed, 1]))
+        self.optics = scene.instrument_value.model(scene.coronagraph, scene.filter, scene.shape)
+        self.static = self.wavefront(scene.wavefront_nm, np.random.default_rng([seed, 1]))
+
+    def wavefront(self, rms_nm: float, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Draw a wavefront error of the telescope [m]."""
+        return draw_wavefront(self.optics.pupil, rms_nm * 1e-9, rng)
+
+    def pa_y(self, roll_deg: float) -> float:
+        """Position angle of the detector's y axis [radian]."""
+        channel = self.scene.channel
+        pa_deg = position_angle_of_y(roll_deg, channel.v3i_yangle_deg, channel.vparity)
+        return float(np.radians(pa_deg))
 
     def to_detector(self, east: float, north: float, roll_deg: float) -> tuple[float, float]:
         """Turn an offset on the sky into one along x and y [arcsec]."""
-        pa_y = np.radians(position_angle_of_y(roll_deg, V3I_YANGLE_DEG, VPARITY))
+        pa_y = self.pa_y(roll_deg)
         y = north * np.cos(pa_y) + east * np.sin(pa_y)
         x = north * np.sin(pa_y) - east * np.cos(pa_y)
         return float(x), float(y)
@@ -316,8 +341,12 @@ class _Sky:
         n_y, n_x = self.scene.shape
         x = (np.arange(n_x)[None, :] - self.mask_xy[0]) * scale
         y = (np.arange(n_y)[:, None] - self.mask_xy[1]) * scale
-        transmission = mask_amplitude(self.scene.mask, x, y) ** 2
-        pa_y = np.radians(position_angle_of_y(roll_deg, V3I_YANGLE_DEG, VPARITY))
+        optics = self.optics
+        width = optics.filter.lambda_over_d_arcsec(optics.pupil.diameter_m)
+        transmission = optics.coronagraph.transmission(
+            x + optics.coronagraph.star_x_arcsec(width), y, lambda_over_d_arcsec=width
+        )
+        pa_y = self.pa_y(roll_deg)
         dx, dy = x - star_xy[0], y - star_xy[1]
         north = dy * np.cos(pa_y) + dx * np.sin(pa_y)
         east = dy * np.sin(pa_y) - dx * np.cos(pa_y)
@@ -336,8 +365,8 @@ def _write_exposure(
 ) -> dict[str, Any]:
     rng = np.random.default_rng([seed, 2, exposure.number])
     drift_rng = np.random.default_rng([seed, 3, exposure.number])
-    drift = segment_wavefront(scene.drift_nm * 1e-9, drift_rng)
-    trend = segment_wavefront(0.2 * scene.drift_nm * 1e-9, drift_rng)
+    drift = sky.wavefront(scene.drift_nm, drift_rng)
+    trend = sky.wavefront(0.2 * scene.drift_nm, drift_rng)
     acquired = rng.normal(0.0, scene.pointing_mas * 1e-3, 2)
     pointing = acquired + np.array(exposure.dither_arcsec)
     jitter = rng.normal(0.0, scene.jitter_mas * 1e-3, (exposure.n_int, 2))
@@ -363,13 +392,14 @@ def _write_exposure(
             crpix_xy=(mask_x, mask_y),
             sky_offset_arcsec=(float(wrong[0]), float(wrong[1])),
             roll_ref_deg=exposure.roll_deg,
-            v3i_yangle_deg=V3I_YANGLE_DEG,
-            vparity=VPARITY,
+            v3i_yangle_deg=scene.channel.v3i_yangle_deg,
+            vparity=scene.channel.vparity,
             pixel_scale_arcsec=scale,
             dither_arcsec=exposure.dither_arcsec,
             is_psf=exposure.is_psf,
+            instrument=scene.instrument,
             filter=scene.filter,
-            coronagraph=scene.mask.replace("MASK", "MASKA"),
+            coronagraph=scene.coronagraph,
             number=exposure.number,
         ),
     )
@@ -400,7 +430,8 @@ def _observe(
     dead = (kind >= 0.5 * scene.bad_fraction) & (kind < scene.bad_fraction)
     data[:, hot] += 400.0
     data[:, dead] = np.nan
-    dq[:, hot], dq[:, dead] = DO_NOT_USE | HOT, DO_NOT_USE | DEAD
+    flag_value = scene.instrument_value.flag_value
+    dq[:, hot], dq[:, dead] = flag_value("DO_NOT_USE+HOT"), flag_value("DO_NOT_USE+DEAD")
     hits = rng.random(shape) < scene.hit_fraction
     data[hits] += rng.uniform(20.0, 200.0, int(hits.sum()))
     return {

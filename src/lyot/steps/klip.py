@@ -11,8 +11,8 @@ import numpy as np
 from lyot.algorithms.zones import Zone
 from lyot.compute import devices
 from lyot.files.aligned import AlignedArrays
-from lyot.files.exposure import Cube, as_model, cube_from_model, flag_value
-from lyot.files.headers import open_fits
+from lyot.files.exposure import Cube, as_model, cube_from_model
+from lyot.files.headers import info_from_model, open_fits
 from lyot.files.products import drop_unknown_long_keywords
 from lyot.files.provenance import provenance_of, set_provenance, stamp, star_of
 from lyot.files.run import read_image, reference_info
@@ -188,7 +188,8 @@ def _product(
     """Make the psfsub model of one number of modes."""
     out = model.copy()
     out.data, out.err = result.sci, result.err
-    missing = np.uint32(flag_value("DO_NOT_USE")) * ~np.isfinite(result.sci)
+    do_not_use = info_from_model(model).instrument_value.flag_value("DO_NOT_USE")
+    missing = np.uint32(do_not_use) * ~np.isfinite(result.sci)
     out.dq = np.asarray(out.dq).astype(np.uint32) | missing.astype(np.uint32)
     out.meta.model_type = "CubeModel"
     drop_unknown_long_keywords(out)

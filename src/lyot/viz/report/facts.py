@@ -10,8 +10,7 @@ import numpy as np
 
 from lyot.analysis.contrast import ContrastCurve
 from lyot.errors import LyotError
-from lyot.files.exposure import flag_value
-from lyot.files.headers import open_fits
+from lyot.files.headers import open_fits, read_info
 from lyot.files.results import read_maps, read_table
 from lyot.files.run import exposure_root, products_of, record_of
 from lyot.files.view import View, read_view
@@ -268,8 +267,9 @@ def _noise_curve(path: Path) -> tuple[Array, Array]:
 
 
 def _count_pixels(path: Path) -> PixelCounts:
+    instrument = read_info(path).instrument_value
     unusable, outlier, saturated = (
-        np.uint32(flag_value(name)) for name in ("DO_NOT_USE", "OUTLIER", "SATURATED")
+        np.uint32(instrument.flag_value(name)) for name in ("DO_NOT_USE", "OUTLIER", "SATURATED")
     )
     with open_fits(path, memmap=False) as hdus:
         dq = np.asarray(hdus["DQ"].data).astype(np.uint32)

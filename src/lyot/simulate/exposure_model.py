@@ -1,4 +1,4 @@
-"""Calibrated exposures made from arrays, as the archive would deliver them."""
+"""Calibrated exposures from arrays, with the headers and the WCS that the archive would write."""
 
 from __future__ import annotations
 
@@ -9,16 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import position_angle_of_y
+from lyot.files.combined import TIMES
+from lyot.files.headers import set_fact
+from lyot.instruments import instrument_named
 
 INTEGRATION_S = 60.0
-TIMES = (
-    "exposure_time",
-    "measurement_time",
-    "duration",
-    "effective_exposure_time",
-    "elapsed_exposure_time",
-)
-"""Names in ``meta.exposure`` of times that add up over exposures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +40,8 @@ class Pointing:
         XOFFSET and YOFFSET [arcsec].
     is_psf : bool
         Whether this is a reference star.
-    filter, coronagraph : str
-        FILTER and CORONMSK.
+    instrument, filter, coronagraph : str
+        Names of the instrument, its filter and its coronagraph.
     number : int
         Number of the exposure, for its times.
     """
@@ -61,13 +56,14 @@ class Pointing:
     pixel_scale_arcsec: float = 0.063
     dither_arcsec: tuple[float, float] = (0.0, 0.0)
     is_psf: bool = False
+    instrument: str = "NIRCAM"
     filter: str = "F444W"
-    coronagraph: str = "MASKA335R"
+    coronagraph: str = "MASK335R"
     number: int = 0
 
 
 def exposure_model(arrays: dict[str, NDArray[Any]], pointing: Pointing, /) -> Any:
-    """Make a NIRCam coronagraphic exposure with headers and WCS.
+    """Make a coronagraphic exposure with headers and WCS.
 
     Parameters
     ----------
@@ -89,21 +85,14 @@ def exposure_model(arrays: dict[str, NDArray[Any]], pointing: Pointing, /) -> An
     n_int, n_y, n_x = arrays["data"].shape
     meta = model.meta
     meta.telescope = "JWST"
-    meta.instrument.name, meta.instrument.detector = "NIRCAM", "NRCALONG"
-    meta.instrument.channel, meta.instrument.module = "LONG", "A"
-    meta.instrument.filter, meta.instrument.pupil = pointing.filter, "MASKRND"
-    meta.instrument.coronagraph = pointing.coronagraph
-    meta.subarray.name = "SUB320A335R"
+    _describe_instrument(model, pointing)
     meta.subarray.xsize, meta.subarray.ysize = n_x, n_y
-    meta.exposure.type = "NRC_CORON"
-    meta.exposure.psf_reference = pointing.is_psf
     meta.exposure.nints, meta.exposure.integration_time = n_int, INTEGRATION_S
     meta.observation.program_number = "09999"
     meta.observation.date, meta.observation.time = "2026-01-01", "00:00:00.000"
     meta.target.catalog_name = meta.target.proposer_name = pointing.target
     meta.target.ra, meta.target.dec = pointing.radec_deg
     meta.target.type = "FIXED"
-    meta.dither.x_offset, meta.dither.y_offset = pointing.dither_arcsec
     meta.bunit_data = meta.bunit_err = "MJy/sr"
     area = np.deg2rad(pointing.pixel_scale_arcsec / 3600.0) ** 2
     meta.photometry.pixelarea_steradians = float(area)
@@ -117,6 +106,30 @@ def exposure_model(arrays: dict[str, NDArray[Any]], pointing: Pointing, /) -> An
         setattr(meta.cal_step, step, "COMPLETE")
     _point(model, pointing, (n_y, n_x))
     return model
+
+
+def _describe_instrument(model: Any, pointing: Pointing) -> None:
+    """Write with what the exposure was taken, under the instrument's own keywords."""
+    instrument = instrument_named(pointing.instrument)
+    filter = instrument.filter(pointing.filter)
+    coronagraph = instrument.coronagraph(pointing.coronagraph)
+    aperture = coronagraph.aperture(filter.channel)
+    keys = instrument.keywords
+    for key, value in (
+        ("INSTRUME", instrument.name),
+        (keys.detector, aperture.detector),
+        (keys.filter, filter.name),
+        (keys.pupil, coronagraph.pupil_wheel),
+        (keys.coronagraph, (*coronagraph.keyword_values, coronagraph.name)[0]),
+        (keys.subarray, aperture.subarray),
+        (keys.is_psf, pointing.is_psf),
+        (keys.dither[0], pointing.dither_arcsec[0]),
+        (keys.dither[1], pointing.dither_arcsec[1]),
+        ("EXP_TYPE", coronagraph.exposure_type),
+        *aperture.more_keywords,
+    ):
+        if value != "":
+            set_fact(model, key, value)
 
 
 def _point(model: Any, pointing: Pointing, shape: tuple[int, int]) -> None:

@@ -1,0 +1,324 @@
+"""An instrument as a value: channels, filters, coronagraphs, pupil, keywords and flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lyot.errors import LyotError
+from lyot.instruments.coronagraphs import Coronagraph, NoMask
+from lyot.instruments.filters import Filter
+from lyot.instruments.optics import CoronagraphModel
+from lyot.instruments.telescope import Pupil
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channel:
+    """Detectors that share a pixel scale.
+
+    Attributes
+    ----------
+    name : str
+        Name of the channel.
+    detectors : tuple of str
+        Values of the keyword DETECTOR.
+    pixel_scale_arcsec : float
+        Nominal pixel scale [arcsec], where a header states no pixel area.
+    v3i_yangle_deg : float
+        Angle from the telescope's V3 axis to the detector's y axis [degree].
+    vparity : int
+        -1 where the detector's x axis runs against V2, as on the sky seen from inside.
+    """
+
+    name: str
+    detectors: tuple[str, ...]
+    pixel_scale_arcsec: float
+    v3i_yangle_deg: float = 0.0
+    vparity: int = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keywords:
+    """Names of the FITS keywords of an exposure; those of JWST by default.
+
+    INSTRUME, which names the instrument itself, is the same for all.
+
+    Attributes
+    ----------
+    detector, filter, pupil, coronagraph, subarray, program : str
+        Keywords of the primary header with what was used.
+    target : tuple of str
+        Name of the target; the first that is set counts.
+    is_psf : str
+        True for a reference star.
+    exposure_time, start : str
+        Effective exposure time [s] and start [MJD].
+    dither : tuple of str
+        Offsets along x and y [arcsec].
+    roll, v3i_yangle, vparity : str
+        Orientation, in the SCI header.
+    reference_pixel, star_pixel, mask_pixel : tuple of str
+        Positions along x and y [pixel, 1-based], in the SCI header.
+    pixel_area : str
+        Area of a pixel [sr], in the SCI or the primary header.
+    """
+
+    detector: str = "DETECTOR"
+    filter: str = "FILTER"
+    pupil: str = "PUPIL"
+    coronagraph: str = "CORONMSK"
+    subarray: str = "SUBARRAY"
+    program: str = "PROGRAM"
+    target: tuple[str, ...] = ("TARGPROP", "TARGNAME")
+    is_psf: str = "IS_PSF"
+    exposure_time: str = "EFFEXPTM"
+    start: str = "EXPSTART"
+    dither: tuple[str, str] = ("XOFFSET", "YOFFSET")
+    roll: str = "ROLL_REF"
+    v3i_yangle: str = "V3I_YANG"
+    vparity: str = "VPARITY"
+    reference_pixel: tuple[str, str] = ("CRPIX1", "CRPIX2")
+    star_pixel: tuple[str, str] = ("STARCENX", "STARCENY")
+    mask_pixel: tuple[str, str] = ("MASKCENX", "MASKCENY")
+    pixel_area: str = "PIXAR_SR"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instrument:
+    """A coronagraphic camera, with everything that differs from camera to camera.
+
+    Attributes
+    ----------
+    name : str
+        Value of the keyword INSTRUME.
+    pupil : Pupil
+        Pupil of the telescope.
+    channels : tuple of Channel
+        Detectors by pixel scale.
+    filters : tuple of Filter
+        Filters.
+    coronagraphs : tuple of Coronagraph
+        Coronagraphs.
+    dq_flags : mapping of str to int
+        Values of the data quality flags by name. Names that the reduction itself sets or reads:
+        DO_NOT_USE, SATURATED, OUTLIER, NON_SCIENCE, FLUX_ESTIMATED.
+    keywords : Keywords
+        Names of the FITS keywords.
+    stpsf_class : str
+        Name of its class in ``stpsf``; empty where it has none.
+
+    Examples
+    --------
+    >>> from lyot.instruments import MIRI
+    >>> MIRI.channel(filter="F1140C").pixel_scale_arcsec
+    0.111
+    >>> MIRI.coronagraph("4QPM_1140").is_asymmetric
+    True
+    """
+
+    name: str
+    pupil: Pupil
+    channels: tuple[Channel, ...]
+    filters: tuple[Filter, ...]
+    coronagraphs: tuple[Coronagraph, ...]
+    dq_flags: Mapping[str, int] = field(hash=False, repr=False)
+    keywords: Keywords = Keywords()
+    stpsf_class: str = ""
+
+    def find_filter(self, name: str | None, /) -> Filter | None:
+        """Look up a filter by name; None where the instrument has no such filter."""
+        wanted = (name or "").upper()
+        return next((f for f in self.filters if f.name == wanted), None)
+
+    def filter(self, name: str | None, /) -> Filter:
+        """Look up a filter.
+
+        Parameters
+        ----------
+        name : str or None
+            For example F444W.
+
+        Returns
+        -------
+        Filter
+            Its value.
+
+        Raises
+        ------
+        LyotError
+            If the instrument has no such filter.
+        """
+        found = self.find_filter(name)
+        if found is None:
+            names = ", ".join(f.name for f in self.filters) or "none"
+            raise LyotError(
+                f"Filter {name!r} is not in the table of {self.name or 'an unnamed instrument'}, "
+                f"which holds {names}."
+            )
+        return found
+
+    def find_coronagraph(self, name: str | None, /) -> Coronagraph:
+        """Look up a coronagraph by its name in a header.
+
+        Parameters
+        ----------
+        name : str or None
+            Value of the keyword, for example MASKA335R, or the name of the mask.
+
+        Returns
+        -------
+        Coronagraph
+            A `NoMask` of that name, which transmits everything, where there is no model.
+        """
+        wanted = (name or "").upper()
+        for coronagraph in self.coronagraphs:
+            if wanted in (coronagraph.name, *coronagraph.keyword_values):
+                return coronagraph
+        return NoMask(name=wanted)
+
+    def coronagraph(self, name: str | None, /) -> Coronagraph:
+        """Look up a coronagraph of which there is a model.
+
+        Parameters
+        ----------
+        name : str or None
+            For example MASK335R, MASKA335R or 4QPM_1140.
+
+        Returns
+        -------
+        Coronagraph
+            Its value.
+
+        Raises
+        ------
+        LyotError
+            If there is none of that name.
+        """
+        found = self.find_coronagraph(name)
+        if not found.is_modeled:
+            names = ", ".join(c.name for c in self.coronagraphs) or "none"
+            raise LyotError(
+                f"Coronagraph {name!r} is not in the table of "
+                f"{self.name or 'an unnamed instrument'}, which holds {names}."
+            )
+        return found
+
+    def channel(self, *, detector: str = "", filter: str = "") -> Channel:
+        """Return the channel of a detector, else that of a filter, else the first.
+
+        Parameters
+        ----------
+        detector, filter : str
+            Values of the keywords; empty where they are missing.
+
+        Returns
+        -------
+        Channel
+            The channel.
+
+        Raises
+        ------
+        LyotError
+            If the instrument has no channels.
+        """
+        if not self.channels:
+            raise LyotError("The pixel scale of an unnamed instrument is not known.")
+        found = self.find_filter(filter)
+        for channel in self.channels:
+            if detector in channel.detectors:
+                return channel
+        for channel in self.channels:
+            if found is not None and channel.name == found.channel:
+                return channel
+        return self.channels[0]
+
+    def lambda_over_d_arcsec(self, filter: Filter, /) -> float:
+        """Return the pivot wavelength over the telescope's diameter [arcsec]."""
+        return filter.lambda_over_d_arcsec(self.pupil.diameter_m)
+
+    def flag_value(self, bits: str, /) -> int:
+        """Return the value of data quality flags given by name or number.
+
+        Parameters
+        ----------
+        bits : str
+            Names or numbers joined by "+" or ",", for example ``DO_NOT_USE+HOT``; empty for none.
+
+        Returns
+        -------
+        int
+            Sum of the flags.
+
+        Raises
+        ------
+        LyotError
+            If the instrument has no flag of that name.
+
+        Examples
+        --------
+        >>> from lyot.instruments import NIRCAM
+        >>> NIRCAM.flag_value("DO_NOT_USE+HOT")
+        2049
+        """
+        from astropy.nddata.bitmask import interpret_bit_flags
+
+        text = str(bits).strip()
+        if text in ("", "0", "None"):
+            return 0
+        try:
+            return int(interpret_bit_flags(text, flag_name_map=dict(self.dq_flags)) or 0)
+        except (ValueError, KeyError, TypeError):
+            raise LyotError(
+                f"bad_bits is {bits!r}; give names of DQ flags such as DO_NOT_USE, joined by '+'."
+            ) from None
+
+    def model(
+        self,
+        coronagraph: str,
+        filter: str,
+        shape: tuple[int, int],
+        /,
+        *,
+        pixel_scale_arcsec: float | None = None,
+        oversample: int = 3,
+        n_wavelengths: int = 3,
+    ) -> CoronagraphModel:
+        """Make the model that computes images of point sources.
+
+        Parameters
+        ----------
+        coronagraph, filter : str
+            Names of coronagraph and filter.
+        shape : tuple of int
+            ``(n_y, n_x)`` of the images.
+        pixel_scale_arcsec : float, optional
+            Pixel scale [arcsec]; that of the filter's channel by default.
+        oversample : int, optional
+            Samples per pixel and axis before pixels are integrated.
+        n_wavelengths : int, optional
+            Number of wavelengths across the filter.
+
+        Returns
+        -------
+        CoronagraphModel
+            Nothing is computed yet.
+
+        Examples
+        --------
+        >>> from lyot.instruments import MIRI
+        >>> model = MIRI.model("4QPM_1140", "F1140C", (64, 64))
+        >>> model.wavelengths_m.size, model.pixel_scale_arcsec
+        (3, 0.111)
+        """
+        scale = pixel_scale_arcsec
+        if scale is None:
+            scale = self.channel(filter=filter).pixel_scale_arcsec
+        return CoronagraphModel(
+            self.pupil,
+            self.find_coronagraph(coronagraph),
+            self.filter(filter),
+            scale,
+            shape,
+            oversample,
+            n_wavelengths,
+        )
