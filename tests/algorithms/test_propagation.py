@@ -53,7 +53,9 @@ def test_propagated_error_agrees_with_monte_carlo(rng, n_pix, n_modes):
         squared = coefs**2 - propagation.own_noise(matrix, noise, n_modes=n_modes)
         v = var_t + squared @ var_r
         lever = propagation.leverage(z, 1.0 / n_pix)
-        stated.append(propagation.after_fit(v, lever, weight, v @ lever / lever.sum())[0])
+        stated.append(
+            propagation.propagate_through_fit(v, lever, weight, v @ lever / lever.sum())[0]
+        )
     residual_noise = np.var(np.array(out) - np.mean(out, axis=0), axis=0, ddof=1)
     ratio = np.sqrt(np.mean(stated) / residual_noise.mean())
     assert abs(ratio - 1) < 0.05
@@ -62,7 +64,7 @@ def test_propagated_error_agrees_with_monte_carlo(rng, n_pix, n_modes):
 def test_outside_the_zone_the_fit_adds_noise_alone():
     v, lever = np.full((1, 4), 2.0), np.full(4, 0.1)
     weight = np.array([1.0, 1.0, 0.0, 0.0])
-    out = propagation.after_fit(v, lever, weight, np.array([2.0]))
+    out = propagation.propagate_through_fit(v, lever, weight, np.array([2.0]))
     np.testing.assert_allclose(out, [[1.8, 1.8, 2.2, 2.2]])
 
 
@@ -76,7 +78,9 @@ def test_runs_on_a_strict_array_library(rng):
         a = [convert(x) for x in (z, w, matrix, coefs, variance)]
         noise = propagation.coefficient_noise(a[0], a[4][0, :], a[1])
         own = propagation.own_noise(a[2], noise, n_modes=2)
-        after = propagation.after_fit(a[4], propagation.leverage(a[0], 0.01), a[1], a[3][:, 0])
+        after = propagation.propagate_through_fit(
+            a[4], propagation.leverage(a[0], 0.01), a[1], a[3][:, 0]
+        )
         return [own, after, propagation.shift_variance(a[4], np.array([0.5, 1.2]))]
 
     for got, expected in zip(chain(strict.asarray), chain(np.asarray), strict=True):

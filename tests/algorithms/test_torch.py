@@ -72,7 +72,7 @@ def test_klip_and_errors(rng):
             klip.reference_scatter(refs, modes, n_modes=3),
             klip.leave_out(gram, refs[:, :5], weight[:5], 200.0)[0],
             propagation.own_noise(matrix, noise, n_modes=4),
-            propagation.after_fit(v, lever, weight, coefs[:, 0]),
+            propagation.propagate_through_fit(v, lever, weight, coefs[:, 0]),
             propagation.shift_variance(v, np.array([0.5, 1.2])),
         ]
 

@@ -13,7 +13,8 @@ from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.parameters import SubtractRecipe
-from lyot.subtraction.subtract import Subtraction, speckle_noise, subtract
+from lyot.subtraction.result import Subtraction, speckle_noise
+from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
 
 SHAPE = (24, 26)

@@ -52,9 +52,24 @@ def source_products(sources: Any, weight: Any, refs: Any, offset: Any, /) -> Any
     return cross - xp.sum(weighted, axis=1)[:, None] * offset[None, :]
 
 
+class SourceModel(NamedTuple):
+    r"""The model that a fit makes of sources.
+
+    Attributes
+    ----------
+    coefs : array, shape (n_s, n_ref)
+        Factor of each reference in the model of each source.
+    pixels : array, shape (n_s, n_out)
+        :math:`C_p (R - \bar R)`.
+    """
+
+    coefs: Any
+    pixels: Any
+
+
 def linear_response(
     cross: Any, refs: Any, offset: Any, mode_matrix: Any, /, *, n_modes: int
-) -> tuple[Any, Any]:
+) -> SourceModel:
     r"""Return the model that a fit makes of sources which the references do not hold.
 
     Parameters
@@ -72,10 +87,8 @@ def linear_response(
 
     Returns
     -------
-    coefs : array, shape (n_s, n_ref)
-        Factor of each reference in the model of each source.
-    model : array, shape (n_s, n_out)
-        :math:`C_p (R - \bar R)`, to be subtracted from the sources.
+    SourceModel
+        The coefficients and the model, to be subtracted from the sources.
 
     Notes
     -----
@@ -83,7 +96,7 @@ def linear_response(
     """
     xp = array_namespace(cross, refs)
     coefs = klip.coefficients(cross, mode_matrix, n_modes=n_modes)
-    return coefs, xp.matmul(coefs, refs) - xp.matmul(coefs, offset)[:, None]
+    return SourceModel(coefs, xp.matmul(coefs, refs) - xp.matmul(coefs, offset)[:, None])
 
 
 class FrozenFit(NamedTuple):

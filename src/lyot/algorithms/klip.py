@@ -38,6 +38,21 @@ class Products(NamedTuple):
     ref_sum: Any
 
 
+class Centered(NamedTuple):
+    """A Gram matrix of centered references, and their means.
+
+    Attributes
+    ----------
+    gram : array, shape (n_ref, n_ref)
+        Gram matrix about the means over the pixels that are used.
+    mean : array, shape (n_ref,)
+        Mean of each reference over them, before it was taken off.
+    """
+
+    gram: Any
+    mean: Any
+
+
 class Modes(NamedTuple):
     """Eigenvalues and eigenvectors of a Gram matrix, largest first.
 
@@ -86,7 +101,7 @@ def block_products(targets: Any, refs: Any, root_weight: Any, /) -> Products:
     )
 
 
-def recenter(gram: Any, ref_sum: Any, weight_sum: float, /) -> Any:
+def recenter(gram: Any, ref_sum: Any, weight_sum: float, /) -> Centered:
     r"""Center a Gram matrix of nearly centered references on their exact means.
 
     With :math:`\delta = \sum w R / S` it is :math:`G - S\,\delta\,\delta^T`. This costs the faint
@@ -105,16 +120,14 @@ def recenter(gram: Any, ref_sum: Any, weight_sum: float, /) -> Any:
 
     Returns
     -------
-    gram : array, shape (n_ref, n_ref)
-        Gram matrix of the centered references.
-    mean : array, shape (n_ref,)
-        What was left of the mean of each reference.
+    Centered
+        The Gram matrix of the centered references, and what was left of the mean of each.
     """
     mean = ref_sum / weight_sum
-    return gram - weight_sum * mean[:, None] * mean[None, :], mean
+    return Centered(gram - weight_sum * mean[:, None] * mean[None, :], mean)
 
 
-def leave_out(gram: Any, refs_missing: Any, weight_missing: Any, weight_left: Any, /) -> Any:
+def leave_out(gram: Any, refs_missing: Any, weight_missing: Any, weight_left: Any, /) -> Centered:
     r"""Take pixels out of a Gram matrix that was centered with them.
 
     With :math:`u = -\sum_M w R` over the missing pixels M, the Gram matrix of the remaining
@@ -134,17 +147,15 @@ def leave_out(gram: Any, refs_missing: Any, weight_missing: Any, weight_left: An
 
     Returns
     -------
-    gram : array, shape (n_ref, n_ref)
-        Gram matrix of the remaining pixels.
-    offset : array, shape (n_ref,)
-        Mean of each centered reference over the remaining pixels.
+    Centered
+        The Gram matrix of the remaining pixels, and the mean of each centered reference there.
     """
     xp = array_namespace(gram, refs_missing)
     weighted = refs_missing * weight_missing[None, :]
     u = -xp.sum(weighted, axis=1)
     offset = u / weight_left
     reduced = gram - xp.matmul(weighted, xp.matrix_transpose(refs_missing))
-    return reduced - u[:, None] * offset[None, :], offset
+    return Centered(reduced - u[:, None] * offset[None, :], offset)
 
 
 def decompose(gram: Any, /) -> Modes:

@@ -125,15 +125,15 @@ def leverage(mode_pixels: Any, level: float, /) -> Any:
     return xp.sum(mode_pixels * mode_pixels, axis=0) + level
 
 
-def after_fit(variance: Any, lever: Any, weight: Any, mean: Any, /) -> Any:
+def propagate_through_fit(variance: Any, leverage: Any, weight: Any, mean: Any, /) -> Any:
     """Apply the effect of the fit to the variance of a block of pixels.
 
     Parameters
     ----------
     variance : array, shape (n_t, n_pix)
         The variance v before the effect of the fit.
-    lever : array, shape (n_pix,)
-        From `leverage`.
+    leverage : array, shape (n_pix,)
+        From `lyot.algorithms.propagation.leverage`.
     weight : array, shape (n_pix,)
         Weight of the fit; zero outside the zone.
     mean : array, shape (n_t,)
@@ -144,7 +144,7 @@ def after_fit(variance: Any, lever: Any, weight: Any, mean: Any, /) -> Any:
     array, shape (n_t, n_pix)
         ``(1 - 2 h) v + h <v>`` in the zone, ``v + h <v>`` outside, never negative.
     """
-    xp = array_namespace(variance, lever, weight)
-    kept = 1.0 - 2.0 * lever * weight
-    out = kept[None, :] * variance + lever[None, :] * mean[:, None]
+    xp = array_namespace(variance, leverage, weight)
+    own = 1.0 - 2.0 * leverage * weight
+    out = own[None, :] * variance + leverage[None, :] * mean[:, None]
     return xp.maximum(out, xp.zeros_like(out))

@@ -12,8 +12,8 @@ from lyot.algorithms.geometry import angle_map, radius_map
 SPACINGS = ("constant", "linear", "log")
 
 
-NOWHERE = np.zeros((0, 0))
-"""In the place of a map that is the same as another."""
+NO_MAP = np.zeros((0, 0))
+"""In place of a map that is the same as another."""
 
 
 class Zone(NamedTuple):
@@ -28,7 +28,7 @@ class Zone(NamedTuple):
         to 1 where the frame is covered.
     level : ndarray of bool, shape (n_y, n_x)
         True where the level of the result is taken; empty for the zone itself.
-    whole : ndarray, shape (n_y, n_x)
+    mode_weight : ndarray, shape (n_y, n_x)
         Weight with which each pixel counts when modes are made, where that is another than
         `weight`; else empty.
     """
@@ -36,7 +36,7 @@ class Zone(NamedTuple):
     weight: NDArray[np.float64]
     share: NDArray[np.float64]
     level: NDArray[np.bool_] = np.zeros((0, 0), bool)
-    whole: NDArray[np.float64] = NOWHERE
+    mode_weight: NDArray[np.float64] = NO_MAP
 
 
 def full_frame(shape: tuple[int, int], /) -> list[Zone]:

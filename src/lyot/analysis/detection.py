@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from lyot.algorithms import klip
 from lyot.algorithms.statistics import (
     FIVE_SIGMA_FPF,
     GAUSSIAN,
@@ -380,14 +379,11 @@ def _weightiest_stars(observation: Observation) -> list[str]:
         ref_info = exposure.aligned.ref_info
         if ref_info is None:
             return []
-        for fit in exposure.kept:
-            if fit.stand_in is not None:
-                return []
-            for number, cross in enumerate(fit.cross):
-                coefs = klip.coefficients(
-                    cross[None], fit.mode_matrices[number], n_modes=max(exposure.n_modes)
-                )[0]
-                size = coefs**2 * np.diagonal(fit.grams[number])
+        if exposure.frames:
+            return []
+        for fit in exposure.fits:
+            for coefs in fit.coefs(max(exposure.n_modes)):
+                size = coefs**2 * np.diagonal(fit.gram)
                 for k, value in zip(fit.refs, size, strict=True):
                     name = ref_info.targets[k]
                     power[name] = power.get(name, 0.0) + float(value)

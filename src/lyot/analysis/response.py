@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from lyot.algorithms import injection, klip
+from lyot.algorithms import injection
 from lyot.algorithms.geometry import detector_offset
 from lyot.analysis.psf import OffAxisPSF
 from lyot.compute import threads
@@ -21,10 +21,12 @@ from lyot.files.aligned import AlignedArrays, SomeRefs
 from lyot.files.exposure import Cube
 from lyot.files.run import ExposureProducts
 from lyot.files.star import StarPosition
-from lyot.parameters import IMPUTATION, KLIP, MEAN, NMF, SubtractRecipe
+from lyot.parameters import SubtractRecipe
 from lyot.subtraction.disc import on_detector
-from lyot.subtraction.fit import KeptFit, RefPixels, scaled_median
-from lyot.subtraction.subtract import subtract_and_keep
+from lyot.subtraction.fit import Fit
+from lyot.subtraction.methods import METHODS
+from lyot.subtraction.pixels import RefPixels
+from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
 from lyot.types import Array, Box
 
@@ -65,8 +67,12 @@ class SubtractedExposure:
         Position angle of its y axis [degree].
     n_modes : tuple of int
         Numbers of modes.
-    kept : list of KeptFit
+    fits : list of Fit
         The fits.
+    frames : dict of int to RefPixels
+        What a method made of each set of references, where it combines other frames than they.
+    missing : ndarray of bool, shape (n_int, n_pix)
+        Pixels that no fit uses.
     residual : ndarray, shape (n_trunc, n_y, n_x)
         Mean of the integrations for each number of modes; NaN where there is none.
     variance : ndarray, shape (n_trunc, n_y, n_x)
@@ -88,12 +94,14 @@ class SubtractedExposure:
     star: StarPosition
     pa_y_deg: float
     n_modes: tuple[int, ...]
-    kept: list[KeptFit]
+    fits: list[Fit]
+    frames: dict[int, RefPixels]
+    missing: NDArray[np.bool_]
     residual: NDArray[np.float64]
     variance: NDArray[np.float64]
     integrations: list[NDArray[np.float32]]
     in_refs: SourceInRefs | None = None
-    method: str = KLIP
+    method: str = "klip"
     maps: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -139,6 +147,7 @@ def make_exposure(
     fit_weight: NDArray[np.floating] | None = None,
     zone_map: NDArray[np.floating] | None = None,
     disc: NDArray[np.floating] | None = None,
+    dtype: DTypeLike = np.float32,
 ) -> SubtractedExposure:
     """Subtract an exposure and keep what sources need.
 
@@ -162,6 +171,8 @@ def make_exposure(
         Weight in the fits, and labels of the zones, as klip was given them.
     disc : ndarray, shape (n_y, n_x), optional
         A model of a disc, without which the coefficients are fitted [unit of the exposure].
+    dtype : dtype, optional
+        Type of the residuals.
 
     Returns
     -------
@@ -178,7 +189,8 @@ def make_exposure(
     )
     if disc is not None:
         target = replace(target, sci=target.sci - disc.astype(np.float32))
-    results, kept = subtract_and_keep(target, aligned, zones, recipe)
+    subtracted = subtract(target, aligned, zones, recipe, keep_fits=True, dtype=dtype)
+    results = subtracted.results
     if disc is not None:
         results = [replace(r, sci=r.sci + disc.astype(np.float32)) for r in results]
     bad = target.bad(recipe.bad_bits) | ~np.isfinite(results[0].sci)
@@ -200,7 +212,9 @@ def make_exposure(
         star,
         pa_y_deg,
         recipe.n_modes,
-        kept,
+        subtracted.fits,
+        subtracted.frames,
+        subtracted.missing,
         np.array(residual),
         np.array(variance),
         [r.sci for r in results],
@@ -331,7 +345,7 @@ def respond(
     unit = np.eye(n_s) if flat is None else flat
     direct = onto_box(unit.reshape(n_s, *size), box, wanted).reshape(n_s, -1)
     refs_of: dict[int, tuple[Array, Array]] = {}
-    for fit in exposure.kept:
+    for fit in exposure.fits:
         share = fit.zone.share[wanted].ravel()
         if not share.any():
             continue
@@ -339,26 +353,25 @@ def respond(
         refs_in = _centered(inside, fit.mean_ref)
         refs_out = refs_in if out_of is inside else _centered(out_of, fit.mean_ref)
         weight = fit.zone.weight[box].ravel()
-        in_level = fit.zone.level[box].ravel() if fit.level_at.size else np.zeros(weight.size, bool)
-        for members in _alike(fit, good_out, box, exposure.shape):
-            number = members[0]
-            good_in = ~fit.missing[number].reshape(exposure.shape)[box].ravel()
+        for members in _alike(fit, exposure, good_out, box):
+            row = fit.rows[members[0]]
+            good_in = ~exposure.missing[row].reshape(exposure.shape)[box].ravel()
             w = weight * good_in
-            mean = (w if flat is None else flat @ w) / fit.weight_left[number]
-            far = float(np.mean(1.0 / fit.n_level[members]))
-            level_offset = fit.level_offset[members].mean(axis=0) - fit.offset[number]
-            seen = (in_level & good_in).astype(np.float64)
-            cross = injection.source_products(flat, w, refs_in, fit.offset[number])
+            mean = (w if flat is None else flat @ w) / fit.weight_sum
+            cross = injection.source_products(flat, w, refs_in, fit.offset)
             for t, n_modes in enumerate(n_modes_wanted):
-                coefs, model = injection.linear_response(
-                    cross, refs_out, fit.offset[number], fit.mode_matrices[number], n_modes=n_modes
+                model = injection.linear_response(
+                    cross, refs_out, fit.offset, fit.operator.matrix, n_modes=n_modes
                 )
                 constant = mean
-                if fit.level_at.size:
+                if fit.n_level.any():
+                    far = float(np.mean(1.0 / fit.n_level[members]))
+                    level_offset = fit.level_offset[members].mean(axis=0) - fit.offset
+                    seen = (fit.zone.level[box].ravel() & good_in).astype(np.float64)
                     total_far = seen if flat is None else flat @ seen
-                    constant = total_far * far - coefs @ level_offset
-                out = direct - model - constant[:, None]
-                total[t] += len(members) * share * good_out[fit.rows[number]] * out
+                    constant = total_far * far - model.coefs @ level_offset
+                out = direct - model.pixels - constant[:, None]
+                total[t] += len(members) * share * good_out[row] * out
     n_good = good_out.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         total = np.where(n_good > 0, total / n_good, np.nan)
@@ -367,7 +380,7 @@ def respond(
 
 def _sections(
     exposure: SubtractedExposure,
-    fit: KeptFit,
+    fit: Fit,
     box: Box,
     wanted: Box,
     known: dict[int, tuple[Array, Array]],
@@ -375,18 +388,18 @@ def _sections(
     """The references of a fit in two boxes; all of its set's are read once, and kept in `known`."""
 
     def _read(part: Box) -> Array:
-        if fit.stand_in is not None:
-            frames = fit.stand_in.sci.reshape(-1, *exposure.shape)
+        if fit.reference_set in exposure.frames:
+            frames = exposure.frames[fit.reference_set].sci.reshape(-1, *exposure.shape)
             pixels = frames[:, part[0], part[1]].astype(np.float64)
         else:
-            pixels = exposure.aligned.section(fit.set_number, *part)
+            pixels = exposure.aligned.section(fit.reference_set, *part)
         return pixels.reshape(len(pixels), -1)
 
-    if fit.set_number not in known:
+    if fit.reference_set not in known:
         known.clear()
         inside = _read(box)
-        known[fit.set_number] = (inside, inside if wanted == box else _read(wanted))
-    inside, out = known[fit.set_number]
+        known[fit.reference_set] = (inside, inside if wanted == box else _read(wanted))
+    inside, out = known[fit.reference_set]
     if len(fit.refs) == len(inside):
         return inside, out
     chosen = inside[fit.refs]
@@ -402,13 +415,13 @@ def _centered(refs: Array, mean: Array) -> NDArray[np.float64]:
 
 
 def _alike(
-    fit: KeptFit, good_out: NDArray[np.bool_], box: Box, shape: tuple[int, int]
+    fit: Fit, exposure: SubtractedExposure, good_out: NDArray[np.bool_], box: Box
 ) -> list[list[int]]:
-    """Group the integrations of a set that answer alike: same modes, same gaps in the boxes."""
-    groups: dict[tuple[int, bytes, bytes], list[int]] = {}
+    """Group the targets of a fit that answer alike: the same gaps in the boxes."""
+    groups: dict[tuple[bytes, bytes], list[int]] = {}
     for number, i in enumerate(fit.rows):
-        inside = fit.missing[number].reshape(shape)[box]
-        key = (id(fit.mode_matrices[number]), inside.tobytes(), good_out[i].tobytes())
+        inside = exposure.missing[i].reshape(exposure.shape)[box]
+        key = (inside.tobytes(), good_out[i].tobytes())
         groups.setdefault(key, []).append(number)
     return list(groups.values())
 
@@ -479,12 +492,12 @@ def respond_with_refs(
     """
     if exposure.in_refs is None:
         raise LyotError("No reference of this exposure is said to hold the source.")
-    if exposure.method in (IMPUTATION, NMF):
+    method = METHODS[exposure.method]
+    if not method.follows_source:
         raise LyotError(
             f"Sources in references that hold them too cannot be followed through method = "
             f"{exposure.method}; analyse a run with strategy = rdi, or with method = klip."
         )
-    matrix_of = klip.mean_matrix if exposure.method == MEAN else _kl_matrix
     y, x = exposure.position(separation_pix, pa_deg)
     box, image = psf.place(float(y), float(x), exposure.shape)
     frame = np.zeros(exposure.shape)
@@ -506,35 +519,39 @@ def respond_with_refs(
     total = np.zeros((len(exposure.n_modes), in_box.size))
     good_out = ~exposure.bad.reshape(len(exposure.bad), -1)[:, at[in_box]]
     refs_of: dict[int, Array] = {}
-    for fit in exposure.kept:
+    for fit in exposure.fits:
         share = fit.zone.share.ravel()[at[in_box]]
         if not share.any():
             continue
-        if fit.set_number not in refs_of:
-            pixels = exposure.aligned.section(fit.set_number, *cut)
-            refs_of = {fit.set_number: pixels[:, rows - cut[0].start, columns - cut[1].start]}
-        refs, held = refs_of[fit.set_number][fit.refs], sources[fit.refs]
-        if fit.stand_in is not None:
-            refs, held = _in_median(fit.stand_in, refs_of[fit.set_number], sources, at, flux)
+        if fit.reference_set not in refs_of:
+            pixels = exposure.aligned.section(fit.reference_set, *cut)
+            refs_of = {fit.reference_set: pixels[:, rows - cut[0].start, columns - cut[1].start]}
+        refs, held = refs_of[fit.reference_set], sources
+        if fit.reference_set in exposure.frames:
+            frames = exposure.frames[fit.reference_set]
+            refs, held = method.with_source(frames, at, refs, sources, flux)
+        refs, held = refs[fit.refs], held[fit.refs]
         for number, i in enumerate(fit.rows):
-            missing = fit.missing[number]
-            center = (fit.mean_ref + fit.offset[number])[:, None]
+            missing = exposure.missing[i]
+            center = (fit.mean_ref + fit.offset)[:, None]
             science = exposure.target.sci[i].ravel()[at] - fit.mean_target[number]
             frozen = injection.FrozenFit(
-                fit.grams[number],
+                fit.gram,
                 fit.cross[number],
                 np.where(missing[at], 0.0, science).astype(np.float64),
                 np.where(np.isfinite(refs), refs - center, 0.0),
                 np.where(missing[at], 0.0, fit.zone.weight.ravel()[at]),
-                float(fit.weight_left[number]),
+                fit.weight_sum,
             )
             for t, n_modes in enumerate(exposure.n_modes):
                 before, after = (
-                    injection.update(frozen, source, held, a, n_modes=n_modes, matrix_of=matrix_of)
+                    injection.update(
+                        frozen, source, held, a, n_modes=n_modes, matrix_of=method.matrix
+                    )
                     for a in (0.0, flux)
                 )
                 change = after.residual - before.residual
-                if fit.level_at.size:
+                if fit.n_level.any():
                     sums = (source, held, at, missing)
                     change = change - (
                         _level(fit, number, after, flux, *sums)
@@ -548,25 +565,8 @@ def respond_with_refs(
     return box, total.reshape(len(total), *shape)
 
 
-def _kl_matrix(gram: Array) -> Array:
-    return np.asarray(klip.to_modes(klip.decompose(gram)))
-
-
-def _in_median(
-    median: RefPixels, refs: Array, sources: Array, at: Array, flux: float
-) -> tuple[Array, Array]:
-    """The median of references on some pixels, and what sources in them add to it per flux."""
-    assert median.median_of is not None
-    stands = median.sci[:, at].astype(np.float64)
-    if flux == 0.0:
-        return stands, np.zeros_like(stands)
-    plain = np.where(np.isfinite(refs), refs, 0.0)
-    before, after = (scaled_median(plain + a * sources, median.median_of) for a in (0.0, flux))
-    return stands, ((after - before) / flux)[None]
-
-
 def _level(
-    fit: KeptFit,
+    fit: Fit,
     number: int,
     update: injection.Updated,
     flux: float,
@@ -579,7 +579,7 @@ def _level(
     here = fit.zone.level.ravel()[at] & ~missing[at]
     n = fit.n_level[number]
     target = fit.level_target[number] + flux * source[here].sum() / n - update.target_mean
-    refs = fit.level_offset[number] - fit.offset[number] - update.ref_means
+    refs = fit.level_offset[number] - fit.offset - update.ref_means
     refs = refs + flux * sources[:, here].sum(axis=1) / n
     return float(target - update.coefs @ refs)
 

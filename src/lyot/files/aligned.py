@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from lyot.errors import LyotError
 from lyot.files.star import StarPosition
@@ -28,14 +28,14 @@ class AlignedFrames:
 
     Attributes
     ----------
-    sci, variance : ndarray, shape (n_ref, n_y, n_x), float32
+    sci, variance : ndarray, shape (n_ref, n_y, n_x)
         References and their variance; NaN where every reference is bad.
     dq : sequence of ndarray, shape (n_y, n_x), uint32
         Flags of each reference, moved along; FLUX_ESTIMATED where a pixel was filled from the
         other references. Made when they are asked for.
     """
 
-    sci: NDArray[np.float32]
+    sci: NDArray[np.floating]
     variance: NDArray[np.float32]
     dq: Planes
 
@@ -158,6 +158,8 @@ class AlignedArrays:
         The star on the science frames.
     ref_info : ReferenceInfo, optional
         What is known of each reference.
+    dtype : dtype, optional
+        Type of the frames: float32, as products have it, or float64.
 
     Raises
     ------
@@ -174,6 +176,7 @@ class AlignedArrays:
         *,
         star: StarPosition | None = None,
         ref_info: ReferenceInfo | None = None,
+        dtype: DTypeLike = np.float32,
     ) -> None:
         if np.ndim(sci) not in (3, 4):
             raise LyotError(
@@ -182,6 +185,7 @@ class AlignedArrays:
         self._arrays = (sci, err, dq)
         self._star = star
         self._facts = ref_info
+        self._dtype = np.dtype(dtype)
 
     @property
     def shared(self) -> bool:
@@ -248,10 +252,10 @@ class AlignedArrays:
         Returns
         -------
         AlignedFrames
-            Native float32; an error that is not finite counts as zero where SCI is finite.
+            Native; an error that is not finite counts as zero where SCI is finite.
         """
         pick: Any = slice(None) if self.shared else integration
-        sci = np.asarray(self._arrays[0][pick], dtype=np.float32)
+        sci = np.asarray(self._arrays[0][pick], dtype=self._dtype)
         err = np.asarray(self._arrays[1][pick], dtype=np.float32)
         variance = np.square(err)
         if not np.isfinite(variance.sum()):

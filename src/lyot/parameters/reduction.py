@@ -14,8 +14,6 @@ ZONE_KINDS = ("full", "annuli", "map")
 SPACINGS = ("constant", "linear", "log")
 PROPAGATED, SCATTER = "propagated", "scatter"
 ERROR_KINDS = (PROPAGATED, SCATTER)
-KLIP, MEAN, MEDIAN, IMPUTATION, NMF = "klip", "mean", "median", "imputation", "nmf"
-METHODS = (KLIP, MEAN, MEDIAN, IMPUTATION, NMF)
 ALL_REFS, BY_CORRELATION, BY_RESIDUAL, BY_TIME = "all", "correlation", "residual", "time"
 LIBRARY_CHOICES = (BY_CORRELATION, BY_RESIDUAL, BY_TIME, "wavefront", "spectral_type")
 STRATEGIES = (AUTO, "rdi", "adi", "adi+rdi")
@@ -143,6 +141,8 @@ class ComputeParameters(Parameters):
 class SubtractRecipe(Parameters):
     """How the stellar image is modeled from the references and subtracted.
 
+    What a method allows is checked where the methods are, by `lyot.subtraction.methods.method_of`.
+
     Examples
     --------
     >>> SubtractRecipe(n_modes=(5, 20), zones="annuli").n_modes
@@ -150,7 +150,7 @@ class SubtractRecipe(Parameters):
     """
 
     method: str = parameter(
-        KLIP,
+        "klip",
         "How the references model the star: klip by their KL modes; mean or median by their "
         "scaled mean or median; imputation by KL modes fitted at the anchor pixels (those that "
         "count in the fit); nmf by non-negative components",
@@ -258,28 +258,11 @@ class SubtractRecipe(Parameters):
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
-        if self.method not in METHODS:
-            raise LyotError(
-                f"method is {self.method!r}; it must be one of {', '.join(METHODS)}.",
-                parameter="method",
-            )
         if (self.select == ALL_REFS) != (self.n_refs == 0):
             raise LyotError(
                 f"select is {self.select!r} and n_refs is {self.n_refs}; say both how references "
                 "are chosen and how many.",
                 parameter="select",
-            )
-        if self.error == SCATTER and (self.method not in (KLIP, IMPUTATION) or self.chooses):
-            raise LyotError(
-                f"error is {self.error!r}, which needs the KL modes of all references: take "
-                "method = klip without a choice of references, or error = propagated.",
-                parameter="error",
-            )
-        if self.method in (MEDIAN, NMF) and self.chooses:
-            raise LyotError(
-                f"method is {self.method!r}, which takes all references; leave out select, n_refs, "
-                "min_correlation and min_rotation_fwhm, or take another method.",
-                parameter="method",
             )
 
     @property
@@ -288,11 +271,6 @@ class SubtractRecipe(Parameters):
         return bool(
             self.select != ALL_REFS or self.min_correlation > -1.0 or self.min_rotation_fwhm
         )
-
-    @property
-    def fits_each(self) -> bool:
-        """Whether each integration is fitted with what was chosen for it alone."""
-        return self.chooses or self.method == NMF
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,7 @@ from lyot.steps.align_refs import alignment_details
 from lyot.steps.base import LyotStep, root_of
 from lyot.steps.spec import spec_of, values_of
 from lyot.steps.stack_refs import Addition
+from lyot.subtraction.methods import method_of
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +160,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
     def plan(self, source: Any) -> Plan:
         """Plan the run of an association; no pixel is read."""
         parameters = self.parameters()
+        method_of(parameters.recipe.subtract)
         asn = read_association(source, folder=self._members_folder(source))
         infos = {path: read_info(path) for path in asn.science + asn.psf}
         recipe = parameters.recipe

@@ -29,12 +29,8 @@ from lyot.references.star import guess_star, measure_star, stated_star
 from lyot.steps.base import LyotStep, name_of
 from lyot.steps.spec import spec_of, values_of
 from lyot.subtraction.disc import on_detector, subtract_constrained
-from lyot.subtraction.subtract import (
-    SpeckleNoise,
-    Subtraction,
-    speckle_noise,
-    subtract,
-)
+from lyot.subtraction.result import SpeckleNoise, Subtraction, speckle_noise
+from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
 
 log = logging.getLogger(__name__)
@@ -109,10 +105,10 @@ class KlipStep(LyotStep):
         """Subtract; with a model of the disc, return its scale too."""
         device = devices.device(values_of(self, ComputeParameters).device)
         if not self.disc_model:
-            return subtract(cube, aligned, zones, recipe, device=device), 0.0
+            return subtract(cube, aligned, zones, recipe, device=device).results, 0.0
 
         def _run(target: Cube) -> tuple[list[Subtraction], None]:
-            return subtract(target, aligned, zones, recipe, device=device), None
+            return subtract(target, aligned, zones, recipe, device=device).results, None
 
         sky = _image(self.disc_model)
         disc = on_detector(sky, star, cube.info.pa_y_deg, cube.frame_shape)

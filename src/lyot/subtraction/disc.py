@@ -21,7 +21,7 @@ from scipy.ndimage import map_coordinates
 from lyot.errors import LyotError
 from lyot.files.exposure import Cube
 from lyot.files.star import StarPosition
-from lyot.subtraction.subtract import Subtraction
+from lyot.subtraction.result import Subtraction
 
 Kept = TypeVar("Kept")
 

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import radius_map
 from lyot.algorithms.selection import least_rotation
-from lyot.algorithms.zones import NOWHERE, Zone, annuli, from_map, full_frame, radial_edges
+from lyot.algorithms.zones import NO_MAP, Zone, annuli, from_map, full_frame, radial_edges
 from lyot.errors import LyotError
 from lyot.files.aligned import ReferenceInfo
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
-from lyot.parameters import IMPUTATION, SubtractRecipe
+from lyot.parameters import SubtractRecipe
+from lyot.subtraction.methods import method_of
 from lyot.types import Array
 
 log = logging.getLogger(__name__)
@@ -65,9 +66,9 @@ def make_zones(
             raise LyotError(f"The fit weight is {fit_weight.shape} pixels and frames are {shape}.")
         limits = limits * np.maximum(np.nan_to_num(fit_weight), 0.0)
     level = _level_area(recipe, shape, star, pixel_scale_arcsec)
-    imputed = recipe.method == IMPUTATION
+    all_pixels = method_of(recipe).modes_of_all_pixels
     zones = [
-        Zone(zone.weight * limits, zone.share, level, zone.weight if imputed else NOWHERE)
+        Zone(zone.weight * limits, zone.share, level, zone.weight if all_pixels else NO_MAP)
         for zone in zones
     ]
     if any(not zone.weight.any() for zone in zones):

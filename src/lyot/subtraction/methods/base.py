@@ -1,0 +1,111 @@
+"""What a method of subtraction is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.algorithms import klip
+from lyot.subtraction.pixels import RefPixels
+from lyot.types import Array
+
+
+class Operator(NamedTuple):
+    """The linear operator from data to coefficients, for every number of modes.
+
+    Attributes
+    ----------
+    matrix : ndarray, shape (n_kept, n_ref)
+        W, which turns references into modes that are orthonormal over the pixels of the fit. Its
+        first K rows are the truncation to K: coefficients are ``B W_K^T W_K`` for the products B
+        of targets with references.
+    values : ndarray, shape (n,)
+        Eigenvalues of the Gram matrix, largest first.
+    n_dropped : int
+        How many were dropped as rounding error.
+    """
+
+    matrix: Array
+    values: Array
+    n_dropped: int
+
+
+class SourceFrames(NamedTuple):
+    """Frames of a fit at some pixels, and what a source in the references adds per unit flux."""
+
+    frames: Array
+    added: Array
+
+
+class Method:
+    """A way to model the star by its references; one subclass a file, one row of the table each.
+
+    The two parts are those of a linear solver: `init` does what depends on the references alone,
+    `compute` turns Gram matrices into linear operators. A subclass overrides what differs from
+    Karhunen-Loeve modes of the references.
+    """
+
+    truncations_nest: ClassVar[bool] = True
+    """Whether K modes are the first K of more: else each number of modes is a run of its own."""
+
+    takes_choice: ClassVar[bool] = True
+    """Whether references may be chosen for each target."""
+
+    selects: ClassVar[bool] = False
+    """Whether `select` chooses frames for each target, which then has an operator of its own."""
+
+    has_kl_modes: ClassVar[bool] = False
+    """Whether the scatter of the references about their KL modes can be its error."""
+
+    modes_of_all_pixels: ClassVar[bool] = False
+    """Whether modes are made from all pixels of a zone, those outside its fit too."""
+
+    follows_source: ClassVar[bool] = True
+    """Whether a source that the references hold is followed by the update of the Gram matrix."""
+
+    def init(self, refs: RefPixels, n_modes: int, /) -> RefPixels:
+        """Return the frames that a model is made of: the references, or frames made of them."""
+        del n_modes
+        return refs
+
+    def select(self, gram: Array, cross: Array, /) -> NDArray[np.bool_]:
+        """Return which frames serve a target, by its Gram matrix and products with the frames."""
+        del gram
+        return np.ones(len(cross), bool)
+
+    def compute(
+        self, grams: Sequence[Array], mode_grams: Sequence[Array], run: Callable[..., Any], /
+    ) -> list[Operator]:
+        """Return the operator of each Gram matrix; `run` calls a kernel on the device."""
+        del mode_grams
+        operators = []
+        for gram in grams:
+            modes = run(klip.decompose, gram)
+            operators.append(Operator(klip.to_modes(modes), modes.values, modes.n_dropped))
+        return operators
+
+    def compute_stack(self, grams: Array, mode_grams: Array, n_modes: int, /) -> list[Operator]:
+        """Return operators, up to `n_modes`, of a stack of small matrices ``(n, n_ref, n_ref)``."""
+        del n_modes
+        return self.compute(list(grams), list(mode_grams), _run_here)
+
+    def matrix(self, gram: Array, /) -> Array:
+        """Return the matrix of one operator, as a source in the references needs it."""
+        return np.asarray(klip.to_modes(klip.decompose(gram)))
+
+    def with_source(
+        self, frames: RefPixels, at: Array, refs: Array, sources: Array, flux: float, /
+    ) -> SourceFrames:
+        """Return the frames at some pixels, and how they change with a source in the references.
+
+        `refs` and `sources`, ``(n_ref, n_at)``, are the references there and the source in each.
+        """
+        del frames, at, flux
+        return SourceFrames(refs, sources)
+
+
+def _run_here(kernel: Callable[..., Any], /, *data: Any) -> Any:
+    return kernel(*data)

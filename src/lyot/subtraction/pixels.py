@@ -1,0 +1,176 @@
+"""Pixels of targets and references as rows, and their cut to a zone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.algorithms import repair
+from lyot.algorithms.zones import Zone
+from lyot.compute import threads
+from lyot.files.aligned import AlignedFrames
+from lyot.references.aligner import learn_from
+from lyot.types import Array
+
+Rows = slice | NDArray[np.intp]
+
+
+class Targets(NamedTuple):
+    """Target pixels, their bad pixels and their variance, each of shape (n_t, n_pix)."""
+
+    sci: Array
+    bad: Array
+    variance: Array
+
+    def centered(self, at: Any, mean: Array) -> Array:
+        """Return pixels less the mean of their row, zero where they are missing."""
+        data = self.sci[:, at] - mean[:, None]
+        missing = self.bad[:, at]
+        return np.where(missing, 0.0, data) if missing.any() else data
+
+    def rows(self, pick: Rows) -> Targets:
+        """Return some of the targets."""
+        return Targets(self.sci[pick], self.bad[pick], self.variance[pick])
+
+    def part(self, at: Array) -> Targets:
+        """Return some of the pixels of all targets, contiguous in memory."""
+        return Targets(*(_columns(array, at) for array in self))
+
+
+@dataclass(frozen=True, eq=False)
+class RefPixels:
+    """Frames that a model is made of, with the variance of the references behind them.
+
+    The frames are the references, filled where some are bad, or what a method makes of them.
+
+    Attributes
+    ----------
+    sci : ndarray, shape (n_frame, n_pix)
+        The frames; finite but where `all_bad`.
+    variance : ndarray, shape (n_ref, n_pix)
+        Variance of the references.
+    all_bad : ndarray of bool, shape (n_pix,)
+        True where every reference is bad.
+    pick : ndarray of int, or None
+        Which of the frames are meant; None for all.
+    component_weights : ndarray, shape (n_frame, n_ref), or None
+        How much of each reference is in each frame; None where the frames are the references.
+    """
+
+    sci: Array
+    variance: Array
+    all_bad: NDArray[np.bool_]
+    pick: NDArray[np.intp] | None = None
+    component_weights: NDArray[np.float64] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self.sci) if self.pick is None else len(self.pick)
+
+    def of(self, pick: NDArray[np.intp]) -> RefPixels:
+        """Return some of the frames; no pixel is copied."""
+        return self if len(pick) == len(self.sci) else replace(self, pick=pick)
+
+    def part(self, at: Array) -> RefPixels:
+        """Return some of the pixels of all frames, contiguous in memory."""
+        # Contiguous because frames are then picked much quicker than from far apart rows.
+        sci, variance = (_columns(array, at) for array in (self.sci, self.variance))
+        return replace(self, sci=sci, variance=variance, all_bad=self.all_bad[at])
+
+    def _part(self, array: Array, at: Any) -> Array:
+        part = array[:, at]
+        return part if self.pick is None else np.take(part, self.pick, axis=0)
+
+    def centered(self, at: Any, mean: Array) -> Array:
+        """Return pixels less the mean of their row, in memory that this thread uses again."""
+        rows = self._part(self.sci, at)
+        out = np.subtract(rows, mean[:, None], out=threads.workspace.array("rows", rows.shape))
+        out[:, self.all_bad[at]] = 0.0
+        return out
+
+    def variance_at(self, at: Any) -> Array:
+        """Return variances of the references behind these frames, zero where all are bad."""
+        every_row = self.pick is None or self.component_weights is not None
+        rows = self.variance[:, at] if every_row else self._part(self.variance, at)
+        all_bad = self.all_bad[at]
+        if every_row and isinstance(at, slice):
+            # Rows a multiple of 64 KiB apart, as those of 640 x 640 pixels are, get in each
+            # other's way in the processor's cache, and a product reads them many times.
+            rows = rows.copy()
+        return np.where(all_bad, np.float32(0), rows) if all_bad.any() else rows
+
+    def in_references(self, factors: Array) -> Array:
+        """Turn factors of these frames ``(n, n_frame)`` into factors of the references."""
+        if self.component_weights is None:
+            return factors
+        weights = self.component_weights
+        return factors @ (weights if self.pick is None else weights[self.pick])
+
+    @classmethod
+    def from_frames(cls, frames: AlignedFrames) -> RefPixels:
+        """Take one set of aligned references, and fill pixels that are bad in some of them."""
+        n_ref = len(frames.sci)
+        sci, variance = frames.sci.reshape(n_ref, -1), frames.variance.reshape(n_ref, -1)
+        missing = ~np.isfinite(sci)
+        all_bad = np.asarray(missing.all(axis=0))
+        at = np.flatnonzero(missing.any(axis=0) & ~all_bad)
+        if at.size:
+            prediction = learn_from(sci, variance, missing)
+            sci, variance = sci.copy(), variance.copy()
+            sci[:, at], variance[:, at] = repair.fill_from_others(
+                sci[:, at], variance[:, at], missing[:, at], prediction
+            )
+        return cls(sci, variance, all_bad)
+
+
+class ZonePixels(NamedTuple):
+    """The pixels of a zone: those that count in its fit, or take its result.
+
+    Attributes
+    ----------
+    where : slice or ndarray of int
+        Where they are in the frame; a slice of everything where the zone is the frame.
+    targets, refs : Targets, RefPixels
+        Pixels of the zone.
+    weight, mode_weight : ndarray, shape (n_zone_pix,)
+        Weight in the fit, and when modes are made; zero where there are no data.
+    """
+
+    where: Array | slice
+    targets: Targets
+    refs: RefPixels
+    weight: Array
+    mode_weight: Array
+
+
+def cut(targets: Targets, refs: RefPixels, zone: Zone, /) -> ZonePixels:
+    """Cut targets and references to a zone."""
+    weight = zone.weight.ravel()
+    mode_weight = zone.mode_weight.ravel() if zone.mode_weight.size else weight
+    used = (zone.share.ravel() > 0) | (weight > 0) | (mode_weight > 0)
+    index: Array | slice = slice(None)
+    if not used.all():
+        index = np.flatnonzero(used)
+        targets, refs = targets.part(index), refs.part(index)
+    no_data = refs.all_bad | targets.bad.all(axis=0)
+    fit_weight = np.where(no_data, 0.0, weight[index])
+    if zone.mode_weight.size:
+        mode_weight = np.where(refs.all_bad, 0.0, mode_weight[index])
+    else:
+        mode_weight = fit_weight
+    return ZonePixels(index, targets, refs, fit_weight, mode_weight)
+
+
+def _columns(array: Array, at: Array) -> Array:
+    """Some columns of an array, each row of the result contiguous."""
+    out = np.empty((len(array), len(at)), array.dtype)
+
+    def _take(rows: slice) -> None:
+        np.take(array[rows], at, axis=1, out=out[rows], mode="clip")
+
+    step = max(-(-len(array) // threads.n_threads()), 1)
+    threads.map_ordered(_take, [slice(i, i + step) for i in range(0, len(array), step)])
+    return out

@@ -1,0 +1,299 @@
+"""Products over the pixels of a zone, from which every fit follows by algebra."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.algorithms import klip
+from lyot.algorithms.zones import Zone
+from lyot.compute import devices, threads
+from lyot.subtraction.pixels import RefPixels, Targets, ZonePixels, cut
+from lyot.types import Array
+
+MAX_NOISE_PIXELS = 1024
+"""Most pixels from which the noise of coefficients is computed where references are chosen."""
+
+
+class Means(NamedTuple):
+    """Weighted means: exact of each target over its good pixels, rough of each frame."""
+
+    target: Array
+    rough_ref: Array
+
+
+class Grams(NamedTuple):
+    """Inner products of centered targets and frames over the pixels of a zone.
+
+    Attributes
+    ----------
+    gram, mode_gram : ndarray, shape (n_ref, n_ref)
+        Gram matrix with the weight of the fit, and with that by which modes are made; the same
+        object where the weights are the same.
+    cross : ndarray, shape (n_t, n_ref)
+        Products of the targets with the frames.
+    mean_ref : ndarray, shape (n_ref,)
+        What was subtracted from each frame.
+    weight_sum : float
+        Sum of the weights; infinity where no mean is subtracted.
+    target_square : ndarray, shape (n_t,)
+        Product of each target with itself over its good pixels.
+    """
+
+    gram: Array
+    mode_gram: Array
+    cross: Array
+    mean_ref: Array
+    weight_sum: float
+    target_square: Array
+
+
+class Gaps(NamedTuple):
+    """Targets grouped by the pixels of the fit that they miss.
+
+    Attributes
+    ----------
+    pattern : ndarray of int, shape (n_t,)
+        Number of the pattern of each target.
+    grams : list of ndarray, shape (n_ref, n_ref)
+        For each pattern the Gram matrix over the pixels that are left.
+    offsets : ndarray, shape (n_pattern, n_ref)
+        Mean of each centered frame over them.
+    weight_sums : ndarray, shape (n_pattern,)
+        Sum of the weights of them; infinity where no mean is subtracted.
+    """
+
+    pattern: NDArray[np.intp]
+    grams: list[Array]
+    offsets: Array
+    weight_sums: Array
+
+    def targets(self) -> list[NDArray[np.intp]]:
+        """Return the targets of each pattern."""
+        return [np.flatnonzero(self.pattern == p) for p in range(len(self.grams))]
+
+    def gram_of(self, target: int) -> Array:
+        """Return the Gram matrix of one target."""
+        return self.grams[self.pattern[target]]
+
+
+class Levels(NamedTuple):
+    """Means of centered targets and frames where the level of the residual is taken.
+
+    Attributes
+    ----------
+    target : ndarray, shape (n_t,)
+        Of each target.
+    offset : ndarray, shape (n_t, n_ref)
+        Of each frame over the good pixels of each target.
+    n : ndarray of int, shape (n_t,)
+        Number of those pixels; zero where the level is the mean of the fit itself.
+    """
+
+    target: Array
+    offset: Array
+    n: NDArray[np.intp]
+
+
+class Noise(NamedTuple):
+    """Noise of the targets in a zone.
+
+    Attributes
+    ----------
+    typical_variance : ndarray, shape (n_zone_pix,)
+        Mean variance of the targets.
+    scale : ndarray, shape (n_t,)
+        Variance of each target over that.
+    gram : ndarray, shape (n_ref, n_ref), or (0, 0)
+        Gram matrix with the weight ``w^2 typical_variance``; the noise of any coefficients follows
+        from it. Made only where targets are fitted one by one.
+    """
+
+    typical_variance: Array
+    scale: Array
+    gram: Array
+
+
+class ZoneProducts(NamedTuple):
+    """All that the pixels of a zone give, for all targets that share references."""
+
+    zone: Zone
+    pixels: ZonePixels
+    means: Means
+    grams: Grams
+    gaps: Gaps
+    levels: Levels
+    noise: Noise
+
+
+def zone_products(
+    targets: Targets,
+    refs: RefPixels,
+    zone: Zone,
+    device: devices.Device,
+    /,
+    *,
+    subtract_mean: bool,
+    with_noise_gram: bool,
+    noise_scale: Array,
+) -> ZoneProducts:
+    """Touch the pixels of a zone for the first of two times."""
+    pixels = cut(targets, refs, zone)
+    counted = np.array(
+        [pixels.weight.sum() - pixels.weight[row].sum() for row in pixels.targets.bad]
+    )
+    means = _means(pixels, counted) if subtract_mean else _no_means(pixels)
+    grams = _grams(pixels, means, device, subtract_mean=subtract_mean)
+    weight_sums = counted if subtract_mean else np.full(len(counted), np.inf)
+    gaps = _gaps(pixels, grams, weight_sums)
+    if subtract_mean and zone.level.any():
+        levels = _levels(targets, refs, zone, means.target, grams.mean_ref)
+    else:
+        levels = Levels(
+            np.zeros(len(counted)), gaps.offsets[gaps.pattern], np.zeros(len(counted), np.intp)
+        )
+    typical = pixels.targets.variance.mean(axis=0, dtype=np.float64)
+    noise_gram = np.empty((0, 0))
+    if with_noise_gram:
+        noise_gram = _noise_gram(pixels.refs, grams.mean_ref, pixels.weight**2 * typical)
+    noise = Noise(typical, noise_scale, noise_gram)
+    return ZoneProducts(zone, pixels, means, grams, gaps, levels, noise)
+
+
+def noise_scale(targets: Targets, /) -> Array:
+    """Return the mean variance of each target over that of all."""
+    brightness = targets.variance.mean(axis=1, dtype=np.float64)
+    return np.asarray(brightness / max(brightness.mean(), np.finfo(float).tiny))
+
+
+def _no_means(pixels: ZonePixels) -> Means:
+    return Means(np.zeros(len(pixels.targets.sci)), np.zeros(len(pixels.refs)))
+
+
+def _means(pixels: ZonePixels, counted: Array) -> Means:
+    """Weighted means; those of frames by every 64th pixel, which takes off the pedestal."""
+    weight, (sci, missing, _) = pixels.weight, pixels.targets
+    target = np.zeros(len(sci))
+    for i, (row, gaps) in enumerate(zip(sci, missing, strict=True)):
+        data = np.where(gaps, 0.0, row) if gaps.any() else row.astype(np.float64)
+        target[i] = data @ weight / counted[i] if counted[i] > 0 else 0.0
+    every = slice(None, None, 64)
+    w = weight[every]
+    total = float(w.sum())
+    rows = np.where(w > 0, pixels.refs.sci[:, every], 0.0)
+    return Means(target, np.asarray(rows @ w / total if total > 0 else np.zeros(len(rows))))
+
+
+def _grams(
+    pixels: ZonePixels, means: Means, device: devices.Device, *, subtract_mean: bool
+) -> Grams:
+    """Form the Gram matrix and cross products, with the exact mean taken off the frames.
+
+    The rough mean is taken off the pixels first, and only what is left of it algebraically: from
+    frames with a pedestal that would cost the faint modes.
+    """
+    products = _sum_over_blocks(pixels, means, pixels.weight, device)
+    mode_gram = products.gram
+    if pixels.mode_weight is not pixels.weight:
+        whole = _sum_over_blocks(pixels, means, pixels.mode_weight, device)
+        mode_gram = whole.gram
+        if subtract_mean and pixels.mode_weight.any():
+            mode_gram = klip.recenter(
+                mode_gram, whole.ref_sum, float(pixels.mode_weight.sum())
+            ).gram
+    gram, mean_ref, weight_sum = products.gram, means.rough_ref, np.inf
+    if subtract_mean and pixels.weight.any():
+        weight_sum = float(pixels.weight.sum())
+        centered = klip.recenter(gram, products.ref_sum, weight_sum)
+        gram, mean_ref = centered.gram, means.rough_ref + centered.mean
+    if pixels.mode_weight is pixels.weight:
+        mode_gram = gram
+    square = _squares(pixels, means.target)
+    return Grams(gram, mode_gram, products.cross, mean_ref, weight_sum, square)
+
+
+def _sum_over_blocks(
+    pixels: ZonePixels, means: Means, weight: Array, device: devices.Device
+) -> klip.Products:
+    """Add up the products of blocks of pixels, in order."""
+    plain = bool((weight == 1.0).all())
+
+    def _block(at: slice) -> klip.Products:
+        rows = pixels.refs.centered(at, means.rough_ref)
+        data = pixels.targets.centered(at, means.target)
+        root = np.sqrt(weight[at])
+        if not plain:
+            rows *= root
+            data *= root
+        products: klip.Products = device.run(klip.block_products, data, rows, root)
+        return products
+
+    parts = threads.map_ordered(_block, threads.pixel_blocks(len(weight)))
+    return klip.Products(*(sum(p) for p in zip(*parts, strict=True)))
+
+
+def _squares(pixels: ZonePixels, means: Array) -> NDArray[np.float64]:
+    """Weighted sum of the squares of each target about its mean, over its good pixels."""
+    return np.array(
+        [
+            float(np.where(gaps, 0.0, row - mean).astype(np.float64) ** 2 @ pixels.weight)
+            for row, gaps, mean in zip(pixels.targets.sci, pixels.targets.bad, means, strict=True)
+        ]
+    )
+
+
+def _gaps(pixels: ZonePixels, grams: Grams, weight_sums: Array) -> Gaps:
+    """Group targets by their gaps; the missing pixels are taken out of the Gram matrix."""
+    missing = pixels.targets.bad & (pixels.weight > 0)
+    numbers: dict[bytes, int] = {}
+    pattern = np.zeros(len(missing), np.intp)
+    reduced, offsets, sums = [], [], []
+    for i, gaps in enumerate(missing):
+        key = np.packbits(gaps).tobytes()
+        if key not in numbers:
+            numbers[key] = len(numbers)
+            sums.append(weight_sums[i])
+            at = np.flatnonzero(gaps)
+            if at.size == 0:
+                reduced.append(grams.gram)
+                offsets.append(np.zeros(len(grams.gram)))
+            else:
+                rest = klip.leave_out(
+                    grams.gram,
+                    pixels.refs.sci[:, at] - grams.mean_ref[:, None],
+                    pixels.weight[at],
+                    weight_sums[i] if weight_sums[i] > 0 else np.inf,
+                )
+                reduced.append(rest.gram)
+                offsets.append(rest.mean)
+        pattern[i] = numbers[key]
+    return Gaps(pattern, reduced, np.array(offsets), np.array(sums))
+
+
+def _levels(
+    targets: Targets, refs: RefPixels, zone: Zone, mean_target: Array, mean_ref: Array
+) -> Levels:
+    """Means over the part of the frame where the level is taken, outside the zone or in it."""
+    at = np.flatnonzero(zone.level.ravel() & ~refs.all_bad)
+    level = np.zeros(len(targets.sci))
+    offset = np.zeros((len(targets.sci), len(refs.sci)))
+    n_good = np.zeros(len(targets.sci), np.intp)
+    rows = refs.sci[:, at] - mean_ref[:, None]
+    total = rows.sum(axis=1)
+    for i, (image, bad) in enumerate(zip(targets.sci, targets.bad, strict=True)):
+        gaps = bad[at]
+        n = max(at.size - int(gaps.sum()), 1)
+        level[i] = image[at[~gaps]].sum(dtype=np.float64) / n - mean_target[i]
+        offset[i] = (total - rows[:, gaps].sum(axis=1)) / n
+        n_good[i] = n
+    return Levels(level, offset, n_good)
+
+
+def _noise_gram(refs: RefPixels, mean_ref: Array, weight: Array) -> NDArray[np.float64]:
+    """Gram matrix by evenly spread pixels: enough to correct squares of coefficients."""
+    every = max(len(weight) // MAX_NOISE_PIXELS, 1)
+    at = slice(None, None, every)
+    rows = refs.centered(at, mean_ref) * np.sqrt(weight[at])
+    return np.asarray(rows @ rows.T * (weight.sum() / max(weight[at].sum(), 1e-300)))

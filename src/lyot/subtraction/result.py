@@ -1,0 +1,161 @@
+"""What a subtraction returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.algorithms.geometry import radius_map
+from lyot.algorithms.statistics import annulus_noise
+from lyot.files.star import StarPosition
+from lyot.subtraction.fit import Fit
+from lyot.subtraction.pixels import RefPixels
+from lyot.types import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Subtraction:
+    """A subtracted exposure, for one number of modes.
+
+    Attributes
+    ----------
+    n_modes : int
+        Number of modes that were asked for.
+    n_kept : int
+        Number that were used, at most the rank of the references.
+    sci, err : ndarray, shape (n_int, n_y, n_x), float32
+        Residual and its error; NaN where the target is bad, or every reference is.
+    coefs : ndarray, shape (n_zone, n_int, n_ref)
+        Factor of each reference in the model of each integration, zero for one that was not
+        chosen; of each component, or of the median, where those are subtracted instead. A zone
+        that rotation divides counts once for each part.
+    eigenvalues : ndarray, shape (n_zone, n_ref)
+        Of the Gram matrix of the last fit; zero beyond its rank.
+    variance_refs : ndarray, shape (n_y, n_x), float32
+        The references' part of the variance, averaged over the integrations.
+    variance_refs_coherent : ndarray, shape (n_y, n_x), float32
+        The references' part of the variance of the mean of the integrations: they share the
+        references, so it does not average down.
+    rms_before, rms_after : ndarray, shape (n_int,)
+        Standard deviation of the good pixels of each integration.
+    residual_rms : ndarray, shape (n_zone, n_kept + 1)
+        Rms of the residual over the pixels of the fit with 0, 1, ... modes, all integrations
+        together.
+    """
+
+    n_modes: int
+    n_kept: int
+    sci: NDArray[np.float32]
+    err: NDArray[np.float32]
+    coefs: NDArray[np.float64]
+    eigenvalues: NDArray[np.float64]
+    variance_refs: NDArray[np.float32]
+    variance_refs_coherent: NDArray[np.float32]
+    rms_before: NDArray[np.float64]
+    rms_after: NDArray[np.float64]
+    residual_rms: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+
+
+@dataclass(frozen=True, eq=False)
+class Subtracted(Sequence[Subtraction]):
+    """A subtracted exposure: a sequence of one result per number of modes, and the fits.
+
+    Attributes
+    ----------
+    results : list of Subtraction
+        In the order of the numbers of modes that were asked for.
+    missing : ndarray of bool, shape (n_int, n_pix)
+        Pixels that no fit uses: bad in the target, or in every reference.
+    fits : list of Fit
+        Where they were asked for: all that the response to a source needs but the pixels of the
+        references.
+    frames : dict of int to RefPixels
+        For methods that make frames of the references: these, by set of references.
+    """
+
+    results: list[Subtraction]
+    missing: NDArray[np.bool_]
+    fits: list[Fit] = field(default_factory=list)
+    frames: dict[int, RefPixels] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Return how many numbers of modes there are."""
+        return len(self.results)
+
+    @overload
+    def __getitem__(self, number: int, /) -> Subtraction: ...
+    @overload
+    def __getitem__(self, number: slice, /) -> list[Subtraction]: ...
+    def __getitem__(self, number: int | slice, /) -> Subtraction | list[Subtraction]:
+        """Return the result for one of the numbers of modes."""
+        return self.results[number]
+
+    def __iter__(self) -> Iterator[Subtraction]:
+        """Go through the results."""
+        return iter(self.results)
+
+
+class SpeckleNoise(NamedTuple):
+    """Scatter of the mean residual against separation, beside its propagated error.
+
+    Attributes
+    ----------
+    separation_arcsec : ndarray, shape (n,)
+        Mid-radius of annuli two pixels wide [arcsec].
+    scatter : ndarray, shape (n,)
+        Standard deviation of the pixels of the mean of the integrations.
+    propagated : ndarray, shape (n,)
+        Rms of the propagated error of that mean.
+    speckle : ndarray, shape (n,)
+        What is left of the scatter without it: residual speckles, and sources.
+    """
+
+    separation_arcsec: Array
+    scatter: Array
+    propagated: Array
+    speckle: Array
+
+
+def speckle_noise(
+    result: Subtraction, star: StarPosition, pixel_scale_arcsec: float, /
+) -> SpeckleNoise:
+    """Compare the scatter of the residual with its propagated error.
+
+    Parameters
+    ----------
+    result : Subtraction
+        A subtracted exposure.
+    star : StarPosition
+        Center of the annuli.
+    pixel_scale_arcsec : float
+        Pixel scale [arcsec].
+
+    Returns
+    -------
+    SpeckleNoise
+        NaN in annuli without a good pixel.
+    """
+    n_good = np.isfinite(result.sci).sum(axis=0)
+    at_least = np.maximum(n_good, 1)
+    mean = np.nansum(result.sci, axis=0, dtype=np.float64) / at_least
+    variance = np.nansum(np.square(result.err, dtype=np.float64), axis=0) / at_least
+    shared = np.nan_to_num(result.variance_refs_coherent)
+    own = np.maximum(variance - np.nan_to_num(result.variance_refs), 0.0)
+    variance = own / at_least + shared
+    nowhere = n_good == 0
+    mean[nowhere], variance[nowhere] = np.nan, np.nan
+    scatter = annulus_noise(mean, star.yx)
+    ring = np.floor(radius_map(mean.shape, star.yx) / 2.0).astype(int)
+    used = ~nowhere & (ring < len(scatter.sigma))
+    n = len(scatter.sigma)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        propagated = np.sqrt(
+            np.bincount(ring[used], variance[used], minlength=n)
+            / np.bincount(ring[used], minlength=n)
+        )
+        speckle = np.sqrt(np.maximum(scatter.sigma**2 - propagated**2, 0.0))
+    return SpeckleNoise(scatter.radius_pix * pixel_scale_arcsec, scatter.sigma, propagated, speckle)

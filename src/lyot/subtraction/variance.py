@@ -1,0 +1,259 @@
+r"""The error of a residual: noise of targets and references, through the fit.
+
+With the modes :math:`Z = W R`, :math:`A = dC/dT = W^T Z w` and the leverage
+:math:`h = w\,(\sum_k Z_k^2 + 1/\sum w)` the squared coefficients without their own noise are
+:math:`c2_k = c_k^2 - \sum_j A_{kj}^2\,var_{T,j}`: noise in a coefficient is noise that the target
+has anyway, and counts in h. Then :math:`v = var_T + \sum_k c2_k\,var_{R,k}`, and
+:math:`var = (1 - 2h)\,v + h \langle v \rangle` in the fit, :math:`v + h \langle v \rangle` outside
+(`lyot.algorithms.propagation`).
+
+All integrations subtract the same references, so that the noise of these is not averaged down:
+the part of the references in the variance of the mean is
+:math:`\sum_k (\overline{c_k}^2 - \overline{\sum_j A_{kj}^2 var_T} / n) var_{R,k}`, with n
+integrations and the mean over them, through the fit as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from lyot.algorithms import klip, propagation
+from lyot.compute import threads
+from lyot.compute.devices import Device
+from lyot.subtraction.fit import AreaFits
+from lyot.subtraction.pixels import RefPixels
+from lyot.subtraction.residual import AreaPixels
+from lyot.types import Array
+
+
+class FitVariance(NamedTuple):
+    """How the fits of one area with one number of modes act on variances.
+
+    Attributes
+    ----------
+    leverage : ndarray, shape (n_zone_pix,)
+        Leverage h of each pixel over its weight.
+    mean_refs : ndarray, shape (n_ref,)
+        Mean variance of each reference, weighted by h.
+    own_noise : ndarray, shape (n_ref,)
+        Variance that the noise of a typical target gives to its coefficients.
+    typical : float
+        Mean variance of that target.
+    """
+
+    leverage: Array
+    mean_refs: Array
+    own_noise: Array
+    typical: float
+
+
+class Factors(NamedTuple):
+    """What turns variances into those of residuals; the last row is the references alone."""
+
+    squared: Array
+    means: Array
+
+
+class LeverageSums(NamedTuple):
+    """Sums over a block of pixels, for each number of modes where not said otherwise.
+
+    Attributes
+    ----------
+    mode_noise : ndarray, shape (n_kept, n_kept)
+        ``Z w^2 var_T Z^T`` of a typical target; not made where targets are fitted one by one.
+    h : ndarray, shape (n_trunc,)
+        Sum of the leverage.
+    targets, refs : ndarray, shape (n_t, n_trunc), (n_ref, n_trunc)
+        Variances of targets and references, weighted by it.
+    """
+
+    mode_noise: Array
+    h: Array
+    targets: Array
+    refs: Array
+
+
+def leverage_of_blocks(
+    area: AreaPixels, fits: AreaFits, n_modes: tuple[int, ...], leverage: Array, device: Device
+) -> Callable[[slice, Array, Array], LeverageSums]:
+    """Return a function of blocks that writes `leverage` ``(n_trunc, n_zone_pix)`` and sums."""
+
+    def _block(inside: slice, _: Array, modes: Array) -> LeverageSums:
+        w = area.weight[inside]
+        for k, n in enumerate(n_modes):
+            used = modes[: min(n, fits.n_kept)]
+            leverage[k, inside] = device.run(propagation.leverage, used, 1.0 / area.weight_sum)
+        h = leverage[:, inside] * w
+        noise = np.zeros(1)
+        if not fits.one_by_one:
+            typical = area.noise.typical_variance[inside]
+            noise = device.run(propagation.coefficient_noise, modes, typical, w)
+        return LeverageSums(
+            noise,
+            h.sum(axis=1),
+            area.targets.variance[:, inside] @ (h * w).T,
+            area.refs.variance_at(inside) @ ((h * w).T.astype(np.float32)),
+        )
+
+    return _block
+
+
+def variance_of_fits(
+    area: AreaPixels,
+    fits: AreaFits,
+    n_modes: tuple[int, ...],
+    coefs: list[Array],
+    leverage: Array,
+    sums: LeverageSums,
+    /,
+) -> list[tuple[FitVariance, Factors]]:
+    """Return how the fits act on variances, for each number of modes."""
+    typical = float(area.noise.typical_variance.mean())
+    out = []
+    for k, (n, c) in enumerate(zip(n_modes, coefs, strict=True)):
+        per_h = 1.0 / sums.h[k] if sums.h[k] > 0 else 0.0
+        own = _own_noise(area, fits, n, sums.mode_noise)
+        effect = FitVariance(leverage[k], per_h * sums.refs[:, k], own.mean(axis=0), typical)
+        squared = area.refs.in_references(c) ** 2 - area.noise.scale[:, None] * own
+        out.append((effect, _factors(squared, per_h * sums.targets[:, k], effect)))
+    return out
+
+
+def variance_again(
+    area: AreaPixels, coefs: list[Array], effects: list[FitVariance], /
+) -> list[tuple[FitVariance, Factors]]:
+    """Do as `variance_of_fits` for a later set of references, with the leverage of the first."""
+    out = []
+    for effect, c in zip(effects, coefs, strict=True):
+        brighter = area.noise.typical_variance.mean() / max(effect.typical, np.finfo(float).tiny)
+        squared = area.refs.in_references(c) ** 2 - brighter * effect.own_noise
+        h = effect.leverage * area.weight
+        total = float(h.sum())
+        own = (area.targets.variance * h).sum(axis=1) / total if total > 0 else 0.0
+        out.append((effect, _factors(squared, own, effect)))
+    return out
+
+
+def no_effect(area: AreaPixels, fits: AreaFits, /) -> FitVariance:
+    """Return the effect of fits whose error is not propagated: none."""
+    matrix = area.refs.in_references(fits.lead.matrix)
+    none = np.zeros(matrix.shape[1])
+    return FitVariance(np.zeros(len(area.share)), none, none, 1.0)
+
+
+def _factors(squared: Array, mean_targets: Array | float, effect: FitVariance) -> Factors:
+    means = mean_targets + squared @ effect.mean_refs
+    average = squared.mean(axis=0, keepdims=True)
+    return Factors(
+        np.concatenate([squared, average]).astype(np.float32),
+        np.concatenate([means, average @ effect.mean_refs]),
+    )
+
+
+def _own_noise(area: AreaPixels, fits: AreaFits, n_modes: int, mode_noise: Array) -> Array:
+    """Variance of coefficients by the noise of a typical target; of each target, or a row for all.
+
+    Where each target has an operator of its own, ``Z w^2 var_T Z^T`` is ``W N W^T`` with the
+    Gram matrix N of the references with that weight.
+    """
+    if not fits.one_by_one:
+        matrix = area.refs.in_references(fits.lead.matrix)
+        return np.asarray(propagation.own_noise(matrix, mode_noise, n_modes=n_modes))[None]
+    weights = area.refs.component_weights
+    n_ref = len(area.refs) if weights is None else weights.shape[1]
+    out = np.zeros((len(fits.rows), n_ref))
+    for i, fit in enumerate(fits.fits):
+        matrix = fit.operator.matrix[:n_modes]
+        noise = matrix @ area.noise.gram[np.ix_(fit.refs, fit.refs)] @ matrix.T
+        at = np.searchsorted(fits.refs, fit.refs) if weights is None else slice(None)
+        real = matrix if weights is None else matrix @ weights[fit.refs]
+        out[i, at] = (real * (noise @ real)).sum(axis=0)
+    return out
+
+
+class Propagated(NamedTuple):
+    """Variance of residuals ``(n_t, n_zone_pix)``, and the references' part summed over targets."""
+
+    variance: Array
+    refs: Array
+
+
+def propagate(area: AreaPixels, effect: FitVariance, factors: Factors, /) -> Propagated:
+    """Return ``var_T + squared @ var_R`` through the fit, times the share of each pixel."""
+    out = np.empty(area.targets.sci.shape, np.float32)
+    refs_part = np.zeros(len(area.share))
+
+    def _block(inside: slice) -> None:
+        variance = factors.squared @ area.refs.variance_at(inside)
+        variance[:-1] += area.targets.variance[:, inside]
+        after = propagation.propagate_through_fit(
+            variance, effect.leverage[inside], area.weight[inside], factors.means
+        )
+        after *= area.share[inside]
+        out[:, inside] = after[:-1]
+        refs_part[inside] = len(out) * after[-1]
+
+    threads.map_ordered(_block, threads.pixel_blocks(len(area.share)))
+    return Propagated(out, refs_part)
+
+
+def scatter_of_blocks(
+    area: AreaPixels, mode_gram: Array, n_modes: tuple[int, ...], out: Array, device: Device
+) -> Callable[[slice, Array, Array], None]:
+    """Return a function of blocks that writes the scatter of the references about their modes."""
+    modes = device.run(klip.decompose, mode_gram)
+
+    def _block(inside: slice, rows: Array, _: Array) -> None:
+        for k, n in enumerate(n_modes):
+            scatter = klip.reference_scatter(rows, modes, n_modes=n)
+            out[k, inside] = area.share[inside] * scatter**2
+
+    return _block
+
+
+@dataclass(eq=False)
+class CoherentNoise:
+    """Sums over all sets of one area, for the noise of references that integrations share."""
+
+    area: AreaPixels
+    leverage: Array
+    mean_refs: Array
+    own_noise: Array
+    n_refs: Array
+    n_targets: int = 0
+
+    @classmethod
+    def none(cls, area: AreaPixels, n_ref: int) -> CoherentNoise:
+        """Start with nothing summed."""
+        zero = np.zeros(n_ref)
+        return cls(area, np.zeros(len(area.share)), zero, zero.copy(), zero.copy())
+
+    def add(self, area: AreaPixels, fits: AreaFits, effect: FitVariance) -> None:
+        """Add the fits to one set of references; the last set stands for the pixels of all."""
+        n = len(fits.rows)
+        used = fits.refs if area.refs.component_weights is None else slice(None)
+        self.area = area
+        self.leverage += n * effect.leverage
+        self.mean_refs[used] += n * effect.mean_refs
+        self.own_noise[used] += n * effect.own_noise
+        self.n_refs[used] += n
+        self.n_targets += n
+
+    def variance(self, refs: RefPixels, mean_coefs: Array, n_int: int) -> Array:
+        """Return the references' part of the variance of the mean, on the pixels of the zone."""
+        average = refs.in_references(mean_coefs)
+        squared = average**2 - self.own_noise / n_int**2
+        typical = squared[None] @ (self.mean_refs / np.maximum(self.n_refs, 1))
+        out = np.empty(len(self.area.share))
+        for inside, at in self.area.blocks():
+            plane = (squared.astype(np.float32) @ refs.variance_at(at))[None]
+            leverage = self.leverage[inside] / max(self.n_targets, 1)
+            after = propagation.propagate_through_fit(
+                plane, leverage, self.area.weight[inside], typical
+            )
+            out[inside] = self.area.share[inside] * after[0]
+        return out
