@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs wheel parity bench clean
+.PHONY: demo test lint docs wheel parity parity-env bench clean
 
 demo: $(VENV)/.lyot
 	$(BIN)/lyot demo
@@ -30,7 +30,9 @@ docs: $(VENV)/.docs
 wheel: $(VENV)/.docs
 	$(BIN)/python -m build --no-isolation
 
-parity: $(VENV)-parity/.done
+parity-env: $(VENV)-parity/.done
+
+parity: parity-env
 	$(VENV)-parity/bin/python -m pytest tests/parity -p no:cacheprovider
 
 bench: $(VENV)/.lyot
