@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from common import best_of, line, machine, peer_python, pointings, run_peer, speckled
+from lyot.analysis.brightness import star_brightness
 from lyot.analysis.companion import fit_companions
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.detection import snr_map
-from lyot.analysis.maps import FluxMaps, sky_grid
-from lyot.analysis.observation import Observation, brightness_of, make_observation
+from lyot.analysis.grid import sky_grid
+from lyot.analysis.observation import Observation, make_observation
+from lyot.analysis.photometry import FluxMaps
 from lyot.analysis.psf import model_psf
 from lyot.analysis.response import inject, make_exposure
 from lyot.files.aligned import AlignedArrays
@@ -93,7 +95,7 @@ def observation() -> tuple[Observation, dict[str, np.ndarray], Cube, AlignedArra
         cube = Cube(sci, np.full_like(sci, 0.6), np.zeros(sci.shape, np.uint32), info)
         first = first or cube
         exposures.append(make_exposure(cube, aligned, star, recipe, pa_y_deg=roll, name=info.name))
-    star_jy = brightness_of(NIRCAM.filter("F444W"), magnitude=6.0)
+    star_jy = star_brightness(NIRCAM.filter("F444W"), magnitude=6.0)
     made = make_observation("bench", exposures, recipe, star=star_jy)
     psf = model_psf(NIRCAM, NIRCAM.coronagraph("MASK335R"), NIRCAM.filter("F444W"), 0.063)
     arrays = {

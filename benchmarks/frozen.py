@@ -13,7 +13,8 @@ import numpy as np
 from astropy.io import fits
 
 from common import SCRATCH, machine
-from lyot.analysis.observation import brightness_of, open_run
+from lyot.analysis.brightness import star_brightness
+from lyot.analysis.observation import open_run
 from lyot.analysis.response import inject
 from lyot.cli import _run
 from lyot.files.view import read_view
@@ -36,7 +37,7 @@ def main() -> None:
         plain = Path(work) / "plain"
         _run((str(association),), str(plain), {"no_report": True, "again": True})
         jy = scene["star_flux"] * 1e6 * 0.063**2
-        star = brightness_of(NIRCAM.filter("F444W"), jy=jy / 206264.8**2)
+        star = star_brightness(NIRCAM.filter("F444W"), jy=jy / 206264.8**2)
         with open_run(plain, star_jy=star.jy) as observation:
             for separation, contrast in CASES:
                 print(_case(observation, association, Path(work), separation, contrast), flush=True)

@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 
 from common import machine
 from lyot.analysis.contrast import contrast_curve
-from lyot.analysis.maps import FluxMaps, KnownDisc, sky_grid
+from lyot.analysis.grid import sky_grid
+from lyot.analysis.noise import KnownDisc
 from lyot.analysis.observation import open_run
+from lyot.analysis.photometry import FluxMaps
 from lyot.pipeline import Coron3Pipeline
 from lyot.viz.figures import stretch
 
@@ -44,7 +46,7 @@ def main() -> None:
             with open_run(work, star_magnitude=4.0) as made:
                 maps, grid = FluxMaps(made), sky_grid(made)
                 curve = contrast_curve(
-                    made, separations_arcsec=SEPARATIONS, known=(KnownDisc(DISC_PA, 15.0),)
+                    made, separations_arcsec=SEPARATIONS, known_sources=(KnownDisc(DISC_PA, 15.0),)
                 )
                 r = SEPARATIONS / made.pixel_scale_arcsec
                 sides = [maps.sample(r, np.full(4, DISC_PA + turn))[0] for turn in (0.0, 180.0)]

@@ -30,6 +30,6 @@ def test_results_show_themselves_in_a_notebook(demo, simulated):
         assert "<table" in result._repr_html_()
     again = ContrastCurve.from_table(curve.to_table())
     np.testing.assert_array_equal(again.calibrated, curve.calibrated)
-    assert again.fpf == curve.fpf
+    assert again.statistic == curve.statistic
     path = sorted(simulated.parent.glob("*_calints.fits"))[0]
     assert "5 frames of 160 x 160, NIRCAM F444W" in repr(read_cube(path))

@@ -627,14 +627,15 @@ def _analysis_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=float,
             multiple=True,
             metavar="SEP PA",
-            help="A known source that is no noise [arcsec, degree]; may be given again.",
+            help="Exclude a known source from the noise estimate [arcsec, degree]; repeatable.",
         ),
         click.option(
             "--disc",
             nargs=2,
             type=float,
             metavar="PA HALF-WIDTH",
-            help="An edge-on disc that is no noise: its position angle and half opening [degree].",
+            help="Exclude an edge-on disc from the noise estimate: position angle and half opening "
+            "angle [degree].",
         ),
     ]
     for option in reversed(options):
@@ -654,15 +655,46 @@ def _reduced(run: str, options: dict[str, Any]) -> Path:
 
 
 @contextmanager
-def _reduction(run: str, options: dict[str, Any]) -> Iterator[tuple[Any, Path]]:
+def _observation(run: str, options: dict[str, Any]) -> Iterator[tuple[Any, Path]]:
     """Open a finished run, or make it of an association first."""
-    from lyot.outputs import opened
+    from lyot.outputs import observation_of
+    from lyot.parameters import ObservationParameters, from_names
 
     folder = _reduced(run, options)
-    with _logging(), opened(folder, options) as observation:
-        settings = {"psf": observation.psf.origin, "transmission": observation.transmission.origin}
-        click.echo(f"{observation.product}: {_rests_on(settings)}")
-        yield observation, Path(options.get("output_dir") or folder)
+    chosen = from_names(ObservationParameters, _given(options))
+    with _logging(), observation_of(folder, chosen) as made:
+        click.echo(f"{made.product}: {_rests_on(made.origins())}")
+        yield made, Path(options.get("output_dir") or folder)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _noise_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Turn options into the statistic and the sources that are excluded from the noise."""
+    from lyot.analysis.statistic import Statistic
+    from lyot.outputs import excluded_sources
+    from lyot.parameters import ExclusionParameters, from_names
+
+    given = _given(options)
+    return {
+        "statistic": from_names(Statistic, given),
+        "known_sources": excluded_sources(from_names(ExclusionParameters, given)),
+    }
+
+
+def _statistic_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what judges the significance of a flux."""
+    from lyot.parameters import StatisticParameters, parameters_of
+
+    for each in reversed(parameters_of(StatisticParameters)):
+        kind = click.Choice(each.choices) if each.choices else each.inner
+        name = f"--{each.name.replace('_', '-')}"
+        function = click.option(
+            name, type=kind, default=each.default, show_default=True, help=f"{each.help}."
+        )(function)
+    return function
 
 
 @main.command()
@@ -672,21 +704,7 @@ def _reduction(run: str, options: dict[str, Any]) -> Iterator[tuple[Any, Path]]:
     "--truncate", metavar="N[,N...]", help="Numbers of KL modes; as in the run by default."
 )
 @click.option("--separations", metavar="A,B,...", help="Separations [arcsec].")
-@click.option("--fpf", type=float, help="False-positive fraction.  [default: 5 sigma, 2.87e-7]")
-@click.option(
-    "--flux-by",
-    type=click.Choice(["matched", "aperture"]),
-    default="matched",
-    show_default=True,
-    help="Matched filter, or aperture of one FWHM.",
-)
-@click.option(
-    "--noise",
-    type=click.Choice(["gaussian", "laplace"]),
-    default="gaussian",
-    show_default=True,
-    help="Distribution of the noise.",
-)
+@_statistic_options
 @_SCHEDULER
 def contrast(run: str, **options: Any) -> None:
     """Contrast limits of RUN: the folder of a finished run, or an association.
@@ -694,15 +712,23 @@ def contrast(run: str, **options: Any) -> None:
     Writes a table (ECSV), maps of the sensitivity and completeness (FITS) and figures (PNG).
     """
     from lyot.compute.cluster import tasks
-    from lyot.outputs import write_limits
+    from lyot.outputs import write_contrast
+    from lyot.parameters import ContrastParameters, from_names
 
-    with _logging(), tasks(options.pop("scheduler")) as where:
-        folder = _reduced(run, options)
-        written, curve = write_limits(folder, options, tasks=where)
-        written += _report_again(folder)
-    click.echo(f"{curve.settings['product']}: {_rests_on(curve.settings)}")
-    _print_limits(curve)
-    for path in written:
+    separations = from_names(ContrastParameters, _given(options)).separations
+    with (
+        tasks(options.pop("scheduler")) as where,
+        _observation(run, options) as (observation, folder),
+    ):
+        written = write_contrast(
+            observation,
+            folder,
+            separations_arcsec=separations,
+            **_noise_options(options),
+            tasks=where,
+        )
+    _print_limits(written.result)
+    for path in [*written.paths, *_report_again(folder)]:
         click.echo(path)
 
 
@@ -750,33 +776,14 @@ def _print_limits(curve: Any) -> None:
 @click.argument("run", metavar="RUN")
 @_analysis_options
 @click.option("--truncate", metavar="N", help="Number of KL modes; that of the run by default.")
-@click.option("--fpf", type=float, help="False-positive fraction.  [default: 5 sigma, 2.87e-7]")
+@_statistic_options
 def detect(run: str, **options: Any) -> None:
     """Search RUN for companions: S/N map, STIM map and a list of candidates."""
-    from lyot.algorithms.statistics import FIVE_SIGMA_FPF
-    from lyot.analysis.detection import detect as search
-    from lyot.files.results import write_maps, write_table
-    from lyot.outputs import known_sources
-    from lyot.viz import analysis as draw
+    from lyot.outputs import write_detection
 
-    fpf = options["fpf"] or FIVE_SIGMA_FPF
-    with _reduction(run, options) as (observation, folder):
-        found = search(observation, fpf=fpf, known=known_sources(options))
-        name = observation.product
-        written = [
-            write_table(found.to_table(), folder / f"{name}_candidates.ecsv"),
-            write_maps(
-                {"SNR": found.snr, "FLUX": found.flux, "STIM": found.stim},
-                folder / f"{name}_detection.fits",
-                pixel_scale_arcsec=found.pixel_scale_arcsec,
-                keywords={"FPF": fpf, "NMODES": found.n_modes},
-            ),
-            draw.save(
-                folder / f"{name}_detection.png",
-                lambda figure: draw.snr_map(figure.subplots(), found),
-                (6.4, 5.4),
-            ),
-        ]
+    with _observation(run, options) as (observation, folder):
+        written = write_detection(observation, folder, **_noise_options(options))
+    found = written.result
     _print_table(
         [
             "candidate",
@@ -799,14 +806,14 @@ def detect(run: str, **options: Any) -> None:
                 f"{c.jackknife_snr:.1f} ({c.key_reference})"
                 if c.jackknife_snr == c.jackknife_snr
                 else "",
-                "yes" if c.known else "",
+                "yes" if c.is_known else "",
             ]
             for number, c in enumerate(found.candidates, start=1)
         ],
     )
     if not found.candidates:
-        click.echo("No place stands out at this false-positive fraction.")
-    for path in [*written, *_report_again(folder)]:
+        click.echo(f"No candidate above the threshold (FPF = {found.statistic.fpf:.3g}).")
+    for path in [*written.paths, *_report_again(folder)]:
         click.echo(path)
 
 
@@ -838,32 +845,19 @@ def detect(run: str, **options: Any) -> None:
 )
 def companion(run: str, **options: Any) -> None:
     """Measure companions in RUN: position, flux and their errors."""
-    from lyot.analysis.companion import fit_companions
-    from lyot.files.results import write_table
-    from lyot.viz import analysis as draw
+    from lyot.outputs import write_companions
+    from lyot.parameters import CompanionParameters, from_names
 
-    with _reduction(run, options) as (observation, folder):
-        fit = fit_companions(
+    chosen = from_names(CompanionParameters, _given(options))
+    with _observation(run, options) as (observation, folder):
+        written = write_companions(
             observation,
-            list(options["at"]),
-            background=options["background"],
-            n_likelihoods=options["likelihoods"],
+            folder,
+            list(chosen.at),
+            background=chosen.background,
+            n_likelihoods=chosen.likelihoods,
         )
-        name = observation.product
-        written = [write_table(fit.to_table(), folder / f"{name}_companions.ecsv")]
-
-        def _patches(figure: Any) -> None:
-            draw.companion(figure.subplots(len(fit.boxes), 3, squeeze=False), fit)
-
-        written.append(
-            draw.save(folder / f"{name}_companions.png", _patches, (6.0, 2.1 * len(fit.boxes)))
-        )
-        for k in range(len(fit.companions)):
-
-            def _corner(figure: Any, k: int = k) -> None:
-                draw.posterior(figure.subplots(3, 3), fit, number=k)
-
-            written.append(draw.save(folder / f"{name}_posterior{k + 1}.png", _corner, (6.0, 6.0)))
+    fit = written.result
     _print_table(
         [
             "companion",
@@ -887,7 +881,7 @@ def companion(run: str, **options: Any) -> None:
             for number, c in enumerate(fit.companions, start=1)
         ],
     )
-    for path in [*written, *_report_again(folder)]:
+    for path in [*written.paths, *_report_again(folder)]:
         click.echo(path)
 
 

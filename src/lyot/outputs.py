@@ -1,168 +1,229 @@
-"""Contrast limits of a finished run, measured, drawn and written."""
+"""Tables, maps and figures of each analysis, written beside the products of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from lyot.algorithms.statistics import FIVE_SIGMA_FPF
-from lyot.analysis import contrast
-from lyot.analysis.maps import Known, KnownDisc
+from lyot.analysis.companion import CompanionFit, fit_companions
+from lyot.analysis.completeness import completeness_map
+from lyot.analysis.contrast import ContrastCurve, contrast_curve, sensitivity_map
+from lyot.analysis.detection import Detection, detect
+from lyot.analysis.noise import KnownDisc, KnownSource, KnownSources
 from lyot.analysis.observation import Observation, open_run
+from lyot.analysis.statistic import Statistic
 from lyot.compute.cluster import Tasks
-from lyot.errors import LyotError
 from lyot.files.results import write_grid, write_maps, write_table
+from lyot.parameters import ExclusionParameters, ObservationParameters
 from lyot.viz import analysis as draw
 
+Result = TypeVar("Result")
 
-def known_sources(options: dict[str, Any], /) -> tuple[Known | KnownDisc, ...]:
-    """Return the sources that are no noise.
 
-    Parameters
+@dataclass(frozen=True)
+class Written(Generic[Result]):
+    """The result of an analysis, and the files that show it.
+
+    Attributes
     ----------
-    options : dict
-        ``known``, pairs of separation and position angle, and ``disc``, position angle and half
-        opening of an edge-on disc.
-
-    Returns
-    -------
-    tuple of Known or KnownDisc
-        In that order.
+    result : object
+        For example a `lyot.analysis.contrast.ContrastCurve`.
+    paths : list of str
+        The table first.
     """
-    sources: list[Known | KnownDisc] = [Known(*place) for place in options.get("known") or ()]
-    return (*sources, KnownDisc(*options["disc"])) if options.get("disc") else tuple(sources)
+
+    result: Result
+    paths: list[str]
 
 
 @contextmanager
-def opened(run: str | Path, options: dict[str, Any], /) -> Iterator[Observation]:
-    """Open a finished run for the analysis.
-
-    Parameters
-    ----------
-    run : path
-        Its folder.
-    options : dict
-        ``truncate``, ``psf``, ``transmission``, ``star_mag``, ``star_flux``, ``star_frame``; each
-        may be missing.
-
-    Yields
-    ------
-    Observation
-        To be used within the context.
-
-    Raises
-    ------
-    LyotError
-        If an option is not valid, or a product is missing.
-    """
-    truncate = options.get("truncate")
-    try:
-        n_modes = tuple(int(n) for n in truncate.split(",")) if truncate else None
-    except ValueError:
-        raise LyotError(
-            f"--truncate is {truncate!r}; give whole numbers, such as 5,20,50."
-        ) from None
+def observation_of(run: str | Path, parameters: ObservationParameters, /) -> Iterator[Observation]:
+    """Open a finished run with the PSF, transmission and star that parameters name."""
     with open_run(
         run,
-        n_modes=n_modes,
-        psf=options.get("psf"),
-        transmission=options.get("transmission"),
-        star_jy=options.get("star_flux"),
-        star_magnitude=options.get("star_mag"),
-        star_frame=options.get("star_frame"),
+        n_modes=parameters.truncate,
+        psf=parameters.psf,
+        transmission=parameters.transmission,
+        star_jy=parameters.star_flux,
+        star_magnitude=parameters.star_mag,
+        star_frame=parameters.star_frame,
     ) as observation:
         yield observation
 
 
-def write_limits(
-    run: str | Path, options: dict[str, Any], /, *, tasks: Tasks | None = None
-) -> tuple[list[str], contrast.ContrastCurve]:
-    """Measure the contrast limits of a finished run, and write table, maps and figures.
+def excluded_sources(parameters: ExclusionParameters, /) -> KnownSources:
+    """Return the sources and the disc that parameters exclude from the noise estimate."""
+    sources = tuple(KnownSource(*position) for position in parameters.known)
+    return (*sources, KnownDisc(*parameters.disc)) if parameters.disc else sources
+
+
+def write_contrast(
+    observation: Observation,
+    folder: str | Path,
+    /,
+    *,
+    separations_arcsec: ArrayLike | None = None,
+    statistic: Statistic | None = None,
+    known_sources: KnownSources = (),
+    tasks: Tasks | None = None,
+) -> Written[ContrastCurve]:
+    """Measure contrast limits, sensitivity and completeness, and write them.
 
     Parameters
     ----------
-    run : path
-        Its folder.
-    options : dict
-        As `opened` takes them, and ``separations``, ``fpf``, ``flux_by``, ``noise``, ``known``,
-        ``disc``, ``output_dir``.
+    observation : Observation
+        With the brightness of its star.
+    folder : path
+        Where the files go.
+    separations_arcsec : ndarray, optional
+        Separations [arcsec]; 24 by default, from one FWHM to the edge.
+    statistic : Statistic, optional
+        How flux is measured and when it stands out; five sigma of Gaussian noise by default.
+    known_sources : tuple of KnownSource or KnownDisc, optional
+        Companions and discs that are excluded from the noise estimate.
     tasks : lyot.compute.cluster.Tasks, optional
-        Where the grid of injections runs.
+        Where the injections run, for an observation that is on disk; here by default.
 
     Returns
     -------
-    written : list of str
-        Paths of what was written.
-    curve : ContrastCurve
-        The limits.
-
-    Raises
-    ------
-    LyotError
-        If an option is not valid, or a product is missing.
+    Written
+        The limits; a table (ECSV), maps (FITS) and figures (PNG).
     """
-    text = options.get("separations")
-    try:
-        separations = None if not text else np.array([float(v) for v in text.split(",")])
-    except ValueError:
-        raise LyotError(f"--separations is {text!r}; give numbers, such as 0.5,1,2.") from None
-    fpf, known = options.get("fpf") or FIVE_SIGMA_FPF, known_sources(options)
-    distribution = options.get("noise") or "gaussian"
-    folder = Path(options.get("output_dir") or run)
-    with opened(run, options) as observation:
-        curve = contrast.contrast_curve(
-            observation,
-            separations_arcsec=separations,
-            fpf=fpf,
-            known=known,
-            method=options.get("flux_by") or "matched",
-            distribution=distribution,
-            tasks=tasks,
-        )
-        best = observation.n_modes[int(np.bincount(curve.best).argmax())]
-        spread = contrast.sensitivity_map(observation, curve, n_modes=best)
-        complete = contrast.completeness_map(
-            observation,
-            separations_arcsec=separations,
-            fpf=fpf,
-            known=known,
-            n_modes=best,
-            distribution=distribution,
-        )
-        name = observation.product
-    keywords = {"FPF": fpf, "NMODES": best}
+    statistic = statistic or Statistic()
+    curve = contrast_curve(
+        observation,
+        separations_arcsec=separations_arcsec,
+        statistic=statistic,
+        known_sources=known_sources,
+        tasks=tasks,
+    )
+    best = observation.n_modes[int(np.bincount(curve.best).argmax())]
+    limits = sensitivity_map(observation, curve, n_modes=best)
+    complete = completeness_map(
+        observation,
+        separations_arcsec=separations_arcsec,
+        statistic=statistic,
+        known_sources=known_sources,
+        n_modes=best,
+    )
+    stem = Path(folder) / observation.product
+    keywords = {"FPF": statistic.fpf, "NMODES": best}
     axes = {"SEPARATION": complete.separation_arcsec, "CONTRAST": complete.contrast}
-    written = [
-        write_table(curve.to_table(), folder / f"{name}_limits.ecsv"),
+    paths = [
+        write_table(curve.to_table(), f"{stem}_limits.ecsv"),
         write_maps(
-            {"LIMIT": spread.limit},
-            folder / f"{name}_sensitivity.fits",
-            pixel_scale_arcsec=spread.pixel_scale_arcsec,
+            {"LIMIT": limits.limit},
+            f"{stem}_sensitivity.fits",
+            pixel_scale_arcsec=limits.pixel_scale_arcsec,
             keywords=keywords,
         ),
         write_grid(
             complete.fraction,
-            folder / f"{name}_completeness.fits",
+            f"{stem}_completeness.fits",
             name="FRACTION",
             axes=axes,
             keywords=keywords,
         ),
+        draw.save(
+            f"{stem}_limits.png",
+            lambda figure: draw.contrast_figure(figure, curve, title=observation.product),
+            (6.4, 7.2),
+        ),
+        draw.save(
+            f"{stem}_sensitivity.png",
+            lambda figure: draw.sensitivity_figure(figure, limits, complete),
+            (11.0, 4.6),
+        ),
     ]
+    return Written(curve, paths)
 
-    def _curves(figure: Any) -> None:
-        upper, lower = figure.subplots(2, 1, height_ratios=(2.2, 1.0))
-        draw.contrast(upper, curve).set_title(name, fontsize=9)
-        draw.throughput(lower, curve)
 
-    def _maps(figure: Any) -> None:
-        left, right = figure.subplots(1, 2)
-        draw.sensitivity(left, spread)
-        draw.completeness(right, complete)
+def write_detection(
+    observation: Observation,
+    folder: str | Path,
+    /,
+    *,
+    statistic: Statistic | None = None,
+    known_sources: KnownSources = (),
+) -> Written[Detection]:
+    """Search for companions, and write the candidates and the maps.
 
-    written.append(draw.save(folder / f"{name}_limits.png", _curves, (6.4, 7.2)))
-    written.append(draw.save(folder / f"{name}_sensitivity.png", _maps, (11.0, 4.6)))
-    return written, curve
+    Parameters
+    ----------
+    observation : Observation
+        The subtracted exposures.
+    folder : path
+        Where the files go.
+    statistic : Statistic, optional
+        How flux is measured and when it stands out; five sigma of Gaussian noise by default.
+    known_sources : tuple of KnownSource or KnownDisc, optional
+        Companions and discs that are excluded from the noise estimate.
+
+    Returns
+    -------
+    Written
+        The detection; a table (ECSV), maps of S/N, flux and STIM (FITS) and a figure (PNG).
+    """
+    found = detect(observation, statistic=statistic, known_sources=known_sources)
+    stem = Path(folder) / observation.product
+    paths = [
+        write_table(found.to_table(), f"{stem}_candidates.ecsv"),
+        write_maps(
+            {"SNR": found.snr, "FLUX": found.flux, "STIM": found.stim},
+            f"{stem}_detection.fits",
+            pixel_scale_arcsec=found.pixel_scale_arcsec,
+            keywords={"FPF": found.statistic.fpf, "NMODES": found.n_modes},
+        ),
+        draw.save(
+            f"{stem}_detection.png", lambda figure: draw.detection_figure(figure, found), (6.4, 5.4)
+        ),
+    ]
+    return Written(found, paths)
+
+
+def write_companions(
+    observation: Observation,
+    folder: str | Path,
+    guesses: list[tuple[float, float]],
+    /,
+    **options: Any,
+) -> Written[CompanionFit]:
+    """Fit companions, and write their table, residuals and posteriors.
+
+    Parameters
+    ----------
+    observation : Observation
+        The subtracted exposures.
+    folder : path
+        Where the files go.
+    guesses : list of (float, float)
+        Separation [arcsec] and position angle [degree] of each companion.
+    **options
+        As for `lyot.analysis.companion.fit_companions`.
+
+    Returns
+    -------
+    Written
+        The fit; a table (ECSV) and figures (PNG).
+    """
+    fit = fit_companions(observation, guesses, **options)
+    stem = Path(folder) / observation.product
+    paths = [
+        write_table(fit.to_table(), f"{stem}_companions.ecsv"),
+        draw.save(
+            f"{stem}_companions.png",
+            lambda figure: draw.companion_figure(figure, fit),
+            (6.0, 2.1 * len(fit.boxes)),
+        ),
+    ]
+    for k in range(len(fit.companions)):
+        posterior = partial(draw.posterior_figure, fit=fit, number=k)
+        paths.append(draw.save(f"{stem}_posterior{k + 1}.png", posterior, (6.0, 6.0)))
+    return Written(fit, paths)

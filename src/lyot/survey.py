@@ -17,6 +17,7 @@ from lyot.compute import cluster, process
 from lyot.errors import LyotError
 from lyot.files.association import Association, read_association
 from lyot.files.atomic import atomic_write, checksum, remove_stale, sampled_checksum
+from lyot.parameters import ObservationParameters, from_names
 from lyot.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -259,9 +260,11 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
         pipeline.run(job.association)
         products = list(pipeline.products)
         if job.limits:
-            from lyot.outputs import write_limits
+            from lyot.outputs import observation_of, write_contrast
 
-            products += write_limits(job.output_dir, job.limits)[0]
+            chosen = from_names(ObservationParameters, job.limits)
+            with observation_of(job.output_dir, chosen) as observation:
+                products += write_contrast(observation, job.output_dir).paths
         if job.report and any(p.endswith("_i2d.fits") for p in products):
             from lyot.viz.report import write_report
 

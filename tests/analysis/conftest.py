@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lyot.analysis.observation import StarBrightness, make_observation
+from lyot.analysis.brightness import StarBrightness
+from lyot.analysis.observation import make_observation
 from lyot.analysis.psf import psf_from_image
 from lyot.analysis.response import SourceInRefs, make_exposure
 from lyot.files.aligned import AlignedArrays

@@ -4,7 +4,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lyot.analysis.companion import fit_companions
-from lyot.analysis.contrast import completeness_map, contrast_curve, sensitivity_map
+from lyot.analysis.completeness import completeness_map
+from lyot.analysis.contrast import contrast_curve, sensitivity_map
 from lyot.analysis.detection import detect
 from lyot.viz import analysis as figures
 
@@ -51,3 +52,14 @@ def test_maps_and_companions_are_drawn_with_north_up(draw, tmp_path):
     assert path.endswith("a.pdf")
     complete = completeness_map(observation, separations_arcsec=np.array([0.5, 1.0, 2.0]))
     figures.completeness(Figure().subplots(), complete)
+
+
+def test_one_separation_is_drawn(draw):
+    observation = draw(22)
+    curve = contrast_curve(observation, separations_arcsec=[1.0])
+    complete = completeness_map(observation, separations_arcsec=[1.0])
+    figure = Figure()
+    figures.contrast_figure(figure, curve, title="one")
+    figures.sensitivity_figure(Figure(), sensitivity_map(observation, curve), complete)
+    figure.canvas.draw()
+    assert complete.fraction.shape == (40, 1)

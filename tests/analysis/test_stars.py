@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from lyot.analysis.brightness import star_brightness
 from lyot.analysis.detection import detect
-from lyot.analysis.observation import brightness_of, make_observation
+from lyot.analysis.observation import make_observation
 from lyot.analysis.psf import psf_from_image
 from lyot.analysis.response import make_exposure, without_refs
+from lyot.analysis.statistic import Statistic
 from lyot.errors import LyotError
 from lyot.files.aligned import AlignedArrays, ReferenceInfo
 from lyot.files.exposure import Cube
@@ -38,7 +40,6 @@ def observation():
     info = ExposureInfo(
         "t",
         targets.shape,
-        instrument="NIRCAM",
         filter="F444W",
         coronagraph="MASKA335R",
         target="T",
@@ -62,12 +63,12 @@ def observation():
     exposure = make_exposure(target, aligned, STAR, recipe, pa_y_deg=0.0)
     py, px = np.mgrid[-8:9, -8:9]
     psf = psf_from_image(np.exp(-0.5 * (px**2 + py**2) / 1.1**2), origin="a Gaussian")
-    star = brightness_of(NIRCAM.filter("F444W"), jy=1.0)
+    star = star_brightness(NIRCAM.filter("F444W"), jy=1.0)
     return make_observation("t", [exposure], recipe, psf=psf, star=star)
 
 
 def test_what_rests_on_one_star_is_told(observation):
-    found = detect(observation, fpf=1e-4)
+    found = detect(observation, statistic=Statistic(fpf=1e-4))
     places = {}
     for c in found.candidates:
         pa = np.radians(c.pa_deg)

@@ -8,8 +8,8 @@ from astropy.table import Table
 from lyot.analysis.companion import fit_companions
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.detection import detect
-from lyot.analysis.maps import FluxMaps
 from lyot.analysis.observation import open_run
+from lyot.analysis.photometry import FluxMaps
 from lyot.files.headers import read_info
 from lyot.instruments import MIRI, NIRCAM
 from lyot.pipeline import Coron3Pipeline

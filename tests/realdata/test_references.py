@@ -7,7 +7,7 @@ import pytest
 
 from lyot.algorithms.geometry import radius_map
 from lyot.analysis.detection import detect
-from lyot.analysis.maps import KnownDisc
+from lyot.analysis.noise import KnownDisc
 from lyot.analysis.observation import open_run
 from lyot.files.run import open_products
 from lyot.files.view import read_view
@@ -82,7 +82,7 @@ def test_no_reference_is_doubted_and_a_companion_in_one_is(rdi):
 
 def test_a_candidate_that_rests_on_one_star_is_told(rdi):
     with open_run(rdi[0], star_magnitude=4.0) as observation:
-        found = detect(observation, known=(KnownDisc(128.7, 15.0),))
+        found = detect(observation, known_sources=(KnownDisc(128.7, 15.0),))
     far = [c for c in found.candidates if abs(c.separation_arcsec - 9.13) < 0.1]
     assert [c.key_reference for c in far] == ["HIP17695"]
     assert far[0].snr > 8.0

@@ -80,111 +80,109 @@ def annulus_noise(
 FIVE_SIGMA_FPF = 2.866515719235352e-7
 """False-positive fraction of five sigma of a Gaussian."""
 
-MAWET, PYKLIP = "n-1", "n"
 GAUSSIAN, LAPLACE = "gaussian", "laplace"
+N_DRAWS, DRAWS_AT_ONCE = 100_000, 10_000
 
 
 def n_positions(radius_fwhm: float, /) -> int:
-    """Return the number of independent positions at a separation.
-
-    Parameters
-    ----------
-    radius_fwhm : float
-        Separation [FWHM].
-
-    Returns
-    -------
-    int
-        The floor of its circumference.
-    """
+    """Return the number of independent positions at a separation [FWHM]: its circumference."""
     return int(np.floor(2.0 * np.pi * radius_fwhm + 1e-9))
 
 
-def threshold(
-    n: int,
-    /,
-    *,
-    fpf: float = FIVE_SIGMA_FPF,
-    others: str = MAWET,
-    distribution: str = GAUSSIAN,
-) -> float:
-    """Return by how many standard deviations of the others a position must stand out.
+def critical_t(n_others: int, fpf: float, /, *, distribution: str = GAUSSIAN) -> float:
+    r"""Return the value of t that noise alone exceeds with a given probability.
+
+    :math:`t = (F - \bar F)\,/\,(s \sqrt{1 + 1/m})` compares a position with the mean and the
+    standard deviation s of m others.
 
     Parameters
     ----------
-    n : int
-        Number of positions, the tested one included.
-    fpf : float, optional
+    n_others : int
+        The number m of other positions.
+    fpf : float
         False-positive fraction of one test.
-    others : {"n-1", "n"}, optional
-        Whether the tested position counts among the n (this package's detection), or n others
-        are meant, as pyKLIP and VIP print.
     distribution : {"gaussian", "laplace"}, optional
-        Distribution of the noise; residual speckles have the heavier tail of the second
+        Of the noise at a position; residual speckles have the heavier tail of the second
         (Bonse et al. 2023, doi:10.3847/1538-3881/acc93c).
 
     Returns
     -------
     float
-        The factor on the standard deviation; NaN where fewer than three positions remain.
+        NaN for fewer than two others.
 
-    Raises
-    ------
-    ValueError
-        If an option is not known.
+    Examples
+    --------
+    >>> round(critical_t(5, FIVE_SIGMA_FPF), 1)
+    56.9
     """
     from scipy.stats import t
 
-    if others not in (MAWET, PYKLIP) or distribution not in (GAUSSIAN, LAPLACE):
-        raise ValueError(f"others is {others!r} and distribution {distribution!r}.")
-    m = n - 1 if others == MAWET else n
-    if m < 2:
+    if n_others < 2:
         return float("nan")
-    spread = np.sqrt(1.0 + 1.0 / m)
     if distribution == LAPLACE:
-        return float(_laplace_factor(m, fpf) * spread)
-    return float(t.isf(fpf, m - 1) * spread)
+        return _critical_t_laplace(n_others, fpf)
+    return float(t.isf(fpf, n_others - 1))
 
 
-@lru_cache(maxsize=512)
-def _laplace_factor(m: int, fpf: float) -> float:
-    """Threshold of t for Laplacian noise.
-
-    The others are drawn; the tail of the tested one, given them, is known exactly.
-    """
-    from scipy.optimize import brentq
-
-    rng = np.random.default_rng(m)
-    draws = rng.laplace(size=(100_000, m)) / np.sqrt(2.0)
-    mean, scatter = draws.mean(axis=1), draws.std(axis=1, ddof=1) * np.sqrt(1.0 + 1.0 / m)
-
-    def _excess(log_factor: float) -> float:
-        level = np.sqrt(2.0) * (mean + np.exp(log_factor) * scatter)
-        half = 0.5 * np.exp(-np.abs(level))
-        tail = float(np.mean(np.where(level > 0, half, 1.0 - half)))
-        return float(np.log(max(tail, 1e-300)) - np.log(fpf))
-
-    return float(np.exp(brentq(_excess, np.log(1e-3), np.log(1e9))))
-
-
-def false_positive_fraction(t_value: NDArray[np.floating], n: NDArray[np.floating], /) -> Any:
-    """Return the probability that noise alone stands out as much.
+def tail_probability(t_value: float, n_others: int, /, *, distribution: str = GAUSSIAN) -> float:
+    """Return the probability that noise alone exceeds t: the inverse of `critical_t`.
 
     Parameters
     ----------
-    t_value : ndarray
-        The statistic t.
-    n : ndarray
-        Number of positions, the tested one included.
+    t_value : float
+        As defined there.
+    n_others : int
+        Number of other positions.
+    distribution : {"gaussian", "laplace"}, optional
+        Of the noise at a position.
 
     Returns
     -------
-    ndarray
-        False-positive fraction for Gaussian noise.
+    float
+        NaN for fewer than two others.
+
+    Examples
+    --------
+    >>> round(tail_probability(critical_t(12, 1e-3), 12), 6)
+    0.001
     """
     from scipy.stats import t
 
-    return t.sf(t_value, np.maximum(np.asarray(n) - 2, 1))
+    if n_others < 2 or not np.isfinite(t_value):
+        return float("nan")
+    if distribution == LAPLACE:
+        return _laplace_tail(t_value, n_others)
+    return float(t.sf(t_value, n_others - 1))
+
+
+@lru_cache(maxsize=64)
+def _others_of_laplace(m: int) -> tuple[Array, Array]:
+    """Mean, and scatter times sqrt(1 + 1/m), of m Laplacian positions of unit variance, drawn."""
+    rng = np.random.default_rng(m)
+    means, scatters = [], []
+    for _ in range(N_DRAWS // DRAWS_AT_ONCE):
+        draws = rng.laplace(size=(DRAWS_AT_ONCE, m)) / np.sqrt(2.0)
+        means.append(draws.mean(axis=1))
+        scatters.append(draws.std(axis=1, ddof=1) * np.sqrt(1.0 + 1.0 / m))
+    return np.concatenate(means), np.concatenate(scatters)
+
+
+def _laplace_tail(t_value: float, m: int) -> float:
+    """Tail of t for Laplacian noise: known exactly given the others, which are drawn."""
+    mean, scatter = _others_of_laplace(m)
+    level = np.sqrt(2.0) * (mean + t_value * scatter)
+    half = 0.5 * np.exp(-np.abs(level))
+    return float(np.mean(np.where(level > 0, half, 1.0 - half)))
+
+
+@lru_cache(maxsize=512)
+def _critical_t_laplace(m: int, fpf: float) -> float:
+    from scipy.optimize import brentq
+
+    def _excess(log_t: float) -> float:
+        return float(np.log(max(_laplace_tail(np.exp(log_t), m), 1e-300)) - np.log(fpf))
+
+    return float(np.exp(brentq(_excess, np.log(1e-3), np.log(1e9))))
 
 
 MEDIAN_EFFICIENCY = 0.70

@@ -1,45 +1,32 @@
-r"""How faint a companion could have been seen.
+r"""Contrast limits: how faint a companion would have been detected.
 
 The limit at a separation is :math:`\tau s / (f F)`: s is the scatter of a source's flux among the
 independent positions there, :math:`\tau` the threshold of the statistic that detections use too
-(`lyot.algorithms.statistics.threshold`), F the flux of the star, measured by the same filter, and
+(`lyot.analysis.statistic.Statistic.tau`), F the flux of the star, measured by the same filter, and
 f the throughput from injections. Three curves are given: `raw` has f = 1, `corrected` the
 throughput of the subtraction, `calibrated` that and the transmission of the mask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from lyot._version import __version__
-from lyot.algorithms.statistics import (
-    FIVE_SIGMA_FPF,
-    GAUSSIAN,
-    MAWET,
-    finite_mean,
-    n_positions,
-    threshold,
-)
-from lyot.analysis.maps import (
-    MATCHED,
-    FluxMaps,
-    Known,
-    KnownDisc,
-    SkyGrid,
-    make_rings,
-    sky_grid,
-)
-from lyot.analysis.observation import Observation, StoredRun
+from lyot.algorithms.statistics import finite_mean, n_positions
+from lyot.analysis.grid import SkyGrid, sky_grid
+from lyot.analysis.noise import KnownSources, NoiseRings, noise_rings
+from lyot.analysis.observation import Observation
+from lyot.analysis.photometry import FluxMaps, throughputs
+from lyot.analysis.statistic import MIN_POSITIONS, Statistic
 from lyot.compute import cluster, threads
 from lyot.errors import LyotError
 from lyot.types import Array
 
-FEWEST_POSITIONS = 4
+N_SEPARATIONS = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,16 +49,16 @@ class ContrastCurve:
     transmission : ndarray, shape (n_sep,)
         Transmission of the mask, mean over position angles.
     n_positions : ndarray of int, shape (n_sep,)
-        Independent positions that are left.
+        Independent positions, known sources excluded.
     tau : ndarray, shape (n_sep,)
-        Threshold.
+        Threshold, as a factor on the noise.
     normality : ndarray, shape (n_trunc, n_sep)
         Probability that Gaussian noise looks less Gaussian (Shapiro and Wilk 1965,
         doi:10.1093/biomet/52.3-4.591).
-    fpf : float
-        False-positive fraction of one test.
+    statistic : Statistic
+        Of one test; detections that share it find half of the sources at the limit.
     settings : dict
-        What was asked for, and where PSF, transmission and star come from.
+        Parameters of the measurement, and where PSF, transmission and star come from.
     star_jy : float
         Flux density of the star [Jy].
     star_magnitude : float or None
@@ -90,14 +77,14 @@ class ContrastCurve:
     n_positions: Array
     tau: Array
     normality: Array
-    fpf: float
+    statistic: Statistic
     settings: dict[str, Any]
     star_jy: float
     star_magnitude: float | None
 
     @property
     def best(self) -> Array:
-        """Place of the number of modes with the lowest calibrated limit at each separation."""
+        """Index of the number of modes with the lowest calibrated limit at each separation."""
         filled = np.where(np.isfinite(self.calibrated), self.calibrated, np.inf)
         return np.asarray(np.argmin(filled, axis=0))
 
@@ -107,13 +94,7 @@ class ContrastCurve:
         return np.take_along_axis(self.calibrated, self.best[None], axis=0)[0]
 
     def to_table(self) -> Any:
-        """Return one row per separation and number of modes.
-
-        Returns
-        -------
-        astropy.table.QTable
-            With units; what was asked for is in its ``meta``.
-        """
+        """Return one astropy row per separation and number of modes; settings in its ``meta``."""
         from astropy import units as u
         from astropy.table import QTable
 
@@ -141,12 +122,13 @@ class ContrastCurve:
             "tau": _each(self.tau),
             "normality": self.normality.ravel(),
             "best": best.ravel(),
-            "too_few_positions": _each(self.n_positions < FEWEST_POSITIONS),
+            "too_few_positions": _each(self.n_positions < MIN_POSITIONS),
         }
         if self.star_magnitude is not None:
             columns["magnitude"] = (magnitude + self.star_magnitude) * u.mag
-        known = {"fpf": self.fpf, "star_jy": self.star_jy, "star_magnitude": self.star_magnitude}
-        return QTable(columns, meta={"lyot": known | self.settings})
+        star = {"star_jy": self.star_jy, "star_magnitude": self.star_magnitude}
+        meta = asdict(self.statistic) | star | self.settings
+        return QTable(columns, meta={"lyot": meta})
 
     def _repr_html_(self) -> str:
         """Return the table, for a notebook."""
@@ -154,18 +136,7 @@ class ContrastCurve:
 
     @classmethod
     def from_table(cls, table: Any, /) -> ContrastCurve:
-        """Read limits back.
-
-        Parameters
-        ----------
-        table : astropy.table.Table
-            As from `to_table`.
-
-        Returns
-        -------
-        ContrastCurve
-            The same limits.
-        """
+        """Read limits back from a table as `to_table` gives it."""
         n_modes = tuple(dict.fromkeys(int(n) for n in table["n_modes"]))
 
         def _grid(name: str) -> Array:
@@ -185,7 +156,7 @@ class ContrastCurve:
             n_positions=_grid("n_positions")[0].astype(int),
             tau=_grid("tau")[0],
             normality=_grid("normality"),
-            fpf=settings.pop("fpf"),
+            statistic=Statistic(**{name: settings.pop(name) for name in asdict(Statistic())}),
             star_jy=settings.pop("star_jy"),
             star_magnitude=settings.pop("star_magnitude"),
             settings=settings,
@@ -193,20 +164,10 @@ class ContrastCurve:
 
 
 def default_separations(observation: Observation, /) -> Array:
-    """Return separations from one FWHM to the edge.
-
-    Parameters
-    ----------
-    observation : Observation
-        The reduction.
-
-    Returns
-    -------
-    ndarray, shape (24,)
-        In a geometric series [arcsec].
-    """
+    """Return 24 separations [arcsec] from one FWHM to the edge, in a geometric series."""
     scale = observation.pixel_scale_arcsec
-    return np.geomspace(observation.fwhm_pix * scale, observation.reach_pix * scale, 24)
+    inner, outer = observation.fwhm_pix * scale, observation.reach_pix * scale
+    return np.geomspace(inner, outer, N_SEPARATIONS)
 
 
 @threads.calculation
@@ -214,37 +175,28 @@ def contrast_curve(
     observation: Observation,
     /,
     *,
-    separations_arcsec: Array | None = None,
+    separations_arcsec: ArrayLike | None = None,
     n_angles: int = 6,
-    fpf: float = FIVE_SIGMA_FPF,
-    known: tuple[Known | KnownDisc, ...] = (),
-    method: str = MATCHED,
-    distribution: str = GAUSSIAN,
-    others: str = MAWET,
+    statistic: Statistic | None = None,
+    known_sources: KnownSources = (),
     tasks: cluster.Tasks | None = None,
 ) -> ContrastCurve:
-    """Measure contrast limits.
+    """Measure contrast limits against separation.
 
     Parameters
     ----------
     observation : Observation
-        The reduction, with the brightness of its star.
+        With the brightness of its star.
     separations_arcsec : ndarray, shape (n_sep,), optional
         Separations [arcsec]; 24 by default, from one FWHM to the edge.
     n_angles : int, optional
-        Number of position angles at which sources are injected.
-    fpf : float, optional
-        False-positive fraction of one test; five sigma by default.
-    known : tuple of Known or KnownDisc, optional
-        Companions and discs that do not count as noise.
-    method : {"matched", "aperture"}, optional
-        How flux is measured.
-    distribution : {"gaussian", "laplace"}, optional
-        Distribution of the noise.
-    others : {"n-1", "n"}, optional
-        See `lyot.algorithms.statistics.threshold`.
+        Number of position angles at which sources are injected for the throughput.
+    statistic : Statistic, optional
+        How flux is measured and when it stands out; five sigma of Gaussian noise by default.
+    known_sources : tuple of KnownSource or KnownDisc, optional
+        Companions and discs that are excluded from the noise estimate.
     tasks : lyot.compute.cluster.Tasks, optional
-        Where the grid of injections runs, for a run that is on disk; here by default.
+        Where the injections run, for an observation that is on disk; here by default.
 
     Returns
     -------
@@ -254,50 +206,37 @@ def contrast_curve(
     Raises
     ------
     LyotError
-        If the star's brightness is not known, or no separation lies within the frames.
+        If the star's brightness is unknown, or no separation lies within the frames.
 
     Notes
     -----
     Mawet et al. 2014, doi:10.1088/0004-637X/792/2/97.
+
+    Examples
+    --------
+    >>> with open_run("lyot-demo/products", star_magnitude=5.0) as observation:  # doctest: +SKIP
+    ...     curve = contrast_curve(observation)
+    >>> curve.to_table()["separation", "contrast"]  # doctest: +SKIP
     """
-    star_flux, scale, fwhm = (
-        observation.star_flux,
-        observation.pixel_scale_arcsec,
-        observation.fwhm_pix,
-    )
+    statistic = statistic or Statistic()
+    star_flux = observation.star_flux
     if separations_arcsec is None:
         separations_arcsec = default_separations(observation)
     separations = np.atleast_1d(np.asarray(separations_arcsec, dtype=np.float64))
-    if not 0.0 < fpf < 0.5:
-        raise LyotError(f"The false-positive fraction is {fpf}; it must lie between 0 and 0.5.")
-    if not (separations > 0).all():
-        raise LyotError("Separations must be positive.")
-    radius = separations / scale
-    if (radius > observation.reach_pix).all():
-        raise LyotError(
-            f"All separations lie beyond {observation.reach_pix * scale:.2f} arcsec, where whole "
-            "circles fit on the frames."
-        )
-    maps = FluxMaps(observation, method)
-    rings = make_rings(maps, radius, known=known)
-    n_t = len(observation.n_modes)
+    radius = _checked_radii(observation, separations)
+    maps = FluxMaps(observation, statistic.flux_by)
+    rings = noise_rings(maps, radius, known_sources=known_sources)
+    n_t, fwhm = len(observation.n_modes), observation.fwhm_pix
     count = np.array(
         [min(rings.count(j), max(n_positions(r / fwhm), 1)) for j, r in enumerate(radius)]
     )
-    tau = np.array(
-        [
-            threshold(int(n), fpf=fpf, others=others, distribution=distribution)
-            if n >= FEWEST_POSITIONS
-            else np.nan
-            for n in count
-        ]
-    )
+    tau = statistic.taus(count)
     noise = np.array([[rings.noise(j, t) for j in range(len(radius))] for t in range(n_t)])
     guess = np.nan_to_num(tau * noise[0], nan=star_flux * 1e-4)
-    kept = throughputs(maps, radius, n_angles, guess, tasks=tasks)
+    each = throughputs(maps, radius, n_angles, guess, tasks=tasks)
     with np.errstate(invalid="ignore", divide="ignore"):
-        total, bare = finite_mean(kept, axis=-1)
-        through = (total / bare)[0]
+        total, bare = finite_mean(each, axis=-1)
+        transmission = (total / bare)[0]
         raw = tau * noise / star_flux
         corrected, calibrated = raw / bare, raw / total
     return ContrastCurve(
@@ -308,145 +247,71 @@ def contrast_curve(
         calibrated=calibrated,
         noise=noise,
         throughput=bare,
-        throughput_scatter=np.sqrt(finite_mean((kept[1] - bare[..., None]) ** 2, axis=-1)),
-        transmission=through,
+        throughput_scatter=np.sqrt(finite_mean((each[1] - bare[..., None]) ** 2, axis=-1)),
+        transmission=transmission,
         n_positions=count,
         tau=tau,
-        normality=_normality(rings.flux, rings.used, n_t),
-        fpf=fpf,
-        settings=_settings(observation, maps, n_angles, distribution, others, known),
+        normality=_normality(rings, n_t),
+        statistic=statistic,
+        settings=_settings(observation, n_angles, known_sources),
         star_jy=observation.star.jy if observation.star else float("nan"),
         star_magnitude=observation.star.magnitude if observation.star else None,
     )
 
 
-def throughputs(
-    maps: FluxMaps,
-    radius_pix: Array,
-    n_angles: int,
-    flux: Array,
-    /,
-    *,
-    tasks: cluster.Tasks | None = None,
-) -> Array:
-    """Inject sources over separations and position angles.
-
-    Parameters
-    ----------
-    maps : FluxMaps
-        How flux is measured.
-    radius_pix : ndarray, shape (n_sep,)
-        Separations [pixel].
-    n_angles : int
-        Number of position angles, evenly spread.
-    flux : ndarray, shape (n_sep,)
-        Flux of the sources; it matters where references hold them.
-    tasks : lyot.compute.cluster.Tasks, optional
-        Where they are injected, for a run that is on disk; here by default.
-
-    Returns
-    -------
-    ndarray, shape (2, n_trunc, n_sep, n_angles)
-        Throughput with the transmission of the mask, and without.
-    """
-    angles = 360.0 * (np.arange(n_angles) + 0.25) / n_angles
-    places = [
-        (float(r), float(pa) + 7.0 * j, float(flux[j]))
-        for j, r in enumerate(radius_pix)
-        for pa in angles
-    ]
-    stored = maps.observation.stored
-    if tasks is None or tasks.is_here or stored is None:
-        found = _throughputs_here(maps, places)
-    else:
-        n = max(-(-len(places) // (4 * tasks.n_workers)), 1)
-        jobs = [
-            _Grid(stored, maps.method, tuple(places[i : i + n])) for i in range(0, len(places), n)
-        ]
-        found = np.concatenate(list(tasks.ordered(_throughputs_there, jobs)))
-    shaped = found.reshape(len(radius_pix), n_angles, 2, -1)
-    return np.moveaxis(shaped, (2, 3, 0, 1), (0, 1, 2, 3))
+def _checked_radii(observation: Observation, separations: Array) -> Array:
+    """Separations in pixels."""
+    if not (separations > 0).all():
+        raise LyotError("Separations must be positive.")
+    radius = separations / observation.pixel_scale_arcsec
+    if (radius > observation.reach_pix).all():
+        reach = observation.reach_pix * observation.pixel_scale_arcsec
+        raise LyotError(
+            f"All separations lie beyond {reach:.2f} arcsec, where whole circles fit on the frames."
+        )
+    return np.asarray(radius)
 
 
-class _Grid(NamedTuple):
-    """Injections into a run that is on disk: separation [pixel], position angle and flux."""
-
-    run: StoredRun
-    method: str
-    places: tuple[tuple[float, float, float], ...]
-
-
-def _throughputs_here(
-    maps: FluxMaps, places: Sequence[tuple[float, float, float]]
-) -> NDArray[np.float64]:
-    reach = maps.observation.reach_pix + maps.observation.fwhm_pix
-    _ = maps._smooth  # made once, not by every thread
-
-    def _one(place: tuple[float, float, float]) -> Array:
-        radius, pa, flux = place
-        if radius > reach:
-            return np.full((2, len(maps.observation.n_modes)), np.nan)
-        return maps.throughput(radius, pa, flux=flux)
-
-    return np.array(threads.map_ordered(_one, places))
-
-
-def _throughputs_there(grid: _Grid) -> NDArray[np.float64]:
-    """Do some of the injections on a worker, which reads the run from disk."""
-    with grid.run.open() as observation:
-        return _throughputs_here(FluxMaps(observation, grid.method), grid.places)
-
-
-def _normality(flux: list[Array], used: list[Array], n_t: int) -> Array:
+def _normality(rings: NoiseRings, n_t: int) -> Array:
     from scipy.stats import shapiro
 
-    out = np.full((n_t, len(flux)), np.nan)
-    for j, (values, ok) in enumerate(zip(flux, used, strict=True)):
+    out = np.full((n_t, len(rings.flux)), np.nan)
+    for j, (values, used) in enumerate(zip(rings.flux, rings.used, strict=True)):
         for t in range(n_t):
-            sample = values[t][:, 0][ok[:, 0]]
+            sample = values[t][:, 0][used[:, 0]]
             if sample.size >= 5 and np.ptp(sample) > 0:
                 out[t, j] = shapiro(sample[:5000]).pvalue
     return out
 
 
 def _settings(
-    observation: Observation,
-    maps: FluxMaps,
-    n_angles: int,
-    distribution: str,
-    others: str,
-    known: tuple[Known | KnownDisc, ...],
+    observation: Observation, n_angles: int, known_sources: KnownSources
 ) -> dict[str, Any]:
     return {
         "software": "lyot",
         "version": __version__,
         "product": observation.product,
         "exposures": [e.name for e in observation.exposures],
-        "filter": observation.band,
-        "flux_by": maps.method,
+        "filter": observation.filter.name,
         "fwhm_pixel": observation.fwhm_pix,
         "pixel_scale_arcsec": observation.pixel_scale_arcsec,
         "n_angles": n_angles,
-        "distribution": distribution,
-        "others": others,
-        "known": [str(k) for k in known],
-        "psf": observation.psf.origin,
-        "transmission": observation.transmission.origin,
-        "star": observation.star.origin if observation.star else "",
+        "known": [str(source) for source in known_sources],
+        **observation.origins(),
         "definition": "contrast = tau noise / (throughput transmission star flux)",
     }
 
 
 @dataclass(frozen=True, eq=False)
 class SensitivityMap:
-    """Contrast limit at every place of the sky.
+    """Contrast limit at every position of the sky.
 
     Attributes
     ----------
     limit : ndarray, shape (2 n + 1, 2 n + 1)
         Calibrated limit, north up and east to the left; NaN where there is none.
     grid : SkyGrid
-        The grid.
+        Its positions.
     pixel_scale_arcsec : float
         Pixel scale [arcsec].
     n_modes : int
@@ -463,12 +328,12 @@ class SensitivityMap:
 def sensitivity_map(
     observation: Observation, curve: ContrastCurve, /, *, n_modes: int | None = None
 ) -> SensitivityMap:
-    """Spread a contrast curve over the sky, with the mask's transmission at every place.
+    """Spread a contrast curve over the sky, with the mask's transmission at every position.
 
     Parameters
     ----------
     observation : Observation
-        The reduction.
+        The observation of the curve.
     curve : ContrastCurve
         Its limits.
     n_modes : int, optional
@@ -477,15 +342,18 @@ def sensitivity_map(
     Returns
     -------
     SensitivityMap
-        What varies with position angle is the transmission and the coverage.
+        The transmission and the number of exposures vary with position angle; the noise does not.
+
+    Examples
+    --------
+    >>> limits = sensitivity_map(observation, curve).limit  # doctest: +SKIP
     """
     t = observation.truncation(n_modes)
     grid = sky_grid(observation)
     radius, pa = grid.polar
-    maps = FluxMaps(observation)
-    weight, through = maps.weights(radius, pa)
-    norm = weight.sum(axis=0)
-    kept = (weight * through).sum(axis=0) / np.where(norm > 0, norm, 1.0)
+    maps = FluxMaps(observation, curve.statistic.flux_by)
+    weight, _ = maps.weights(radius, pa)
+    transmission, norm = maps.transmission(radius, pa)
     full = float(sum(len(e.bad) for e in observation.exposures))
     share = (weight > 0).T @ np.array([len(e.bad) for e in observation.exposures], float)
     share = share.T / full
@@ -493,7 +361,7 @@ def sensitivity_map(
     at = curve.separation_arcsec[good] / observation.pixel_scale_arcsec
     level = np.exp(np.interp(radius, at, np.log(curve.corrected[t][good]))) if good.any() else 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        limit = level / kept / np.sqrt(share)
+        limit = level / transmission / np.sqrt(share)
     outside = ~(norm > 0) | (radius < at.min(initial=np.inf)) | (radius > at.max(initial=0.0))
     return SensitivityMap(
         np.where(outside, np.nan, limit),
@@ -501,111 +369,3 @@ def sensitivity_map(
         observation.pixel_scale_arcsec,
         observation.n_modes[t],
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Completeness:
-    """Fraction of injected sources that would be detected.
-
-    Attributes
-    ----------
-    separation_arcsec : ndarray, shape (n_sep,)
-        Separations [arcsec].
-    contrast : ndarray, shape (n_contrast,)
-        Contrasts.
-    fraction : ndarray, shape (n_contrast, n_sep)
-        Fraction over position angles; NaN where there are too few positions.
-    fpf : float
-        False-positive fraction of the detection.
-    n_modes : int
-        Number of modes.
-    """
-
-    separation_arcsec: Array
-    contrast: Array
-    fraction: Array
-    fpf: float
-    n_modes: int
-
-
-@threads.calculation
-def completeness_map(
-    observation: Observation,
-    /,
-    *,
-    separations_arcsec: Array | None = None,
-    contrasts: Array | None = None,
-    n_modes: int | None = None,
-    n_angles: int = 6,
-    fpf: float = FIVE_SIGMA_FPF,
-    known: tuple[Known | KnownDisc, ...] = (),
-    distribution: str = GAUSSIAN,
-) -> Completeness:
-    """Count which injected sources the detection would find.
-
-    Parameters
-    ----------
-    observation : Observation
-        The reduction.
-    separations_arcsec : ndarray, optional
-        Separations [arcsec].
-    contrasts : ndarray, optional
-        Contrasts; 40 by default, a decade about the limits.
-    n_modes : int, optional
-        Number of modes; the largest by default.
-    n_angles : int, optional
-        Number of injections at each separation for the throughput.
-    fpf : float, optional
-        False-positive fraction of the detection.
-    known : tuple of Known or KnownDisc, optional
-        Sources that do not count as noise.
-    distribution : {"gaussian", "laplace"}, optional
-        Distribution of the noise.
-
-    Returns
-    -------
-    Completeness
-        Every position on each circle is tested against the others, with the source's flux,
-        through the throughput, added to what is there.
-    """
-    if separations_arcsec is None:
-        separations_arcsec = default_separations(observation)
-    radius = np.atleast_1d(separations_arcsec) / observation.pixel_scale_arcsec
-    t = observation.truncation(n_modes)
-    maps = FluxMaps(observation)
-    rings = make_rings(maps, radius, known=known)
-    kept = throughputs(maps, radius, n_angles, np.full(len(radius), observation.star_flux * 1e-5))
-    through = finite_mean(kept[0, t], axis=-1)
-    needed: list[Array] = []
-    for j in range(len(radius)):
-        mean, scatter, number = rings.others(j, t)
-        tau = _thresholds(number + 1, fpf, distribution)
-        need = (mean + tau * scatter - rings.flux[j][t]) / (through[j] * observation.star_flux)
-        needed.append(need[rings.used[j] & np.isfinite(need)])
-    if contrasts is None:
-        middle = np.concatenate(needed)
-        middle = middle[middle > 0]
-        if not middle.size:
-            raise LyotError("No separation has enough independent positions.")
-        low, high = np.quantile(middle, [0.02, 0.98])
-        contrasts = np.geomspace(low / 3.0, high * 3.0, 40)
-    contrasts = np.asarray(contrasts, dtype=np.float64)
-    fraction = np.array(
-        [
-            [(row <= c).mean() if row.size >= FEWEST_POSITIONS else np.nan for row in needed]
-            for c in contrasts
-        ]
-    )
-    return Completeness(
-        np.atleast_1d(separations_arcsec), contrasts, fraction, fpf, observation.n_modes[t]
-    )
-
-
-def _thresholds(number: Array, fpf: float, distribution: str) -> Array:
-    """Threshold for each number of positions, the tested one included."""
-    values, inverse = np.unique(number, return_inverse=True)
-    each = [
-        threshold(int(n), fpf=fpf, distribution=distribution) if n >= FEWEST_POSITIONS else np.nan
-        for n in values
-    ]
-    return np.asarray(np.array(each)[inverse].reshape(number.shape))

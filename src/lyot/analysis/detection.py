@@ -1,47 +1,43 @@
-"""Is there a companion: the S/N of every place, and the candidates that stand out."""
+"""Detection: the S/N of every position, and the candidates above the threshold."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from lyot.algorithms.statistics import (
-    FIVE_SIGMA_FPF,
-    GAUSSIAN,
-    false_positive_fraction,
-    finite_mean,
-    threshold,
-)
-from lyot.analysis.contrast import FEWEST_POSITIONS, throughputs
-from lyot.analysis.maps import (
-    MATCHED,
+from lyot.algorithms.statistics import finite_mean
+from lyot.analysis.grid import SkyGrid, sky_grid
+from lyot.analysis.noise import (
     RING_STEP_PIX,
-    FluxMaps,
-    Known,
-    KnownDisc,
-    Rings,
-    SkyGrid,
-    make_rings,
-    sky_grid,
+    KnownSource,
+    KnownSources,
+    NoiseRings,
+    noise_rings,
 )
 from lyot.analysis.observation import Observation
+from lyot.analysis.photometry import FluxMaps, throughputs
 from lyot.analysis.response import without_refs
+from lyot.analysis.statistic import MIN_POSITIONS, Statistic
 from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.types import Array
 
 MIN_SHARE = 0.5
+"""Share of good pixels about a position below which an integration does not count (STIM)."""
 MAX_REFERENCE_STARS = 8
 """Reference stars that are left out one after another."""
-LEAST_SEEN = 0.02
-"""Transmission of the mask below which a place is not searched."""
+MIN_TRANSMISSION = 0.02
+"""Transmission of the mask below which a position is not searched."""
+PEAK_RADIUS_FWHM = 1.25
+N_RADII, N_ANGLES = 10, 4
+"""Injections for the throughput of the flux map."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A place that stands out.
+    """A position whose flux stands out from the noise at its separation.
 
     Attributes
     ----------
@@ -50,18 +46,17 @@ class Candidate:
     snr : float
         The statistic t against the other positions at its separation.
     fpf : float
-        Probability that Gaussian noise alone stands out as much at one position.
+        Probability that noise alone gives this S/N at one position.
     false_alarms : float
         Expected number of such positions on the whole image.
     flux : float
         Flux, corrected for throughput and transmission [MJy/sr times pixel].
     contrast : float
-        Flux over that of the star; NaN where its brightness is not known.
-    known : bool
+        Flux over that of the star; NaN where its brightness is unknown.
+    is_known : bool
         Whether it lies on a known source or disc.
     jackknife_snr : float
-        Its S/N where one reference star is left out, for the star that matters most; NaN where
-        there is one star alone.
+        The lowest S/N when one reference star is left out; NaN where there is only one star.
     key_reference : str
         That star.
     """
@@ -73,7 +68,7 @@ class Candidate:
     false_alarms: float
     flux: float
     contrast: float
-    known: bool
+    is_known: bool
     jackknife_snr: float = float("nan")
     key_reference: str = ""
 
@@ -85,7 +80,7 @@ class Detection:
     Attributes
     ----------
     snr : ndarray, shape (2 n + 1, 2 n + 1)
-        The statistic t, north up and east to the left; NaN where too few positions are left,
+        The statistic t, north up and east to the left; NaN where there are too few positions,
         under the mask and beyond the edges.
     flux : ndarray, shape (2 n + 1, 2 n + 1)
         Flux corrected for throughput and transmission [MJy/sr times pixel].
@@ -97,13 +92,13 @@ class Detection:
     candidates : tuple of Candidate
         Peaks above the threshold, the most significant first.
     grid : SkyGrid
-        The grid.
+        Its positions.
     pixel_scale_arcsec : float
         Pixel scale [arcsec].
     n_modes : int
         Number of modes.
-    fpf : float
-        False-positive fraction of one position.
+    statistic : Statistic
+        Of one test.
     """
 
     snr: Array
@@ -114,16 +109,10 @@ class Detection:
     grid: SkyGrid
     pixel_scale_arcsec: float
     n_modes: int
-    fpf: float
+    statistic: Statistic
 
     def to_table(self) -> Any:
-        """Return one row per candidate.
-
-        Returns
-        -------
-        astropy.table.QTable
-            With units.
-        """
+        """Return one astropy row per candidate, with units."""
         from astropy import units as u
         from astropy.table import QTable
 
@@ -137,16 +126,98 @@ class Detection:
                 "expected_false_alarms": np.array([c.false_alarms for c in rows]),
                 "flux": np.array([c.flux for c in rows]) * u.MJy / u.sr * u.pix,
                 "contrast": np.array([c.contrast for c in rows]),
-                "known": np.array([c.known for c in rows], dtype=bool),
+                "known": np.array([c.is_known for c in rows], dtype=bool),
                 "jackknife_snr": np.array([c.jackknife_snr for c in rows]),
                 "key_reference": np.array([c.key_reference for c in rows], dtype=str),
             },
-            meta={"lyot": {"n_modes": self.n_modes, "fpf": self.fpf}},
+            meta={"lyot": {"n_modes": self.n_modes} | asdict(self.statistic)},
         )
 
     def _repr_html_(self) -> str:
         """Return the table, for a notebook."""
         return str(self.to_table()._repr_html_())
+
+
+@threads.calculation
+def detect(
+    observation: Observation,
+    /,
+    *,
+    n_modes: int | None = None,
+    statistic: Statistic | None = None,
+    known_sources: KnownSources = (),
+) -> Detection:
+    """Search for companions.
+
+    Parameters
+    ----------
+    observation : Observation
+        The subtracted exposures.
+    n_modes : int, optional
+        Number of modes; the largest by default.
+    statistic : Statistic, optional
+        How flux is measured and when it stands out; five sigma of Gaussian noise by default.
+    known_sources : tuple of KnownSource or KnownDisc, optional
+        Companions and discs that are excluded from the noise estimate.
+
+    Returns
+    -------
+    Detection
+        Maps, and the candidates above the threshold.
+
+    Raises
+    ------
+    LyotError
+        If the frames have too few independent positions at every separation.
+
+    Notes
+    -----
+    Mawet et al. 2014, doi:10.1088/0004-637X/792/2/97.
+
+    Examples
+    --------
+    >>> with open_run("lyot-demo/products", star_magnitude=5.0) as observation:  # doctest: +SKIP
+    ...     for candidate in detect(observation).candidates:
+    ...         print(candidate.separation_arcsec, candidate.pa_deg, candidate.snr)
+    """
+    statistic = statistic or Statistic()
+    maps, grid = FluxMaps(observation, statistic.flux_by), sky_grid(observation)
+    t = observation.truncation(n_modes)
+    n_modes = observation.n_modes[t]
+    search = _Search(observation, grid, n_modes, statistic, known_sources)
+    snr, flux, number = snr_map(
+        maps, grid, n_modes=n_modes, statistic=statistic, known_sources=known_sources
+    )
+    if not np.isfinite(snr).any():
+        raise LyotError("No separation has enough independent positions to test one.")
+    corrected = flux / _throughput_map(maps, grid, t)
+    peaks = search.peaks(snr, number)
+    if peaks:
+        # A bright source is in the scatter of its neighbors, and moves the peak of its own S/N:
+        # from where the flux is highest, candidates are tested again, not counted as others.
+        peaks = sorted({_highest_near(flux, y, x, observation.fwhm_pix) for y, x in peaks})
+        found = tuple(
+            KnownSource(r * observation.pixel_scale_arcsec, pa)
+            for r, pa in (_refined(flux, y, x, grid) for y, x in peaks)
+        )
+        excluded = known_sources + found
+        snr, _, number = snr_map(
+            maps, grid, n_modes=n_modes, statistic=statistic, known_sources=excluded
+        )
+        peaks = sorted({_highest_near(snr, y, x, observation.fwhm_pix) for y, x in peaks})
+    candidates = [search.candidate(snr, corrected, number, peak) for peak in peaks]
+    candidates = search.without_each_star(candidates)
+    return Detection(
+        snr=snr,
+        flux=corrected,
+        n_positions=number,
+        stim=stim_map(observation, grid, n_modes=n_modes),
+        candidates=tuple(sorted(candidates, key=lambda c: (c.fpf, -c.snr))),
+        grid=grid,
+        pixel_scale_arcsec=observation.pixel_scale_arcsec,
+        n_modes=n_modes,
+        statistic=statistic,
+    )
 
 
 @threads.calculation
@@ -156,47 +227,45 @@ def snr_map(
     /,
     *,
     n_modes: int | None = None,
-    known: tuple[Known | KnownDisc, ...] = (),
+    statistic: Statistic | None = None,
+    known_sources: KnownSources = (),
 ) -> tuple[Array, Array, Array]:
-    """Test every place of the sky against the others at its separation.
+    """Test every position of the sky against the others at its separation.
 
     Parameters
     ----------
     maps : FluxMaps
         The fluxes.
     grid : SkyGrid
-        The places.
+        The positions.
     n_modes : int, optional
         Number of modes; the largest by default.
-    known : tuple of Known or KnownDisc, optional
-        Sources that do not count as noise.
+    statistic : Statistic, optional
+        For its S/N.
+    known_sources : tuple of KnownSource or KnownDisc, optional
+        Companions and discs that are excluded from the noise estimate.
 
     Returns
     -------
     snr, flux, number : ndarray, shape (2 n + 1, 2 n + 1)
         The statistic t; the flux as measured; the number of positions, the tested one included.
     """
-    t = maps.observation.truncation(n_modes)
+    truncation = maps.observation.truncation(n_modes)
     radius, pa = grid.polar
-    flux = maps.sample(radius, pa)[t]
-    first = (FEWEST_POSITIONS + 0.01) / (2.0 * np.pi) * maps.observation.fwhm_pix
-    rings = make_rings(
-        maps,
-        np.arange(first, radius[grid.half_pix].max() * np.sqrt(2.0), RING_STEP_PIX),
-        known=known,
-    )
-    mean, scatter, number = _others_at(rings, t, radius, pa, first)
+    flux = maps.sample(radius, pa)[truncation]
+    first = (MIN_POSITIONS + 0.01) / (2.0 * np.pi) * maps.observation.fwhm_pix
+    radii = np.arange(first, radius[grid.half_pix].max() * np.sqrt(2.0), RING_STEP_PIX)
+    rings = noise_rings(maps, radii, known_sources=known_sources)
+    mean, scatter, number = _others_at(rings, truncation, radius, pa, first)
     with np.errstate(invalid="ignore", divide="ignore"):
-        snr = (flux - mean) / (scatter * np.sqrt(1.0 + 1.0 / number))
-    weight, through = maps.weights(radius, pa)
-    norm = np.where(weight.sum(axis=0) > 0, weight.sum(axis=0), 1.0)
-    dark = (weight * through).sum(axis=0) / norm < LEAST_SEEN
-    enough = (number + 1 >= FEWEST_POSITIONS) & ~dark
+        snr = (flux - mean) / (scatter * (statistic or Statistic()).spread(number + 1))
+    transmission, _ = maps.transmission(radius, pa)
+    enough = (number + 1 >= MIN_POSITIONS) & ~(transmission < MIN_TRANSMISSION)
     return np.where(enough & np.isfinite(snr), snr, np.nan), flux, number + 1
 
 
 def _others_at(
-    rings: Rings, t: int, radius: Array, pa_deg: Array, first: float
+    rings: NoiseRings, t: int, radius: Array, pa_deg: Array, first: float
 ) -> tuple[Array, Array, Array]:
     """Mean, scatter and number of the other positions, linear along the nearest ring."""
     which = np.rint((radius - first) / RING_STEP_PIX).astype(int)
@@ -225,29 +294,18 @@ def _others_at(
 def stim_map(observation: Observation, grid: SkyGrid, /, *, n_modes: int | None = None) -> Array:
     """Return mean over standard deviation of the derotated integrations.
 
-    Parameters
-    ----------
-    observation : Observation
-        The reduction.
-    grid : SkyGrid
-        The places.
-    n_modes : int, optional
-        Number of modes; the largest by default.
-
-    Returns
-    -------
-    ndarray, shape (2 n + 1, 2 n + 1)
-        NaN where fewer than two integrations see the place.
+    NaN where fewer than two integrations see the position (Pairet et al. 2019,
+    doi:10.1093/mnras/stz1350).
     """
     from scipy.ndimage import map_coordinates
 
-    t = observation.truncation(n_modes)
+    truncation = observation.truncation(n_modes)
     radius, pa = grid.polar
     count = np.zeros(radius.shape)
     total, square = np.zeros(radius.shape), np.zeros(radius.shape)
     for exposure in observation.exposures:
         at = np.stack(exposure.position(radius, pa))
-        for image, bad in zip(exposure.integrations[t], exposure.bad, strict=True):
+        for image, bad in zip(exposure.integrations[truncation], exposure.bad, strict=True):
             share = map_coordinates((~bad).astype(np.float64), at, order=1, cval=0.0)
             data = map_coordinates(np.where(bad, 0.0, image).astype(np.float64), at, order=1)
             seen = share > MIN_SHARE
@@ -263,113 +321,86 @@ def stim_map(observation: Observation, grid: SkyGrid, /, *, n_modes: int | None 
         )
 
 
-@threads.calculation
-def detect(
-    observation: Observation,
-    /,
-    *,
-    n_modes: int | None = None,
-    fpf: float = FIVE_SIGMA_FPF,
-    known: tuple[Known | KnownDisc, ...] = (),
-    method: str = MATCHED,
-    distribution: str = GAUSSIAN,
-) -> Detection:
-    """Search for companions.
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """What candidates are searched with."""
 
-    Parameters
-    ----------
-    observation : Observation
-        The reduction.
-    n_modes : int, optional
-        Number of modes; the largest by default.
-    fpf : float, optional
-        False-positive fraction of one position.
-    known : tuple of Known or KnownDisc, optional
-        Sources that do not count as noise.
-    method : {"matched", "aperture"}, optional
-        How flux is measured.
-    distribution : {"gaussian", "laplace"}, optional
-        Distribution of the noise.
+    observation: Observation
+    grid: SkyGrid
+    n_modes: int
+    statistic: Statistic
+    known_sources: KnownSources
 
-    Returns
-    -------
-    Detection
-        Maps and candidates.
+    def peaks(self, snr: Array, number: Array) -> list[tuple[int, int]]:
+        """Local maxima above the threshold for their number of positions."""
+        from scipy.ndimage import maximum_filter
 
-    Raises
-    ------
-    LyotError
-        If the frames leave too few positions anywhere.
-    """
-    maps, grid = FluxMaps(observation, method), sky_grid(observation)
-    t = observation.truncation(n_modes)
-    snr, flux, number = snr_map(maps, grid, n_modes=n_modes, known=known)
-    if not np.isfinite(snr).any():
-        raise LyotError("No separation has enough independent positions to test one.")
-    corrected = flux / _throughput_map(maps, grid, t)
-    peaks = _peaks(observation, snr, number, fpf, distribution)
-    if peaks:
-        # A bright source is in the scatter of its neighbors, and moves the peak of its own S/N:
-        # from where the flux is highest, candidates are tested again, not counted as others.
-        peaks = sorted({_climbed(flux, y, x, observation.fwhm_pix) for y, x in peaks})
-        found = tuple(
-            Known(r * observation.pixel_scale_arcsec, pa)
-            for r, pa in (_refined(flux, y, x, grid) for y, x in peaks)
+        size = 2 * int(np.ceil(self.observation.fwhm_pix)) + 1
+        filled = np.where(np.isfinite(snr), snr, -np.inf)
+        peak = (filled == maximum_filter(filled, size=size)) & (filled > 0.0)
+        limits = {int(n): self.statistic.threshold(int(n)) for n in np.unique(number[peak])}
+        return [
+            (int(y), int(x)) for y, x in np.argwhere(peak) if snr[y, x] > limits[int(number[y, x])]
+        ]
+
+    def candidate(
+        self, snr: Array, flux: Array, number: Array, place: tuple[int, int]
+    ) -> Candidate:
+        """Describe a peak."""
+        scale, fwhm = self.observation.pixel_scale_arcsec, self.observation.fwhm_pix
+        r, pa_deg = _refined(snr, *place, self.grid)
+        fpf = self.statistic.fpf_of(float(snr[place]), int(number[place]))
+        tests = float(np.isfinite(snr).sum()) / (0.25 * np.pi * fwhm**2)
+        where = (np.asarray(r * scale), np.asarray(pa_deg))
+        return Candidate(
+            separation_arcsec=r * scale,
+            pa_deg=pa_deg,
+            snr=float(snr[place]),
+            fpf=fpf,
+            false_alarms=fpf * tests,
+            flux=float(flux[place]),
+            contrast=self.observation.contrast_of(float(flux[place])),
+            is_known=any(bool(k.covers(*where, fwhm * scale)) for k in self.known_sources),
         )
-        snr, _, number = snr_map(maps, grid, n_modes=n_modes, known=known + found)
-        peaks = sorted({_climbed(snr, y, x, observation.fwhm_pix) for y, x in peaks})
-    candidates = [_candidate(observation, grid, snr, corrected, number, p, known) for p in peaks]
-    candidates = _without_each_star(observation, grid, candidates, n_modes, known, method)
-    return Detection(
-        snr=snr,
-        flux=corrected,
-        n_positions=number,
-        stim=stim_map(observation, grid, n_modes=n_modes),
-        candidates=tuple(sorted(candidates, key=lambda c: (c.fpf, -c.snr))),
-        grid=grid,
-        pixel_scale_arcsec=observation.pixel_scale_arcsec,
-        n_modes=observation.n_modes[t],
-        fpf=fpf,
-    )
 
-
-def _without_each_star(
-    observation: Observation,
-    grid: SkyGrid,
-    candidates: list[Candidate],
-    n_modes: int | None,
-    known: tuple[Known | KnownDisc, ...],
-    method: str,
-) -> list[Candidate]:
-    """Test candidates again without each reference star, the weightiest ones if there are many."""
-    stars = _weightiest_stars(observation)
-    if not candidates or len(stars) < 2:
-        return candidates
-    scale = observation.pixel_scale_arcsec
-    found = tuple(Known(c.separation_arcsec, c.pa_deg) for c in candidates)
-    left: dict[str, Array] = {}
-    for star in stars:
-        exposures = []
-        for exposure in observation.exposures:
-            ref_info = exposure.aligned.ref_info
-            names = ref_info.targets if ref_info is not None else ()
-            gone = np.array([name == star for name in names], bool)
-            exposures.append(
-                without_refs(exposure, gone, observation.recipe)
-                if gone.any() and not gone.all()
-                else exposure
+    def without_each_star(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Test candidates again without each reference star, of the most weighty ones."""
+        stars = _weightiest_stars(self.observation)
+        if not candidates or len(stars) < 2:
+            return candidates
+        found = tuple(KnownSource(c.separation_arcsec, c.pa_deg) for c in candidates)
+        scale = self.observation.pixel_scale_arcsec
+        snr_without: dict[str, Array] = {}
+        for star in stars:
+            observation = _without_star(self.observation, star)
+            snr, _, _ = snr_map(
+                FluxMaps(observation, self.statistic.flux_by),
+                self.grid,
+                n_modes=self.n_modes,
+                statistic=self.statistic,
+                known_sources=self.known_sources + found,
             )
-        maps = FluxMaps(replace(observation, exposures=exposures, folder=None), method)
-        snr = snr_map(maps, grid, n_modes=n_modes, known=known + found)[0]
-        left[star] = np.array([_nearest(snr, grid, c, scale) for c in candidates])
-    tested = []
-    for k, candidate in enumerate(candidates):
-        values = {star: snr[k] for star, snr in left.items() if np.isfinite(snr[k])}
-        worst = min(values, key=lambda star: values[star], default="")
-        tested.append(
-            replace(candidate, jackknife_snr=float(values.get(worst, np.nan)), key_reference=worst)
-        )
-    return tested
+            snr_without[star] = np.array([_nearest(snr, self.grid, c, scale) for c in candidates])
+        tested = []
+        for k, candidate in enumerate(candidates):
+            values = {star: snr[k] for star, snr in snr_without.items() if np.isfinite(snr[k])}
+            worst = min(values, key=lambda star: values[star], default="")
+            lowest = float(values.get(worst, np.nan))
+            tested.append(replace(candidate, jackknife_snr=lowest, key_reference=worst))
+        return tested
+
+
+def _without_star(observation: Observation, star: str) -> Observation:
+    """Subtract again without the references of one star, where others remain."""
+    exposures = []
+    for exposure in observation.exposures:
+        ref_info = exposure.aligned.ref_info
+        names = ref_info.targets if ref_info is not None else ()
+        left_out = np.array([name == star for name in names], bool)
+        if left_out.any() and not left_out.all():
+            exposure = without_refs(exposure, left_out, observation.recipe)
+        exposures.append(exposure)
+    return replace(observation, exposures=exposures, folder=None)
 
 
 def _weightiest_stars(observation: Observation) -> list[str]:
@@ -404,73 +435,21 @@ def _throughput_map(maps: FluxMaps, grid: SkyGrid, t: int) -> Array:
     """Throughput of the subtraction by separation, times the transmission of the mask."""
     observation = maps.observation
     radius, pa = grid.polar
-    steps = np.geomspace(observation.fwhm_pix, observation.reach_pix, 10)
-    flux = np.full(len(steps), 1.0)
-    bare = finite_mean(throughputs(maps, steps, 4, flux)[1, t], axis=-1)
+    steps = np.geomspace(observation.fwhm_pix, observation.reach_pix, N_RADII)
+    bare = finite_mean(throughputs(maps, steps, N_ANGLES, np.ones(N_RADII))[1, t], axis=-1)
     good = np.isfinite(bare)
-    weight, through = maps.weights(radius, pa)
-    norm = weight.sum(axis=0)
-    kept = (weight * through).sum(axis=0) / np.where(norm > 0, norm, 1.0)
-    total = kept * np.interp(radius, steps[good], bare[good])
+    transmission, _ = maps.transmission(radius, pa)
+    total = transmission * np.interp(radius, steps[good], bare[good])
     return np.where(total > 0, total, np.nan)
 
 
-def _peaks(
-    observation: Observation, snr: Array, number: Array, fpf: float, distribution: str
-) -> list[tuple[int, int]]:
-    """Local maxima above the threshold for their number of positions."""
-    from scipy.ndimage import maximum_filter
-
-    size = 2 * int(np.ceil(observation.fwhm_pix)) + 1
-    filled = np.where(np.isfinite(snr), snr, -np.inf)
-    peak = (filled == maximum_filter(filled, size=size)) & (filled > 0.0)
-    limits: dict[int, float] = {}
-    found = []
-    for y, x in np.argwhere(peak):
-        n = int(number[y, x])
-        if n not in limits:
-            tau = threshold(n, fpf=fpf, distribution=distribution)
-            limits[n] = tau / np.sqrt(1.0 + 1.0 / (n - 1))
-        if snr[y, x] > limits[n]:
-            found.append((int(y), int(x)))
-    return found
-
-
-def _climbed(image: Array, y: int, x: int, fwhm_pix: float) -> tuple[int, int]:
-    """The highest place within 1.25 FWHM of another."""
+def _highest_near(image: Array, y: int, x: int, fwhm_pix: float) -> tuple[int, int]:
+    """The highest pixel within 1.25 FWHM of another."""
     rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]
-    near = np.hypot(rows - y, columns - x) <= 1.25 * fwhm_pix
+    near = np.hypot(rows - y, columns - x) <= PEAK_RADIUS_FWHM * fwhm_pix
     top = np.argmax(np.where(near & np.isfinite(image), image, -np.inf))
     row, column = np.unravel_index(int(top), image.shape)
     return int(row), int(column)
-
-
-def _candidate(
-    observation: Observation,
-    grid: SkyGrid,
-    snr: Array,
-    flux: Array,
-    number: Array,
-    place: tuple[int, int],
-    known: tuple[Known | KnownDisc, ...],
-) -> Candidate:
-    """Describe a peak."""
-    scale, fwhm = observation.pixel_scale_arcsec, observation.fwhm_pix
-    r, angle = _refined(snr, *place, grid)
-    chance = float(false_positive_fraction(snr[place], np.asarray(number[place])))
-    tests = float(np.isfinite(snr).sum()) / (0.25 * np.pi * fwhm**2)
-    star_flux = observation.star_flux if observation.star is not None else float("nan")
-    at = (np.asarray(r * scale), np.asarray(angle))
-    return Candidate(
-        separation_arcsec=r * scale,
-        pa_deg=angle,
-        snr=float(snr[place]),
-        fpf=chance,
-        false_alarms=chance * tests,
-        flux=float(flux[place]),
-        contrast=float(flux[place]) / star_flux,
-        known=any(bool(k.covers(*at, fwhm * scale)) for k in known),
-    )
 
 
 def _refined(image: Array, y: int, x: int, grid: SkyGrid) -> tuple[float, float]:

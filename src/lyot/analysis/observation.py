@@ -1,4 +1,4 @@
-"""What an analysis works on: the exposures of a run, the off-axis PSF, the mask, the star."""
+"""What an analysis works on: subtracted exposures, off-axis PSF, transmission, star."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lyot.analysis.brightness import StarBrightness, star_brightness, star_flux_in
 from lyot.analysis.psf import OffAxisPSF, best_psf, psf_from_image
-from lyot.analysis.response import Box, SubtractedExposure, exposure_of_run, inject
+from lyot.analysis.response import SubtractedExposure, exposure_of_run, inject
 from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.files.headers import ExposureInfo
@@ -23,74 +23,13 @@ from lyot.instruments.filters import Filter
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 from lyot.instruments.transmission import Transmission
 from lyot.parameters import SubtractRecipe, from_dict
+from lyot.types import Box
 
 log = logging.getLogger(__name__)
 
 ROLL_ERR_DEG = 0.1
 SCALE_ERR = 1e-3
 """Errors of the roll and of the pixel scale (relative) that enter astrometry."""
-
-
-@dataclass(frozen=True)
-class StarBrightness:
-    """How bright the star would be without the mask.
-
-    Attributes
-    ----------
-    jy : float
-        Flux density [Jy].
-    magnitude : float or None
-        Vega magnitude; None where the filter has no zero point.
-    origin : str
-        Where it comes from, in words.
-    """
-
-    jy: float
-    magnitude: float | None
-    origin: str
-
-
-def brightness_of(
-    filter: Filter, /, *, jy: float | None = None, magnitude: float | None = None, origin: str = ""
-) -> StarBrightness:
-    """Make the brightness of the star from a flux density or a magnitude.
-
-    Parameters
-    ----------
-    filter : Filter
-        The filter.
-    jy : float, optional
-        Flux density [Jy].
-    magnitude : float, optional
-        Vega magnitude.
-    origin : str, optional
-        Where it comes from.
-
-    Returns
-    -------
-    StarBrightness
-        Both, where the filter has a zero point.
-
-    Raises
-    ------
-    LyotError
-        If not one of both is given, it is not positive, or the filter has no zero point.
-    """
-    if (jy is None) == (magnitude is None):
-        raise LyotError(
-            "The brightness of the star is needed to speak of contrast; give one of --star-mag, "
-            "--star-flux and --star-frame."
-        )
-    zero = filter.vega_jy
-    if magnitude is not None:
-        if zero is None:
-            raise LyotError(f"{filter.name} has no zero point in the table; give the flux in Jy.")
-        origin = origin or f"{filter.name} = {magnitude:g} mag"
-        return StarBrightness(zero * 10 ** (-0.4 * magnitude), magnitude, origin)
-    if jy is None or not jy > 0:
-        raise LyotError(f"The flux of the star is {jy} Jy; it must be positive.")
-    mag = None if zero is None else float(-2.5 * np.log10(jy / zero))
-    return StarBrightness(float(jy), mag, origin or f"{jy:g} Jy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +76,7 @@ class StoredRun:
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """A reduction that can be asked what it would do to a source.
+    """A subtracted observation that tells what its subtraction would do to a source.
 
     Attributes
     ----------
@@ -168,7 +107,7 @@ class Observation:
     def __repr__(self) -> str:
         """Say what it is, without its pixels."""
         return (
-            f"<Observation {self.product}: {len(self.exposures)} exposures, {self.band}, "
+            f"<Observation {self.product}: {len(self.exposures)} exposures, {self.filter.name}, "
             f"{self.recipe.method}, {', '.join(map(str, self.n_modes))} modes>"
         )
 
@@ -185,9 +124,10 @@ class Observation:
         return self.recipe.n_modes
 
     @property
-    def band(self) -> str:
-        """Name of the filter."""
-        return self.exposures[0].target.info.filter
+    def filter(self) -> Filter:
+        """The filter of the exposures."""
+        info = self.exposures[0].target.info
+        return info.instrument_value.filter(info.filter)
 
     @property
     def pixel_scale_arcsec(self) -> float:
@@ -206,13 +146,17 @@ class Observation:
 
     @property
     def star_flux(self) -> float:
-        """Flux of the star without the mask [MJy/sr times pixel]; an error where not known."""
+        """Flux of the star without the mask [MJy/sr times pixel]; an error where it is unknown."""
         if self.star is None:
             raise LyotError(
-                "The brightness of the star is needed to speak of contrast; give one of "
-                "--star-mag, --star-flux and --star-frame."
+                "Contrast needs the star's brightness; give its Vega magnitude, its flux density "
+                "or an image of it without the mask."
             )
         return self.star.jy / self.jy_per_unit
+
+    def contrast_of(self, flux: float, /) -> float:
+        """Return a flux over that of the star; NaN where the star's brightness is unknown."""
+        return flux / self.star_flux if self.star is not None else float("nan")
 
     @property
     def reach_pix(self) -> float:
@@ -223,29 +167,21 @@ class Observation:
         ]
         return float(min(edges)) - 0.5 * self.fwhm_pix
 
+    def origins(self) -> dict[str, str]:
+        """Return where PSF, transmission and brightness of the star come from."""
+        return {
+            "psf": self.psf.origin,
+            "transmission": self.transmission.origin,
+            "star": self.star.origin if self.star else "",
+        }
+
     def truncation(self, n_modes: int | None, /) -> int:
-        """Return the place of a number of modes; of the largest by default.
-
-        Parameters
-        ----------
-        n_modes : int or None
-            Number of modes.
-
-        Returns
-        -------
-        int
-            Its index.
-
-        Raises
-        ------
-        LyotError
-            If the reduction was not made with it.
-        """
+        """Return the index of a number of modes, by default of the largest."""
         if n_modes is None:
             return int(np.argmax(self.n_modes))
         if n_modes not in self.n_modes:
             raise LyotError(
-                f"The reduction was made with {', '.join(map(str, self.n_modes))} modes, not "
+                f"The subtraction was made with {', '.join(map(str, self.n_modes))} modes, not "
                 f"{n_modes}."
             )
         return self.n_modes.index(n_modes)
@@ -253,25 +189,9 @@ class Observation:
     def added(
         self, exposure: SubtractedExposure, separation_pix: float, pa_deg: float, flux: float, /
     ) -> tuple[Box, NDArray[np.float64]]:
-        """Return what a source, seen through the mask, adds to an exposure.
+        """Return what a source behind the mask adds to an exposure, and on which pixels.
 
-        Parameters
-        ----------
-        exposure : SubtractedExposure
-            One of the exposures.
-        separation_pix : float
-            Separation [pixel].
-        pa_deg : float
-            Position angle [degree].
-        flux : float
-            Its flux before the mask [MJy/sr times pixel].
-
-        Returns
-        -------
-        box : tuple of slice
-            Rows and columns.
-        added : ndarray, shape (n_trunc, n_rows, n_columns)
-            As from `lyot.analysis.response.inject`.
+        As `lyot.analysis.response.inject`; the flux [MJy/sr times pixel] is that before the mask.
         """
         y, x = exposure.position(separation_pix, pa_deg)
         through = float(self.transmission.at(y, x, star_yx=exposure.star.yx))
@@ -280,22 +200,22 @@ class Observation:
     def with_source(
         self, separation_arcsec: float, pa_deg: float, contrast: float, /
     ) -> Observation:
-        """Return the reduction as it would be with one more source in the sky.
+        """Return the observation as it would be with one more source in the sky.
 
         Parameters
         ----------
         separation_arcsec : float
             Separation [arcsec].
         pa_deg : float
-            Position angle [degree].
+            Position angle [degree east of north].
         contrast : float
-            Flux over that of the star; negative to take a source out.
+            Flux over that of the star; negative to remove a source.
 
         Returns
         -------
         Observation
-            The same fits, other residuals on the source's own pixels; exact where no reference
-            holds the source.
+            With other residuals on the source's own pixels, and the same fits: exact where no
+            reference contains the source.
         """
         r = separation_arcsec / self.pixel_scale_arcsec
         changed = []
@@ -331,22 +251,22 @@ def make_observation(
     psf : OffAxisPSF, optional
         Image of an off-axis source; by ``stpsf`` or the package's model by default.
     transmission : ndarray, shape (n_y, n_x), optional
-        Map of the mask's transmission on the pixels of the frames; the model by default.
+        Map of the mask's transmission on the pixels of the frames; a model by default.
     star : StarBrightness, optional
-        How bright the star is.
+        How bright the star is; contrasts need it.
 
     Returns
     -------
     Observation
-        Ready to be asked.
+        Its pixels are on no disk: its injections run in this process.
 
     Raises
     ------
     LyotError
-        If the PSF is larger than the frames, or the map of another shape.
+        If there is no exposure, the PSF is larger than the frames, or the map has another shape.
     """
     if not exposures:
-        raise LyotError("There is no exposure to analyse.")
+        raise LyotError("There is no exposure to analyze.")
     info, shape = exposures[0].target.info, exposures[0].shape
     if psf is None:
         # Rounded, so that exposures whose pixel areas differ in the last digit share a model.
@@ -399,18 +319,18 @@ def open_run(
     star_magnitude: float | None = None,
     star_frame: str | Path | None = None,
 ) -> Iterator[Observation]:
-    """Read a finished run for the analysis.
+    """Open a finished run for the analysis.
 
     Parameters
     ----------
     folder : path
-        Where `lyot run` wrote the products.
+        Folder of the run's products.
     n_modes : tuple of int, optional
-        Numbers of modes; those of the run by default.
+        Numbers of modes, which need no other run; those of the run by default.
     psf : path, optional
-        FITS file of the off-axis PSF; OVERSAMP or DET_SAMP in its header is its oversampling.
+        FITS image of the off-axis PSF; OVERSAMP or DET_SAMP in its header is its oversampling.
     transmission : path, optional
-        FITS file of the mask's transmission, or a PSFMASK file aligned with the frames.
+        FITS image of the mask's transmission on the pixels of the frames.
     star_jy, star_magnitude : float, optional
         Brightness of the star [Jy], or its Vega magnitude.
     star_frame : path, optional
@@ -424,7 +344,7 @@ def open_run(
     Raises
     ------
     LyotError
-        If a file is missing or not what it should be.
+        If a file is missing or not what it should be, or the brightness is given twice.
     """
     with open_products(folder) as (product, runs):
         recipe: SubtractRecipe = from_dict(SubtractRecipe, runs[0].recipe)
@@ -441,77 +361,20 @@ def open_run(
         given = [v for v in (star_jy, star_magnitude, star_frame) if v is not None]
         if len(given) > 1:
             raise LyotError("Give one of the star's flux, its magnitude, and its frame.")
-        info = observation.exposures[0].target.info
+        origin = ""
         if star_frame is not None:
-            flux = flux_in_frame(observation, read_image(star_frame)[0])
-            star = brightness_of(
-                info.instrument_value.filter(info.filter),
-                jy=flux * observation.jy_per_unit,
-                origin=f"{Path(star_frame).name}",
+            flux = star_flux_in(read_image(star_frame)[0], observation.psf)
+            star_jy, origin = flux * observation.jy_per_unit, Path(star_frame).name
+        if given:
+            star = star_brightness(
+                observation.filter, jy=star_jy, magnitude=star_magnitude, origin=origin
             )
-            observation = replace(observation, star=star)
-        elif given:
-            filter = info.instrument_value.filter(info.filter)
-            star = brightness_of(filter, jy=star_jy, magnitude=star_magnitude)
             observation = replace(observation, star=star)
         yield replace(observation, folder=str(Path(folder).resolve()))
 
 
 def read_psf(path: str | Path, /) -> OffAxisPSF:
-    """Read an off-axis PSF of the user's.
-
-    Parameters
-    ----------
-    path : path
-        A FITS image; OVERSAMP or DET_SAMP in its header is its oversampling.
-
-    Returns
-    -------
-    OffAxisPSF
-        The PSF.
-    """
+    """Read a FITS image of an off-axis PSF, with OVERSAMP or DET_SAMP as its oversampling."""
     image, header = read_image(path)
     over = int(header.get("OVERSAMP") or header.get("DET_SAMP") or 1)
     return psf_from_image(image, oversample=over, origin=f"{Path(path).name}")
-
-
-def flux_in_frame(observation: Observation, frame: NDArray[np.floating], /) -> float:
-    """Measure the flux of a star in an image without the mask, by its PSF.
-
-    Parameters
-    ----------
-    observation : Observation
-        For its PSF.
-    frame : ndarray, shape (n_y, n_x)
-        Image of the star; NaN is left out.
-
-    Returns
-    -------
-    float
-        Flux [unit of the frame times pixel].
-
-    Raises
-    ------
-    LyotError
-        If the image has no positive peak.
-    """
-    from scipy.optimize import minimize
-
-    good = np.isfinite(frame)
-    if not good.any() or not np.nanmax(frame) > 0:
-        raise LyotError("The frame of the star has no positive pixel.")
-    peak = np.unravel_index(int(np.nanargmax(np.where(good, frame, -np.inf))), frame.shape)
-    half = int(np.ceil(2.0 * observation.fwhm_pix))
-
-    def _fit(at: Any) -> tuple[float, float]:
-        box, image = observation.psf.place(float(at[0]), float(at[1]), frame.shape, half_pix=half)
-        data, ok = frame[box], good[box]
-        flux = float((data * image)[ok].sum() / (image[ok] ** 2).sum())
-        return float(((data - flux * image)[ok] ** 2).sum()), flux
-
-    def _cost(at: NDArray[np.float64]) -> float:
-        return _fit(at)[0]
-
-    start = np.asarray(peak, dtype=np.float64)
-    best = minimize(_cost, start, method="Nelder-Mead")
-    return _fit(best.x)[1]

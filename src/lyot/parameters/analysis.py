@@ -73,14 +73,20 @@ class ExclusionParameters(Parameters):
 class StatisticParameters(Parameters):
     """How the significance of a flux is judged."""
 
-    fpf: float | None = parameter(
-        None,
-        "False-positive fraction of the threshold; by default that of 5 sigma, 2.87e-7",
+    fpf: float = parameter(
+        2.866515719235352e-7,
+        "False-positive fraction of one test; by default that of 5 sigma of a Gaussian",
         minimum=0.0,
-        maximum=1.0,
+        maximum=0.5,
         metavar="FPF",
     )
     noise: str = parameter("gaussian", "Distribution of the noise", choices=("gaussian", "laplace"))
+    others: str = parameter(
+        "n-1",
+        "Number of other positions, of n at a separation, that one is compared with; n is the "
+        "choice of VIP and pyKLIP",
+        choices=("n-1", "n"),
+    )
     flux_by: str = parameter(
         "matched",
         "How a flux is measured: by a matched filter, or in an aperture of one FWHM",

@@ -11,32 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
-from numpy.typing import NDArray
 
 from lyot.analysis.companion import CompanionFit
-from lyot.analysis.contrast import Completeness, ContrastCurve, SensitivityMap
+from lyot.analysis.completeness import Completeness
+from lyot.analysis.contrast import ContrastCurve, SensitivityMap
 from lyot.analysis.detection import Detection
 from lyot.files.atomic import atomic_write
+from lyot.types import Array
 from lyot.viz.figures import COLORS
 
 
 def save(path: str | Path, draw: Callable[[Figure], Any], size: tuple[float, float], /) -> str:
-    """Draw a figure and write it whole.
-
-    Parameters
-    ----------
-    path : path
-        Where it is to be; its suffix says the format.
-    draw : callable
-        Takes the figure.
-    size : tuple of float
-        Width and height [inch].
-
-    Returns
-    -------
-    str
-        The path.
-    """
+    """Draw a figure of a size [inch] and write it; the suffix of the path says the format."""
     figure = Figure(figsize=size, layout="constrained")
     draw(figure)
     with atomic_write(path) as temporary:
@@ -44,21 +30,37 @@ def save(path: str | Path, draw: Callable[[Figure], Any], size: tuple[float, flo
     return str(path)
 
 
+def contrast_figure(figure: Figure, curve: ContrastCurve, /, *, title: str) -> None:
+    """Draw limits above and throughput below."""
+    upper, lower = figure.subplots(2, 1, height_ratios=(2.2, 1.0))
+    contrast(upper, curve).set_title(title, fontsize=9)
+    throughput(lower, curve)
+
+
+def sensitivity_figure(figure: Figure, limits: SensitivityMap, complete: Completeness, /) -> None:
+    """Draw the map of limits beside the completeness."""
+    left, right = figure.subplots(1, 2)
+    sensitivity(left, limits)
+    completeness(right, complete)
+
+
+def detection_figure(figure: Figure, found: Detection, /) -> None:
+    """Draw the map of S/N."""
+    snr_map(figure.subplots(), found)
+
+
+def companion_figure(figure: Figure, fit: CompanionFit, /) -> None:
+    """Draw data, model and residual of every exposure and companion."""
+    companion(figure.subplots(len(fit.boxes), 3, squeeze=False), fit)
+
+
+def posterior_figure(figure: Figure, /, *, fit: CompanionFit, number: int) -> None:
+    """Draw the posterior of a companion."""
+    posterior(figure.subplots(3, 3), fit, number=number)
+
+
 def contrast(ax: Axes, curve: ContrastCurve, /) -> Axes:
-    """Draw contrast limits against separation.
-
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    curve : ContrastCurve
-        The limits.
-
-    Returns
-    -------
-    Axes
-        The axes, logarithmic; magnitudes on the right.
-    """
+    """Draw contrast limits against separation, both logarithmic, with magnitudes on the right."""
     r = curve.separation_arcsec
     one = len(curve.n_modes) == 1
     for t, n in enumerate(curve.n_modes):
@@ -80,8 +82,8 @@ def contrast(ax: Axes, curve: ContrastCurve, /) -> Axes:
     ax.set_xscale("log")
     ax.set_yscale("log")
     _separation_axis(ax, r)
-    sigma = _sigma_of(curve.fpf)
-    ax.set_ylabel(f"contrast, {sigma}" if sigma else f"contrast at FPF = {curve.fpf:.1g}")
+    sigma = _sigma_of(curve.statistic.fpf)
+    ax.set_ylabel(f"contrast, {sigma}" if sigma else f"contrast at FPF = {curve.statistic.fpf:.1g}")
     ax.grid(True, which="major", color="#8a94a3", alpha=0.35, lw=0.6)
     ax.set_axisbelow(True)
     ax.legend(frameon=False, fontsize=8)
@@ -100,12 +102,12 @@ def _sigma_of(fpf: float) -> str:
     return f"{round(sigma)} sigma" if abs(sigma - round(sigma)) < 1e-3 else ""
 
 
-def _separation_axis(ax: Axes, r: NDArray[Any]) -> None:
+def _separation_axis(ax: Axes, r: Array) -> None:
     ticks = [v for v in (0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 20) if 0.9 * r.min() <= v]
     ax.xaxis.set_major_locator(FixedLocator([v for v in ticks if v <= 1.1 * r.max()]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlim(r.min(), r.max())
+    ax.set_xlim(*((r.min(), r.max()) if r.size > 1 else _edges(r)))
     ax.set_xlabel("separation [arcsec]")
 
 
@@ -130,20 +132,7 @@ def _magnitudes(ax: Axes, star_magnitude: float | None) -> None:
 
 
 def throughput(ax: Axes, curve: ContrastCurve, /) -> Axes:
-    """Draw the throughput of the subtraction, and the transmission of the mask.
-
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    curve : ContrastCurve
-        The limits.
-
-    Returns
-    -------
-    Axes
-        The axes.
-    """
+    """Draw the throughput of the subtraction, and the transmission of the mask."""
     r = curve.separation_arcsec
     for t, n in enumerate(curve.n_modes):
         color = COLORS[t % len(COLORS)]
@@ -169,7 +158,7 @@ def throughput(ax: Axes, curve: ContrastCurve, /) -> Axes:
 
 
 def _sky_image(
-    ax: Axes, data: NDArray[Any], scale: float, *, norm: Normalize, cmap: str, label: str
+    ax: Axes, data: Array, scale: float, *, norm: Normalize, cmap: str, label: str
 ) -> Axes:
     half = (data.shape[0] // 2 + 0.5) * scale
     shown = ax.imshow(
@@ -191,22 +180,7 @@ def _sky_image(
 
 
 def snr_map(ax: Axes, found: Detection, /, *, half_width_arcsec: float | None = None) -> Axes:
-    """Draw the S/N of every place, with candidates marked.
-
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    found : Detection
-        Maps and candidates.
-    half_width_arcsec : float, optional
-        Half the width of what is shown [arcsec]; all of it by default.
-
-    Returns
-    -------
-    Axes
-        North up, east to the left.
-    """
+    """Draw the S/N of every position, north up, with the candidates marked and numbered."""
     norm = Normalize(-6.0, 6.0)
     _sky_image(ax, found.snr, found.pixel_scale_arcsec, norm=norm, cmap="RdBu_r", label="S/N")
     for number, c in enumerate(found.candidates, start=1):
@@ -223,22 +197,10 @@ def snr_map(ax: Axes, found: Detection, /, *, half_width_arcsec: float | None = 
 
 
 def sensitivity(ax: Axes, result: SensitivityMap, /) -> Axes:
-    """Draw the contrast limit at every place.
-
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    result : SensitivityMap
-        The map.
-
-    Returns
-    -------
-    Axes
-        North up, east to the left.
-    """
+    """Draw the contrast limit at every position, north up and east to the left."""
     good = result.limit[np.isfinite(result.limit) & (result.limit > 0)]
-    low, high = (float(v) for v in np.quantile(good, [0.005, 0.995]))
+    # A curve of one separation has no area.
+    low, high = (float(v) for v in np.quantile(good, [0.005, 0.995])) if good.size else (1e-6, 1e-5)
     return _sky_image(
         ax,
         result.limit,
@@ -250,25 +212,12 @@ def sensitivity(ax: Axes, result: SensitivityMap, /) -> Axes:
 
 
 def completeness(ax: Axes, result: Completeness, /) -> Axes:
-    """Draw the fraction of injected sources that would be found.
-
-    Parameters
-    ----------
-    ax : Axes
-        Where to draw.
-    result : Completeness
-        The fractions.
-
-    Returns
-    -------
-    Axes
-        Both axes logarithmic, with the lines of 50 and 90 %.
-    """
+    """Draw the fraction of injected sources that are detected, with lines of 50 and 90 %."""
     x, y = result.separation_arcsec, result.contrast
     shown = ax.pcolormesh(
-        x, y, result.fraction, cmap="cividis", vmin=0, vmax=1, shading="nearest", rasterized=True
+        _edges(x), _edges(y), result.fraction, cmap="cividis", vmin=0, vmax=1, rasterized=True
     )
-    if np.isfinite(result.fraction).any():
+    if np.isfinite(result.fraction).any() and min(result.fraction.shape) > 1:
         filled = np.nan_to_num(result.fraction)
         lines = ax.contour(x, y, filled, levels=[0.5, 0.9], colors="white", linewidths=1.2)
         ax.clabel(lines, fmt=lambda v: f"{100 * v:.0f} %", fontsize=8)
@@ -282,27 +231,26 @@ def completeness(ax: Axes, result: Completeness, /) -> Axes:
     return ax
 
 
-def companion(axes: NDArray[Any], fit: CompanionFit, /) -> NDArray[Any]:
-    """Draw data, model and what is left, for each exposure and companion.
+def _edges(middles: Array) -> Array:
+    """Edges of bins on a logarithmic axis about their middles; 10 % each way of a single one."""
+    if middles.size == 1:
+        return np.asarray(middles[0] * np.array([0.9, 1.1]))
+    inner = np.sqrt(middles[1:] * middles[:-1])
+    first, last = middles[0] ** 2 / inner[0], middles[-1] ** 2 / inner[-1]
+    return np.concatenate([[first], inner, [last]])
 
-    Parameters
-    ----------
-    axes : ndarray of Axes, shape (n, 3)
-        One row for each of ``fit.boxes``.
-    fit : CompanionFit
-        The fit.
 
-    Returns
-    -------
-    ndarray of Axes
-        The axes.
-    """
+def companion(axes: Array, fit: CompanionFit, /) -> Array:
+    """Draw data, model and residual on axes ``(n, 3)``, a row for each of ``fit.boxes``."""
     for row, (name, data, model) in zip(axes, fit.boxes, strict=True):
         row[0].set_ylabel(name.split("_")[0], fontsize=8)
         level = float(np.nanmedian(data - model))
         reach = float(np.nanmax(np.abs(data - level)))
         for ax, image, title in zip(
-            row, (data - level, model, data - level - model), ("data", "model", "left"), strict=True
+            row,
+            (data - level, model, data - level - model),
+            ("data", "model", "residual"),
+            strict=True,
         ):
             ax.imshow(image, origin="lower", cmap="RdBu_r", vmin=-reach, vmax=reach)
             ax.set_title(title, fontsize=9)
@@ -311,23 +259,8 @@ def companion(axes: NDArray[Any], fit: CompanionFit, /) -> NDArray[Any]:
     return axes
 
 
-def posterior(axes: NDArray[Any], fit: CompanionFit, /, *, number: int = 0) -> NDArray[Any]:
-    """Draw the posterior of a companion: each parameter, and each pair.
-
-    Parameters
-    ----------
-    axes : ndarray of Axes, shape (3, 3)
-        Where to draw.
-    fit : CompanionFit
-        The fit.
-    number : int, optional
-        Which companion.
-
-    Returns
-    -------
-    ndarray of Axes
-        The axes; those above the diagonal are left empty.
-    """
+def posterior(axes: Array, fit: CompanionFit, /, *, number: int = 0) -> Array:
+    """Draw the posterior of a companion on axes ``(3, 3)``: each parameter, and each pair."""
     samples = fit.samples[:, number]
     names = ("east [arcsec]", "north [arcsec]", "flux [MJy/sr px]")
     for i in range(3):

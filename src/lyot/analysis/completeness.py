@@ -1,0 +1,132 @@
+"""Completeness: which injected sources the detection would find."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lyot.algorithms.statistics import finite_mean
+from lyot.analysis.contrast import default_separations
+from lyot.analysis.noise import KnownSources, noise_rings
+from lyot.analysis.observation import Observation
+from lyot.analysis.photometry import FluxMaps, throughputs
+from lyot.analysis.statistic import MIN_POSITIONS, Statistic
+from lyot.compute import threads
+from lyot.errors import LyotError
+from lyot.types import Array
+
+N_CONTRASTS = 40
+INJECTED_CONTRAST = 1e-5
+"""Of the sources that measure the throughput; it matters little, where references contain them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Completeness:
+    """Fraction of injected sources that would be detected.
+
+    Attributes
+    ----------
+    separation_arcsec : ndarray, shape (n_sep,)
+        Separations [arcsec].
+    contrast : ndarray, shape (n_contrast,)
+        Contrasts.
+    fraction : ndarray, shape (n_contrast, n_sep)
+        Fraction over position angles; NaN where there are too few positions.
+    statistic : Statistic
+        Of the detection.
+    n_modes : int
+        Number of modes.
+    """
+
+    separation_arcsec: Array
+    contrast: Array
+    fraction: Array
+    statistic: Statistic
+    n_modes: int
+
+
+@threads.calculation
+def completeness_map(
+    observation: Observation,
+    /,
+    *,
+    separations_arcsec: ArrayLike | None = None,
+    contrasts: ArrayLike | None = None,
+    n_modes: int | None = None,
+    n_angles: int = 6,
+    statistic: Statistic | None = None,
+    known_sources: KnownSources = (),
+) -> Completeness:
+    """Count which injected sources the detection would find.
+
+    Every position of each circle is tested against the others, with the flux of a source, times
+    the throughput, added to what is there.
+
+    Parameters
+    ----------
+    observation : Observation
+        With the brightness of its star.
+    separations_arcsec : ndarray, shape (n_sep,), optional
+        Separations [arcsec]; 24 by default, from one FWHM to the edge.
+    contrasts : ndarray, shape (n_contrast,), optional
+        Contrasts; 40 by default, about the limits.
+    n_modes : int, optional
+        Number of modes; the largest by default.
+    n_angles : int, optional
+        Number of injections at each separation for the throughput.
+    statistic : Statistic, optional
+        Of the detection; five sigma of Gaussian noise by default.
+    known_sources : tuple of KnownSource or KnownDisc, optional
+        Companions and discs that are excluded from the noise estimate.
+
+    Returns
+    -------
+    Completeness
+        Fractions over separation and contrast.
+
+    Raises
+    ------
+    LyotError
+        If the star's brightness is unknown, or there are too few positions everywhere.
+
+    Examples
+    --------
+    >>> found = completeness_map(observation, contrasts=np.array([1e-5])).fraction  # doctest: +SKIP
+    """
+    statistic = statistic or Statistic()
+    if separations_arcsec is None:
+        separations_arcsec = default_separations(observation)
+    separations = np.atleast_1d(np.asarray(separations_arcsec, dtype=np.float64))
+    radius = separations / observation.pixel_scale_arcsec
+    t = observation.truncation(n_modes)
+    maps = FluxMaps(observation, statistic.flux_by)
+    rings = noise_rings(maps, radius, known_sources=known_sources)
+    flux = np.full(len(radius), observation.star_flux * INJECTED_CONTRAST)
+    throughput = finite_mean(throughputs(maps, radius, n_angles, flux)[0, t], axis=-1)
+    needed: list[Array] = []
+    for j in range(len(radius)):
+        mean, scatter, number = rings.others(j, t)
+        tau = statistic.taus(number + 1)
+        need = mean + tau * scatter - rings.flux[j][t]
+        need = need / (throughput[j] * observation.star_flux)
+        needed.append(need[rings.used[j] & np.isfinite(need)])
+    contrasts = np.asarray(_about(needed) if contrasts is None else contrasts, dtype=np.float64)
+    fraction = np.array(
+        [
+            [(row <= c).mean() if row.size >= MIN_POSITIONS else np.nan for row in needed]
+            for c in contrasts
+        ]
+    )
+    return Completeness(separations, contrasts, fraction, statistic, observation.n_modes[t])
+
+
+def _about(needed: list[Array]) -> Array:
+    """Contrasts that span those at which sources are found."""
+    middle = np.concatenate(needed)
+    middle = middle[middle > 0]
+    if not middle.size:
+        raise LyotError("No separation has enough independent positions.")
+    low, high = np.quantile(middle, [0.02, 0.98])
+    return np.geomspace(low / 3.0, high * 3.0, N_CONTRASTS)

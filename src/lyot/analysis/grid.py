@@ -1,0 +1,44 @@
+"""The grid of the sky on which maps about the star are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lyot.analysis.observation import Observation
+from lyot.types import Array
+
+
+@dataclass(frozen=True, eq=False)
+class SkyGrid:
+    """A grid of the sky, north up and east to the left, with the star on the middle pixel.
+
+    Attributes
+    ----------
+    half_pix : int
+        Half its width without the middle pixel.
+    """
+
+    half_pix: int
+
+    @property
+    def offsets(self) -> tuple[Array, Array]:
+        """Offset of each pixel to the east and to the north [pixel]."""
+        y, x = np.mgrid[-self.half_pix : self.half_pix + 1, -self.half_pix : self.half_pix + 1]
+        return -x.astype(np.float64), y.astype(np.float64)
+
+    @property
+    def polar(self) -> tuple[Array, Array]:
+        """Separation [pixel] and position angle [degree] of each pixel."""
+        east, north = self.offsets
+        return np.hypot(east, north), np.degrees(np.arctan2(east, north)) % 360.0
+
+
+def sky_grid(observation: Observation, /) -> SkyGrid:
+    """Return the grid, on the detector's pixel scale, that holds the frames of all exposures."""
+    reach = [
+        max(e.star.y, e.star.x, e.shape[0] - 1 - e.star.y, e.shape[1] - 1 - e.star.x)
+        for e in observation.exposures
+    ]
+    return SkyGrid(int(np.ceil(max(reach))))

@@ -1,0 +1,162 @@
+"""The noise of a source's flux: its scatter among independent positions on rings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lyot.algorithms.statistics import n_positions
+from lyot.analysis.photometry import FluxMaps
+from lyot.types import Array
+
+RING_STEP_PIX, PHASE_STEP_PIX = 0.5, 0.5
+EXCLUDED_RADIUS_FWHM = 1.5
+
+
+@dataclass(frozen=True)
+class KnownSource:
+    """A source that is excluded from the noise estimate.
+
+    Attributes
+    ----------
+    separation_arcsec, pa_deg : float
+        Where it is [arcsec], [degree east of north].
+    radius_arcsec : float or None
+        Radius of what is excluded about it [arcsec]; 1.5 FWHM by default.
+
+    Examples
+    --------
+    >>> KnownSource(1.0, 90.0).covers(np.array([1.1, 1.0]), np.array([90.0, 120.0]), 0.1)
+    array([ True, False])
+    """
+
+    separation_arcsec: float
+    pa_deg: float
+    radius_arcsec: float | None = None
+
+    def covers(self, separation_arcsec: Array, pa_deg: Array, fwhm_arcsec: float, /) -> Array:
+        """Return True for positions within the radius."""
+        limit = self.radius_arcsec or EXCLUDED_RADIUS_FWHM * fwhm_arcsec
+        far = _distance(separation_arcsec, pa_deg, self.separation_arcsec, self.pa_deg)
+        return np.asarray(far <= limit)
+
+
+@dataclass(frozen=True)
+class KnownDisc:
+    """A disc seen nearly edge-on: two opposite sectors that are excluded from the noise estimate.
+
+    Attributes
+    ----------
+    pa_deg : float
+        Position angle of its major axis [degree].
+    half_width_deg : float
+        Half the opening angle of each sector [degree].
+
+    Examples
+    --------
+    >>> KnownDisc(128.7, 15.0).covers(np.ones(3), np.array([120.0, 300.0, 20.0]), 0.1)
+    array([ True,  True, False])
+    """
+
+    pa_deg: float
+    half_width_deg: float
+
+    def covers(self, separation_arcsec: Array, pa_deg: Array, fwhm_arcsec: float, /) -> Array:
+        """Return True for positions within the sectors, at any separation."""
+        del separation_arcsec, fwhm_arcsec
+        turn = np.abs((np.asarray(pa_deg) - self.pa_deg + 90.0) % 180.0 - 90.0)
+        return np.asarray(turn <= self.half_width_deg)
+
+
+KnownSources = tuple[KnownSource | KnownDisc, ...]
+
+
+def _distance(r: Array, pa_deg: Array, other_r: float, other_pa_deg: float) -> Array:
+    turn = np.radians(pa_deg - other_pa_deg)
+    return np.sqrt(np.maximum(r**2 + other_r**2 - 2.0 * r * other_r * np.cos(turn), 0.0))
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseRings:
+    """Fluxes along circles about the star, and the noise among independent positions.
+
+    Attributes
+    ----------
+    radius_pix : ndarray, shape (n_ring,)
+        Radii [pixel].
+    flux : list of ndarray, shape (n_trunc, n_position, n_phase)
+        Flux at independent positions (one FWHM apart), for each starting angle.
+    used : list of ndarray of bool, shape (n_position, n_phase)
+        False where the flux is unknown, and on known sources.
+    """
+
+    radius_pix: Array
+    flux: list[Array]
+    used: list[Array]
+
+    def noise(self, ring: int, truncation: int, /) -> float:
+        """Return the scatter that a tested position of a ring is compared with.
+
+        It is the standard deviation of the others, its median over all positions, so that half of
+        the sources at the limit are found. NaN where too few positions are used.
+        """
+        scatter = self.others(ring, truncation)[1][self.used[ring]]
+        scatter = scatter[np.isfinite(scatter)]
+        return float(np.median(scatter)) if scatter.size else float("nan")
+
+    def count(self, ring: int, /) -> int:
+        """Return the number of positions of a ring that are used, median over starting angles."""
+        return int(np.median(self.used[ring].sum(axis=0)))
+
+    def others(self, ring: int, truncation: int, /) -> tuple[Array, Array, Array]:
+        """Return mean, scatter and number of the other positions, ``(n_position, n_phase)`` each.
+
+        The others are those of the same starting angle without the position itself: sums over
+        all, less its own term, taken about the mean of all so that they do not cancel.
+        """
+        flux, used = self.flux[ring][truncation], self.used[ring]
+        value = np.where(used, flux, 0.0)
+        number = used.sum(axis=0) - used
+        enough = number >= 2
+        m = np.where(enough, number, 2)
+        middle = value.sum(axis=0) / np.maximum(used.sum(axis=0), 1)
+        off = np.where(used, flux - middle, 0.0)
+        mean = (off.sum(axis=0) - off) / m
+        square = (off**2).sum(axis=0) - off**2
+        scatter = np.sqrt(np.maximum(square - m * mean**2, 0.0) / (m - 1))
+        return (
+            np.where(enough, mean + middle, np.nan),
+            np.where(enough, scatter, np.nan),
+            number,
+        )
+
+
+def noise_rings(
+    maps: FluxMaps, radius_pix: Array, /, *, known_sources: KnownSources = ()
+) -> NoiseRings:
+    """Sample the fluxes along circles: on each as many positions as are independent."""
+    observation = maps.observation
+    fwhm, scale = observation.fwhm_pix, observation.pixel_scale_arcsec
+    separations, angles, shapes = [], [], []
+    for r in radius_pix:
+        n = max(n_positions(float(r) / fwhm), 1)
+        k = max(int(np.ceil(2.0 * np.pi * r / n / PHASE_STEP_PIX)), 1)
+        angle = 360.0 * (np.arange(n)[:, None] + np.arange(k)[None, :] / k) / n
+        separations.append(np.full(angle.size, float(r)))
+        angles.append(angle.ravel())
+        shapes.append((n, k))
+    separation, angle = np.concatenate(separations), np.concatenate(angles)
+    flux = maps.sample(separation, angle)
+    used = np.isfinite(flux[0])
+    for source in known_sources:
+        used &= ~source.covers(separation * scale, angle, fwhm * scale)
+    ends = np.cumsum([n * k for n, k in shapes])[:-1]
+    return NoiseRings(
+        np.asarray(radius_pix, dtype=np.float64),
+        [
+            part.reshape(len(flux), *shape)
+            for part, shape in zip(np.split(flux, ends, axis=1), shapes, strict=True)
+        ],
+        [part.reshape(shape) for part, shape in zip(np.split(used, ends), shapes, strict=True)],
+    )

@@ -1,0 +1,73 @@
+"""The statistic that contrast, completeness, detection and companions share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lyot.algorithms.statistics import critical_t, tail_probability
+from lyot.errors import LyotError
+from lyot.parameters import StatisticParameters
+from lyot.types import Array
+
+MATCHED, APERTURE = "matched", "aperture"
+MIN_POSITIONS = 4
+"""Independent positions at a separation, the tested one included, below which none is tested."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistic(StatisticParameters):
+    r"""How a flux is measured, and when it stands out from the noise at its separation.
+
+    One position of n is compared with the m others by
+    :math:`t = (F - \bar F)\,/\,(s \sqrt{1 + 1/m})`, the S/N of this package. For Gaussian noise
+    it follows Student's distribution with m - 1 degrees of freedom, m = n - 1 (Mawet et al. 2014,
+    doi:10.1088/0004-637X/792/2/97); VIP and pyKLIP print limits for m = n. Residual speckles have
+    the heavier tail of Laplacian noise (Bonse et al. 2023, doi:10.3847/1538-3881/acc93c).
+
+    Raises
+    ------
+    LyotError
+        If a value is not allowed.
+
+    Examples
+    --------
+    >>> statistic = Statistic(fpf=1e-3)
+    >>> round(statistic.threshold(12), 3)
+    4.144
+    >>> round(statistic.fpf_of(statistic.threshold(12), 12), 6)
+    0.001
+    """
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        if not self.fpf > 0.0:
+            raise LyotError("fpf is 0; it must be positive.", parameter="fpf")
+
+    def _n_others(self, n: int) -> int:
+        return int(n) - 1 if self.others == "n-1" else int(n)
+
+    def threshold(self, n: int, /) -> float:
+        """Return the t of a detection among n positions, the tested one included; NaN below 3."""
+        return critical_t(self._n_others(n), self.fpf, distribution=self.noise)
+
+    def tau(self, n: int, /) -> float:
+        """Return the threshold as a factor on the standard deviation of the other positions."""
+        return self.threshold(n) * float(self.spread(n))
+
+    def spread(self, n: Array | int, /) -> Array:
+        """Return the factor from the standard deviation of the others to that of a difference."""
+        m = np.asarray(n) - 1 if self.others == "n-1" else np.asarray(n)
+        return np.sqrt(1.0 + 1.0 / m)
+
+    def fpf_of(self, t_value: float, n: int, /) -> float:
+        """Return the probability that noise alone gives this t or more among n positions."""
+        return tail_probability(t_value, self._n_others(n), distribution=self.noise)
+
+    def taus(self, n: Array, /) -> Array:
+        """Return `tau` for each number of positions; NaN below `MIN_POSITIONS`."""
+        values, inverse = np.unique(n, return_inverse=True)
+        each = [self.tau(int(v)) if v >= MIN_POSITIONS else np.nan for v in values]
+        return np.asarray(np.array(each, dtype=np.float64)[inverse].reshape(np.shape(n)))

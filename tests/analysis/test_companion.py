@@ -1,0 +1,74 @@
+"""Companions on draws of known noise."""
+
+import numpy as np
+import pytest
+
+from lyot.analysis.companion import fit_companions
+from lyot.analysis.observation import make_observation
+from lyot.errors import LyotError
+from lyot.parameters import SubtractRecipe
+
+
+@pytest.mark.parametrize(("kind", "n_draws"), [("white", 500), ("correlated", 500), ("rolls", 150)])
+def test_pulls_of_companions(draw, kind, n_draws):
+    pulls, chi2 = [], []
+    truth = (1.1, 100.0, 90.0)
+    smooth, rolls_too = 1.2 * (kind == "correlated"), kind == "rolls"
+    recipe = SubtractRecipe(n_modes=(9 if rolls_too else 4,), level_inner_arcsec=2.0)
+    for seed in range(5000, 5000 + n_draws):
+        observation = draw(seed, [truth], smooth=smooth, rolls_too=rolls_too, recipe=recipe)
+        fit = fit_companions(observation, [(1.13, 101.0)], n_likelihoods=0, n_injections=0)
+        c = fit.companions[0]
+        # The errors of the fit: roll and scale are exact here.
+        along, across = c.separation_arcsec - truth[0], np.radians(c.pa_deg - truth[1]) * truth[0]
+        pulls.append(
+            [along / c.fit_err_arcsec, across / c.fit_err_arcsec, (c.flux - truth[2]) / c.flux_err]
+        )
+        chi2.append(c.chi2 / c.n_data)
+    mean, width = np.mean(pulls, axis=0), np.std(pulls, axis=0, ddof=1)
+    assert np.all(np.abs(mean) < 0.15)
+    assert np.all((width > 0.85) & (width < 1.15))
+    assert 0.85 < np.mean(chi2) < 1.15
+
+
+def test_the_posterior_is_that_of_the_curvature(draw):
+    observation = draw(3, [(1.4, 250.0, 120.0)])
+    sampled = fit_companions(observation, [(1.4, 250.0)], n_likelihoods=16_000, n_injections=0)
+    curved = fit_companions(observation, [(1.4, 250.0)], n_likelihoods=0, n_injections=0)
+    a, b = sampled.companions[0], curved.companions[0]
+    # Some 200 independent samples: the median is known to a tenth of the error.
+    assert abs(a.flux - b.flux) < 0.3 * b.flux_err
+    np.testing.assert_allclose(a.flux_err, b.flux_err, rtol=0.15)
+    np.testing.assert_allclose(a.fit_err_arcsec, b.fit_err_arcsec, rtol=0.15)
+    assert sampled.n_likelihoods > 15_000
+
+
+def test_two_companions_are_fitted_together(draw):
+    truth = [(1.2, 40.0, 150.0), (1.2, 55.0, 100.0)]
+    observation = draw(5, truth)
+    fit = fit_companions(observation, [(1.22, 39.0), (1.18, 56.0)], n_likelihoods=0, n_injections=0)
+    for found, (separation, pa, flux) in zip(fit.companions, truth, strict=True):
+        assert abs(found.flux - flux) < 4 * found.flux_err
+        assert abs(found.separation_arcsec - separation) < 4 * found.separation_err
+        assert abs(found.pa_deg - pa) < 4 * found.pa_err
+    assert len(fit.to_table()) == 2
+
+
+def test_the_bias_is_measured_by_injections(draw):
+    observation = draw(6, [(1.3, 120.0, 90.0)])
+    c = fit_companions(observation, [(1.3, 120.0)], n_likelihoods=0, n_injections=10).companions[0]
+    assert c.n_injected >= 8
+    assert abs(c.bias_flux) < 2.0 * c.flux_err
+    assert abs(c.bias_separation_arcsec) < 2.0 * c.separation_err
+    assert c.jy == pytest.approx(c.flux * observation.jy_per_unit)
+    assert c.contrast == pytest.approx(c.flux / observation.star_flux)
+
+
+def test_a_companion_under_the_mask_is_refused(draw, gaussian_psf):
+    opaque = np.zeros((91, 93))
+    observation = draw(16)
+    blind = make_observation(
+        "x", observation.exposures, SubtractRecipe(), psf=gaussian_psf, transmission=opaque
+    )
+    with pytest.raises(LyotError, match="lies under the mask"):
+        fit_companions(blind, [(1.0, 10.0)])

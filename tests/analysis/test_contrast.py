@@ -1,0 +1,143 @@
+"""Contrast limits on draws of known noise."""
+
+import numpy as np
+import pytest
+
+from lyot.analysis.companion import fit_companions
+from lyot.analysis.contrast import contrast_curve, sensitivity_map
+from lyot.analysis.detection import detect
+from lyot.analysis.noise import KnownDisc, KnownSource
+from lyot.analysis.observation import make_observation
+from lyot.analysis.photometry import FluxMaps
+from lyot.analysis.psf import psf_from_image
+from lyot.analysis.statistic import Statistic
+from lyot.errors import LyotError
+from lyot.parameters import SubtractRecipe
+
+FWHM_ARCSEC = 2.4 * 0.063
+
+
+def test_a_source_really_put_in_at_the_limit_is_found_half_the_time(draw):
+    fpf, separation = 1e-3, 5.0 * FWHM_ARCSEC
+    hits, trials = 0, 0
+    for seed in range(25):
+        observation = draw(2000 + seed)
+        limit = contrast_curve(
+            observation, separations_arcsec=np.array([separation]), statistic=Statistic(fpf=fpf)
+        ).calibrated[0, 0]
+        for pa in (10.0, 100.0, 190.0, 280.0):
+            with_it = observation.with_source(separation, pa, limit)
+            maps = FluxMaps(with_it)
+            r = separation / observation.pixel_scale_arcsec
+            n = int(2 * np.pi * r / observation.fwhm_pix)
+            flux = maps.sample(np.full(n, r), pa + 360.0 * np.arange(n) / n)[0]
+            others = flux[1:]
+            tau = Statistic(fpf=fpf).tau(n)
+            hits += flux[0] > others.mean() + tau * others.std(ddof=1)
+            trials += 1
+    # 100 trials: 5 points are one standard deviation.
+    assert abs(hits / trials - 0.5) < 0.15
+
+
+def test_throughput_and_curve_definitions(draw):
+    observation = draw(10)
+    curve = contrast_curve(observation, separations_arcsec=np.array([0.4, 1.0, 2.0]))
+    np.testing.assert_allclose(
+        curve.raw, curve.tau * curve.noise / observation.star_flux, rtol=1e-12
+    )
+    np.testing.assert_allclose(curve.corrected, curve.raw / curve.throughput, rtol=1e-9)
+    # The mask of this scene is transparent.
+    np.testing.assert_allclose(curve.calibrated, curve.corrected, rtol=1e-9)
+    table = curve.to_table()
+    assert str(table["separation"].unit) == "arcsec"
+    assert str(table["flux_density"].unit) == "Jy"
+    spread = sensitivity_map(observation, curve)
+    middle = spread.grid.half_pix
+    step = round(1.0 / observation.pixel_scale_arcsec)
+    at = step * observation.pixel_scale_arcsec
+    level = np.exp(np.interp(at, curve.separation_arcsec, np.log(curve.calibrated[0])))
+    np.testing.assert_allclose(spread.limit[middle + step, middle], level, rtol=1e-6)
+
+
+def test_known_sources_are_not_noise(draw):
+    clean, dirty = draw(12), draw(12, [(1.2, 30.0, 3000.0)])
+    separations = np.array([1.2])
+    kept = contrast_curve(
+        dirty, separations_arcsec=separations, known_sources=(KnownSource(1.2, 30.0, 0.4),)
+    )
+    plain = contrast_curve(clean, separations_arcsec=separations)
+    spoilt = contrast_curve(dirty, separations_arcsec=separations)
+    assert spoilt.noise[0, 0] > 3 * plain.noise[0, 0]
+    np.testing.assert_allclose(kept.noise[0, 0], plain.noise[0, 0], rtol=0.2)
+    assert kept.n_positions[0] < plain.n_positions[0]
+
+
+def test_a_known_disc_is_not_noise(draw):
+    disc = [(r, pa, 500.0) for r in (0.8, 1.2, 1.6, 2.0) for pa in (60.0, 240.0)]
+    separations = np.array([1.2])
+    known = (KnownDisc(60.0, 20.0),)
+    kept = contrast_curve(draw(12, disc), separations_arcsec=separations, known_sources=known)
+    plain = contrast_curve(draw(12), separations_arcsec=separations)
+    np.testing.assert_allclose(kept.noise[0, 0], plain.noise[0, 0], rtol=0.25)
+
+
+def test_laplacian_limits_are_higher(draw):
+    observation = draw(13)
+    separations = np.array([1.0, 2.0])
+    gauss = contrast_curve(observation, separations_arcsec=separations)
+    heavy = contrast_curve(
+        observation, separations_arcsec=separations, statistic=Statistic(noise="laplace")
+    )
+    assert np.all(heavy.calibrated > 1.5 * gauss.calibrated)
+
+
+def test_the_normality_check_tells_gaussian_from_heavy_tails(draw):
+    separations = np.array([2.4])
+    gauss = [
+        contrast_curve(draw(s), separations_arcsec=separations).normality[0, 0] for s in range(20)
+    ]
+    assert np.median(gauss) > 0.1
+
+
+def test_bad_input_gets_its_sentence(draw, gaussian_psf):
+    observation = draw(14)
+    with pytest.raises(LyotError, match="lies outside the frame of roll0"):
+        fit_companions(observation, [(9.0, 10.0)])
+    with pytest.raises(LyotError, match="at least one companion"):
+        fit_companions(observation, [])
+    with pytest.raises(LyotError, match="background is 'wavy'"):
+        fit_companions(observation, [(1.0, 10.0)], background="wavy")
+    with pytest.raises(LyotError, match="made with 4 modes, not 7"):
+        detect(observation, n_modes=7)
+    with pytest.raises(LyotError, match="beyond"):
+        contrast_curve(observation, separations_arcsec=np.array([50.0]))
+    with pytest.raises(LyotError, match=r"must lie between 0 and 0\.5"):
+        contrast_curve(observation, statistic=Statistic(fpf=0.7))
+    nameless = make_observation("x", observation.exposures, SubtractRecipe(), psf=gaussian_psf)
+    with pytest.raises(LyotError, match="Contrast needs the star's brightness"):
+        contrast_curve(nameless)
+    large = psf_from_image(np.pad(gaussian_psf.data, 60), origin="large")
+    with pytest.raises(LyotError, match="pixels wide and the frames are 93 x 91"):
+        make_observation("x", observation.exposures, SubtractRecipe(), psf=large)
+    with pytest.raises(LyotError, match="transmission map is"):
+        make_observation(
+            "x",
+            observation.exposures,
+            SubtractRecipe(),
+            psf=gaussian_psf,
+            transmission=np.ones((4, 4)),
+        )
+
+
+def test_too_few_positions_are_flagged(draw):
+    curve = contrast_curve(draw(15), separations_arcsec=np.array([0.06, 1.0]))
+    assert np.isnan(curve.calibrated[0, 0])
+    assert curve.to_table()["too_few_positions"].tolist() == [True, False]
+
+
+def test_separations_beyond_the_frames_have_no_limit(draw):
+    curve = contrast_curve(draw(19), separations_arcsec=np.array([0.8, 1.5, 6.0]))
+    assert np.isfinite(curve.calibrated[0, :2]).all()
+    assert np.isnan(curve.calibrated[0, 2])
+    spread = sensitivity_map(draw(19), curve)
+    assert np.isfinite(spread.limit).any()

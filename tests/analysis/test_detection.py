@@ -1,0 +1,61 @@
+"""The S/N of every position, and the candidates."""
+
+import numpy as np
+
+from lyot.analysis.detection import detect, snr_map
+from lyot.analysis.grid import sky_grid
+from lyot.analysis.noise import KnownSource
+from lyot.analysis.observation import make_observation
+from lyot.analysis.photometry import FluxMaps
+
+
+def test_candidates_are_found_where_they_are(draw):
+    truth = [(1.0, 60.0, 200.0), (2.0, 300.0, 150.0)]
+    observation = draw(7, truth)
+    found = detect(observation, known_sources=tuple(KnownSource(s, pa) for s, pa, _ in truth))
+    assert len(found.candidates) == 2
+    for separation, pa, flux in truth:
+        best = min(found.candidates, key=lambda c: abs(c.pa_deg - pa))
+        assert abs(best.separation_arcsec - separation) < 0.3 * observation.pixel_scale_arcsec
+        assert abs(np.radians(best.pa_deg - pa)) * separation < 0.3 * 0.063
+        assert abs(best.flux - flux) < 0.15 * flux
+        assert best.false_alarms < 1e-3
+        assert best.is_known
+    assert len(found.to_table()) == 2
+    assert np.nanmax(found.stim) > 5
+
+
+def test_noise_alone_gives_no_candidate(draw):
+    found = detect(draw(8))
+    assert not found.candidates
+    good = np.isfinite(found.snr)
+    assert 0.8 < np.std(found.snr[good]) < 1.3
+
+
+def test_the_map_is_the_statistic_of_independent_positions(draw):
+    observation = draw(9)
+    maps, grid = FluxMaps(observation), sky_grid(observation)
+    snr, flux, number = snr_map(maps, grid)
+    y, x = grid.half_pix + 17, grid.half_pix - 12
+    r, pa = np.hypot(17, 12), np.degrees(np.arctan2(12, 17))
+    n = int(2 * np.pi * r / observation.fwhm_pix)
+    around = maps.sample(np.full(n, r), pa + 360.0 * np.arange(n) / n)[0]
+    expected = (around[0] - around[1:].mean()) / (around[1:].std(ddof=1) * np.sqrt(1 + 1 / (n - 1)))
+    assert abs(flux[y, x] - around[0]) < 1e-9
+    assert abs(number[y, x] - n) <= 1
+    # The ring nearest to the pixel is up to a quarter of a pixel away.
+    assert abs(snr[y, x] - expected) < 0.25
+
+
+def test_places_under_the_mask_are_not_searched(draw, gaussian_psf):
+    observation = draw(18)
+    y, x = np.mgrid[:91, :93]
+    mask = np.where(np.hypot(y - 44.9, x - 46.3) < 8.0, 0.001, 1.0)
+    masked = make_observation(
+        "x", observation.exposures, observation.recipe, psf=gaussian_psf, transmission=mask
+    )
+    grid = sky_grid(masked)
+    snr, _, _ = snr_map(FluxMaps(masked), grid)
+    radius, _ = grid.polar
+    assert np.isnan(snr[radius < 7]).all()
+    assert np.isfinite(snr[(radius > 10) & (radius < 40)]).all()
