@@ -30,3 +30,12 @@ def test_truncated_and_foreign_files_are_refused(exposure, tmp_path):
         read_cube(tmp_path / "text.fits")
     with pytest.raises(LyotError, match="does not exist"):
         read_cube(tmp_path / "gone.fits")
+
+
+def test_the_wcs_and_the_roll_give_the_same_position_angle(data_dir):
+    for path in sorted((data_dir / "aumic_f444w").glob("*_calints.fits")):
+        info = read_info(path)
+        by_roll = replace(info, wcs_pa_y_deg=float("nan")).pa_y_deg
+        assert info.pa_y_deg == pytest.approx(by_roll, abs=1e-4)
+        with as_model(path, "CubeModel") as model:
+            assert info_from_model(model).pa_y_deg == info.pa_y_deg

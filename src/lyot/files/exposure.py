@@ -254,6 +254,13 @@ def as_model(source: Any, kind: str, /) -> Any:
     return model
 
 
+def open_model(source: Any, /, **options: Any) -> Any:
+    """Open a file as the stdatamodels class that its header names; options are of stdatamodels."""
+    from stdatamodels.jwst import datamodels
+
+    return datamodels.open(source, **options)
+
+
 def stack(cubes: Iterable[Cube], /) -> Cube:
     """Put the integrations of several exposures one after another.
 

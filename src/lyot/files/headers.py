@@ -43,6 +43,8 @@ class ExposureInfo:
         ROLL_REF and V3I_YANG [degree]; NaN where they are missing.
     vparity : int
         VPARITY.
+    wcs_pa_y_deg : float
+        Position angle of the y axis by the linear WCS, PC1_2 and PC2_2 [degree]; NaN without them.
     dither_arcsec : tuple of float
         XOFFSET and YOFFSET [arcsec].
     crpix_xy, star_xy, mask_xy : tuple of float or None
@@ -68,6 +70,7 @@ class ExposureInfo:
     roll_ref_deg: float = np.nan
     v3i_yangle_deg: float = np.nan
     vparity: int = -1
+    wcs_pa_y_deg: float = np.nan
     dither_arcsec: tuple[float, float] = (0.0, 0.0)
     crpix_xy: tuple[float, float] | None = None
     star_xy: tuple[float, float] | None = None
@@ -82,7 +85,9 @@ class ExposureInfo:
 
     @property
     def pa_y_deg(self) -> float:
-        """Position angle of the y axis [degree]; NaN where the roll is missing."""
+        """Position angle of the y axis [degree], by the WCS, else the roll; NaN without both."""
+        if np.isfinite(self.wcs_pa_y_deg):
+            return self.wcs_pa_y_deg
         v3i = self.v3i_yangle_deg if np.isfinite(self.v3i_yangle_deg) else 0.0
         return position_angle_of_y(self.roll_ref_deg, v3i, self.vparity)
 
@@ -165,6 +170,7 @@ def info_from_headers(
         roll_ref_deg=_number(sci.get(keys.roll)),
         v3i_yangle_deg=_number(sci.get(keys.v3i_yangle)),
         vparity=int(sci.get(keys.vparity) or -1),
+        wcs_pa_y_deg=_angle(_number(sci.get("PC1_2")), _number(sci.get("PC2_2"))),
         dither_arcsec=(
             _number(primary.get(keys.dither[0]), 0.0),
             _number(primary.get(keys.dither[1]), 0.0),
@@ -186,6 +192,10 @@ def _number(*candidates: object) -> float:
         if isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value):
             return float(value)
     return float("nan")
+
+
+def _angle(y: float, x: float) -> float:
+    return float(np.degrees(np.arctan2(y, x)) % 360.0)
 
 
 def _position(sci: Mapping[str, Any], keys: tuple[str, str]) -> tuple[float, float] | None:
@@ -238,6 +248,8 @@ _SCI_PATHS = {
     "ROLL_REF": "meta.wcsinfo.roll_ref",
     "V3I_YANG": "meta.wcsinfo.v3yangle",
     "VPARITY": "meta.wcsinfo.vparity",
+    "PC1_2": "meta.wcsinfo.pc1_2",
+    "PC2_2": "meta.wcsinfo.pc2_2",
     "CRPIX1": "meta.wcsinfo.crpix1",
     "CRPIX2": "meta.wcsinfo.crpix2",
     "PIXAR_SR": "meta.photometry.pixelarea_steradians",

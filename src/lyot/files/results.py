@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot._version import __version__
+from lyot.errors import LyotError
 from lyot.files.atomic import atomic_write
 from lyot.files.headers import open_fits
 
@@ -34,10 +35,15 @@ def write_table(table: Any, path: str | Path, /) -> str:
 
 
 def read_table(path: str | Path, /) -> Any:
-    """Read a table that `write_table` wrote; None where there is no such file."""
+    """Read a table, of ours or of the user's, in any format of astropy; None without a file."""
     from astropy.table import Table
 
-    return Table.read(str(path), format="ascii.ecsv") if Path(path).is_file() else None
+    if not Path(path).is_file():
+        return None
+    try:
+        return Table.read(str(path))
+    except (OSError, ValueError, TypeError, KeyError) as err:
+        raise LyotError(f"{path} is not a readable table ({str(err).splitlines()[0]}).") from None
 
 
 class SkyMaps(NamedTuple):

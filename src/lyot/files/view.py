@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.algorithms.geometry import position_angle_of_y
 from lyot.files.headers import ExposureInfo, info_from_headers, open_fits
 from lyot.files.provenance import PROVENANCE_KEY
 from lyot.files.star import StarPosition
@@ -87,7 +86,7 @@ def read_view(path: str | Path, /) -> View:
             info,
             StarPosition(**values) if values else None,
             branch,
-            _pa_of_y(sci),
+            info.pa_y_deg if np.isfinite(info.pa_y_deg) else None,
             table,
         )
 
@@ -100,17 +99,6 @@ def _branch(stored: Any) -> dict[str, Any]:
         with asdf.open(io.BytesIO(np.asarray(stored).tobytes()), lazy_load=False) as tree:
             branch: dict[str, Any] = tree.tree.get(PROVENANCE_KEY, {})
     return branch
-
-
-def _pa_of_y(sci: Any) -> float | None:
-    """Position angle of the y axis, from the linear WCS or the roll."""
-    if "PC1_2" in sci and "PC2_2" in sci:
-        return float(np.degrees(np.arctan2(sci["PC1_2"], sci["PC2_2"])) % 360.0)
-    if sci.get("ROLL_REF") is None:
-        return None
-    return position_angle_of_y(
-        float(sci["ROLL_REF"]), float(sci.get("V3I_YANG") or 0.0), int(sci.get("VPARITY") or -1)
-    )
 
 
 _PRODUCTS = {

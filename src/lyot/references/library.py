@@ -18,6 +18,7 @@ from lyot.errors import LyotError
 from lyot.files.atomic import checksum
 from lyot.files.exposure import Cube, read_cube
 from lyot.files.library_store import Batch, FrameInfo, Library
+from lyot.files.results import read_table
 from lyot.parameters import AlignRecipe, LibraryRecipe, OutlierRecipe
 from lyot.progress import Progress, no_progress
 from lyot.references.aligner import Aligner, prepare_refs
@@ -113,15 +114,11 @@ def read_wavefronts(path: str | Path, /) -> tuple[NDArray[np.float64], NDArray[n
     LyotError
         If the table cannot be read, or has no such columns.
     """
-    from astropy.table import Table
-
+    table = read_table(path)
     try:
-        table = Table.read(path)
         mjd, rms = (np.asarray(table[name], dtype=np.float64) for name in ("mjd", "rms_nm"))
-    except (OSError, KeyError, ValueError, TypeError) as err:
-        raise LyotError(
-            f"{path} is no table with columns mjd and rms_nm ({str(err).splitlines()[0]})."
-        ) from None
+    except (KeyError, ValueError, TypeError):
+        raise LyotError(f"{path} is not a table with numbers in columns mjd and rms_nm.") from None
     order = np.argsort(mjd)
     return mjd[order], rms[order]
 

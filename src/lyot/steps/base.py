@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from stpipe import Step
 
 from lyot.compute.threads import single_threaded_blas
+from lyot.files.exposure import open_model
 from lyot.files.products import save_atomically
 
 log = logging.getLogger(__name__)
@@ -90,9 +91,7 @@ class LyotStep(Step):
 
     @classmethod
     def _datamodels_open(cls, source: Any, **kwargs: Any) -> Any:
-        from stdatamodels.jwst import datamodels
-
-        return datamodels.open(source, **kwargs)
+        return open_model(source, **kwargs)
 
     @staticmethod
     def get_stpipe_loggers() -> tuple[str, ...]:
