@@ -195,7 +195,6 @@ def combined_model(models: list[Any], image: Combined, recipe: CombineRecipe, /)
         "wht": image.wht,
     }
     model = derived_model("ImageModel", models[0], arrays | image.variances)
-    model.instance.pop("extra_fits", None)
     for name in ("int_times", "zeroframe", "area"):
         model.instance.pop(name, None)
     model.meta.wcs = image.wcs

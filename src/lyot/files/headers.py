@@ -280,10 +280,23 @@ def keep_refused_keywords(model: Any, path: str | Path, /) -> None:
             set_keyword(model, "PRIMARY", key, header[key], header.comments[key])
 
 
+def take_refused_keywords(model: Any, like: Any, /) -> None:
+    """Give a model what the schema refused of another: instrument, filter, coronagraph ..."""
+    cards = {row[0]: row for row in _extra_cards(like, "PRIMARY")}
+    instrument = cards.get("INSTRUME", ["INSTRUME", ""])[1]
+    for key in ("INSTRUME", *INSTRUMENTS.get(instrument, UNNAMED).keywords.names):
+        if key in cards:
+            set_keyword(model, "PRIMARY", *cards[key])
+
+
 def _extra_keywords(model: Any, extension: str) -> dict[str, Any]:
     """Keywords of a header that the schema does not know."""
-    rows = model.instance.get("extra_fits", {}).get(extension, {}).get("header", [])
-    return {row[0]: row[1] for row in rows}
+    return {row[0]: row[1] for row in _extra_cards(model, extension)}
+
+
+def _extra_cards(model: Any, extension: str) -> list[Any]:
+    extra = model.instance.get("extra_fits", {}).get(extension, {})
+    return list(extra.get("header", []))
 
 
 def open_fits(path: str | Path, /, *, memmap: bool = True) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lyot.files.atomic import atomic_write
 from lyot.files.exposure import Cube
+from lyot.files.headers import take_refused_keywords
 
 
 def derived_model(kind: str, like: Any, arrays: dict[str, Any], /) -> Any:
@@ -24,6 +25,7 @@ def derived_model(kind: str, like: Any, arrays: dict[str, Any], /) -> Any:
         for name, array in arrays.items():
             setattr(model, name, array)
         model.update(like)  # this drops the WCS
+        take_refused_keywords(model, like)
         if like.meta.hasattr("wcs"):
             model.meta.wcs = like.meta.wcs
     model.meta.model_type = kind

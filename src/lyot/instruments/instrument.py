@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from lyot.errors import LyotError
 from lyot.instruments.coronagraphs import Coronagraph, NoMask
@@ -81,6 +81,12 @@ class Keywords:
     star_pixel: tuple[str, str] = ("STARCENX", "STARCENY")
     mask_pixel: tuple[str, str] = ("MASKCENX", "MASKCENY")
     pixel_area: str = "PIXAR_SR"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All keywords."""
+        values = [getattr(self, f.name) for f in fields(self)]
+        return tuple(n for v in values for n in ((v,) if isinstance(v, str) else v))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 from lyot.algorithms.statistics import NoiseCurve, annulus_noise, finite_mean
 from lyot.errors import LyotError
 from lyot.files.exposure import as_model
-from lyot.files.headers import read_info
+from lyot.files.headers import read_info, take_refused_keywords
 from lyot.files.products import derived_model
 from lyot.files.provenance import set_keyword, stamp, star_of
 from lyot.parameters import STEPS, HlspRecipe
@@ -117,5 +117,5 @@ def _contrast_model(like: Any, curve: NoiseCurve) -> Any:
         contrast_table=list(zip(curve.radius_pix, curve.sigma, strict=True))
     )
     model.update(like)
-    model.instance.pop("extra_fits", None)
+    take_refused_keywords(model, like)
     return model
