@@ -2,16 +2,12 @@
 
 import numpy as np
 import pytest
-from astropy.io import fits
-from astropy.table import Table
 
 from lyot.analysis.companion import fit_companions
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.detection import detect
 from lyot.analysis.observation import open_run
 from lyot.analysis.photometry import FluxMaps
-from lyot.files.headers import read_info
-from lyot.instruments import MIRI, NIRCAM
 from lyot.pipeline import Coron3Pipeline
 
 DISC_PA = 128.7
@@ -115,70 +111,6 @@ def test_companions_at_twice_the_limit_are_candidates(observation):
         )
         assert abs(best.separation_arcsec - separation) < 0.05
         assert abs(best.pa_deg - pa) < 3.0
-
-
-@pytest.mark.parametrize(
-    ("name", "mask", "scale", "limit"),
-    [
-        ("nircam_psfmask_0049", "MASK210R", 0.0311, 0.01),
-        ("nircam_psfmask_0019", "MASK335R", 0.0630, 0.005),
-        ("nircam_psfmask_0027", "MASK430R", 0.0630, 0.01),
-        ("nircam_psfmask_0036", "MASKSWB", 0.0311, 0.02),
-        ("nircam_psfmask_0003", "MASKLWB", 0.0630, 0.01),
-    ],
-)
-def test_transmission_models_against_reference_files(data_dir, name, mask, scale, limit):
-    image = fits.getdata(data_dir / "psfmask" / f"jwst_{name}.fits", "SCI").astype(float)
-    n = len(image)
-    y, x = (np.indices(image.shape) - 0.5 * (n - 1)) * scale
-    model = NIRCAM.coronagraph(mask).transmission(x, y, lambda_over_d_arcsec=0.14)
-    near = (np.abs(y) < 1.5) & (np.abs(x) < (6.0 if mask.endswith("WB") else 1.5))
-    assert np.sqrt(np.mean((model - image)[near] ** 2)) < limit
-
-
-def test_transmission_on_aumic(aumic):
-    [first, *_] = sorted(aumic.glob("*psfmask.fits"))
-    image = fits.getdata(first, "SCI")
-    scale = read_info(sorted(aumic.glob("*_calints.fits"))[0]).pixel_scale_arcsec
-    y, x = np.indices(image.shape)
-    radius = np.hypot(y - 174, x - 150) * scale
-    coronagraph = NIRCAM.coronagraph("MASKA335R")
-    model = coronagraph.transmission(
-        (x - 150) * scale, (y - 174) * scale, lambda_over_d_arcsec=0.14
-    )
-    near = radius < 3.0
-    assert np.abs(model - image)[near].max() < 0.03
-    for r, expected in ((0.3, 0.053), (0.5, 0.269), (1.0, 0.961), (2.0, 0.997)):
-        at = coronagraph.transmission(np.array([r]), np.array([0.0]), lambda_over_d_arcsec=0.14)
-        assert abs(at[0] - expected) < 0.006
-
-
-def test_transmission_of_a_phase_mask(data_dir):
-    table = Table.read(data_dir / "hd106906_f1140c" / "mask_transmission_data_F1140C.ecsv")
-    x, y = (np.asarray(table[name]) for name in ("xidl", "yidl"))
-    width = MIRI.lambda_over_d_arcsec(MIRI.filter("F1140C"))
-    model = MIRI.coronagraph("4QPM_1140").transmission(x, y, lambda_over_d_arcsec=width)
-    left = model - np.asarray(table["transmission"])
-    assert np.sqrt(np.mean(left**2)) < 0.05
-    assert np.abs(left).max() < 0.15
-
-
-def test_transmission_on_hd106906(data_dir):
-    folder = data_dir / "hd106906_f1140c"
-    image = fits.getdata(next(folder.glob("*_psfmask.fits")), "SCI").astype(float)
-    info = read_info(folder / "jw01277019001_04101_00001_mirimage_calints.fits")
-    y, x = np.indices(image.shape)
-    width = MIRI.lambda_over_d_arcsec(MIRI.filter("F1140C"))
-    model = MIRI.coronagraph("4QPM_1140").transmission(
-        (x - info.star_xy[0]) * info.pixel_scale_arcsec,
-        (y - info.star_xy[1]) * info.pixel_scale_arcsec,
-        lambda_over_d_arcsec=width,
-    )
-    near = np.hypot(x - info.star_xy[0], y - info.star_xy[1]) * info.pixel_scale_arcsec < 5.0
-    near &= np.isfinite(image)
-    # The map is the table, interpolated and smoothed: between the axes they agree best.
-    assert np.sqrt(np.mean((model - image)[near] ** 2)) < 0.08
-    assert np.corrcoef(model[near], image[near])[0, 1] > 0.9
 
 
 def test_rolls_alone_run_as_adi(aumic, observation, tmp_path, caplog):
