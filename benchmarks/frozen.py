@@ -15,7 +15,7 @@ from astropy.io import fits
 from common import SCRATCH, machine
 from lyot.analysis.brightness import star_brightness
 from lyot.analysis.observation import open_run
-from lyot.analysis.response import inject
+from lyot.analysis.response import PointSource
 from lyot.cli import _run
 from lyot.files.view import read_view
 from lyot.instruments import NIRCAM
@@ -58,7 +58,7 @@ def _case(observation, association: Path, work: Path, separation: float, contras
         name = exposure.name.split("_a3001")[0] + "_calints.fits"
         with fits.open(inputs / name, mode="update") as hdus:
             hdus["SCI"].data[:, box[0], box[1]] += (flux * through * image).astype(np.float32)
-        _, added = inject(exposure, observation.psf, r, PA, flux=flux, transmission=through)
+        _, added = exposure.response.added(PointSource(observation.psf, r, PA, through), flux=flux)
         frozen.append((exposure, box, added[0], float(flux * through * image.max())))
     _run((str(inputs / association.name),), str(again), {"no_report": True, "again": True})
     worst = 0.0

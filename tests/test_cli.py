@@ -11,7 +11,7 @@ from astropy.io import fits
 from astropy.table import QTable
 from click.testing import CliRunner
 
-from lyot.analysis.response import exposure_of_run
+from lyot.analysis.exposure import exposure_of_run
 from lyot.cli import main
 from lyot.files.run import open_products
 from lyot.parameters import SubtractRecipe, from_dict

@@ -81,10 +81,10 @@ def test_a_roll_among_the_references_is_reckoned_with(aumic, observation, tmp_pa
     pipeline.run(content)
     with open_run(tmp_path, star_magnitude=4.0) as made:
         [exposure] = made.exposures
-        assert exposure.in_refs is not None
-        np.testing.assert_array_equal(exposure.in_refs.holds, [True] + [False] * 6)
+        assert not exposure.response.is_linear
+        np.testing.assert_array_equal(exposure.holds_source, [True] + [False] * 6)
         np.testing.assert_allclose(
-            exposure.in_refs.pa_y_deg[0], observation.exposures[1].pa_y_deg, atol=1e-6
+            exposure.aligned.ref_info.pa_y_deg[0], observation.exposures[1].pa_y_deg, atol=1e-6
         )
         contrast, separation, pa = 1e-4, 1.5, 40.0
         put = made.with_source(separation, pa, contrast)
@@ -136,9 +136,7 @@ def test_rolls_alone_run_as_adi(aumic, observation, tmp_path, caplog):
         with open_run(folder, star_magnitude=4.0) as made:
             n_ref = 1 if strategy == "auto" else 7
             for exposure in made.exposures:
-                np.testing.assert_array_equal(
-                    exposure.in_refs.holds, [True] + [False] * (n_ref - 1)
-                )
+                np.testing.assert_array_equal(exposure.holds_source, [True] + [False] * (n_ref - 1))
             disc[strategy] = along_disc(made)
     disc["rdi"] = along_disc(observation)
     # The edge-on disc turns with the sky: the rolls subtract part of it from one another.

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from lyot.algorithms.geometry import radius_map
+from lyot.analysis.exposure import SubtractedExposure
 from lyot.analysis.observation import ROLL_ERR_DEG, SCALE_ERR, Observation
-from lyot.analysis.response import Box, SubtractedExposure, onto_box, respond
+from lyot.analysis.response import PatchResponse, PointSource
 from lyot.compute import threads
 from lyot.errors import LyotError
-from lyot.types import Array
+from lyot.types import Array, Box
 
 BOX_FWHM, MARGIN_PIX = 1.75, 3
 ANNULUS_FWHM = 2.0
@@ -163,16 +165,20 @@ class CompanionFit:
 
 @dataclass(frozen=True, eq=False)
 class _Patch:
-    """One exposure about one companion: data, whitening, and operators for all companions."""
+    """One exposure about one companion: data, whitening, and the responses to all companions."""
 
     exposure: SubtractedExposure
     wanted: Box
-    sources: list[Box]
     root: Array
     white_data: Array
     good: Array
-    operators: list[Array]
-    white_operators: list[Array]
+    responses: list[PatchResponse]
+    whitened: list[Callable[[PointSource, float], Array]]
+
+
+def _whiten(root: Array, good: Array, columns: Array) -> Array:
+    """Whiten responses on the pixels of a patch, ``(n_pix,)`` or ``(n_pix, n)``."""
+    return _solve(root, columns[good])
 
 
 class _Problem:
@@ -206,13 +212,8 @@ class _Problem:
             ]
             for k, (y, x) in enumerate(places):
                 wanted = _box(y, x, half, exposure.shape)
-                linear = exposure.in_refs is None
-                operators = [
-                    respond(exposure, source, None, wanted, truncation=truncation)[0].reshape(
-                        (source[0].stop - source[0].start) * (source[1].stop - source[1].start), -1
-                    )
-                    for source in sources
-                    if linear
+                responses = [
+                    exposure.response.on_patch(source, wanted, truncation) for source in sources
                 ]
                 good = np.isfinite(image[wanted]).ravel() & (exposure.n_good[wanted] > 0).ravel()
                 if good.sum() < good.size // 2:
@@ -226,17 +227,10 @@ class _Problem:
                 covariance += _background_prior(wanted, good, background, covariance)
                 root = np.linalg.cholesky(covariance)
                 white = _solve(root, image[wanted].ravel()[good])
+                whiten = partial(_whiten, root, good)
+                whitened = [response.whitened(whiten) for response in responses]
                 self.patches.append(
-                    _Patch(
-                        exposure,
-                        wanted,
-                        sources,
-                        root,
-                        white,
-                        good,
-                        operators,
-                        [_solve(root, operator[:, good].T) for operator in operators],
-                    )
+                    _Patch(exposure, wanted, root, white, good, responses, whitened)
                 )
         level = np.sqrt(np.median([np.diag(p.root @ p.root.T).mean() for p in self.patches]))
         self.trial_flux[:] = 20.0 * level
@@ -246,46 +240,33 @@ class _Problem:
         y, x = exposure.position(r, pa)
         return float(y), float(x)
 
-    def source(self, patch: _Patch, k: int, east: float, north: float) -> Array:
-        """The image of companion k at unit flux, on the pixels of its operator, and its loss."""
-        y, x = self._at(patch.exposure, east, north)
-        box, image = self.observation.psf.place(y, x, patch.exposure.shape)
-        frame = onto_box(image[None], box, patch.sources[k])
-        through = self.observation.transmission.at(y, x, star_yx=patch.exposure.star.yx)
-        return frame.ravel() * float(through)
+    def _source(self, patch: _Patch, east: float, north: float) -> PointSource:
+        """A companion as an exposure sees it."""
+        r, pa = float(np.hypot(east, north)), float(np.degrees(np.arctan2(east, north)))
+        return self.observation.source(patch.exposure, r, pa)
 
     def response(self, patch: _Patch, k: int, east: float, north: float) -> Array:
         """What companion k at unit flux adds to the pixels of a patch."""
-        if patch.exposure.in_refs is None:
-            return np.asarray(self.source(patch, k, east, north) @ patch.operators[k])
         flux = self.sign * float(self.trial_flux[k])
-        r, pa = float(np.hypot(east, north)), float(np.degrees(np.arctan2(east, north)))
-        box, added = self.observation.added(patch.exposure, r, pa, flux)
-        unit = np.nan_to_num(added[self.truncation]) / flux
-        return onto_box(unit[None], box, patch.wanted).ravel()
+        return patch.responses[k].per_flux(self._source(patch, east, north), flux)
 
     def columns(self, offsets: Array) -> list[Array]:
         """Whitened responses at unit flux: for each patch ``(n_pix, n_companion)``."""
         self.n_calls += 1
+        fluxes = self.sign * self.trial_flux
         out = []
         for patch in self.patches:
-            if patch.exposure.in_refs is None:
-                columns = [
-                    patch.white_operators[k] @ self.source(patch, k, *offset)
-                    for k, offset in enumerate(offsets)
-                ]
-            else:
-                columns = [
-                    _solve(patch.root, self.response(patch, k, *offset)[patch.good])
-                    for k, offset in enumerate(offsets)
-                ]
+            columns = [
+                respond(self._source(patch, *offset), float(flux))
+                for respond, offset, flux in zip(patch.whitened, offsets, fluxes, strict=True)
+            ]
             out.append(np.stack(columns, axis=1))
         return out
 
     @property
     def is_linear(self) -> bool:
         """Whether no reference of any exposure holds a companion."""
-        return all(p.exposure.in_refs is None for p in self.patches)
+        return all(p.exposure.response.is_linear for p in self.patches)
 
     def best_flux(self, offsets: Array) -> tuple[Array, float]:
         """Best fluxes at some positions, and chi-square."""

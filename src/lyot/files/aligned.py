@@ -100,6 +100,11 @@ class ReferenceInfo:
         rolls = np.asarray(pa_y_deg, dtype=np.float64)
         return cls(tuple(str(name) for name in targets), rolls, times)
 
+    def of_refs(self, pick: NDArray[np.intp], /) -> ReferenceInfo:
+        """Return what is known of some of the references."""
+        names = tuple(self.targets[k] for k in pick)
+        return ReferenceInfo(names, self.pa_y_deg[pick], self.mjd[pick])
+
     def show(self, target: str, /) -> NDArray[np.bool_]:
         """Tell which references show a star.
 
@@ -184,8 +189,9 @@ class AlignedArrays:
             )
         self._arrays = (sci, err, dq)
         self._star = star
-        self._facts = ref_info
+        self._ref_info = ref_info
         self._dtype = np.dtype(dtype)
+        self._pick: NDArray[np.intp] | None = None
 
     @property
     def shared(self) -> bool:
@@ -200,7 +206,17 @@ class AlignedArrays:
     @property
     def ref_info(self) -> ReferenceInfo | None:
         """What is known of each reference, where it is."""
-        return self._facts
+        return self._ref_info
+
+    def without(self, left_out: NDArray[np.bool_], /) -> AlignedArrays:
+        """Return these references but for some, which are left out when others are read."""
+        if self._pick is not None:
+            raise LyotError("References have been left out of this exposure already.")
+        pick = np.flatnonzero(~left_out)
+        info = None if self._ref_info is None else self._ref_info.of_refs(pick)
+        rest = AlignedArrays(*self._arrays, star=self._star, ref_info=info, dtype=self._dtype)
+        rest._pick = pick
+        return rest
 
     def section(self, integration: int, rows: slice, columns: slice, /) -> NDArray[np.float64]:
         """Return part of the references on the pixels of one science integration.
@@ -218,7 +234,8 @@ class AlignedArrays:
             Native float64; NaN where every reference is bad.
         """
         planes = self._arrays[0] if self.shared else self._arrays[0][integration]
-        return np.asarray(planes[:, rows, columns], dtype=np.float64)
+        section = np.asarray(planes[:, rows, columns], dtype=np.float64)
+        return section if self._pick is None else section[self._pick]
 
     def check(self, n_int: int, name: str, /) -> None:
         """Refuse a product that does not belong to a science exposure.
@@ -260,74 +277,8 @@ class AlignedArrays:
         variance = np.square(err)
         if not np.isfinite(variance.sum()):
             variance[~np.isfinite(variance)] = 0.0
-        return AlignedFrames(sci, variance, self._arrays[2][pick])
-
-
-class SomeRefs:
-    """Some of the aligned references.
-
-    Parameters
-    ----------
-    aligned : AlignedArrays
-        All.
-    pick : ndarray of int
-        Which of them.
-    """
-
-    def __init__(self, aligned: AlignedArrays, pick: NDArray[np.intp], /) -> None:
-        self._aligned = aligned
-        self._pick = pick
-
-    @property
-    def shared(self) -> bool:
-        """Whether one set of references serves every integration."""
-        return self._aligned.shared
-
-    @property
-    def star(self) -> StarPosition | None:
-        """The star on the science frames, where it is known."""
-        return self._aligned.star
-
-    @property
-    def ref_info(self) -> ReferenceInfo | None:
-        """What is known of each reference, where it is."""
-        all_, pick = self._aligned.ref_info, self._pick
-        if all_ is None:
-            return None
-        names = tuple(all_.targets[k] for k in pick)
-        return ReferenceInfo(names, all_.pa_y_deg[pick], all_.mjd[pick])
-
-    def section(self, integration: int, rows: slice, columns: slice, /) -> NDArray[np.float64]:
-        """Return part of the references on the pixels of one science integration.
-
-        Parameters
-        ----------
-        integration : int
-            Index of the integration.
-        rows, columns : slice
-            The part.
-
-        Returns
-        -------
-        ndarray, shape (n_ref, n_rows, n_columns)
-            As from `AlignedArrays.section`.
-        """
-        return self._aligned.section(integration, rows, columns)[self._pick]
-
-    def frames(self, integration: int, /) -> AlignedFrames:
-        """Return the references on the pixels of one science integration.
-
-        Parameters
-        ----------
-        integration : int
-            Index of the integration.
-
-        Returns
-        -------
-        AlignedFrames
-            Native float32.
-        """
-        frames, pick = self._aligned.frames(integration), self._pick
-        return AlignedFrames(
-            frames.sci[pick], frames.variance[pick], [frames.dq[int(k)] for k in pick]
-        )
+        dq = self._arrays[2][pick]
+        if self._pick is None:
+            return AlignedFrames(sci, variance, dq)
+        refs = self._pick
+        return AlignedFrames(sci[refs], variance[refs], [dq[int(k)] for k in refs])
