@@ -150,7 +150,8 @@ class Observation:
         if self.star is None:
             raise LyotError(
                 "Contrast needs the star's brightness; give its Vega magnitude, its flux density "
-                "or an image of it without the mask."
+                "or an image of it without the mask.",
+                parameter="star_mag",
             )
         return self.star.jy / self.jy_per_unit
 
