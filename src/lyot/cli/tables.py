@@ -221,12 +221,14 @@ def print_companions(fit: CompanionFit, /) -> None:
         [
             [
                 str(number),
-                f"{c.separation_arcsec:.4f} +- {c.separation_err:.4f}",
-                f"{c.pa_deg:.2f} +- {c.pa_err:.2f}",
-                "" if math.isnan(c.contrast) else f"{c.contrast:.3e} +- {c.contrast_err:.1e}",
+                f"{c.separation_arcsec.value:.4f} +- {c.separation_arcsec.err:.4f}",
+                f"{c.pa_deg.value:.2f} +- {c.pa_deg.err:.2f}",
+                ""
+                if math.isnan(c.contrast.value)
+                else f"{c.contrast.value:.3e} +- {c.contrast.err:.1e}",
                 _shown(c.magnitude, ".2f"),
                 f"{c.snr:.1f}",
-                _shown(c.bias_flux / c.flux_err, "+.2f"),
+                _shown(c.bias.flux / c.flux.err, "+.2f"),
             ]
             for number, c in enumerate(fit.companions, start=1)
         ],
