@@ -18,8 +18,7 @@ from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.parameters import AlignRecipe, SubtractRecipe
-from lyot.references.aligner import Aligner
-from lyot.references.prepare import prepare_refs
+from lyot.references.aligner import Aligner, prepare_refs
 from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
 
@@ -67,7 +66,7 @@ def align_seconds(size: Size) -> float:
     def _all() -> None:
         aligner = Aligner(target, prepare_refs(refs, recipe), recipe, star_xy=(x, y))
         for i in range(size.n_int):
-            aligner.align(i)
+            aligner.frames(i)
 
     return best_of(_all, 1)
 

@@ -63,10 +63,7 @@ def star_brightness(
     4.62
     """
     if (jy is None) == (magnitude is None):
-        raise LyotError(
-            "Contrast needs the star's brightness: give one of its flux and magnitude.",
-            parameter="star_mag",
-        )
+        raise LyotError("Contrast needs the star's brightness: give one of its flux and magnitude.")
     zero = filter.vega_jy
     if magnitude is not None:
         if zero is None:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from lyot.parameters.fields import Parameters, parameter
 
-FIVE_SIGMA_FPF = 2.866515719235352e-7
-
 
 @dataclass(frozen=True, kw_only=True)
 class ObservationParameters(Parameters):
@@ -76,10 +74,10 @@ class StatisticParameters(Parameters):
     """How the significance of a flux is judged."""
 
     fpf: float = parameter(
-        FIVE_SIGMA_FPF,
+        2.866515719235352e-7,
         "False-positive fraction of one test; by default that of 5 sigma of a Gaussian",
-        above=0.0,
-        below=0.5,
+        minimum=0.0,
+        maximum=0.5,
         metavar="FPF",
     )
     noise: str = parameter("gaussian", "Distribution of the noise", choices=("gaussian", "laplace"))

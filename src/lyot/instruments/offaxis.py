@@ -1,0 +1,463 @@
+"""The image of a point source anywhere behind a coronagraph, and how much of it passes.
+
+The wave goes from the telescope's pupil to the focal-plane mask, from there to the Lyot stop and
+to the detector. Only what the mask changes is computed in its plane and added in the pupil
+(Soummer et al. 2007, doi:10.1364/OE.15.015935), with matrix Fourier transforms; the field about
+the source at the mask is kept, so that another place of the source costs two transforms, not
+three. A four-quadrant phase mask needs no focal plane: the transform of ``sign(x) sign(y)`` is a
+product of two Hilbert transforms, applied in the pupil as matrices that have no outer limit.
+
+One normalization, everywhere: the flux of a source is that of its whole image through the Lyot
+stop, without the mask. `PsfAndTransmission` says what it is made of.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.compute.threads import calculation, map_ordered
+from lyot.errors import LyotError
+from lyot.instruments import stops
+from lyot.instruments.focal_masks import FocalMask, PhaseQuadrants
+from lyot.instruments.pupil import FLIGHT_PUPIL, FlightPupil, sample_grid
+from lyot.instruments.telescope import ARCSEC_PER_RADIAN, LyotStop
+from lyot.instruments.wavefront import WavefrontBudget, draw_wavefront
+from lyot.types import Array
+
+N_PUPIL = 128
+"""Samples across the pupil, of 52 mm: gaps and edges are grey. Images follow those of four times as
+many to 0.3 % of the peak, transmissions to 1e-3."""
+
+_WINDOW_LAMBDA_D, _SAMPLES_PER_LAMBDA_D = 32, 2
+"""Half width of the field about the source in which the mask acts, and its sampling."""
+
+_MARGIN_PIX = 3
+"""Edge of the computed image that the detector's response may reach across [pixel]."""
+
+_MAX_CYCLES_PER_SAMPLE = 0.4
+"""Widest angle of an image: cycles of the wave's phase per sample of the pupil."""
+
+_NEAR_LAMBDA_D = 3.0
+"""Radius about a source within which a mask must do the same for `Optics.is_beside_mask`."""
+
+
+@dataclass(frozen=True)
+class Detector:
+    """How a detector samples and blurs.
+
+    Attributes
+    ----------
+    pixel_scale_arcsec : tuple of float
+        Pixel scale along x and y [arcsec].
+    diffusion_arcsec : float
+        Standard deviation of the diffusion of charge [arcsec].
+    coupling : tuple of float
+        Capacitive coupling to each pixel beside, and to each above and below, where the
+        calibration pipeline has not taken it out (keyword S_IPC).
+    """
+
+    pixel_scale_arcsec: tuple[float, float]
+    diffusion_arcsec: float = 0.0
+    coupling: tuple[float, float] = (0.0, 0.0)
+
+
+class Band(NamedTuple):
+    """The light of an image: wavelengths [m] and their shares of the detected photons."""
+
+    wavelengths_m: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+
+class PsfAndTransmission(NamedTuple):
+    """An image and what the mask leaves of the source: together, so that neither counts twice.
+
+    A source of flux F puts ``F * transmission * image`` on the detector.
+
+    Attributes
+    ----------
+    image : ndarray, shape (n, n)
+        The image's shape; sums to `stamp_fraction`.
+    transmission : float
+        Flux behind the mask over flux without it, both through the Lyot stop and over all the sky.
+    stamp_fraction : float
+        Part of the flux that passes the mask that falls on the image.
+    """
+
+    image: NDArray[np.float64]
+    transmission: float
+    stamp_fraction: float
+
+
+def filter_band(
+    pivot_um: float,
+    width_um: float,
+    /,
+    *,
+    photon_slope: float = -3.0,
+    n_wavelengths: int | None = None,
+) -> Band:
+    """Sample a filter that is taken as rectangular.
+
+    Parameters
+    ----------
+    pivot_um, width_um : float
+        Pivot wavelength and width [micrometer].
+    photon_slope : float, optional
+        Exponent of wavelength in the photons of the source per wavelength; -3 for a star in the
+        Rayleigh-Jeans limit.
+    n_wavelengths : int, optional
+        Number of samples; by default what the lobes 36 lambda/D away need to overlap.
+
+    Returns
+    -------
+    Band
+        Wavelengths in the middle of equal parts of the filter.
+
+    Examples
+    --------
+    >>> from lyot.instruments.offaxis import filter_band
+    >>> len(filter_band(2.996, 0.318).weights)
+    5
+    """
+    n = n_wavelengths or max(3, int(np.ceil(36.0 * width_um / pivot_um)) | 1)
+    wavelengths = (pivot_um + width_um * ((np.arange(n) + 0.5) / n - 0.5)) * 1e-6
+    weights = wavelengths**photon_slope
+    return Band(wavelengths, weights / weights.sum())
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Optics:
+    """One coronagraphic mode that makes images of point sources.
+
+    Attributes
+    ----------
+    mask : FocalMask
+        What stands in the focal plane.
+    stop : LyotStop
+        What stands in the pupil behind it.
+    band : Band
+        The light.
+    detector : Detector
+        What samples the image.
+    rotation_deg : float
+        Angle from the detector's x to that of mask and pupil, towards y [degree].
+    wavefront : WavefrontBudget
+        Size of the wavefront errors.
+    seed : int or None
+        Which draw of the wavefront errors. None for the mean over draws, which is what is known of
+        a source beside the mask; behind it, where the light that errors scatter is all there is,
+        the mean is that of the images of several seeds.
+    pupil : FlightPupil
+        The telescope's pupil.
+    n_pupil : int
+        Samples across the pupil.
+    max_change : float
+        Most that the mask's transmission may change within 3 lambda/D of a source for the image
+        without the mask, times a factor, to stand for the image behind it; 0 for never.
+
+    Examples
+    --------
+    A planet 1 arcsec to the right of a star behind MASK335R in F444W:
+
+    >>> from lyot.instruments.flight import flight_optics
+    >>> made = flight_optics("MASK335R", "F444W").psf((1.0, 0.0), n_pixels=65)
+    >>> print(f"{made.transmission:.2f} passes, {made.stamp_fraction:.2f} of it on the stamp")
+    0.95 passes, 0.87 of it on the stamp
+    """
+
+    mask: FocalMask
+    stop: LyotStop
+    band: Band
+    detector: Detector
+    rotation_deg: float = 0.0
+    wavefront: WavefrontBudget = field(default_factory=WavefrontBudget)
+    seed: int | None = None
+    pupil: FlightPupil = FLIGHT_PUPIL
+    n_pupil: int = N_PUPIL
+    max_change: float = 0.01
+
+    @property
+    def stop_throughput(self) -> float:
+        """Part of the light in the telescope's pupil that passes the stop without a mask."""
+        return stops.throughput(self.stop, self.pupil)
+
+    @cached_property
+    def _waves(self) -> list[_Wave]:
+        before: Array | float = 0.0
+        after: Array | float = 0.0
+        if self.seed is not None:
+            before, after = draw_wavefront(self.wavefront, self.n_pupil, seed=self.seed)
+        open_part = self.pupil.amplitude(self.n_pupil)
+        stop = self.stop.amplitude(self.pupil, self.n_pupil)
+
+        def _wave(wavelength: float) -> _Wave:
+            turn = 2j * np.pi / wavelength
+            at_pupil, at_stop = open_part * np.exp(turn * before), stop * np.exp(turn * after)
+            return _Wave(wavelength, self.pupil.width_m, at_pupil, at_stop)
+
+        return [_wave(float(w)) for w in self.band.wavelengths_m]
+
+    @cached_property
+    def _grids(self) -> dict[tuple[int, int], _Grid]:
+        return {}
+
+    def _grid(self, n_pixels: int, oversample: int) -> _Grid:
+        if (n_pixels, oversample) not in self._grids:
+            half_width = 0.5 * n_pixels * max(self.detector.pixel_scale_arcsec) / ARCSEC_PER_RADIAN
+            lambda_d = float(self.band.wavelengths_m[0]) / self.pupil.width_m
+            n_least = math.ceil(half_width / lambda_d / _MAX_CYCLES_PER_SAMPLE)
+            if n_least > self.n_pupil:
+                raise LyotError(
+                    f"An image of {n_pixels} pixels needs n_pupil of {n_least} or more, not "
+                    f"{self.n_pupil}."
+                )
+            self._grids[n_pixels, oversample] = _Grid(self, n_pixels, oversample)
+        return self._grids[n_pixels, oversample]
+
+    @calculation
+    def psf(
+        self,
+        offset_xy_arcsec: tuple[float, float],
+        /,
+        *,
+        n_pixels: int = 65,
+        fraction_xy: tuple[float, float] = (0.0, 0.0),
+        oversample: int = 1,
+        with_mask: bool = True,
+    ) -> PsfAndTransmission:
+        """Make the image of a point source.
+
+        Parameters
+        ----------
+        offset_xy_arcsec : tuple of float
+            Place of the source with respect to the middle of the mask, along the detector's x and
+            y [arcsec].
+        n_pixels : int, optional
+            Width of the image [pixel], odd.
+        fraction_xy : tuple of float, optional
+            Where the source lies from the middle of the middle pixel [pixel].
+        oversample : int, optional
+            Samples per pixel and axis; their sums over a pixel are what the detector sees.
+        with_mask : bool, optional
+            False for the image without the mask, of transmission 1.
+
+        Returns
+        -------
+        PsfAndTransmission
+            The image and what passes.
+
+        Raises
+        ------
+        LyotError
+            If the image is wider than the sampling of the pupil holds.
+
+        Notes
+        -----
+        Where `is_beside_mask`, the image is that without the mask, which there is as good to 1 %.
+        """
+        grid = self._grid(n_pixels, oversample)
+        place = self._along_mask(offset_xy_arcsec)
+        near = with_mask and not self.is_beside_mask(offset_xy_arcsec)
+
+        def _one(item: tuple[_Wave, float]) -> tuple[Array, float]:
+            wave, weight = item
+            arrived = wave.behind(self.mask, place) if near else wave.at_pupil
+            unit = weight / wave.open_power
+            return unit * wave.image(arrived, grid, fraction_xy), unit * wave.power(arrived)
+
+        parts = map_ordered(_one, zip(self._waves, self.band.weights, strict=True))
+        passed = sum(part[1] for part in parts)
+        samples = np.asarray(sum(part[0] for part in parts)) / passed
+        image = grid.detect(samples, fraction_xy)
+        if with_mask and not near:
+            passed = self._amplitude_squared(*place)
+        return PsfAndTransmission(image, float(passed), float(image.sum()))
+
+    @calculation
+    def transmission(self, offset_xy_arcsec: tuple[float, float], /) -> float:
+        """Return the part of a source's light that the mask lets pass, as `psf` does."""
+        place = self._along_mask(offset_xy_arcsec)
+        if self.is_beside_mask(offset_xy_arcsec):
+            return self._amplitude_squared(*place)
+
+        def _one(item: tuple[_Wave, float]) -> float:
+            wave, weight = item
+            return weight * wave.power(wave.behind(self.mask, place)) / wave.open_power
+
+        return float(sum(map_ordered(_one, zip(self._waves, self.band.weights, strict=True))))
+
+    def is_beside_mask(self, offset_xy_arcsec: tuple[float, float], /) -> bool:
+        """Tell whether the mask changes the image by a factor alone, as far as `max_change`.
+
+        Never behind a phase mask, whose boundaries reach everywhere.
+        """
+        if isinstance(self.mask, PhaseQuadrants):
+            return False
+        x, y = self._along_mask(offset_xy_arcsec)
+        longest = float(self.band.wavelengths_m[-1])
+        reach = _NEAR_LAMBDA_D * longest / self.pupil.diameter_m * ARCSEC_PER_RADIAN
+        around = np.linspace(-reach, reach, 13)
+        there = self.mask.amplitude(x + around[None, :], y + around[:, None]) ** 2
+        within = np.hypot(around[None, :], around[:, None]) <= reach
+        return float(np.ptp(there[within])) < self.max_change
+
+    def _amplitude_squared(self, x: float, y: float) -> float:
+        assert not isinstance(self.mask, PhaseQuadrants)
+        return float(self.mask.amplitude(np.array(x), np.array(y))) ** 2
+
+    def _along_mask(self, offset_xy: tuple[float, float]) -> tuple[float, float]:
+        """Turn a place along the detector's axes into one along those of the mask."""
+        cos, sin = np.cos(np.radians(self.rotation_deg)), np.sin(np.radians(self.rotation_deg))
+        x, y = offset_xy
+        return float(cos * x + sin * y), float(cos * y - sin * x)
+
+
+class _Wave:
+    """The field of one wavelength at the pupil, about the source at the mask, and at the stop."""
+
+    def __init__(self, wavelength: float, width: float, at_pupil: Array, stop: Array) -> None:
+        self.wavelength_m, self.at_pupil, self.stop = wavelength, at_pupil, stop
+        x, _, self.step_m = sample_grid(len(at_pupil), width)
+        self.width_m, self.axis_m = width, x[0]
+        # A grey sample holds an edge too fine for the sampling: its amplitude is the open part, and
+        # so is its power, of which the square of the amplitude is what the sampling can follow.
+        self._open, self._unresolved = np.abs(stop), np.abs(at_pupil) - np.abs(at_pupil) ** 2
+        self.open_power = self.power(at_pupil)
+        self._to_image: dict[_Grid, tuple[Array, Array]] = {}
+
+    def power(self, arrived: Array) -> float:
+        """Flux that passes the Lyot stop of a field that arrives there."""
+        return float(np.sum(self._open * (np.abs(arrived) ** 2 + self._unresolved)))
+
+    def _kernel(self, places_arcsec: Array) -> Array:
+        """Matrix from samples of the pupil to places in the focal plane, without their sizes."""
+        phase = np.outer(places_arcsec / (ARCSEC_PER_RADIAN * self.wavelength_m), self.axis_m)
+        return np.exp(-2j * np.pi * phase)
+
+    def _unblurred_kernel(self, places_arcsec: Array) -> Array:
+        """`_kernel`, less the fall towards larger angles of grey samples, which are means."""
+        cycles = places_arcsec * (self.step_m / ARCSEC_PER_RADIAN / self.wavelength_m)
+        return np.asarray(self._kernel(places_arcsec) / np.sinc(cycles)[:, None])
+
+    @cached_property
+    def _window(self) -> tuple[Array, Array, Array]:
+        """Places about the source [arcsec], its field there, and the matrix that leads back."""
+        step = self.wavelength_m / self.width_m * ARCSEC_PER_RADIAN / _SAMPLES_PER_LAMBDA_D
+        n = 2 * _WINDOW_LAMBDA_D * _SAMPLES_PER_LAMBDA_D
+        places = (np.arange(n) - 0.5 * (n - 1)) * step
+        there = self._unblurred_kernel(places)
+        # There and back each carry the size of a sample over lambda, for each axis.
+        back = self._kernel(places).conj().T * (
+            self.step_m * step / ARCSEC_PER_RADIAN / self.wavelength_m
+        )
+        return places, there @ self.at_pupil @ there.T, back
+
+    def behind(self, mask: FocalMask, place: tuple[float, float]) -> Array:
+        """Return the field that arrives at the stop from a source at a place [arcsec] on a mask.
+
+        Tilts are relative to the source: its image stays in the middle.
+        """
+        if isinstance(mask, PhaseQuadrants):
+            return self._behind_quadrants(mask, place)
+        places, at_mask, back = self._window
+        amplitude = mask.amplitude(places[None, :] + place[0], places[:, None] + place[1])
+        changed = back @ ((amplitude - mask.background) * at_mask) @ back.T
+        return np.asarray(mask.background * self.at_pupil + changed)
+
+    def _behind_quadrants(self, mask: PhaseQuadrants, place: tuple[float, float]) -> Array:
+        plain, crossed = mask.coefficients(self.wavelength_m)
+        along_x, along_y = (self._tilted_hilbert(p) for p in place)
+        # i H is the transform of the sign along one axis: the product of two carries -1.
+        return plain * self.at_pupil - crossed * (along_y @ self.at_pupil @ along_x.T)
+
+    def _tilted_hilbert(self, place_arcsec: float) -> Array:
+        """The transform of the sign of an angle that is measured from a place away from it."""
+        tilt = self._kernel(np.array([-place_arcsec]))[0]
+        # The matrix takes means over samples, at both ends, of what turns within them.
+        lost = np.sinc(place_arcsec * self.step_m / ARCSEC_PER_RADIAN / self.wavelength_m) ** 2
+        return np.asarray(tilt.conj()[:, None] * _hilbert(len(tilt)) * tilt[None, :] / lost)
+
+    def image(self, arrived: Array, grid: _Grid, fraction_xy: tuple[float, float]) -> Array:
+        """Return the flux per pixel, at the samples of a grid, of a field that arrives."""
+        if grid not in self._to_image:
+            to_y, to_x = (self._unblurred_kernel(p) for p in (grid.y_arcsec, grid.x_arcsec))
+            self._to_image[grid] = to_y, to_x.T
+        to_y, to_x = self._to_image[grid]
+        passed = arrived * self.stop
+        if not grid.rotation_deg and any(fraction_xy):
+            x, y = np.multiply(fraction_xy, grid.pixel_arcsec)
+            passed = passed * self._kernel(np.array([-y])).T * self._kernel(np.array([-x]))
+        density = np.abs(to_y @ passed @ to_x) ** 2
+        area = np.prod(grid.area_of_arcsec) / ARCSEC_PER_RADIAN**2
+        return np.asarray(density * (area * (self.step_m / self.wavelength_m) ** 2))
+
+
+@lru_cache(maxsize=2)
+def _hilbert(n: int) -> Array:
+    """Matrix of the Hilbert transform of samples, exact for a field constant on each."""
+    lag = np.arange(-n, n + 1, dtype=np.float64)
+    # The second difference of u log u is the integral of 1 / (u - u') over two samples.
+    primitive = lag * np.log(np.maximum(np.abs(lag), 1.0))
+    kernel = (primitive[2:] - 2.0 * primitive[1:-1] + primitive[:-2]) / np.pi
+    rows, columns = np.indices((n, n))
+    return np.asarray(kernel[rows - columns + n - 1])
+
+
+class _Grid:
+    """Samples of the image about the source, and what the detector makes of them."""
+
+    def __init__(self, optics: Optics, n_pixels: int, oversample: int) -> None:
+        self.pixel_arcsec = np.array(optics.detector.pixel_scale_arcsec)
+        self.rotation_deg = optics.rotation_deg
+        # Two samples a pixel hold all that the aperture passes in every band of the two cameras.
+        self.finer = 2 if oversample == 1 else 1
+        self.margin = _MARGIN_PIX * oversample * self.finer
+        n = (n_pixels * oversample - 1) * self.finer + 1 + 2 * self.margin
+        self.places_pix = (np.arange(n) - 0.5 * (n - 1)) / (oversample * self.finer)
+        self.x_arcsec, self.y_arcsec = np.multiply.outer(self.pixel_arcsec, self.places_pix)
+        self.area_of_arcsec = self.pixel_arcsec / oversample
+        self._response = _response(optics, n, oversample * self.finer, oversample)
+
+    def detect(self, samples: Array, fraction_xy: tuple[float, float]) -> NDArray[np.float64]:
+        """Blur as the detector does, and keep what falls on its pixels."""
+        if self.rotation_deg:
+            samples = self._turned(samples, fraction_xy)
+        blurred = np.fft.irfft2(np.fft.rfft2(samples) * self._response, s=samples.shape)
+        kept = slice(self.margin, len(blurred) - self.margin, self.finer)
+        return np.asarray(blurred[kept, kept])
+
+    def _turned(self, samples: Array, fraction_xy: tuple[float, float]) -> Array:
+        """Read an image along the axes of the mask at the samples of the detector."""
+        from scipy.ndimage import map_coordinates
+
+        cos, sin = np.cos(np.radians(self.rotation_deg)), np.sin(np.radians(self.rotation_deg))
+        x = (self.places_pix[None, :] - fraction_xy[0]) * self.pixel_arcsec[0]
+        y = (self.places_pix[:, None] - fraction_xy[1]) * self.pixel_arcsec[1]
+        step_y, step_x = (p[1] - p[0] for p in (self.y_arcsec, self.x_arcsec))
+        middle = 0.5 * (len(samples) - 1)
+        at = [(cos * y - sin * x) / step_y + middle, (cos * x + sin * y) / step_x + middle]
+        return np.asarray(map_coordinates(samples, at, order=3, mode="nearest"))
+
+
+def _response(optics: Optics, n: int, per_pixel: int, oversample: int) -> Array:
+    """Transfer function of pixel, diffusion, coupling and mean wavefront, for ``n x n`` samples."""
+    detector = optics.detector
+    # Cycles per pixel along x and y.
+    u, v = np.fft.rfftfreq(n)[None, :] * per_pixel, np.fft.fftfreq(n)[:, None] * per_pixel
+    x_scale, y_scale = detector.pixel_scale_arcsec
+    sigma = 2.0 * (np.pi * detector.diffusion_arcsec) ** 2
+    response = np.sinc(u / oversample) * np.sinc(v / oversample)
+    response = response * np.exp(-sigma * ((u / x_scale) ** 2 + (v / y_scale) ** 2))
+    for coupling, cycles in zip(detector.coupling, (u, v), strict=True):
+        response = response * (1.0 - 2.0 * coupling * (1.0 - np.cos(2.0 * np.pi * cycles)))
+    if optics.seed is None:
+        wavelength = float(optics.band.weights @ optics.band.wavelengths_m)
+        apart = np.hypot(u / x_scale, v / y_scale) * (ARCSEC_PER_RADIAN * wavelength)
+        response = response * optics.wavefront.mean_transfer(apart, wavelength)
+    return np.asarray(response)

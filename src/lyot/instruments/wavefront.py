@@ -1,0 +1,165 @@
+"""Wavefront errors of a stated size: a draw for each seed, and what they do on average.
+
+The telescope's error is that of its segments, each in Zernike terms of its own from piston on.
+Part of the variance is common to all segments, as errors of one design and one polishing are, from
+the orders on that phasing leaves: this is what puts the light that passes a round mask into the
+lobes of the lattice of segments, where the observatory's model and real stars have it. The law of
+the terms was found on the on-axis image of that model in F335M (total, profile, rows of lobes),
+with the root mean square that it states; real stars in F444W test it (tests/realdata). The
+instrument's error is smooth over the pupil and lies behind the focal-plane mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import factorial
+
+import numpy as np
+
+from lyot.instruments.pupil import FLIGHT_PUPIL, sample_grid, segment_corners, segment_maps
+from lyot.types import Array
+
+MAX_SEGMENT_ORDER, MAX_SMOOTH_ORDER = 7, 6
+"""Highest radial orders of the segments' terms and of the smooth ones."""
+
+SEGMENT_VARIANCE_POWER = 1.5
+"""Variance of all terms of order n of a segment: as ``(n + 1)^-power``."""
+
+COMMON_SHARE, MIN_COMMON_ORDER = 0.4, 3
+"""Part of the telescope's variance that all segments have in common, and from which order on."""
+
+SEGMENT_COVARIANCE, SMOOTH_COVARIANCE = (0.33, 1.3), (0.94, 1.6)
+"""Length l [m] and power p of ``exp(-(s / l)^p)``, which the covariances of the two errors of
+`draw_wavefront` follow to 0.05 out to separations s of a meter."""
+
+SEGMENT_RADIUS_M = 0.762
+"""Radius of the circle around a segment [m]."""
+
+
+@dataclass(frozen=True)
+class WavefrontBudget:
+    """Sizes of the wavefront errors of one mode, as root mean squares over the pupil [m].
+
+    Attributes
+    ----------
+    telescope_m : float
+        Error of the telescope, ahead of the focal-plane mask.
+    instrument_m : float
+        Error of the instrument behind it.
+    """
+
+    telescope_m: float = 67.0e-9
+    instrument_m: float = 0.0
+
+    def mean_transfer(self, separation_m: Array, wavelength_m: float, /) -> Array:
+        """Return what the errors leave, on average over draws, of an optical transfer function.
+
+        It falls by ``exp(-(2 pi / lambda)^2 (C(0) - C(s)))`` at a separation s of two points of
+        the pupil, C being the covariance of the error, which holds for Gaussian errors of one
+        covariance over the pupil.
+        """
+        lost: Array = np.zeros(np.shape(separation_m))
+        for rms, (length, power) in (
+            (self.telescope_m, SEGMENT_COVARIANCE),
+            (self.instrument_m, SMOOTH_COVARIANCE),
+        ):
+            lost += rms**2 * (1.0 - np.exp(-((separation_m / length) ** power)))
+        return np.exp(-((2.0 * np.pi / wavelength_m) ** 2) * lost)
+
+
+def draw_wavefront(budget: WavefrontBudget, n: int, /, *, seed: int) -> tuple[Array, Array]:
+    """Draw the wavefront errors of the telescope and of the instrument.
+
+    Parameters
+    ----------
+    budget : WavefrontBudget
+        Their sizes.
+    n : int
+        Number of samples across the pupil.
+    seed : int
+        The same seed gives the same errors at any sampling.
+
+    Returns
+    -------
+    telescope, instrument : ndarray, shape (n, n)
+        Optical path differences [m], each with the stated root mean square over the pupil's open
+        area and zero mean over it.
+
+    Examples
+    --------
+    >>> from lyot.instruments.wavefront import WavefrontBudget, draw_wavefront
+    >>> telescope, _ = draw_wavefront(WavefrontBudget(telescope_m=67e-9), 64, seed=1)
+    >>> telescope.shape
+    (64, 64)
+    """
+    rng = np.random.default_rng(seed)
+    orders = _orders(0, MAX_SEGMENT_ORDER)
+    variance = (orders + 1.0) ** -(SEGMENT_VARIANCE_POWER + 1.0)
+    common = variance * (orders >= MIN_COMMON_ORDER)
+    own = np.sqrt(variance * (1.0 - COMMON_SHARE) / variance.sum())
+    figure = rng.normal(size=len(orders)) * np.sqrt(common * COMMON_SHARE / common.sum())
+    telescope = np.zeros((n, n))
+    for box, terms in _segment_terms(n):
+        telescope[box] += np.tensordot(figure + own * rng.normal(size=len(orders)), terms, axes=1)
+    smooth = _orders(2, MAX_SMOOTH_ORDER)
+    # Measured errors fall with the order of the term: the variance of each as 1 / order^2.
+    instrument = np.tensordot(rng.normal(size=len(smooth)) / smooth, _smooth_terms(n), axes=1)
+    return budget.telescope_m * _unit_rms(telescope), budget.instrument_m * _unit_rms(instrument)
+
+
+def _unit_rms(error: Array) -> Array:
+    """Take the mean off and bring the root mean square over the open pupil to 1."""
+    weight = FLIGHT_PUPIL.amplitude(len(error))
+    weight = weight / weight.sum()
+    centered = error - np.sum(weight * error)
+    return np.asarray(centered / np.sqrt(np.sum(weight * centered**2)))
+
+
+def _orders(lowest: int, highest: int) -> Array:
+    """Radial order of each Zernike term between two."""
+    return np.array([n for n in range(lowest, highest + 1) for _ in range(n + 1)])
+
+
+def _zernikes(lowest: int, highest: int, x: Array, y: Array) -> Array:
+    """Zernike polynomials, orthonormal over the unit circle, one plane for each of `_orders`."""
+    radius, angle = np.hypot(x, y), np.arctan2(y, x)
+    terms = []
+    for order in range(lowest, highest + 1):
+        for m in range(-order, order + 1, 2):
+            turn = np.cos(m * angle) if m >= 0 else np.sin(-m * angle)
+            scale = np.sqrt((2.0 - (m == 0)) * (order + 1))
+            terms.append(scale * _radial(order, abs(m), radius) * turn)
+    return np.array(terms)
+
+
+def _radial(order: int, m: int, radius: Array) -> Array:
+    """Radial polynomial of Zernike."""
+    total = np.zeros_like(radius)
+    for k in range((order - m) // 2 + 1):
+        below = factorial(k) * factorial((order + m) // 2 - k) * factorial((order - m) // 2 - k)
+        total += (-1) ** k * factorial(order - k) / below * radius ** (order - 2 * k)
+    return total
+
+
+@lru_cache(maxsize=2)
+def _smooth_terms(n: int) -> Array:
+    x, y, _ = sample_grid(n, 2.0)
+    return _zernikes(2, MAX_SMOOTH_ORDER, x, y)
+
+
+@lru_cache(maxsize=2)
+def _segment_terms(n: int) -> list[tuple[tuple[slice, slice], Array]]:
+    """For each segment, the samples it touches and its terms there."""
+    x, y, _ = sample_grid(n, FLIGHT_PUPIL.width_m)
+    found = []
+    maps = segment_maps(n, FLIGHT_PUPIL.width_m)
+    for (middle_x, middle_y), there in zip(segment_corners().mean(axis=1), maps, strict=True):
+        rows, columns = (np.flatnonzero(there.any(axis=a)) for a in (1, 0))
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        u, v = (
+            (x[:, box[1]] - middle_x) / SEGMENT_RADIUS_M,
+            (y[box[0]] - middle_y) / SEGMENT_RADIUS_M,
+        )
+        found.append((box, _zernikes(0, MAX_SEGMENT_ORDER, u, v) * there[box]))
+    return found
