@@ -21,7 +21,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/numpydoc lint $(shell find src -name '*.py' -not -name 'cli.py' -not -path '*/steps/*')
+	$(BIN)/numpydoc lint $(shell find src -name '*.py' -not -path '*/cli/*' -not -path '*/steps/*')
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build

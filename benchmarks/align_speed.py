@@ -12,7 +12,8 @@ from common import best_of, line, machine, peer_python, pointings, run_peer, spe
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.parameters import AlignRecipe
-from lyot.references.aligner import Aligner, prepare_refs
+from lyot.references.aligner import Aligner
+from lyot.references.prepare import prepare_refs
 
 N_TARGET, N_REF, SHAPE = 20, 100, (320, 320)
 JWST = """
@@ -51,7 +52,7 @@ def main() -> None:
     def ours() -> None:
         aligner = Aligner(target, prepare_refs(refs, recipe), recipe, star_xy=(x0, y0))
         for i in range(N_TARGET):
-            aligner.frames(i)
+            aligner.align(i)
 
     y, x = np.ogrid[: SHAPE[0], : SHAPE[1]]
     r = np.hypot(y - y0, x - x0)

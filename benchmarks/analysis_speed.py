@@ -14,11 +14,12 @@ from lyot.analysis.brightness import star_brightness
 from lyot.analysis.companion import fit_companions
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.detection import snr_map
+from lyot.analysis.exposure import make_exposure
 from lyot.analysis.grid import sky_grid
 from lyot.analysis.observation import Observation, make_observation
 from lyot.analysis.photometry import FluxMaps
 from lyot.analysis.psf import model_psf
-from lyot.analysis.response import inject, make_exposure
+from lyot.analysis.response import PointSource
 from lyot.files.aligned import AlignedArrays
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
@@ -119,7 +120,7 @@ def main() -> None:
     again = best_of(
         lambda: make_exposure(cube, aligned, exposure.star, made.recipe, pa_y_deg=30.0), 1
     )
-    one = best_of(lambda: inject(exposure, made.psf, 25.0, 80.0, flux=10.0), 5)
+    one = best_of(lambda: exposure.response.added(PointSource(made.psf, 25.0, 80.0), flux=10.0), 5)
     line("response to one source, one roll, five truncations", one, again, "subtracting again", 100)
     curve = best_of(lambda: contrast_curve(made, separations_arcsec=SEPARATIONS, n_angles=6), 1)
     grid = sky_grid(made)

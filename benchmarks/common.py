@@ -188,14 +188,13 @@ start = time.perf_counter()
 import stdatamodels.jwst.datamodels
 import drizzle, gwcs, scipy.ndimage, stcal.resample, stdatamodels.jwst.transforms
 import lyot.pipeline
-from lyot.cli import _run
-from lyot.compute import process
-process.own()
+from lyot.cli import main
 imports = time.perf_counter() - start
 import contextlib, io
 start = time.perf_counter()
 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-    _run((sys.argv[1],), sys.argv[2], {"align_to": sys.argv[3], "no_report": True, "again": True})
+    options = ["--align-to", sys.argv[3], "--no-report", "--rerun"]
+    main(["run", sys.argv[1], "-o", sys.argv[2], *options], standalone_mode=False)
 seconds = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"seconds": seconds, "imports": imports, "peak_mb": peak}))

@@ -15,8 +15,8 @@ from astropy.io import fits
 from common import SCRATCH, machine
 from lyot.analysis.brightness import star_brightness
 from lyot.analysis.observation import open_run
-from lyot.analysis.response import inject
-from lyot.cli import _run
+from lyot.analysis.response import PointSource
+from lyot.cli import main as lyot
 from lyot.files.view import read_view
 from lyot.instruments import NIRCAM
 from lyot.simulate import Scene, simulate_observation
@@ -35,12 +35,17 @@ def main() -> None:
     scene = json.loads((folder / "truth.json").read_text())["scene"]
     with tempfile.TemporaryDirectory(dir=SCRATCH) as work:
         plain = Path(work) / "plain"
-        _run((str(association),), str(plain), {"no_report": True, "again": True})
+        _reduce(association, plain)
         jy = scene["star_flux"] * 1e6 * 0.063**2
         star = star_brightness(NIRCAM.filter("F444W"), jy=jy / 206264.8**2)
         with open_run(plain, star_jy=star.jy) as observation:
             for separation, contrast in CASES:
                 print(_case(observation, association, Path(work), separation, contrast), flush=True)
+
+
+def _reduce(association: Path, folder: Path) -> None:
+    options = ["-o", str(folder), "--no-report", "--rerun"]
+    lyot(["run", str(association), *options], standalone_mode=False)
 
 
 def _case(observation, association: Path, work: Path, separation: float, contrast: float) -> str:
@@ -58,9 +63,9 @@ def _case(observation, association: Path, work: Path, separation: float, contras
         name = exposure.name.split("_a3001")[0] + "_calints.fits"
         with fits.open(inputs / name, mode="update") as hdus:
             hdus["SCI"].data[:, box[0], box[1]] += (flux * through * image).astype(np.float32)
-        _, added = inject(exposure, observation.psf, r, PA, flux=flux, transmission=through)
+        _, added = exposure.response.added(PointSource(observation.psf, r, PA, through), flux=flux)
         frozen.append((exposure, box, added[0], float(flux * through * image.max())))
-    _run((str(inputs / association.name),), str(again), {"no_report": True, "again": True})
+    _reduce(inputs / association.name, again)
     worst = 0.0
     for exposure, box, added, peak in frozen:
         view = read_view(again / exposure.name)

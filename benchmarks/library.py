@@ -28,12 +28,12 @@ RUN = """
 import json, logging, resource, sys, time
 logging.disable(logging.WARNING)
 import contextlib, io
-from lyot.cli import _run
+from lyot.cli import main
 start = time.perf_counter()
-options = {"library": sys.argv[3], "library_n": int(sys.argv[4]), "no_report": True, "again": True}
-options["align_to"] = sys.argv[5]
+options = ["--library", sys.argv[3], "--library-n", sys.argv[4], "--no-report", "--rerun"]
+options += ["--align-to", sys.argv[5]]
 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-    _run((sys.argv[1],), sys.argv[2], options)
+    main(["run", sys.argv[1], "-o", sys.argv[2], *options], standalone_mode=False)
 seconds = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"seconds": seconds, "peak_mb": peak}))

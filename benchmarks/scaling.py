@@ -18,7 +18,8 @@ from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.parameters import AlignRecipe, SubtractRecipe
-from lyot.references.aligner import Aligner, prepare_refs
+from lyot.references.aligner import Aligner
+from lyot.references.prepare import prepare_refs
 from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
 
@@ -66,7 +67,7 @@ def align_seconds(size: Size) -> float:
     def _all() -> None:
         aligner = Aligner(target, prepare_refs(refs, recipe), recipe, star_xy=(x, y))
         for i in range(size.n_int):
-            aligner.frames(i)
+            aligner.align(i)
 
     return best_of(_all, 1)
 

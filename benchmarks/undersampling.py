@@ -10,7 +10,7 @@ from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.instruments import NIRCAM
 from lyot.instruments.optics import draw_wavefront
-from lyot.references.aligner import low_pass_cutoff
+from lyot.references.shifts import low_pass_cutoff
 from lyot.references.weights import builtin_weight
 
 SHAPE, CENTER = (112, 112), 55.5

@@ -16,7 +16,8 @@ from lyot.files.aligned import AlignedArrays
 from lyot.files.exposure import Cube, read_cube, stack
 from lyot.files.star import StarPosition
 from lyot.parameters import AlignRecipe, SubtractRecipe
-from lyot.references.aligner import Aligner, prepare_refs
+from lyot.references.aligner import Aligner
+from lyot.references.prepare import prepare_refs
 from lyot.simulate import Scene, simulate_observation
 from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
@@ -114,9 +115,9 @@ def prepared(science: Path, refs: list[Path], star: StarPosition | None):
     aligner = Aligner(
         target, prepare_refs(stack(read_cube(p) for p in refs), recipe), recipe, star_xy=xy
     )
-    frames = aligner.frames(0)
+    frames, fit = aligner.align(0)
     dq = np.stack([frames.dq[k] for k in range(len(frames.dq))])
-    return target, AlignedArrays(frames.sci, np.sqrt(frames.variance), dq), aligner.star
+    return target, AlignedArrays(frames.sci, np.sqrt(frames.variance), dq), aligner.star(fit)
 
 
 def main() -> None:

@@ -1,7 +1,10 @@
-"""What the documentation says to type works: Python is run, commands and options exist."""
+"""What the documentation says works: Python is run; commands, options, files and names exist."""
 
+import functools
+import inspect
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -73,3 +76,40 @@ def test_every_page_is_in_the_table_of_contents():
         if "_build" in page.parts or "api/" in name or name == "index":
             continue
         assert re.search(rf"^{re.escape(name)}$", text, flags=re.MULTILINE), name
+
+
+API = re.findall(r"^   (lyot\.[\w.]+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+
+
+def found(name):
+    """Import the longest part of a dotted name that is a module, and look up what follows."""
+    parts = name.split(".")
+    for n in range(len(parts), 0, -1):
+        try:
+            value = import_module(".".join(parts[:n]))
+        except ModuleNotFoundError:
+            continue
+        return functools.reduce(getattr, parts[n:], value)
+    raise AssertionError(f"no part of {name} is a module")
+
+
+@pytest.mark.parametrize("name", API)
+def test_every_public_name_exists_and_has_a_docstring(name):
+    assert inspect.getdoc(found(name)).strip()
+
+
+def test_the_page_of_the_python_interface_lists_every_top_level_name():
+    import lyot
+
+    listed = {id(found(name)) for name in API}
+    names = set(lyot.__all__) - {"__version__", "simulate"}
+    assert [name for name in names if id(getattr(lyot, name)) not in listed] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=name_of)
+def test_files_and_names_that_a_page_mentions_exist(page):
+    text = page.read_text()
+    for path in re.findall(r"`((?:tests|benchmarks|src|docs)/[\w/.]+)`", text):
+        assert (ROOT / path).exists(), path
+    for name in re.findall(r"`(lyot\.[\w.]+\w)(?:\([^`]*\))?`", text):
+        assert found(name) is not None, name

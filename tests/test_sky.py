@@ -10,7 +10,9 @@ from lyot.algorithms.zones import full_frame
 from lyot.files.combined import residuals_from_model
 from lyot.files.exposure import Cube, as_model, cube_from_model, read_cube, stack
 from lyot.parameters import AlignRecipe, CombineRecipe, SubtractRecipe
-from lyot.references.aligner import Aligner, prepare_refs
+from lyot.references.aligner import Aligner
+from lyot.references.computed import ComputedReferences
+from lyot.references.prepare import prepare_refs
 from lyot.simulate import Scene, simulate_observation
 from lyot.sky import combine
 from lyot.subtraction.subtract import subtract
@@ -63,7 +65,7 @@ def draws(clean):
         exposures = []
         for cube, template in zip(science, templates, strict=True):
             target = noisy(cube, rng)
-            aligner = Aligner(target, prepared, align, star_xy=(35.25, 35.75))
+            aligner = ComputedReferences(Aligner(target, prepared, align, star_xy=(35.25, 35.75)))
             [out] = subtract(target, aligner, full_frame((72, 72)), recipe)
             exposures.append(
                 replace(

@@ -22,6 +22,7 @@ from lyot.cli import main
 from lyot.compute.cluster import Tasks
 from lyot.errors import LyotError
 from lyot.files.atomic import is_stale, temporary_prefix
+from lyot.parameters import SubtractRecipe, by_step
 from lyot.survey import FAILED, REDUCED, UNCHANGED, Job, plan, reduce, run
 
 N_KILLS = 20
@@ -89,24 +90,25 @@ def test_what_has_changed_is_reduced_again_by_content(targets, tmp_path):
     assert reduce(job).state == REDUCED
     image.unlink()
     assert reduce(job).state == REDUCED
-    other = Job(job.association, job.output_dir, steps={"klip": {"truncate": [2]}}, report=False)
+    other = replace(job, parameters=by_step(SubtractRecipe(n_modes=(2,))))
     assert reduce(other).state == REDUCED
     assert reduce(other).state == UNCHANGED
     [path] = targets.glob("jw09999001*")
     with fits.open(path, mode="update") as hdus:
         hdus["SCI"].data[0, 5, 5] += 1.0
     assert reduce(other).state == REDUCED
-    again = Job(job.association, job.output_dir, steps=other.steps, report=False, again=True)
+    again = replace(other, rerun=True)
     assert reduce(again).state == REDUCED
 
 
 def test_a_report_shows_its_own_run_alone(targets, tmp_path):
     out = tmp_path / "out"
-    job = Job(str(targets / "one_asn.json"), str(out), steps={"klip": {"truncate": [1, 3]}})
+    modes = by_step(SubtractRecipe(n_modes=(1, 3)))
+    job = Job(str(targets / "one_asn.json"), str(out), parameters=modes)
     reduce(job)
     [report] = out.glob("*_report.html")
     assert "after, 1 mode" in report.read_text()
-    reduce(Job(job.association, job.output_dir, steps={"klip": {"truncate": [4]}}))
+    reduce(replace(job, parameters=by_step(SubtractRecipe(n_modes=(4,)))))
     assert list(out.glob("*_k001_psfsub.fits"))  # what was made before is not lost
     with open_run(out) as observation:
         assert observation.n_modes == (4,)
@@ -136,7 +138,7 @@ def test_plans_that_cannot_be_are_refused(targets, tmp_path):
     assert "both make a product named one; rename one" in done.stderr
     (tmp_path / "empty").mkdir()
     done = lyot("run", tmp_path / "empty", "-o", tmp_path / "out")
-    assert "holds no association (*_asn.json); write them with `lyot asn`" in done.stderr
+    assert "(*_asn.json); write them with build_associations (`lyot asn FILES`)" in done.stderr
     done = lyot("run", targets / "one_asn.json", "--scheduler", "tcp://127.0.0.1:1")
     assert "No Dask scheduler answers at tcp://127.0.0.1:1" in done.stderr
     done = lyot("run", targets / "one_asn.json", "--scheduler", "local:0")
@@ -145,9 +147,9 @@ def test_plans_that_cannot_be_are_refused(targets, tmp_path):
 
 
 def test_an_error_is_said_once_and_stands_in_the_log(targets, tmp_path):
-    done = lyot("run", targets / "one_asn.json", "-o", tmp_path / "out", "--truncate", "x")
-    assert done.stderr.count("truncate is 'x'") == 1
-    assert "ERROR lyot.survey: truncate is 'x'" in (tmp_path / "out" / "one_run.log").read_text()
+    done = lyot("run", targets / "one_asn.json", "-o", tmp_path / "out", "--set", "klip.bad_bits=X")
+    assert done.stderr.count("bad_bits is 'X'") == 1
+    assert "ERROR lyot.survey: bad_bits is 'X'" in (tmp_path / "out" / "one_run.log").read_text()
 
 
 def test_a_log_lies_beside_the_products(targets, tmp_path):

@@ -1,40 +1,32 @@
-"""The parameters of a step, from its spec: the one place where they are said."""
-
-import re
-from importlib import import_module
+"""Tables of parameters, from the classes of parameters: the one place where they are declared."""
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-from lyot.stpipe_steps import get_steps
+from lyot.parameters import COMMANDS, STEPS, parameters_of
 
-LINE = re.compile(r"^\s*(\w+) = (\w+)\((.*)\)\s*#\s*(.*)$")
+HEADER = ("parameter", "type", "default", "description")
 
 
-def rows_of(alias):
-    """Return name, type, default and description of each parameter of a step."""
-    [name] = [n for n, a, _ in get_steps() if a == alias]
-    module, _, cls = name.rpartition(".")
-    spec = getattr(import_module(module), cls).spec
-    rows = []
-    for line in spec.splitlines():
-        if not line.strip():
-            continue
-        found = LINE.match(line)
-        if not found:
-            raise ValueError(f"{alias}: {line.strip()!r} is no parameter with a description.")
-        parameter, kind, options, text = found.groups()
-        default = re.search(r"default=(?:list\((.*?)\)|'(.*?)'|([^,)]+))", options)
-        value = next((g for g in default.groups() if g is not None), "") if default else ""
-        values = re.findall(r"'([^']+)'", options.split("default")[0]) if kind == "option" else []
-        if values:
-            text += f" ({', '.join(values)})"
-        rows.append((parameter, kind.replace("force_list", "list"), value, text))
-    return rows
+def row_of(parameter):
+    """Return name, type, default and description of a parameter."""
+    text = parameter.description
+    if parameter.allowed:
+        text += f" ({parameter.allowed})"
+    default = parameter.default
+    if isinstance(default, tuple):
+        default = ", ".join(map(str, default))
+    return parameter.step, parameter.kind, "" if default is None else str(default), text
+
+
+def rows_of(name):
+    """Return a row for each parameter of a step or of an analysis command."""
+    kinds = STEPS[name] if name in STEPS else COMMANDS[name]
+    return [row_of(each) for kind in kinds for each in parameters_of(kind)]
 
 
 class Parameters(Directive):
-    """A table of them."""
+    """A table of the parameters of a step or of an analysis command."""
 
     required_arguments = 1
 
@@ -47,10 +39,7 @@ class Parameters(Directive):
             group += nodes.colspec(colwidth=width)
         head, body = nodes.thead(), nodes.tbody()
         group += [head, body]
-        for where, rows in (
-            (head, [("parameter", "type", "default", "what")]),
-            (body, rows_of(self.arguments[0])),
-        ):
+        for where, rows in ((head, [HEADER]), (body, rows_of(self.arguments[0]))):
             for row in rows:
                 line = nodes.row()
                 where += line

@@ -17,7 +17,15 @@ from lyot.compute import cluster, process
 from lyot.errors import LyotError
 from lyot.files.association import Association, read_association
 from lyot.files.atomic import atomic_write, checksum, remove_stale, sampled_checksum
-from lyot.parameters import ObservationParameters, from_names
+from lyot.parameters import (
+    PIPELINE,
+    ObservationParameters,
+    ReferenceParameters,
+    StepParameters,
+    complete,
+    parameters_of,
+    to_names,
+)
 from lyot.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -27,8 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REDUCED, UNCHANGED, FAILED = "reduced", "unchanged", "failed"
-_FILES = ("override_psfmask", "zone_map", "fit_weight", "disc_model")
-"""Parameters that name files, whose content counts."""
 
 
 @dataclass(frozen=True)
@@ -41,30 +47,27 @@ class Job:
         Its file.
     output_dir : str
         Where its products go.
-    steps : dict
-        Parameters of the steps, by step and name.
-    settings : dict
-        Parameters of the pipeline.
+    parameters : mapping
+        Parameters of the pipeline and its steps, by step; `lyot.parameters.by_step` makes it.
     input_dir : str
-        Where its members lie, if not where it says.
-    limits : dict
-        What contrast limits need, such as ``star_mag``; empty for none.
+        Folder of the members; empty for that of the association.
+    observation : ObservationParameters or None
+        The star, PSF and mask with which contrast limits are measured; None for no limits.
     report : bool
         Whether a report is written.
-    again : bool
-        Whether it is reduced even if nothing has changed.
+    rerun : bool
+        Whether an association that is up to date is reduced again.
     command : tuple of str
-        What was typed, for the report.
+        The command that was typed, for the report.
     """
 
     association: str
     output_dir: str
-    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
+    parameters: StepParameters = field(default_factory=dict)
     input_dir: str = ""
-    limits: dict[str, Any] = field(default_factory=dict)
+    observation: ObservationParameters | None = None
     report: bool = True
-    again: bool = False
+    rerun: bool = False
     command: tuple[str, ...] = ()
 
 
@@ -125,7 +128,9 @@ def expand(sources: Sequence[str], /) -> list[str]:
             files = sorted(path.rglob("*_asn.json"))
             if not files:
                 raise LyotError(
-                    f"{path} holds no association (*_asn.json); write them with `lyot asn`."
+                    f"{path} holds no association (*_asn.json); write them with "
+                    "build_associations.",
+                    function="build_associations",
                 )
         found += [str(file) for file in files if str(file) not in found]
     return found
@@ -248,7 +253,7 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
     asn = read_association(job.association, folder=job.input_dir or None)
     record = folder / f"{asn.product}_run.json"
     remove_stale(folder)
-    if not job.again and record.is_file():
+    if not job.rerun and record.is_file():
         before = _unchanged(job, asn, record)
         if before is not None:
             return before
@@ -259,12 +264,11 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
         record.unlink(missing_ok=True)
         pipeline.run(job.association)
         products = list(pipeline.products)
-        if job.limits:
+        if job.observation is not None:
             from lyot.outputs import observation_of, write_contrast
 
-            chosen = from_names(ObservationParameters, job.limits)
-            with observation_of(job.output_dir, chosen) as observation:
-                products += write_contrast(observation, job.output_dir).paths
+            with observation_of(folder, job.observation) as observation:
+                products += write_contrast(observation, folder).paths
         if job.report and any(p.endswith("_i2d.fits") for p in products):
             from lyot.viz.report import write_report
 
@@ -285,9 +289,15 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
 def _pipeline(job: Job) -> Coron3Pipeline:
     from lyot.pipeline import Coron3Pipeline
 
-    pipeline: Coron3Pipeline = configured(Coron3Pipeline, job.steps, job.settings, job.output_dir)
+    pipeline = Coron3Pipeline()
+    pipeline.output_dir = job.output_dir
     if job.input_dir:
         pipeline.input_dir = job.input_dir
+    for step, values in complete(job.parameters).items():
+        target = pipeline if step == PIPELINE else getattr(pipeline, step)
+        for value in values:
+            for name, each in to_names(value).items():
+                setattr(target, name, each)
     return pipeline
 
 
@@ -317,21 +327,30 @@ def fingerprint(
     """
     members = [*asn.science, *asn.psf]
     known = checksums or {p.name: checksum(p) for p in members}
-    given = [
-        values[name] for values in job.steps.values() for name in _FILES if values.get(name)
-    ] + [v for k, v in job.limits.items() if k in ("psf", "transmission", "star_frame") and v]
-    library = job.settings.get("library")
+    values = complete(job.parameters)
+    all_values = [value for given in values.values() for value in given]
+    if job.observation is not None:
+        all_values.append(job.observation)
+    files = [
+        path
+        for value in all_values
+        for each in parameters_of(type(value))
+        if each.is_file and (path := getattr(value, each.name))
+    ]
+    [library] = [value.library for value in all_values if isinstance(value, ReferenceParameters)]
     content = {
         "version": __version__,
         "product": asn.product,
         "asn_id": asn.asn_id,
         "science": [[p.name, known[p.name]] for p in asn.science],
         "psf": [[p.name, known[p.name]] for p in asn.psf],
-        "steps": job.steps,
-        "settings": job.settings,
-        "limits": job.limits,
+        "steps": {
+            step: {name: each for value in given for name, each in to_names(value).items()}
+            for step, given in values.items()
+        },
+        "observation": None if job.observation is None else to_names(job.observation),
         "report": job.report,
-        "files": [[str(path), checksum(path)] for path in given],
+        "files": [[str(path), checksum(path)] for path in files],
         "library": _library_state(library) if library else None,
     }
     plain: dict[str, Any] = json.loads(json.dumps(content))
@@ -408,52 +427,6 @@ def _log_file(folder: Path, product: str) -> Iterator[None]:
         logger.setLevel(level)
         logger.removeHandler(handler)
         handler.close()
-
-
-def configured(
-    kind: Any, steps: dict[str, Any], settings: dict[str, Any], output_dir: str, /
-) -> Any:
-    """Make a pipeline; its parameters are validated as those of any stpipe step.
-
-    Parameters
-    ----------
-    kind : type
-        The pipeline.
-    steps, settings : dict
-        Parameters of the steps, and of the pipeline itself.
-    output_dir : str
-        Where products go.
-
-    Returns
-    -------
-    Coron3Pipeline
-        Ready to run.
-
-    Raises
-    ------
-    LyotError
-        If a step or a parameter is not known, or a value is not valid.
-    """
-    from stpipe.config_parser import ConfigObj, merge_config
-    from stpipe.exceptions import ValidationError
-
-    unknown = sorted(set(steps) - set(kind.step_defs))
-    if unknown:
-        raise LyotError(f"{unknown[0]!r} is no step; the steps are {', '.join(kind.step_defs)}.")
-    for step, values in steps.items():
-        known = kind.step_defs[step].load_spec_file()
-        for name in values:
-            if name not in known:
-                raise LyotError(
-                    f"{name!r} is no parameter of {step}; known are "
-                    f"{', '.join(sorted(k for k in known))}."
-                )
-    config = ConfigObj()
-    merge_config(config, {**settings, "output_dir": str(output_dir), "steps": steps})
-    try:
-        return kind.from_config_section(config)
-    except ValidationError as err:
-        raise LyotError(f"A parameter is not valid: {' '.join(str(err).split())}.") from None
 
 
 def write_summary(finished: Sequence[Finished], folder: str | Path, /) -> str:

@@ -16,7 +16,9 @@ from lyot.compute.devices import device  # noqa: E402
 from lyot.files.exposure import Cube  # noqa: E402
 from lyot.files.headers import ExposureInfo  # noqa: E402
 from lyot.parameters import AlignRecipe, SubtractRecipe  # noqa: E402
-from lyot.references.aligner import Aligner, prepare_refs  # noqa: E402
+from lyot.references.aligner import Aligner  # noqa: E402
+from lyot.references.computed import ComputedReferences  # noqa: E402
+from lyot.references.prepare import prepare_refs  # noqa: E402
 from lyot.subtraction.subtract import subtract  # noqa: E402
 from lyot.subtraction.zones import make_zones  # noqa: E402
 
@@ -119,13 +121,15 @@ def test_a_reduction_on_another_device_is_the_same(rng):
     found = []
     for name in ("cpu", "torch"):
         there = device(name)
-        aligner = Aligner(
-            target,
-            prepare_refs(refs, recipe),
-            recipe,
-            star_xy=(20.0, 21.0),
-            device=there,
-            weight_of=lambda *_: np.ones((40, 42)),
+        aligner = ComputedReferences(
+            Aligner(
+                target,
+                prepare_refs(refs, recipe),
+                recipe,
+                star_xy=(20.0, 21.0),
+                device=there,
+                weight=np.ones((40, 42)),
+            )
         )
         zones = make_zones(subtraction, (40, 42), aligner.star, 0.063)
         found.append(subtract(target, aligner, zones, subtraction, device=there))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from lyot.analysis.brightness import StarBrightness
+from lyot.analysis.exposure import make_exposure
 from lyot.analysis.observation import make_observation
 from lyot.analysis.psf import psf_from_image
-from lyot.analysis.response import SourceInRefs, make_exposure
-from lyot.files.aligned import AlignedArrays
+from lyot.files.aligned import AlignedArrays, ReferenceInfo
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
@@ -58,30 +58,30 @@ def draw(gaussian_psf):
             info = ExposureInfo(
                 f"roll{number}",
                 target.shape,
+                target="STAR",
                 filter="F444W",
                 detector="NRCALONG",
                 instrument="NIRCAM",
             )
             err = np.full(target.shape, noise, np.float32)
             dq = np.zeros(target.shape, np.uint32)
-            frames, sigma, in_refs = refs, np.full(refs.shape, 0.3 * noise, np.float32), None
+            frames, sigma, ref_info = refs, np.full(refs.shape, 0.3 * noise, np.float32), None
             if rolls_too:
                 # The other roll's frames are references too, and hold the companions.
                 frames = np.concatenate([refs, cubes[1 - number]])
                 sigma = np.concatenate([sigma, np.full_like(cubes[1 - number], noise)])
-                in_refs = SourceInRefs(
-                    np.arange(len(frames)) >= N_REF, np.full(len(frames), ROLLS[1 - number])
-                )
+                names = ("REF",) * N_REF + ("STAR",) * N_INT
+                rolls, days = np.full(len(frames), ROLLS[1 - number]), np.full(len(frames), np.nan)
+                ref_info = ReferenceInfo(names, rolls, days)
             flags = np.zeros(frames.shape, np.uint32)
             exposures.append(
                 make_exposure(
                     Cube(target, err, dq, info),
-                    AlignedArrays(frames, sigma, flags),
+                    AlignedArrays(frames, sigma, flags, ref_info=ref_info),
                     stars[number],
                     recipe,
                     pa_y_deg=roll,
                     name=f"roll{number}",
-                    in_refs=in_refs,
                 )
             )
         return make_observation(

@@ -1,11 +1,16 @@
 """Companions on draws of known noise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lyot.analysis.companion import fit_companions
+from lyot.analysis.companion.likelihood import Likelihood
 from lyot.analysis.observation import make_observation
 from lyot.errors import LyotError
+from lyot.instruments import NIRCAM
+from lyot.instruments.transmission import Transmission
 from lyot.parameters import SubtractRecipe
 
 
@@ -20,9 +25,16 @@ def test_pulls_of_companions(draw, kind, n_draws):
         fit = fit_companions(observation, [(1.13, 101.0)], n_likelihoods=0, n_injections=0)
         c = fit.companions[0]
         # The errors of the fit: roll and scale are exact here.
-        along, across = c.separation_arcsec - truth[0], np.radians(c.pa_deg - truth[1]) * truth[0]
+        along, across = (
+            c.separation_arcsec.value - truth[0],
+            np.radians(c.pa_deg.value - truth[1]) * truth[0],
+        )
         pulls.append(
-            [along / c.fit_err_arcsec, across / c.fit_err_arcsec, (c.flux - truth[2]) / c.flux_err]
+            [
+                along / c.errors.fit_arcsec,
+                across / c.errors.fit_arcsec,
+                (c.flux.value - truth[2]) / c.flux.err,
+            ]
         )
         chi2.append(c.chi2 / c.n_data)
     mean, width = np.mean(pulls, axis=0), np.std(pulls, axis=0, ddof=1)
@@ -37,9 +49,9 @@ def test_the_posterior_is_that_of_the_curvature(draw):
     curved = fit_companions(observation, [(1.4, 250.0)], n_likelihoods=0, n_injections=0)
     a, b = sampled.companions[0], curved.companions[0]
     # Some 200 independent samples: the median is known to a tenth of the error.
-    assert abs(a.flux - b.flux) < 0.3 * b.flux_err
-    np.testing.assert_allclose(a.flux_err, b.flux_err, rtol=0.15)
-    np.testing.assert_allclose(a.fit_err_arcsec, b.fit_err_arcsec, rtol=0.15)
+    assert abs(a.flux.value - b.flux.value) < 0.3 * b.flux.err
+    np.testing.assert_allclose(a.flux.err, b.flux.err, rtol=0.15)
+    np.testing.assert_allclose(a.errors.fit_arcsec, b.errors.fit_arcsec, rtol=0.15)
     assert sampled.n_likelihoods > 15_000
 
 
@@ -48,20 +60,20 @@ def test_two_companions_are_fitted_together(draw):
     observation = draw(5, truth)
     fit = fit_companions(observation, [(1.22, 39.0), (1.18, 56.0)], n_likelihoods=0, n_injections=0)
     for found, (separation, pa, flux) in zip(fit.companions, truth, strict=True):
-        assert abs(found.flux - flux) < 4 * found.flux_err
-        assert abs(found.separation_arcsec - separation) < 4 * found.separation_err
-        assert abs(found.pa_deg - pa) < 4 * found.pa_err
+        assert abs(found.flux.value - flux) < 4 * found.flux.err
+        assert abs(found.separation_arcsec.value - separation) < 4 * found.separation_arcsec.err
+        assert abs(found.pa_deg.value - pa) < 4 * found.pa_deg.err
     assert len(fit.to_table()) == 2
 
 
 def test_the_bias_is_measured_by_injections(draw):
     observation = draw(6, [(1.3, 120.0, 90.0)])
     c = fit_companions(observation, [(1.3, 120.0)], n_likelihoods=0, n_injections=10).companions[0]
-    assert c.n_injected >= 8
-    assert abs(c.bias_flux) < 2.0 * c.flux_err
-    assert abs(c.bias_separation_arcsec) < 2.0 * c.separation_err
-    assert c.jy == pytest.approx(c.flux * observation.jy_per_unit)
-    assert c.contrast == pytest.approx(c.flux / observation.star_flux)
+    assert c.bias.n_injected >= 8
+    assert abs(c.bias.flux) < 2.0 * c.flux.err
+    assert abs(c.bias.separation_arcsec) < 2.0 * c.separation_arcsec.err
+    assert c.jy == pytest.approx(c.flux.value * observation.jy_per_unit)
+    assert c.contrast.value == pytest.approx(c.flux.value / observation.star_flux)
 
 
 def test_a_companion_under_the_mask_is_refused(draw, gaussian_psf):
@@ -72,3 +84,32 @@ def test_a_companion_under_the_mask_is_refused(draw, gaussian_psf):
     )
     with pytest.raises(LyotError, match="lies under the mask"):
         fit_companions(blind, [(1.0, 10.0)])
+
+
+def test_slopes_are_those_of_the_response(draw):
+    """The design matrix against finite steps of the exact response, where the mask matters."""
+    mask = Transmission(
+        coronagraph=NIRCAM.coronagraph("MASK335R"),
+        lambda_over_d_arcsec=0.14,
+        pixel_scale_arcsec=0.063,
+        origin="model",
+    )
+    observation = replace(draw(23, [(0.65, 70.0, 200.0)]), transmission=mask)
+    guess = 0.65 / observation.pixel_scale_arcsec * np.array([[0.94, 0.342]])
+    data = [exposure.residual[0] for exposure in observation.exposures]
+    likelihood = Likelihood(observation, 0, guess, "constant", data, guess)
+    flux, step = np.array([200.0]), 1e-3
+    design = likelihood.design(guess, flux)
+    for axis in range(2):
+        move = step * np.eye(2)[axis]
+        up, down = (likelihood.residual(guess + s * move, flux) for s in (1.0, -1.0))
+        slope = (up - down) / (2.0 * step)
+        # The slope of the transmission is that of a spline through the pixels.
+        np.testing.assert_allclose(design[:, axis], slope, atol=1e-3 * np.abs(slope).max())
+    np.testing.assert_array_equal(design[:, 2], np.concatenate(likelihood.columns(guess))[:, 0])
+
+
+def test_a_guess_more_than_the_margin_away_is_refused(draw):
+    observation = draw(24, [(1.2, 70.0, 400.0)])
+    with pytest.raises(LyotError, match="No companion is found within 3 pixels"):
+        fit_companions(observation, [(1.2 + 3.6 * 0.063, 70.0)], n_likelihoods=0, n_injections=0)

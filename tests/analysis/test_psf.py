@@ -2,13 +2,14 @@
 
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from lyot.analysis.psf import best_psf, model_psf, psf_from_image
 from lyot.errors import LyotError
-from lyot.instruments import NIRCAM
+from lyot.instruments import MIRI, NIRCAM
 
 MODE = (NIRCAM, NIRCAM.coronagraph("MASKA335R"), NIRCAM.filter("F444W"))
 
@@ -99,6 +100,28 @@ def test_stpsf_is_used_where_it_is_installed_with_its_data(monkeypatch):
     assert asked["normalize"] == "exit_pupil"
     monkeypatch.delenv("STPSF_PATH")
     assert best_psf(*MODE, 0.063).origin.startswith("model of the package")
+    best_psf.cache_clear()
+
+
+def test_stpsf_is_asked_for_the_camera_of_the_instrument(monkeypatch):
+    class Camera:
+        def calc_psf(self, **_):
+            return [types.SimpleNamespace(data=gaussian(147, 73.0, 73.0, 7.0))]
+
+    class Imager(Camera):
+        def calc_psf(self, **_):
+            assert self.pupil_mask == "MASKFQPM"
+            return [types.SimpleNamespace(data=gaussian(147, 73.0, 73.0, 14.0))]
+
+    module = types.SimpleNamespace(NIRCam=Camera, MIRI=Imager, __version__="9.9")
+    monkeypatch.setitem(sys.modules, "stpsf", module)
+    monkeypatch.setenv("STPSF_PATH", "somewhere")
+    best_psf.cache_clear()
+    phase_mask = (MIRI.coronagraph("4QPM_1140"), MIRI.filter("F1140C"))
+    assert best_psf(MIRI, *phase_mask, 0.111).fwhm_pix > 1.5 * best_psf(*MODE, 0.063).fwhm_pix
+    # An instrument that stpsf does not know has the package's own model.
+    other = replace(MIRI, name="OTHER", stpsf_class="")
+    assert best_psf(other, *phase_mask, 0.111).origin.startswith("model of the package")
     best_psf.cache_clear()
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from lyot.algorithms import injection, klip
+from lyot.analysis.exposure import make_exposure
 from lyot.analysis.psf import psf_from_image
-from lyot.analysis.response import SourceInRefs, inject, make_exposure, respond
+from lyot.analysis.response import PointSource
 from lyot.errors import LyotError
-from lyot.files.aligned import AlignedArrays
+from lyot.files.aligned import AlignedArrays, ReferenceInfo
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
@@ -38,18 +39,21 @@ def scene(shared):
     dq = np.zeros(targets.shape, np.uint32)
     dq[0, 20:22, 30] = dq[1, 40, 33] = 1
     targets[2, 33, 35] = np.nan
+    area = (0.063 / 206265) ** 2
     info = ExposureInfo(
-        "t", targets.shape, instrument="NIRCAM", filter="F444W", pixel_area_sr=(0.063 / 206265) ** 2
+        "t", targets.shape, target="STAR", instrument="NIRCAM", filter="F444W", pixel_area_sr=area
     )
     return Cube(targets, np.full(targets.shape, 0.5), dq, info), refs
 
 
-def exposure_of(target, refs, recipe, in_refs=None):
-    err = np.full(refs.shape, 0.3, np.float32)
-    aligned = AlignedArrays(refs, err, np.zeros(refs.shape, np.uint32), dtype=np.float64)
-    return make_exposure(
-        target, aligned, STAR, recipe, pa_y_deg=40.0, in_refs=in_refs, dtype=np.float64
-    )
+def exposure_of(target, refs, recipe, holds=None, rolls=None):
+    err, info = np.full(refs.shape, 0.3, np.float32), None
+    if holds is not None:
+        names = tuple("STAR" if held else "REF" for held in holds)
+        info = ReferenceInfo(names, rolls, np.full(N_REF, np.nan))
+    dq = np.zeros(refs.shape, np.uint32)
+    aligned = AlignedArrays(refs, err, dq, dtype=np.float64, ref_info=info)
+    return make_exposure(target, aligned, STAR, recipe, pa_y_deg=40.0, dtype=np.float64)
 
 
 def subtracted_again(plain, target, refs, recipe):
@@ -104,7 +108,7 @@ def test_the_response_is_that_of_a_full_subtraction(recipe, shared, psf):
     target, refs = scene(shared)
     plain = exposure_of(target, refs, recipe)
     flux, separation, pa = 300.0, 11.3, 75.0
-    box, added = inject(plain, psf, separation, pa, flux=flux, transmission=0.8)
+    box, added = plain.response.added(PointSource(psf, separation, pa, 0.8), flux=flux)
     y, x = plain.position(separation, pa)
     _, image = psf.place(float(y), float(x), SHAPE)
     with_it = target.sci.copy()
@@ -113,7 +117,7 @@ def test_the_response_is_that_of_a_full_subtraction(recipe, shared, psf):
     expected = (again.residual - plain.residual)[:, box[0], box[1]]
     peak = flux * image.max()
     np.testing.assert_allclose(added, expected, atol=1e-9 * peak)
-    _, nothing = inject(plain, psf, separation, pa, flux=0.0)
+    _, nothing = plain.response.added(PointSource(psf, separation, pa), flux=0.0)
     assert not np.nan_to_num(nothing).any()
 
 
@@ -121,16 +125,16 @@ def test_the_response_is_that_of_a_full_subtraction(recipe, shared, psf):
 def test_a_source_in_the_references_is_updated_exactly(recipe, psf):
     target, refs = scene(True)
     holds = np.arange(N_REF) < 3
-    in_refs = SourceInRefs(holds, np.where(holds, 50.0 + 5 * np.arange(N_REF), 0.0))
-    plain = exposure_of(target, refs, recipe, in_refs)
+    rolls = np.where(holds, 50.0 + 5 * np.arange(N_REF), 0.0)
+    plain = exposure_of(target, refs, recipe, holds, rolls)
     flux, separation, pa = 200.0, 12.0, 200.0
-    box, added = inject(plain, psf, separation, pa, flux=flux)
+    box, added = plain.response.added(PointSource(psf, separation, pa), flux=flux)
     with_it, moved = target.sci.copy(), refs.copy()
     y, x = plain.position(separation, pa)
     _, image = psf.place(float(y), float(x), SHAPE)
     with_it[:, box[0], box[1]] += flux * image
     for k in np.flatnonzero(holds):
-        turned = replace(plain, pa_y_deg=float(in_refs.pa_y_deg[k]))
+        turned = replace(plain, pa_y_deg=float(rolls[k]))
         there, view = psf.place(*(float(v) for v in turned.position(separation, pa)), SHAPE)
         moved[k][there] += flux * view
     target = replace(target, sci=with_it)
@@ -145,25 +149,25 @@ def test_a_source_in_the_references_is_updated_exactly(recipe, psf):
         again = exposure_of(target, moved, recipe).residual
     expected = (again - plain.residual)[:, box[0], box[1]]
     np.testing.assert_allclose(added, expected, atol=1e-8 * flux * image.max())
-    _, nothing = inject(plain, psf, separation, pa, flux=0.0)
+    _, nothing = plain.response.added(PointSource(psf, separation, pa), flux=0.0)
     assert not np.nan_to_num(nothing).any()
 
 
 @pytest.mark.parametrize("recipe", WITHOUT)
 def test_what_cannot_be_followed_is_refused(recipe, psf):
     target, refs = scene(True)
-    in_refs = SourceInRefs(np.arange(N_REF) < 3, np.full(N_REF, 50.0))
+    exposure = exposure_of(target, refs, recipe, np.arange(N_REF) < 3, np.full(N_REF, 50.0))
     with pytest.raises(LyotError, match=f"method = {recipe.method}; analyse a run with"):
-        inject(exposure_of(target, refs, recipe, in_refs), psf, 12.0, 200.0)
+        exposure.response.added(PointSource(psf, 12.0, 200.0))
 
 
 def test_the_operator_gives_the_response_to_any_source(psf):
     target, refs = scene(True)
     plain = exposure_of(target, refs, SubtractRecipe(n_modes=(5,)))
     box, wanted = (slice(10, 17), slice(30, 36)), (slice(12, 15), slice(28, 34))
-    operator = respond(plain, box, None, wanted)[0].reshape(42, -1)
+    operator = plain.response.of_images(box, None, wanted)[0].reshape(42, -1)
     source = np.random.default_rng(1).normal(size=(1, 7, 6))
-    direct = respond(plain, box, source, wanted)[0, 0]
+    direct = plain.response.of_images(box, source, wanted)[0, 0]
     np.testing.assert_allclose((source.ravel() @ operator).reshape(3, 6), direct, atol=1e-10)
 
 
@@ -171,7 +175,7 @@ def test_a_source_outside_the_frame_is_refused(psf):
     target, refs = scene(True)
     plain = exposure_of(target, refs, SubtractRecipe(n_modes=(5,)))
     with pytest.raises(LyotError, match="lies outside the frame of 62 x 60 pixels"):
-        inject(plain, psf, 80.0, 0.0)
+        plain.response.added(PointSource(psf, 80.0, 0.0))
 
 
 def test_forward_kernels_run_on_a_strict_array_library(rng):

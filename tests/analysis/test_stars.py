@@ -5,9 +5,9 @@ import pytest
 
 from lyot.analysis.brightness import star_brightness
 from lyot.analysis.detection import detect
+from lyot.analysis.exposure import make_exposure, without_refs
 from lyot.analysis.observation import make_observation
 from lyot.analysis.psf import psf_from_image
-from lyot.analysis.response import make_exposure, without_refs
 from lyot.analysis.statistic import Statistic
 from lyot.errors import LyotError
 from lyot.files.aligned import AlignedArrays, ReferenceInfo
@@ -84,7 +84,7 @@ def test_what_rests_on_one_star_is_told(observation):
 def test_without_references_is_a_reduction_with_the_others(observation):
     [exposure] = observation.exposures
     out = np.array([name == "B" for name in exposure.aligned.ref_info.targets])
-    made = without_refs(exposure, out, observation.recipe)
+    made = without_refs(exposure, out)
     sci, err, dq = (a[~out] for a in exposure.aligned._arrays)
     alone = make_exposure(
         exposure.target, AlignedArrays(sci, err, dq), STAR, observation.recipe, pa_y_deg=0.0
@@ -92,4 +92,4 @@ def test_without_references_is_a_reduction_with_the_others(observation):
     np.testing.assert_array_equal(made.residual, alone.residual)
     assert made.aligned.ref_info.targets == tuple("AAACCC")
     with pytest.raises(LyotError, match="have been left out of this exposure already"):
-        without_refs(made, out[:6], observation.recipe)
+        without_refs(made, out[:6])

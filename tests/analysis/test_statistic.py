@@ -47,7 +47,7 @@ def test_too_few_positions_have_no_threshold():
 def test_values_that_are_not_allowed_are_refused():
     with pytest.raises(LyotError, match="noise is 'cauchy'; it must be one of gaussian, laplace"):
         Statistic(noise="cauchy")
-    with pytest.raises(LyotError, match="fpf is 0; it must be positive"):
+    with pytest.raises(LyotError, match=r"fpf is .*; it must lie between 0 and"):
         Statistic(fpf=0.0)
 
 

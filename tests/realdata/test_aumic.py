@@ -18,7 +18,9 @@ from lyot.files.provenance import provenance_of, star_of
 from lyot.files.star import StarPosition
 from lyot.parameters import AlignRecipe, SubtractRecipe
 from lyot.pipeline import Coron3Pipeline
-from lyot.references.aligner import Aligner, prepare_refs
+from lyot.references.aligner import Aligner
+from lyot.references.prepare import prepare_refs
+from lyot.references.star import guess_star
 from lyot.references.weights import read_psfmask
 from lyot.subtraction.subtract import subtract
 
@@ -102,8 +104,7 @@ def test_aligned_frames_stay_where_they_are(run):
 def test_a_known_shift_comes_back(frames):
     science, refs = frames
     recipe = AlignRecipe()
-    still = Aligner(science[0], prepare_refs(refs, recipe), recipe)
-    still.frames(0)
+    still = Aligner(science[0], prepare_refs(refs, recipe), recipe).align(0).fit
     repaired = repair.median_fill(refs.sci, refs.bad("DO_NOT_USE"))
     moved = refs.sci.copy()
     # 0.40 pixel along x and -0.30 along y, put in as float32.
@@ -112,8 +113,7 @@ def test_a_known_shift_comes_back(frames):
     ).astype(np.float32)
     shifted = type(refs)(moved, refs.err, refs.dq, refs.info)
     aligner = Aligner(science[0], prepare_refs(shifted, recipe), recipe)
-    aligner.frames(0)
-    found = aligner.shifts[0].shift_yx - still.shifts[0].shift_yx
+    found = aligner.align(0).fit.shift_yx - still.shift_yx
     np.testing.assert_allclose(found[2], [0.30, -0.40], atol=0.005)
     # The others stay, but for the weight, which asks what the references have in common.
     np.testing.assert_allclose(np.delete(found, 2, axis=0), 0.0, atol=1e-4)
@@ -206,11 +206,10 @@ def test_a_real_psfmask_is_used_and_its_offset_is_said(data_dir, frames, caplog)
             science[0],
             prepare_refs(refs, recipe),
             recipe,
-            weight_of=lambda info, star: read_psfmask(mask, info, star),
+            weight=read_psfmask(mask, science[0].info, guess_star(science[0].info, None)),
         )
-        aligner.frames(0)
     assert "pixels from the star" in caplog.text
-    assert np.abs(aligner.shifts[0].shift_yx).max() < 0.06
+    assert np.abs(aligner.align(0).fit.shift_yx).max() < 0.06
 
 
 @pytest.mark.parametrize("number", ["0003", "0019", "0027", "0036", "0049"])

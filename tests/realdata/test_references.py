@@ -13,7 +13,7 @@ from lyot.files.run import open_products
 from lyot.files.view import read_view
 from lyot.pipeline import Coron3Pipeline
 from lyot.references import library as libraries
-from lyot.references.vet import with_sources
+from lyot.references.vet import find_contaminated
 
 
 def reduce(folder, data_dir, science, psf, *, min_rotation=0.0, **parameters):
@@ -69,13 +69,13 @@ def test_no_reference_is_doubted_and_a_companion_in_one_is(rdi):
     with open_products(rdi[0]) as (_, [exposure, _]):
         frames, ref_info = exposure.aligned.frames(0), exposure.aligned.ref_info
         star, info = exposure.star, exposure.target.info
-        assert with_sources(frames, ref_info, star, info) == []
+        assert find_contaminated(frames, ref_info, star, info) == []
         y, x = np.mgrid[: frames.sci.shape[1], : frames.sci.shape[2]]
         at = (star.y + 30.0, star.x + 20.0)
         source = 30.0 * np.exp(-0.5 * ((y - at[0]) ** 2 + (x - at[1]) ** 2) / 1.0**2)
         sci = frames.sci.copy()
         sci[3] += source.astype(np.float32)
-        [doubt] = with_sources(replace(frames, sci=sci), ref_info, star, info)
+        [doubt] = find_contaminated(replace(frames, sci=sci), ref_info, star, info)
     assert (doubt.reference, doubt.target) == (3, "G-7-34")
     assert f"{np.hypot(30, 20) * info.pixel_scale_arcsec:.2f} arcsec" in doubt.reason
 

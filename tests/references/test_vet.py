@@ -13,7 +13,7 @@ from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.instruments import NIRCAM
 from lyot.pipeline import Coron3Pipeline
-from lyot.references.vet import saturated, with_sources
+from lyot.references.vet import find_contaminated, find_saturated
 
 SHAPE, STAR = (90, 92), StarPosition(46.0, 45.0)
 INFO = ExposureInfo(
@@ -44,8 +44,8 @@ def frames(sci):
 
 def test_clean_references_raise_no_doubt(refs):
     sci, ref_info = refs
-    assert with_sources(frames(sci), ref_info, STAR, INFO) == []
-    assert with_sources(frames(sci), None, STAR, INFO) == []
+    assert find_contaminated(frames(sci), ref_info, STAR, INFO) == []
+    assert find_contaminated(frames(sci), None, STAR, INFO) == []
 
 
 def test_a_source_in_a_reference_is_found_where_it_is(refs):
@@ -54,7 +54,7 @@ def test_a_source_in_a_reference_is_found_where_it_is(refs):
     at = (STAR.y + 22.0, STAR.x - 12.0)
     source = 60.0 * np.exp(-0.5 * ((y - at[0]) ** 2 + (x - at[1]) ** 2) / 1.0**2)
     sci[4] += source.astype(np.float32)
-    [doubt] = with_sources(frames(sci), ref_info, STAR, INFO)
+    [doubt] = find_contaminated(frames(sci), ref_info, STAR, INFO)
     assert (doubt.reference, doubt.target) == (4, "B")
     separation = np.hypot(22.0, 12.0) * 0.063
     pa = np.degrees(np.arctan2(12.0, 22.0)) + ref_info.pa_y_deg[4]
@@ -68,13 +68,13 @@ def test_hot_and_predicted_pixels_are_no_sources(refs):
     sci[7, 30:33, 60:63] += 3000.0
     dq[7, 30:33, 60:63] = NIRCAM.flag_value("FLUX_ESTIMATED")
     flagged = AlignedFrames(sci, np.ones_like(sci), dq)
-    assert with_sources(flagged, ref_info, STAR, INFO) == []
+    assert find_contaminated(flagged, ref_info, STAR, INFO) == []
 
 
 def test_one_star_alone_cannot_be_judged(refs):
     sci, ref_info = refs
     alone = ReferenceInfo(("A",) * 9, ref_info.pa_y_deg, ref_info.mjd)
-    assert with_sources(frames(sci), alone, STAR, INFO) == []
+    assert find_contaminated(frames(sci), alone, STAR, INFO) == []
 
 
 def test_saturated_references_are_told(refs):
@@ -83,7 +83,7 @@ def test_saturated_references_are_told(refs):
     dq[2, 40:44, 46] = 2
     dq[5, 45, 46] = 2  # one pixel is a hit, or a bad pixel
     dq[7, :4, :4] = 2  # far from the star
-    [doubt] = saturated(Cube(sci, sci, dq, INFO, targets=ref_info.targets), STAR)
+    [doubt] = find_saturated(Cube(sci, sci, dq, INFO, targets=ref_info.targets), STAR)
     assert (doubt.reference, doubt.target) == (2, "A")
     assert doubt.reason == "4 pixels within 1 arcsec are saturated"
 
@@ -99,6 +99,6 @@ def test_a_run_warns_and_its_products_say_so(small, tmp_path, caplog):
     pipeline.run(str(folder / small.name))
     assert "Reference 4 of" in caplog.text
     assert "6 pixels within 1 arcsec are saturated" in caplog.text
-    [doubt] = pipeline.summary[0]["doubts"]
+    [doubt] = pipeline.summary[0]["reference_warnings"]
     assert doubt["reference"] == 3
     assert json.dumps(pipeline.summary)

@@ -63,7 +63,10 @@ def star_brightness(
     4.62
     """
     if (jy is None) == (magnitude is None):
-        raise LyotError("Contrast needs the star's brightness: give one of its flux and magnitude.")
+        raise LyotError(
+            "Contrast needs the star's brightness: give one of its flux and magnitude.",
+            parameter="star_mag",
+        )
     zero = filter.vega_jy
     if magnitude is not None:
         if zero is None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lyot.algorithms.statistics import finite_mean
+from lyot.analysis.exposure import without_refs
 from lyot.analysis.grid import SkyGrid, sky_grid
 from lyot.analysis.noise import (
     RING_STEP_PIX,
@@ -18,7 +19,6 @@ from lyot.analysis.noise import (
 )
 from lyot.analysis.observation import Observation
 from lyot.analysis.photometry import FluxMaps, throughputs
-from lyot.analysis.response import without_refs
 from lyot.analysis.statistic import MIN_POSITIONS, Statistic
 from lyot.compute import threads
 from lyot.errors import LyotError
@@ -398,7 +398,7 @@ def _without_star(observation: Observation, star: str) -> Observation:
         names = ref_info.targets if ref_info is not None else ()
         left_out = np.array([name == star for name in names], bool)
         if left_out.any() and not left_out.all():
-            exposure = without_refs(exposure, left_out, observation.recipe)
+            exposure = without_refs(exposure, left_out)
         exposures.append(exposure)
     return replace(observation, exposures=exposures, folder=None)
 

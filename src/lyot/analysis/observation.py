@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.analysis.brightness import StarBrightness, star_brightness, star_flux_in
+from lyot.analysis.exposure import SubtractedExposure, exposure_of_run
 from lyot.analysis.psf import OffAxisPSF, best_psf, psf_from_image
-from lyot.analysis.response import SubtractedExposure, exposure_of_run, inject
+from lyot.analysis.response import Added, PointSource
 from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.files.headers import ExposureInfo
@@ -23,7 +24,6 @@ from lyot.instruments.filters import Filter
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 from lyot.instruments.transmission import Transmission
 from lyot.parameters import SubtractRecipe, from_dict
-from lyot.types import Box
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,8 @@ class Observation:
         if self.star is None:
             raise LyotError(
                 "Contrast needs the star's brightness; give its Vega magnitude, its flux density "
-                "or an image of it without the mask."
+                "or an image of it without the mask.",
+                parameter="star_mag",
             )
         return self.star.jy / self.jy_per_unit
 
@@ -188,14 +189,21 @@ class Observation:
 
     def added(
         self, exposure: SubtractedExposure, separation_pix: float, pa_deg: float, flux: float, /
-    ) -> tuple[Box, NDArray[np.float64]]:
+    ) -> Added:
         """Return what a source behind the mask adds to an exposure, and on which pixels.
 
-        As `lyot.analysis.response.inject`; the flux [MJy/sr times pixel] is that before the mask.
+        The flux [MJy/sr times pixel] is that before the mask.
         """
+        source = self.source(exposure, separation_pix, pa_deg)
+        return exposure.response.added(source, flux=flux)
+
+    def source(
+        self, exposure: SubtractedExposure, separation_pix: float, pa_deg: float, /
+    ) -> PointSource:
+        """Return a source, seen through the mask, that can be put into an exposure."""
         y, x = exposure.position(separation_pix, pa_deg)
         through = float(self.transmission.at(y, x, star_yx=exposure.star.yx))
-        return inject(exposure, self.psf, separation_pix, pa_deg, flux=flux, transmission=through)
+        return PointSource(self.psf, separation_pix, pa_deg, through)
 
     def with_source(
         self, separation_arcsec: float, pa_deg: float, contrast: float, /

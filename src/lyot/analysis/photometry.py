@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lyot.analysis.exposure import SubtractedExposure
 from lyot.analysis.observation import Observation, StoredRun
-from lyot.analysis.response import SubtractedExposure, inject, onto_box, respond
+from lyot.analysis.response import PointSource
 from lyot.analysis.statistic import MATCHED
 from lyot.compute import cluster, threads
 from lyot.types import Array
@@ -166,12 +167,8 @@ class FluxMaps:
         """Fraction of a source's flux that the subtraction of one exposure leaves."""
         y, x = (float(v) for v in exposure.position(separation_pix, pa_deg))
         wanted, view = self.observation.psf.place(y, x, exposure.shape, half_pix=self.half_pix)
-        if exposure.in_refs is None:
-            box, image = self.observation.psf.place(y, x, exposure.shape)
-            added = respond(exposure, box, image[None], wanted)[:, 0]
-        else:
-            box, whole = inject(exposure, self.observation.psf, separation_pix, pa_deg, flux=flux)
-            added = onto_box(whole, box, wanted) / flux
+        source = PointSource(self.observation.psf, separation_pix, pa_deg)
+        added = exposure.response.per_flux(source, wanted, flux=flux)
         rows, columns = np.mgrid[wanted]
         q = self._filter(view, np.hypot(rows - y, columns - x))
         good = np.isfinite(added[0])

@@ -111,13 +111,20 @@ class OffAxisPSF:
         ndarray, shape (2 * half_pix + 1, 2 * half_pix + 1)
             Flux in each pixel, for a source of unit flux.
         """
-        over = self.oversample
-        move = np.array([dy, dx]) * over
-        image = np.asarray(fourier.shift(self._spectra, move, shape=self.data.shape))
-        n = 2 * self.half_pix + 1
+        move = np.array([dy, dx]) * self.oversample
+        return self._binned(np.asarray(fourier.shift(self._spectra, move, shape=self.data.shape)))
+
+    def _binned(self, image: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum the samples of each detector pixel."""
+        over, n = self.oversample, 2 * self.half_pix + 1
         edge = (len(self.data) - n * over) // 2
         cut = image[edge : edge + n * over, edge : edge + n * over]
         return np.asarray(cut.reshape(n, over, n, over).sum(axis=(1, 3)))
+
+    def slopes(self) -> tuple[OffAxisPSF, OffAxisPSF]:
+        """Return the derivatives of the image to its position along y and x, placed alike."""
+        parts = (self.data, self.oversample, self.origin)
+        return PSFSlope(*parts, axis=0), PSFSlope(*parts, axis=1)
 
     def place(
         self, y: float, x: float, shape: tuple[int, int], /, *, half_pix: int | None = None
@@ -163,6 +170,20 @@ class OffAxisPSF:
             box[1].start - column + half : box[1].stop - column + half,
         ]
         return box, inside
+
+
+@dataclass(frozen=True, eq=False)
+class PSFSlope(OffAxisPSF):
+    """The derivative of an off-axis PSF to its position along an axis [1/pixel]."""
+
+    axis: int
+
+    def stamp(self, dy: float, dx: float, /) -> NDArray[np.float64]:
+        """Return the derivative with its center off the middle pixel."""
+        move = np.array([dy, dx]) * self.oversample
+        moved = fourier.shift_with_derivatives(self._spectra, move, shape=self.data.shape)
+        slope = moved.d_y if self.axis == 0 else moved.d_x
+        return self._binned(np.asarray(slope) * self.oversample)
 
 
 def psf_from_image(image: NDArray[Any], /, *, oversample: int = 1, origin: str) -> OffAxisPSF:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from lyot.algorithms.statistics import critical_t, tail_probability
-from lyot.errors import LyotError
 from lyot.parameters import StatisticParameters
 from lyot.types import Array
 
@@ -39,12 +38,6 @@ class Statistic(StatisticParameters):
     >>> round(statistic.fpf_of(statistic.threshold(12), 12), 6)
     0.001
     """
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        super().__post_init__()
-        if not self.fpf > 0.0:
-            raise LyotError("fpf is 0; it must be positive.", parameter="fpf")
 
     def _n_others(self, n: int) -> int:
         return int(n) - 1 if self.others == "n-1" else int(n)

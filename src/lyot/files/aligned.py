@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -42,10 +42,10 @@ class AlignedFrames:
     @property
     def err(self) -> Planes:
         """The errors, made a plane at a time."""
-        return _Roots(self.variance)
+        return _SquareRoots(self.variance)
 
 
-class _Roots:
+class _SquareRoots:
     """Square roots of planes, made when they are asked for."""
 
     def __init__(self, planes: NDArray[np.float32]) -> None:
@@ -60,16 +60,16 @@ class _Roots:
 
 @dataclass(frozen=True, eq=False)
 class ReferenceInfo:
-    """What is known of each reference beside its pixels.
+    """Target, roll and time of each reference.
 
     Attributes
     ----------
     targets : tuple of str
-        Which star it shows.
+        Name of the star that it shows.
     pa_y_deg : ndarray, shape (n_ref,)
         Position angle of its y axis [degree].
     mjd : ndarray, shape (n_ref,)
-        Start of its exposure [day]; NaN where it is not known.
+        Start of its exposure [day]; NaN where it is not recorded.
     """
 
     targets: tuple[str, ...]
@@ -78,22 +78,7 @@ class ReferenceInfo:
 
     @classmethod
     def of(cls, targets: Any, pa_y_deg: Any, mjd: Any, /) -> ReferenceInfo | None:
-        """Put together what a stack or a product records.
-
-        Parameters
-        ----------
-        targets : sequence of str
-            Which star each reference shows.
-        pa_y_deg : ndarray, shape (n_ref,), or None
-            Position angle of its y axis [degree].
-        mjd : ndarray, shape (n_ref,), or None
-            Start of its exposure [day].
-
-        Returns
-        -------
-        ReferenceInfo or None
-            None where the targets or the rolls are not recorded.
-        """
+        """Collect what a stack or a product records; None where targets or rolls are missing."""
         if not len(targets) or pa_y_deg is None:
             return None
         times = np.full(len(targets), np.nan) if mjd is None else np.asarray(mjd, np.float64)
@@ -101,24 +86,22 @@ class ReferenceInfo:
         return cls(tuple(str(name) for name in targets), rolls, times)
 
     def show(self, target: str, /) -> NDArray[np.bool_]:
-        """Tell which references show a star.
+        """Return True for references that show a star of this name, in any case of letters.
 
-        Parameters
-        ----------
-        target : str
-            Its name; no reference is of an unnamed one.
-
-        Returns
-        -------
-        ndarray of bool, shape (n_ref,)
-            True where the names agree, small or capital.
+        No reference shows a star without a name.
         """
         name = target.casefold()
         return np.array([bool(name) and each.casefold() == name for each in self.targets])
 
+    def subset(self, pick: NDArray[np.intp], /) -> ReferenceInfo:
+        """Return the entries of some references, by their numbers."""
+        names = tuple(self.targets[k] for k in pick)
+        return ReferenceInfo(names, self.pa_y_deg[pick], self.mjd[pick])
 
-class AlignedRefs(Protocol):
-    """Anything that gives the references of each science integration, in order."""
+
+@runtime_checkable
+class AlignedReferences(Protocol):
+    """The references of each science integration: computed when asked for, or from a product."""
 
     @property
     def shared(self) -> bool:
@@ -130,21 +113,20 @@ class AlignedRefs(Protocol):
 
     @property
     def ref_info(self) -> ReferenceInfo | None:
-        """What is known of each reference, where it is."""
+        """Target, roll and time of each reference, where they are recorded."""
+
+    @property
+    def name(self) -> str:
+        """Name of their product, for the provenance."""
 
     def frames(self, integration: int, /) -> AlignedFrames:
-        """Return the references on the pixels of one science integration.
+        """Return the references on the pixels of one science integration."""
 
-        Parameters
-        ----------
-        integration : int
-            Index of the integration.
+    def section(self, integration: int, rows: slice, columns: slice, /) -> NDArray[np.float64]:
+        """Return part of the references on the pixels of one integration, in native float64."""
 
-        Returns
-        -------
-        AlignedFrames
-            The references.
-        """
+    def history(self) -> dict[str, Any]:
+        """Return how they were made, by step, as plain values for a product."""
 
 
 class AlignedArrays:
@@ -157,7 +139,11 @@ class AlignedArrays:
     star : StarPosition, optional
         The star on the science frames.
     ref_info : ReferenceInfo, optional
-        What is known of each reference.
+        Target, roll and time of each reference.
+    name : str, optional
+        Name of the product.
+    history : dict, optional
+        What the product records of the steps that made it.
     dtype : dtype, optional
         Type of the frames: float32, as products have it, or float64.
 
@@ -176,6 +162,8 @@ class AlignedArrays:
         *,
         star: StarPosition | None = None,
         ref_info: ReferenceInfo | None = None,
+        name: str = "",
+        history: dict[str, Any] | None = None,
         dtype: DTypeLike = np.float32,
     ) -> None:
         if np.ndim(sci) not in (3, 4):
@@ -183,8 +171,11 @@ class AlignedArrays:
                 f"Aligned references have {np.ndim(sci)} axes; a psfalign product has 3 or 4."
             )
         self._arrays = (sci, err, dq)
-        self._star = star
-        self._facts = ref_info
+        self._pick: NDArray[np.intp] | None = None
+        self.star = star
+        self.ref_info = ref_info
+        self.name = name
+        self._history = history or {}
         self._dtype = np.dtype(dtype)
 
     @property
@@ -192,142 +183,54 @@ class AlignedArrays:
         """Whether one set of references serves every integration."""
         return np.ndim(self._arrays[0]) == 3
 
-    @property
-    def star(self) -> StarPosition | None:
-        """The star on the science frames, where it is known."""
-        return self._star
-
-    @property
-    def ref_info(self) -> ReferenceInfo | None:
-        """What is known of each reference, where it is."""
-        return self._facts
-
-    def section(self, integration: int, rows: slice, columns: slice, /) -> NDArray[np.float64]:
-        """Return part of the references on the pixels of one science integration.
-
-        Parameters
-        ----------
-        integration : int
-            Index of the integration.
-        rows, columns : slice
-            The part.
-
-        Returns
-        -------
-        ndarray, shape (n_ref, n_rows, n_columns)
-            Native float64; NaN where every reference is bad.
-        """
-        planes = self._arrays[0] if self.shared else self._arrays[0][integration]
-        return np.asarray(planes[:, rows, columns], dtype=np.float64)
+    def history(self) -> dict[str, Any]:
+        """Return how they were made, by step, as the product records it."""
+        return dict(self._history)
 
     def check(self, n_int: int, name: str, /) -> None:
-        """Refuse a product that does not belong to a science exposure.
-
-        Parameters
-        ----------
-        n_int : int
-            Number of integrations of the exposure.
-        name : str
-            Its name, for the message.
-
-        Raises
-        ------
-        LyotError
-            If there is not one set of references for each integration.
-        """
+        """Refuse a product that is not of the exposure of this name and number of integrations."""
         if not self.shared and len(self._arrays[0]) != n_int:
             raise LyotError(
                 f"The aligned references are for {len(self._arrays[0])} integrations and {name} "
                 f"has {n_int}; give the psfalign product of this exposure."
             )
 
+    def without(self, left_out: NDArray[np.bool_], /) -> AlignedArrays:
+        """Return these references but for some; nothing is copied until they are asked for."""
+        if self._pick is not None:
+            raise LyotError("References have been left out of this exposure already.")
+        pick = np.flatnonzero(~left_out)
+        rest = AlignedArrays(
+            *self._arrays,
+            star=self.star,
+            ref_info=None if self.ref_info is None else self.ref_info.subset(pick),
+            name=self.name,
+            history=self._history,
+            dtype=self._dtype,
+        )
+        rest._pick = pick
+        return rest
+
+    def section(self, integration: int, rows: slice, columns: slice, /) -> NDArray[np.float64]:
+        """Return part of the references on the pixels of one integration.
+
+        Native float64, ``(n_ref, n_rows, n_columns)``; NaN where every reference is bad.
+        """
+        planes = self._arrays[0] if self.shared else self._arrays[0][integration]
+        part = np.asarray(planes[:, rows, columns], dtype=np.float64)
+        return part if self._pick is None else part[self._pick]
+
     def frames(self, integration: int, /) -> AlignedFrames:
         """Return the references on the pixels of one science integration.
 
-        Parameters
-        ----------
-        integration : int
-            Index of the integration.
-
-        Returns
-        -------
-        AlignedFrames
-            Native; an error that is not finite counts as zero where SCI is finite.
+        Native; an error that is not finite counts as zero where SCI is finite.
         """
-        pick: Any = slice(None) if self.shared else integration
-        sci = np.asarray(self._arrays[0][pick], dtype=self._dtype)
-        err = np.asarray(self._arrays[1][pick], dtype=np.float32)
+        sci, err, dq = (array if self.shared else array[integration] for array in self._arrays)
+        sci, err = np.asarray(sci, dtype=self._dtype), np.asarray(err, dtype=np.float32)
         variance = np.square(err)
         if not np.isfinite(variance.sum()):
             variance[~np.isfinite(variance)] = 0.0
-        return AlignedFrames(sci, variance, self._arrays[2][pick])
-
-
-class SomeRefs:
-    """Some of the aligned references.
-
-    Parameters
-    ----------
-    aligned : AlignedArrays
-        All.
-    pick : ndarray of int
-        Which of them.
-    """
-
-    def __init__(self, aligned: AlignedArrays, pick: NDArray[np.intp], /) -> None:
-        self._aligned = aligned
-        self._pick = pick
-
-    @property
-    def shared(self) -> bool:
-        """Whether one set of references serves every integration."""
-        return self._aligned.shared
-
-    @property
-    def star(self) -> StarPosition | None:
-        """The star on the science frames, where it is known."""
-        return self._aligned.star
-
-    @property
-    def ref_info(self) -> ReferenceInfo | None:
-        """What is known of each reference, where it is."""
-        all_, pick = self._aligned.ref_info, self._pick
-        if all_ is None:
-            return None
-        names = tuple(all_.targets[k] for k in pick)
-        return ReferenceInfo(names, all_.pa_y_deg[pick], all_.mjd[pick])
-
-    def section(self, integration: int, rows: slice, columns: slice, /) -> NDArray[np.float64]:
-        """Return part of the references on the pixels of one science integration.
-
-        Parameters
-        ----------
-        integration : int
-            Index of the integration.
-        rows, columns : slice
-            The part.
-
-        Returns
-        -------
-        ndarray, shape (n_ref, n_rows, n_columns)
-            As from `AlignedArrays.section`.
-        """
-        return self._aligned.section(integration, rows, columns)[self._pick]
-
-    def frames(self, integration: int, /) -> AlignedFrames:
-        """Return the references on the pixels of one science integration.
-
-        Parameters
-        ----------
-        integration : int
-            Index of the integration.
-
-        Returns
-        -------
-        AlignedFrames
-            Native float32.
-        """
-        frames, pick = self._aligned.frames(integration), self._pick
-        return AlignedFrames(
-            frames.sci[pick], frames.variance[pick], [frames.dq[int(k)] for k in pick]
-        )
+        if self._pick is None:
+            return AlignedFrames(sci, variance, dq)
+        pick = self._pick
+        return AlignedFrames(sci[pick], variance[pick], [dq[int(k)] for k in pick])

@@ -94,7 +94,8 @@ def read_association(
         if not path.is_file():
             raise LyotError(
                 f"Member {path.name} of {where} is not in {path.parent}; put it there or name "
-                "its folder with --input-dir."
+                "its folder with input_dir.",
+                parameter="input_dir",
             )
     return Association(
         product=name,
@@ -135,7 +136,8 @@ def _group_members(members: list[Any], folder: Path, where: str) -> dict[str, li
         if not _is_plain_name(name):
             raise LyotError(
                 f"Member {name!r} of {where} leads outside the association's folder; give a "
-                "plain file name, and its folder with --input-dir."
+                "plain file name, and its folder with input_dir.",
+                parameter="input_dir",
             )
         if name in seen:
             raise LyotError(f"Member {name} stands twice in {where}; remove one.")

@@ -130,7 +130,8 @@ class Library:
         self.path = Path(path)
         if not (self.path / INDEX).is_file():
             raise LyotError(
-                f"{path} is no reference library; make one with `lyot library build {path} FILES`."
+                f"{path} is no reference library; make one with lyot.references.library.build.",
+                function="lyot.references.library.build",
             )
         with self._read() as index:
             self._settings = {k: json.loads(v) for k, v in index.execute("SELECT * FROM settings")}
@@ -168,8 +169,9 @@ class Library:
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise LyotError(
-                f"{path} exists already; add to a library with `lyot library add`, or name "
-                "another folder."
+                f"{path} exists already; add to a library with lyot.references.library.add, or "
+                "name another folder.",
+                function="lyot.references.library.add",
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -276,8 +278,9 @@ class Library:
                 return [dict(row) for row in index.execute(f"{text} ORDER BY number")]
             except (sqlite3.Error, sqlite3.Warning) as err:
                 raise LyotError(
-                    f"--where {where!r} is no condition ({err}); the columns are number, "
-                    f"{', '.join(COLUMNS)}."
+                    f"where is {where!r}, which is no condition ({err}); the columns are "
+                    f"number, {', '.join(COLUMNS)}.",
+                    parameter="where",
                 ) from None
 
     def add(self, batch: Batch, /) -> int:
@@ -476,7 +479,9 @@ class Library:
 
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
-        uri = f"{(self.path / INDEX).resolve().as_uri()}?mode=ro"
+        # Whoever was killed in a commit left a journal, which the next reader must roll back.
+        mode = "rw" if os.access(self.path / INDEX, os.W_OK) else "ro"
+        uri = f"{(self.path / INDEX).resolve().as_uri()}?mode={mode}"
         with closing(sqlite3.connect(uri, uri=True, timeout=LOCK_WAIT_S)) as index:
             yield index
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lyot.files.atomic import atomic_write
-from lyot.files.exposure import Cube
 from lyot.files.headers import take_refused_keywords
 
 
@@ -38,11 +37,6 @@ def drop_unknown_long_keywords(model: Any, /) -> None:
     for extension in model.instance.get("extra_fits", {}).values():
         if "header" in extension:
             extension["header"] = [row for row in extension["header"] if len(row[0]) <= 8]
-
-
-def stack_model(like: Any, cube: Cube, /) -> Any:
-    """Make the psfstack product of a stack; `like` is the model of its first exposure."""
-    return derived_model("CubeModel", like, {"data": cube.sci, "err": cube.err, "dq": cube.dq})
 
 
 def save_atomically(model: Any, path: str | Path, /) -> str:

@@ -63,7 +63,7 @@ def open_products(folder: str | Path, /) -> Iterator[tuple[str, list[ExposurePro
     Parameters
     ----------
     folder : path
-        Where `lyot run` wrote them.
+        Where the pipeline wrote them.
 
     Yields
     ------
@@ -86,7 +86,9 @@ def open_products(folder: str | Path, /) -> Iterator[tuple[str, list[ExposurePro
         view = read_view(path)
         views.setdefault(exposure_root(path), view)
     if not views:
-        raise LyotError(f"{folder} holds no psfsub product; run `lyot run ASN -o {folder}` first.")
+        raise LyotError(
+            f"{folder} holds no psfsub product; run the pipeline first.", function="Coron3Pipeline"
+        )
     products = {_association(view)["product"] for view in views.values()}
     if len(products) > 1:
         raise LyotError(
@@ -121,7 +123,9 @@ def record_of(folder: Path, /) -> dict[str, Any]:
 def _association(view: View) -> dict[str, Any]:
     found: dict[str, Any] = view.branch.get("steps", {}).get("association", {})
     if not found:
-        raise LyotError(f"{view.path} was not made by a run of the pipeline; run `lyot run`.")
+        raise LyotError(
+            f"{view.path} was not made by the pipeline; run it.", function="Coron3Pipeline"
+        )
     return found
 
 
@@ -169,12 +173,16 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> Exposure
     for path in (flagged, aligned):
         if not path.exists():
             raise LyotError(
-                f"{path} is missing: the analysis needs it; run again without --only-final, "
-                "--no-psfalign and --skip-outliers."
+                f"{path} is missing, and the analysis needs it; run the pipeline with "
+                "save_crfints and save_psfalign true, and without skipping outlier_detection.",
+                function="Coron3Pipeline",
             )
     hdus = stack.enter_context(open_fits(aligned))
     if view.star is None or view.pa_y_deg is None:
-        raise LyotError(f"{view.path} records no star or no roll; run `lyot run` again.")
+        raise LyotError(
+            f"{view.path} records no star or no roll; run the pipeline again.",
+            function="Coron3Pipeline",
+        )
     # Flags are not looked at; as scaled integers they could not be mapped.
     sci = hdus["SCI"].data
     flags = np.broadcast_to(np.uint32(0), sci.shape)

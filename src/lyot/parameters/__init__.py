@@ -7,6 +7,7 @@ messages of the checks, the docstrings of the classes and the tables of the docu
 
 from lyot.parameters.analysis import (
     COMMANDS,
+    FIVE_SIGMA_FPF,
     CompanionParameters,
     ContrastParameters,
     ExclusionParameters,
@@ -37,11 +38,9 @@ from lyot.parameters.reduction import (
     ERROR_KINDS,
     FIRST_INTEGRATION,
     LIBRARY_CHOICES,
-    PIPELINE,
     PROPAGATED,
     SCATTER,
     SPACINGS,
-    STEPS,
     STRATEGIES,
     ZONE_KINDS,
     AlignInputs,
@@ -55,11 +54,17 @@ from lyot.parameters.reduction import (
     Recipe,
     ReferenceParameters,
     SaveParameters,
+    SkipParameters,
     StarParameters,
-    StepParameters,
     SubtractRecipe,
+)
+from lyot.parameters.steps import (
+    PIPELINE,
+    STEPS,
+    StepParameters,
     by_step,
     complete,
+    read_steps,
 )
 
 __all__ = [
@@ -75,6 +80,7 @@ __all__ = [
     "DEVICES",
     "ERROR_KINDS",
     "FIRST_INTEGRATION",
+    "FIVE_SIGMA_FPF",
     "LIBRARY_CHOICES",
     "PIPELINE",
     "PROPAGATED",
@@ -101,6 +107,7 @@ __all__ = [
     "Recipe",
     "ReferenceParameters",
     "SaveParameters",
+    "SkipParameters",
     "StarParameters",
     "StatisticParameters",
     "StepParameters",
@@ -111,6 +118,7 @@ __all__ = [
     "from_names",
     "parameter",
     "parameters_of",
+    "read_steps",
     "to_dict",
     "to_names",
 ]

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from lyot.parameters.fields import Parameters, parameter
 
+FIVE_SIGMA_FPF = 2.866515719235352e-7
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObservationParameters(Parameters):
@@ -74,10 +76,10 @@ class StatisticParameters(Parameters):
     """How the significance of a flux is judged."""
 
     fpf: float = parameter(
-        2.866515719235352e-7,
+        FIVE_SIGMA_FPF,
         "False-positive fraction of one test; by default that of 5 sigma of a Gaussian",
-        minimum=0.0,
-        maximum=0.5,
+        above=0.0,
+        below=0.5,
         metavar="FPF",
     )
     noise: str = parameter("gaussian", "Distribution of the noise", choices=("gaussian", "laplace"))

@@ -28,6 +28,7 @@ def parameter(
     minimum: float | None = None,
     maximum: float | None = None,
     above: float | None = None,
+    below: float | None = None,
     required: bool = False,
     step: str = "",
     option: str = "",
@@ -35,12 +36,18 @@ def parameter(
 ) -> Any:
     """Make the field of a parameter.
 
-    ``above`` is a lower bound that is not itself allowed; ``required`` forbids an empty value;
-    ``step`` is its name as a parameter of a step where that differs from the field's; ``option``
-    makes it an option of `lyot run`.
+    ``above`` and ``below`` are bounds that are not themselves allowed; ``required`` forbids an
+    empty value; ``step`` is its name as a parameter of a step where that differs from the field's;
+    ``option`` makes it an option of the command line.
     """
     said = {"help": help, "unit": unit, "choices": choices, "minimum": minimum, "maximum": maximum}
-    said |= {"above": above, "required": required, "step": step or None, "option": option}
+    said |= {
+        "above": above,
+        "below": below,
+        "required": required,
+        "step": step or None,
+        "option": option,
+    }
     return field(default=default, metadata={_KEY: said | {"metavar": metavar}})
 
 
@@ -57,6 +64,7 @@ class Parameter:
     minimum: float | None
     maximum: float | None
     above: float | None
+    below: float | None
     required: bool
     step: str
     option: str
@@ -83,14 +91,22 @@ class Parameter:
     @property
     def allowed(self) -> str:
         """What it may be, in words; empty where its type says all."""
-        low, high = self.minimum, self.maximum
+        low = self.above if self.minimum is None else self.minimum
+        high = self.below if self.maximum is None else self.maximum
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         if low is not None and high is not None:
             return f"between {low:g} and {high:g}"
-        if self.above is not None:
-            return "positive" if self.above == 0 else f"more than {self.above:g}"
-        return "" if low is None else f"at least {low:g}"
+        if low is None:
+            return "" if high is None else f"at most {high:g}"
+        if self.minimum is not None:
+            return f"at least {low:g}"
+        return "positive" if low == 0 else f"more than {low:g}"
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it names a file, whose content counts."""
+        return self.metavar == "FILE"
 
     @property
     def description(self) -> str:
@@ -127,7 +143,7 @@ class Parameter:
         if self.choices and value not in self.choices:
             raise self._refused(value, f"it must be {self.allowed}", name)
         if kind in (int, float) and not self._within(value):
-            verb = "lie" if self.maximum is not None else "be"
+            verb = "lie" if self.allowed.startswith("between") else "be"
             raise self._refused(value, f"it must {verb} {self.allowed}", name)
 
     def _within(self, value: float) -> bool:
@@ -135,6 +151,7 @@ class Parameter:
             (self.minimum is None or value >= self.minimum)
             and (self.maximum is None or value <= self.maximum)
             and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
         )
 
     def _refused(self, value: Any, rule: str, name: str, shown: str = "") -> LyotError:
@@ -161,8 +178,9 @@ class Parameter:
         try:
             return kind(text) if kind in (int, float) else text
         except ValueError:
-            words = {int: "a whole number", float: "a number"}[kind]
-            raise self._refused(value, f"it must be {words}", name) from None
+            words = {int: "whole number", float: "number"}[kind]
+            words = f"{words}s" if self.kind == "list" else f"a {words}"
+            raise self._refused(value, f"give {words}", name) from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lyot.errors import LyotError
@@ -436,6 +435,13 @@ class SaveParameters(Parameters):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SkipParameters(Parameters):
+    """Whether a step is left out."""
+
+    skip: bool = parameter(False, "Skip this step")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The parameters of a reduction that its products record.
 
@@ -457,61 +463,3 @@ class Recipe:
     align: AlignRecipe = field(default_factory=AlignRecipe)
     subtract: SubtractRecipe = field(default_factory=SubtractRecipe)
     combine: CombineRecipe = field(default_factory=CombineRecipe)
-
-
-PIPELINE = "calwebb_coron3"
-STEPS: dict[str, tuple[type[Parameters], ...]] = {
-    PIPELINE: (ReferenceParameters, LibraryRecipe, SaveParameters),
-    "outlier_detection": (OutlierRecipe,),
-    "stack_refs": (),
-    "align_refs": (AlignRecipe, AlignInputs, StarParameters, ComputeParameters),
-    "klip": (SubtractRecipe, FitInputs, StarParameters, ComputeParameters),
-    "resample": (CombineRecipe,),
-    "hlsp": (HlspRecipe,),
-}
-"""The classes of parameters that the pipeline and each of its steps take."""
-
-StepParameters = Mapping[str, tuple[Parameters, ...]]
-"""Values for the pipeline and its steps, by name; a class without a value has its defaults."""
-
-
-def complete(values: StepParameters, /) -> dict[str, tuple[Parameters, ...]]:
-    """Return a value for every class of every step, with defaults where none is given."""
-    done = {}
-    for step, kinds in STEPS.items():
-        given = {type(value): value for value in values.get(step, ())}
-        done[step] = tuple(given.get(kind) or kind() for kind in kinds)
-    return done
-
-
-def by_step(*values: Parameters) -> dict[str, tuple[Parameters, ...]]:
-    """Give each value to every step that takes its class.
-
-    Parameters
-    ----------
-    *values : Parameters
-        Values, at most one of a class.
-
-    Returns
-    -------
-    dict
-        By the names of the steps.
-
-    Raises
-    ------
-    LyotError
-        If no step takes one of them.
-
-    Examples
-    --------
-    >>> list(by_step(StarParameters(star_x=10.0, star_y=11.0)))
-    ['align_refs', 'klip']
-    """
-    for value in values:
-        if not any(type(value) in kinds for kinds in STEPS.values()):
-            raise LyotError(f"No step of the pipeline takes {type(value).__name__}.")
-    given = {
-        step: tuple(value for value in values if type(value) in kinds)
-        for step, kinds in STEPS.items()
-    }
-    return {step: taken for step, taken in given.items() if taken}

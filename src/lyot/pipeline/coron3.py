@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from stpipe import Pipeline
 
 from lyot.files.aligned import AlignedFrames
-from lyot.files.association import Association, read_association
+from lyot.files.association import read_association
 from lyot.files.atomic import check_free_space, checksum
-from lyot.files.exposure import (
-    Cube,
-    as_model,
-    cube_from_model,
-    read_cube,
-)
+from lyot.files.exposure import Cube, as_model, join, read_cube, stack
 from lyot.files.headers import read_info
 from lyot.files.library_store import Library
-from lyot.files.products import derived_model, save_atomically
-from lyot.files.provenance import provenance_of, set_provenance, stamp
+from lyot.files.products import save_atomically
 from lyot.files.stream import BlockWriter
 from lyot.parameters import (
+    FIRST_INTEGRATION,
     PIPELINE,
     STEPS,
     AlignRecipe,
@@ -39,12 +35,13 @@ from lyot.parameters import (
     SubtractRecipe,
     to_dict,
 )
-from lyot.pipeline.plan import Plan, RunParameters, make_plan
+from lyot.pipeline.plan import Plan, PlannedExposure, PlannedImage, RunParameters, make_plan
+from lyot.pipeline.record import Record, record_library, summary_of
 from lyot.progress import Progress, no_progress
-from lyot.references.aligner import Aligner, prepare_refs
 from lyot.references.library import select
+from lyot.references.prepare import PreparedRefs, prepare_refs
 from lyot.references.stack import flag_outliers
-from lyot.references.vet import ReferenceWarning, saturated, with_sources
+from lyot.references.vet import ReferenceWarning
 from lyot.steps import (
     AlignRefsStep,
     HlspStep,
@@ -53,10 +50,10 @@ from lyot.steps import (
     ResampleStep,
     StackRefsStep,
 )
-from lyot.steps.align_refs import alignment_details
-from lyot.steps.base import LyotStep, root_of
+from lyot.steps.align_refs import psfalign_model
+from lyot.steps.base import LyotStep
 from lyot.steps.spec import spec_of, values_of
-from lyot.steps.stack_refs import Addition
+from lyot.steps.stack_refs import psfstack_model
 from lyot.subtraction.methods import method_of
 
 log = logging.getLogger(__name__)
@@ -92,9 +89,6 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.progress: Progress = no_progress
         self.products: list[str] = []
         self.summary: list[dict[str, Any]] = []
-        self._asn = Association("", (), ())
-        self._library: Library | None = None
-        self._doubted: tuple[Any, list[ReferenceWarning]] | None = None
         self.checksums: dict[str, str] = {}
 
     def process(self, source: Any) -> Any:
@@ -111,41 +105,34 @@ class Coron3Pipeline(Pipeline, LyotStep):
             The combined image; one for each number of modes; None where ``resample`` is
             skipped.
         """
-        self.products, self.summary, self._doubted = [], [], None
         plan = self.plan(source)
-        self._library = Library(self.library) if self.library else None
-        asn = self._asn = plan.association
-        for name, kind in asn.left_out:
+        members = plan.association.science + plan.association.psf
+        self.products, self.summary = [], []
+        self.checksums = {path.name: checksum(path) for path in members}
+        for name, kind in plan.association.left_out:
             log.info("Member %s of type %r is not used.", name, kind)
         for warning in plan.warnings:
             log.warning(warning)
-        references = [exposure.references for exposure in plan.exposures]
-        self.checksums = {p.name: checksum(p) for p in asn.science + asn.psf}
-        subtracted: list[list[Any]] = []
-        made: tuple[tuple[Path, ...], Any, str] | None = None
-        for number, path in enumerate(asn.science):
-            if made is None or made[0] != references[number] or self._library is not None:
-                alone = len(set(references)) > 1 or self._library is not None
-                made = None  # so that one stack is held, not two
-                root = self._root(path) if alone else asn.product
-                made = (references[number], *self._stack(references[number], root, path))
-            subtracted.append(self._subtract(path, made[1], made[2], number))
-        if self.resample.skip:
+        record = Record(plan, self.checksums)
+        stacked: _Stack | None = None
+        subtracted = []
+        for number, exposure in enumerate(plan.exposures):
+            if stacked is None or stacked.name != exposure.psfstack:
+                stacked = None  # so that one stack is held, not two
+                stacked = self._stack(plan, exposure)
+            models, stacked = self._subtract(record, number, stacked)
+            subtracted.append(models)
+        if not plan.images:
             log.info("resample is skipped: no combined image is made.")
             return None
-        results = []
-        for k in range(len(subtracted[0])):
-            results.append(self._combine([models[k] for models in subtracted], len(subtracted[0])))
-        return results[0] if len(results) == 1 else results
+        images = [
+            self._combine(record, names, list(models))
+            for names, models in zip(plan.images, zip(*subtracted, strict=True), strict=True)
+        ]
+        return images[0] if len(images) == 1 else images
 
     def save_model(self, *_: Any, **__: Any) -> None:
-        """Do nothing: `process` saves each product under a name of its own.
-
-        Parameters
-        ----------
-        *_, **__ : object
-            What `stpipe` gives; not looked at.
-        """
+        """Save nothing: `process` has saved each product under its planned name."""
 
     def recipe(self) -> Recipe:
         """Return the parameters of all steps as one value."""
@@ -177,6 +164,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             references=values_of(self, ReferenceParameters),
             library=values_of(self, LibraryRecipe),
             save=values_of(self, SaveParameters),
+            save_results=self.save_results,
             combine=not self.resample.skip,
             contrast=not self.hlsp.skip,
             suffix=self.suffix,
@@ -189,38 +177,44 @@ class Coron3Pipeline(Pipeline, LyotStep):
             return given or None
         return None if Path(given).resolve() == Path(source).resolve().parent else given
 
-    def _root(self, path: Path) -> str:
-        """Name of the products of a science exposure, without their suffix."""
-        return root_of(path.name) + (f"_{self._asn.asn_id}" if self._asn.asn_id else "")
-
-    def _stack(self, references: tuple[Path, ...], root: str, science: Path) -> tuple[Any, str]:
+    def _stack(self, plan: Plan, exposure: PlannedExposure) -> _Stack:
+        """Stack the references of an exposure, and prepare them for the alignment."""
         self.progress("stack references", 0, 1)
-        self.stack_refs.outliers = values_of(self.outlier_detection, OutlierRecipe)
-        self.stack_refs.added = None
-        if self._library is not None:
-            self.stack_refs.added = self._from_library(self._library, references, science)
-        stack = self.stack_refs.run([*references] or [science])
-        name = f"{root}_psfstack.fits"
-        cube = cube_from_model(stack)
-        if self.save_results and self.save_psfstack:
-            self._write_stack(stack, cube, name)
-        stack.close()
-        del stack
-        refs = prepare_refs(cube, values_of(self.align_refs, AlignRecipe))
-        self.progress("stack references", 1, 1)
-        return refs, name
+        outliers, paths = plan.parameters.recipe.outlier, exposure.references
+        library: dict[str, Any] = {}
+        if plan.parameters.references.library:
+            cube, library = self._from_library(plan, exposure)
+            cube = replace(cube, info=read_info(exposure.science))
+        if paths:
+            members = stack(flag_outliers(read_cube(path), outliers) for path in paths)
+            cube = join(members, cube) if library else members
+        if plan.saves(exposure.psfstack):
+            like = as_model(paths[0] if paths else exposure.science, "CubeModel")
 
-    def _from_library(
-        self, library: Library, references: tuple[Path, ...], science: Path
-    ) -> Addition:
-        """Choose frames of the library for a science exposure."""
-        target = flag_outliers(read_cube(science), values_of(self.outlier_detection, OutlierRecipe))
-        rows, alike = select(
+            def product() -> Any:
+                model = psfstack_model(like, cube, [p.name for p in paths], _single_pixels(3))
+                record_library(model, library)
+                return model
+
+            with self._writer(exposure.psfstack, product, cube.sci.shape) as writer:
+                writer.write(0, cube.sci, cube.err, cube.dq)
+            self._note(writer.path)
+            like.close()
+        refs = prepare_refs(cube, plan.parameters.recipe.align)
+        self.progress("stack references", 1, 1)
+        return _Stack(exposure.psfstack, refs, library)
+
+    def _from_library(self, plan: Plan, exposure: PlannedExposure) -> tuple[Cube, dict[str, Any]]:
+        """Choose frames of the library for an exposure; return them and their record."""
+        parameters = plan.parameters
+        library = Library(str(parameters.references.library))
+        target = flag_outliers(read_cube(exposure.science), parameters.recipe.outlier)
+        rows, correlation = select(
             library,
             target,
-            values_of(self, LibraryRecipe),
-            align=values_of(self.align_refs, AlignRecipe),
-            leave_out=[self.checksums[p.name] for p in (science, *references)],
+            parameters.library,
+            align=parameters.recipe.align,
+            leave_out=[self.checksums[p.name] for p in (exposure.science, *exposure.references)],
         )
         log.info(
             "%d of %d frames of the library %s serve %s; their correlation with it is %.4f to "
@@ -228,262 +222,122 @@ class Coron3Pipeline(Pipeline, LyotStep):
             len(rows),
             len(library),
             library.path,
-            science.name,
-            alike.min(),
-            alike.max(),
+            exposure.science.name,
+            correlation.min(),
+            correlation.max(),
         )
-        made = {
+        record = {
             "library": str(library.path.resolve()),
-            "recipe": to_dict(values_of(self, LibraryRecipe)),
+            "recipe": to_dict(parameters.library),
             "frames": [f"{r['file']}[{r['integration']}]" for r in rows],
             "sha256": [r["sha256"] for r in rows],
-            "correlation": alike,
+            "correlation": correlation,
         }
-        return Addition(library.frames([r["number"] for r in rows]), made, alone=not references)
+        return library.frames([r["number"] for r in rows]), record
 
-    def _write_stack(self, stack: Any, cube: Cube, name: str) -> None:
-        """Write the psfstack plane by plane: saving the model would hold it twice more."""
+    def _subtract(self, record: Record, number: int, stacked: _Stack) -> tuple[list[Any], _Stack]:
+        """Take one science exposure from its file to its subtracted cubes.
 
-        def _small() -> Any:
-            product = derived_model("CubeModel", stack, _single_pixels(3))
-            set_provenance(product, provenance_of(stack))
-            return product
+        References are aligned, written and subtracted a set at a time. The stack is returned with
+        what was found to be wrong with its references.
+        """
+        plan, exposure = record.plan, record.plan.exposures[number]
+        target = self._flagged(plan, exposure)
+        stage = f"exposure {number + 1} of {len(plan.exposures)}"
+        one = (len(stacked.refs), *target.data.shape[-2:])
+        first = plan.parameters.recipe.align.align_to == FIRST_INTEGRATION
+        n_sets = 1 if first else exposure.n_int
+        with ExitStack() as context:
+            writer = None
+            if plan.saves(exposure.psfalign):
 
-        path = self._path(name)
-        check_free_space(path.parent, BlockWriter.size(cube.sci.shape), name)
-        with BlockWriter(path, _small, cube.sci.shape) as writer:
-            writer.write(0, cube.sci, cube.err, cube.dq)
-        self.products.append(str(path))
-        log.info("Saved %s", path)
+                def product() -> Any:
+                    return psfalign_model(target, aligned, _single_pixels(3 if first else 4))
 
-    def _subtract(self, path: Path, refs: Any, stack_name: str, number: int) -> list[Any]:
-        """Take one science exposure from its file to its subtracted cubes."""
-        root = self._root(path)
-        target = self._flag(as_model(path, "CubeModel"), root)
-        self.align_refs.lazy = True
-        aligner = self.align_refs.run(target, refs)
-        doubts = self._doubts(aligner)
-        stage = f"exposure {number + 1} of {len(self._asn.science)}"
-        stream = _Stream(aligner, partial_progress(self.progress, stage, aligner.n_sets))
-        if self.save_results and self.save_psfalign:
-            with self._align_writer(target, aligner, path, stack_name, root) as writer:
-                stream.writer = writer
-                result = self.klip.run(target, stream)
-            log.info("Saved %s", writer.path)
-            self.products.append(str(writer.path))
-        else:
-            result = self.klip.run(target, stream)
+                shape = one if first else (n_sets, *one)
+                writer = context.enter_context(self._writer(exposure.psfalign, product, shape))
+
+            def receive(i: int, frames: AlignedFrames) -> None:
+                self.progress(stage, i, n_sets)
+                if writer is not None:
+                    writer.write(i, frames.sci, frames.err, frames.dq)
+
+            aligned = self.align_refs.references(
+                target,
+                stacked.refs,
+                name=exposure.psfalign,
+                inputs=[str(target.meta.filename), exposure.psfstack],
+                receive=receive,
+                warnings=stacked.warnings,
+            )
+            result = self.klip.run(target, aligned)
+        if writer is not None:
+            self._note(writer.path)
         target.close()
         models = result if isinstance(result, list) else [result]
-        for model in models:
-            self._record(model, aligner, path, stack_name, doubts)
-            tag = f"_{_modes_tag(model)}" if len(models) > 1 else ""
-            self._save(model, f"{root}{tag}_psfsub.fits", wanted=self.save_psfsub)
-        self.progress(stage, aligner.n_sets, aligner.n_sets)
-        return models
+        for model, name in zip(models, exposure.psfsub, strict=True):
+            record.exposure(model, library=stacked.library)
+            self.summary.append(summary_of(exposure, model))
+            self._save(plan, model, name)
+        self.progress(stage, n_sets, n_sets)
+        return models, stacked._replace(warnings=aligned.warnings)
 
-    def _flag(self, target: Any, root: str) -> Any:
+    def _flagged(self, plan: Plan, exposure: PlannedExposure) -> Any:
+        target = as_model(exposure.science, "CubeModel")
         if self.outlier_detection.skip:
             target.meta.cal_step.outlier_detection = "SKIPPED"
             return target
         flagged = self.outlier_detection.run(target)
         target.close()
-        self._save(flagged, f"{root}_crfints.fits", wanted=self.save_crfints)
+        self._save(plan, flagged, exposure.crfints)
         return flagged
 
-    def _align_writer(
-        self, target: Any, aligner: Aligner, path: Path, stack_name: str, root: str
-    ) -> BlockWriter:
-        n_ref, shape = len(aligner.refs.cube.sci), aligner.target.frame_shape
-        full = (n_ref, *shape) if aligner.shared else (aligner.n_sets, n_ref, *shape)
-        final = self._path(f"{root}_psfalign.fits")
-        size = BlockWriter.size(full)
-        log.info("The aligned references take %.2f GB (%s).", size / 1e9, final.name)
-        check_free_space(final.parent, int(1.02 * size), final.name)
-
-        def model() -> Any:
-            product = derived_model(
-                "CubeModel" if aligner.shared else "QuadModel",
-                target,
-                _single_pixels(len(full)),
-            )
-            stamp(
-                product,
-                "align_psfs",
-                recipe=to_dict(aligner.recipe),
-                inputs=[path.name, stack_name],
-                star=aligner.star,
-                details=alignment_details(aligner) if aligner.shifts else {},
-            )
-            return product
-
-        return BlockWriter(final, model, full)
-
-    def _doubts(self, aligner: Aligner) -> list[ReferenceWarning]:
-        """Say which references may spoil the subtraction."""
-        if self._doubted is not None and self._doubted[0] is aligner.refs:
-            return self._doubted[1]
-        frames, star = aligner.frames(0), aligner.star
-        doubts = saturated(aligner.refs.cube, star)
-        doubts += with_sources(frames, aligner.ref_info, star, aligner.target.info)
-        for doubt in doubts:
-            log.warning(
-                "Reference %d of %s%s: %s.",
-                doubt.reference + 1,
-                aligner.target.info.name,
-                f" ({doubt.target})" if doubt.target else "",
-                doubt.reason,
-            )
-        self._doubted = (aligner.refs, doubts)
-        return doubts
-
-    def _record(
-        self,
-        model: Any,
-        aligner: Aligner,
-        path: Path,
-        stack_name: str,
-        doubts: list[ReferenceWarning],
-    ) -> None:
-        """Complete the provenance of a subtracted cube; note its line of the summary."""
-        branch = provenance_of(model)
-        steps = branch["steps"]
-        details = alignment_details(aligner)
-        steps["align_psfs"] = {
-            "recipe": to_dict(aligner.recipe),
-            "inputs": [path.name, stack_name],
-        } | details
-        steps["klip"]["inputs"] = [path.name, stack_name]
-        steps["align_psfs"]["weight"] = self.align_refs.weight_origin
-        steps["align_psfs"]["doubts"] = [asdict(doubt) for doubt in doubts]
-        if self.stack_refs.added is not None:
-            steps["library"] = self.stack_refs.added.made
-        steps["association"] = {
-            "table": self._asn.table,
-            "product": self._asn.product,
-            "science": [p.name for p in self._asn.science],
-            "psf": [p.name for p in self._asn.psf],
-            "sha256": self.checksums,
-        }
-        branch["recipe"] = to_dict(self.recipe())
-        set_provenance(model, branch)
-        for step in ("stack_psfs", "align_psfs"):
-            setattr(model.meta.cal_step, step, "COMPLETE")
-        model.meta.asn.pool_name = self._asn.pool or None
-        model.meta.asn.table_name = self._asn.table or None
-        shift = np.hypot(*np.moveaxis(details["shift_yx"], -1, 0))
-        klip = steps["klip"]
-        self.summary.append(
-            {
-                "exposure": path.name,
-                "integrations": len(aligner.target.sci),
-                "references": len(aligner.refs.cube.sci),
-                "median_shift_pix": float(np.median(shift)),
-                "largest_shift_pix": float(np.max(shift)),
-                "n_modes": int(klip["n_modes"]),
-                "n_kept": int(klip["n_kept"]),
-                "rms_before": float(np.nanmean(klip["rms_before"])),
-                "rms_after": float(np.nanmean(klip["rms_after"])),
-                "star": aligner.star.to_dict(),
-                "doubts": [asdict(doubt) for doubt in doubts],
-            }
-        )
-
-    def _combine(self, models: list[Any], n_results: int) -> Any:
+    def _combine(self, record: Record, names: PlannedImage, models: list[Any]) -> Any:
         self.progress("combine", 0, 1)
-        result = self.resample.run(models)
-        branch = provenance_of(result)
-        first = provenance_of(models[0])["steps"]
-        branch["steps"] = {k: first[k] for k in ("association",)} | branch["steps"]
-        for model in models:
-            made = provenance_of(model)["steps"]["klip"]
-            branch.setdefault("exposures", {})[str(model.meta.filename)] = {
-                key: made[key] for key in ("n_modes", "n_kept", "rms_before", "rms_after", "recipe")
-            }
-        branch["recipe"] = to_dict(self.recipe())
-        set_provenance(result, branch)
-        tag = f"_{_modes_tag(models[0])}" if n_results > 1 else ""
-        name = f"{self._asn.product}{tag}_{self.suffix}.fits"
-        self._save(result, name, wanted=True)
-        result.meta.filename = name
+        image = self.resample.run(models)
+        record.image(image, models)
+        self._save(record.plan, image, names.image)
         for model in models:
             model.close()
         if not self.hlsp.skip:
-            self.hlsp.save_results = False
-            for product, suffix in zip(self.hlsp.run(result), ("snr", "contrast"), strict=True):
-                self._save(product, f"{self._asn.product}{tag}_{suffix}.fits", wanted=True)
+            for product, name in zip(
+                self.hlsp.process(image), (names.snr, names.contrast), strict=True
+            ):
+                self._save(record.plan, product, name)
         self.progress("combine", 1, 1)
-        return result
+        return image
+
+    def _writer(self, name: str, product: Callable[[], Any], shape: tuple[int, ...]) -> BlockWriter:
+        """Return a writer for a product too large to hold twice; check the disk space first."""
+        path, size = self._path(name), BlockWriter.size(shape)
+        log.info("%s takes %.2f GB.", name, size / 1e9)
+        check_free_space(path.parent, int(1.02 * size), name)
+        return BlockWriter(path, product, shape)
 
     def _path(self, name: str) -> Path:
         return Path(self.output_dir or ".").expanduser() / name
 
-    def _save(self, model: Any, name: str, *, wanted: bool) -> None:
+    def _save(self, plan: Plan, model: Any, name: str) -> None:
+        """Name a product, and save it where that is planned."""
         model.meta.filename = name
-        if not (wanted and self.save_results):
-            return
-        self.products.append(save_atomically(model, self._path(name)))
-        log.info("Saved %s", self.products[-1])
+        if plan.saves(name):
+            self._note(save_atomically(model, self._path(name)))
+
+    def _note(self, path: str | Path) -> None:
+        self.products.append(str(path))
+        log.info("Saved %s", path)
 
 
-def partial_progress(progress: Progress, stage: str, total: int, /) -> Callable[[int], None]:
-    """Return a callback that reports how many sets of one stage are done.
+class _Stack(NamedTuple):
+    """A stack of references, prepared; what the library gave to it; what is wrong with it."""
 
-    Parameters
-    ----------
-    progress : callable
-        Takes the stage, the number done and their total.
-    stage : str
-        The stage.
-    total : int
-        Number of sets.
-
-    Returns
-    -------
-    callable
-        Takes the number done.
-    """
-
-    def _report(done: int) -> None:
-        """Pass the number on."""
-        progress(stage, done, total)
-
-    return _report
+    name: str
+    refs: PreparedRefs
+    library: dict[str, Any]
+    warnings: list[ReferenceWarning] | None = None
 
 
 def _single_pixels(n_axes: int) -> dict[str, Any]:
     """Arrays of one pixel, for a model of which only the headers and the tree are wanted."""
     kinds = {"data": np.float32, "err": np.float32, "dq": np.uint32}
     return {name: np.zeros((1,) * n_axes, kind) for name, kind in kinds.items()}
-
-
-def _modes_tag(model: Any) -> str:
-    return f"k{int(provenance_of(model)['steps']['klip']['n_modes']):03d}"
-
-
-class _Stream:
-    """Aligned references that are written to their product as the subtraction takes them."""
-
-    def __init__(self, aligner: Aligner, report: Callable[[int], None]) -> None:
-        self._aligner = aligner
-        self._report = report
-        self.writer: BlockWriter | None = None
-
-    @property
-    def shared(self) -> bool:
-        return self._aligner.shared
-
-    @property
-    def star(self) -> Any:
-        return self._aligner.star
-
-    @property
-    def ref_info(self) -> Any:
-        return self._aligner.ref_info
-
-    def frames(self, integration: int, /) -> AlignedFrames:
-        self._report(integration)
-        frames = self._aligner.frames(integration)
-        if self.writer is not None:
-            self.writer.write(integration, frames.sci, frames.err, frames.dq)
-        return frames

@@ -49,6 +49,8 @@ class RunParameters:
         Whether the combined image, and its SNR image and contrast curve, are made.
     suffix : str
         Suffix of the combined image.
+    save_results : bool
+        Whether anything is written.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -58,6 +60,7 @@ class RunParameters:
     combine: bool = True
     contrast: bool = True
     suffix: str = "i2d"
+    save_results: bool = True
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,10 @@ class Plan:
     products: tuple[PlannedProduct, ...]
     warnings: tuple[str, ...] = ()
 
+    def saves(self, name: str, /) -> bool:
+        """Whether a product of this name is written."""
+        return any(product.name == name for product in self.products)
+
     @property
     def n_bytes(self) -> int:
         """Disk space that the products need at least."""
@@ -207,11 +214,11 @@ def make_plan(
                 f"another roll than {path.name}, from which it could be subtracted; add either."
             )
     library = bool(parameters.references.library)
-    shared = len(set(chosen)) == 1 and not library
     extra = min(parameters.library.n or n_library, n_library) if library else 0
+    stacks = _stacks(association, chosen, library=library)
     exposures = tuple(
-        _exposure(association, infos, path, references, parameters, n_library=extra, shared=shared)
-        for path, references in zip(association.science, chosen, strict=True)
+        _exposure(association, infos, path, references, parameters, n_library=extra, stack=stack)
+        for path, references, stack in zip(association.science, chosen, stacks, strict=True)
     )
     images = tuple(_images(association, parameters)) if parameters.combine else ()
     products = tuple(_products(exposures, images, first, parameters))
@@ -223,6 +230,24 @@ def make_plan(
         products,
         tuple(warnings),
     )
+
+
+def _stacks(
+    association: Association, chosen: list[tuple[Path, ...]], *, library: bool
+) -> list[str]:
+    """Name the stack of each exposure; those that follow one another with one choice share it."""
+    if len(set(chosen)) == 1 and not library:
+        return [association.product] * len(chosen)
+    names: list[str] = []
+    for k, path in enumerate(association.science):
+        again = k > 0 and chosen[k] == chosen[k - 1] and not library
+        names.append(names[-1] if again else _root(association, path))
+    return names
+
+
+def _root(association: Association, science: Path) -> str:
+    """Return the name of an exposure's products, without their suffix."""
+    return root_of(science.name) + (f"_{association.asn_id}" if association.asn_id else "")
 
 
 def _table(association: Association) -> str:
@@ -292,16 +317,15 @@ def _exposure(
     parameters: RunParameters,
     *,
     n_library: int,
-    shared: bool,
+    stack: str,
 ) -> PlannedExposure:
-    suffix = f"_{association.asn_id}" if association.asn_id else ""
-    root = root_of(science.name) + suffix
+    root = _root(association, science)
     return PlannedExposure(
         science=science,
         n_int=_n_int(infos[science]),
         references=references,
         n_references=sum(_n_int(infos[path]) for path in references) + n_library,
-        psfstack=f"{association.product if shared else root}_psfstack.fits",
+        psfstack=f"{stack}_psfstack.fits",
         crfints=f"{root}_crfints.fits",
         psfalign=f"{root}_psfalign.fits",
         psfsub=tuple(f"{root}{tag}_psfsub.fits" for tag in _tags(parameters)),
@@ -329,6 +353,8 @@ def _products(
     parameters: RunParameters,
 ) -> Iterator[PlannedProduct]:
     """What will be written, in that order."""
+    if not parameters.save_results:
+        return
     frame = first.shape[-2] * first.shape[-1]
     cube, save, recipe = CUBE_BYTES * frame, parameters.save, parameters.recipe
     stacks: set[str] = set()

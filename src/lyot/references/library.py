@@ -21,7 +21,8 @@ from lyot.files.library_store import Batch, FrameInfo, Library
 from lyot.files.results import read_table
 from lyot.parameters import AlignRecipe, LibraryRecipe, OutlierRecipe
 from lyot.progress import Progress, no_progress
-from lyot.references.aligner import Aligner, prepare_refs
+from lyot.references.aligner import Aligner
+from lyot.references.prepare import prepare_refs
 from lyot.references.stack import flag_outliers
 from lyot.references.star import guess_star
 
@@ -191,10 +192,8 @@ def _prepare(library: Library, cube: Cube, digest: str, align: AlignRecipe) -> B
     saturated = (cube.dq & np.uint32(flag_value("SATURATED"))) != 0
     template = library.frames([0]) if len(library) else _first_of(cube, bad)
     refs = prepare_refs(cube, align)
-    aligner = Aligner(template, refs, replace(align, align_to="first"))
-    frames = aligner.frames(0)
-    measured = aligner.shifts[0]
-    scale = measured.scale
+    frames, fit = Aligner(template, refs, replace(align, align_to="first")).align(0)
+    scale = fit.scale
     if not np.all(scale > 0):
         raise LyotError(
             f"Integration {int(np.argmin(scale)) + 1} of {cube.info.name} does not look like the "
@@ -207,7 +206,7 @@ def _prepare(library: Library, cube: Cube, digest: str, align: AlignRecipe) -> B
         gone = ~np.isfinite(frames.sci[k])
         whole = repair.median_fill(frames.sci[k : k + 1], gone[None])[0]
         sci[k] = scale[k] * whole
-        whole_shift = tuple(round(float(s)) for s in measured.shift_yx[k])
+        whole_shift = tuple(round(float(s)) for s in fit.shift_yx[k])
         moved = np.roll(bad[k], whole_shift, axis=(0, 1)) | gone
         dq[k] = np.where(moved, frames.dq[k] | unusable, frames.dq[k])
     err = scale[:, None, None] * np.sqrt(frames.variance)
@@ -228,8 +227,8 @@ def _prepare(library: Library, cube: Cube, digest: str, align: AlignRecipe) -> B
             y_offset=info.dither_arcsec[1],
             wavefront_nm=None,
             scale=float(scale[k]),
-            shift_y=float(measured.shift_yx[k, 0]),
-            shift_x=float(measured.shift_yx[k, 1]),
+            shift_y=float(fit.shift_yx[k, 0]),
+            shift_x=float(fit.shift_yx[k, 1]),
             n_repaired=int(bad[k].sum()),
             n_saturated=int(saturated[k].sum()),
         )
@@ -391,8 +390,7 @@ def _compare(
         prepare_refs(library.frames([0]), align),
         replace(align, align_to="first"),
     )
-    aligner.frames(0)
-    back = -aligner.shifts[0].shift_yx[0]
+    back = -aligner.align(0).fit.shift_yx[0]
     moved = fourier.shift(fourier.spectrum(mean[0]), back, shape=library.shape)
     pixels = zone_pixels(np.asarray(moved)[None], library.weight)[0]
     found = [(zone @ pixels, np.einsum("ij,ij->i", zone, zone)) for zone in library.zones()]

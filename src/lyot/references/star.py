@@ -15,7 +15,7 @@ from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import CRPIX, HEADER, MEASURED, PARAMETER, StarPosition
 from lyot.instruments.optics import CoronagraphModel, draw_wavefront
-from lyot.parameters import AUTO, BY_MODEL, BY_SYMMETRY
+from lyot.parameters import AUTO, BY_MODEL
 from lyot.types import Array
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,28 @@ def guess_star(info: ExposureInfo, parameter_xy: tuple[float, float] | None, /) 
     return StarPosition(x, y, origin=CRPIX)
 
 
+def find_star(
+    info: ExposureInfo,
+    cube: Cube,
+    variance: NDArray[np.floating],
+    bad: NDArray[np.bool_],
+    /,
+    *,
+    star_xy: tuple[float, float] | None = None,
+    shift_yx: NDArray[np.floating] | None = None,
+    method: str = AUTO,
+) -> StarPosition:
+    """Return the star of an exposure: stated by the user or the header, else measured on frames.
+
+    The options are those of `measure_star`; `star_xy` is the user's.
+    """
+    stated = stated_star(info, star_xy)
+    if stated is not None:
+        return stated
+    guess = guess_star(info, None)
+    return measure_star(cube, variance, bad, guess, shift_yx=shift_yx, method=method)
+
+
 @threads.calculation
 def measure_star(
     cube: Cube,
@@ -91,7 +113,7 @@ def measure_star(
     /,
     *,
     shift_yx: NDArray[np.floating] | None = None,
-    method: str = BY_SYMMETRY,
+    method: str = AUTO,
 ) -> StarPosition:
     """Measure the star on frames, seen from another frame.
 

@@ -1,27 +1,29 @@
-"""Are the references what they should be: saturated ones, and ones with sources of their own."""
+"""References that may spoil a subtraction: saturated ones, and ones with sources of their own."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from lyot.algorithms import klip
+from lyot.algorithms import klip, repair
 from lyot.algorithms.geometry import angle_map, radius_map
 from lyot.compute import threads
 from lyot.files.aligned import AlignedFrames, ReferenceInfo
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
-from lyot.types import Array
+from lyot.types import Array, Mask
 
-SATURATED_WITHIN_ARCSEC = 1.0
-FEW_SATURATED = 3
-SEARCH_ARCSEC = 5.0
-INNER_FWHM = 2.0
-SOURCE_SNR = 10.0
-MIN_SOURCE_CONTRAST = 2.0
-"""A source must also be this many times the next brightest peak of the frame."""
+SATURATION_RADIUS_ARCSEC = 1.0
+MAX_SATURATED_PIXELS = 3
+"""More saturated pixels than these within that radius make a reference suspect."""
+MAX_SEARCH_ARCSEC, MIN_SEARCH_FWHM = 5.0, 2.0
+MIN_SNR, MIN_PEAK_RATIO = 10.0, 2.0
+"""A source must stand out this much, and this many times more than the next peak."""
+RING_PIX = 3.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class ReferenceWarning:
     reference : int
         Its number, from 0.
     target : str
-        Which star it shows; empty where that is not known.
+        Name of the star that it shows; empty where it is not recorded.
     reason : str
         What is wrong with it, in words.
     """
@@ -43,112 +45,140 @@ class ReferenceWarning:
     reason: str
 
 
-def saturated(refs: Cube, star: StarPosition, /) -> list[ReferenceWarning]:
-    """Find references that are saturated near the star.
+def vet_references(
+    refs: Cube,
+    frames: AlignedFrames,
+    ref_info: ReferenceInfo | None,
+    star: StarPosition,
+    info: ExposureInfo,
+    /,
+) -> list[ReferenceWarning]:
+    """Find saturated and contaminated references; `frames` are those of one integration."""
+    return find_saturated(refs, star) + find_contaminated(frames, ref_info, star, info)
 
-    Parameters
-    ----------
-    refs : Cube
-        The references.
-    star : StarPosition
-        The star on them, to a pixel.
 
-    Returns
-    -------
-    list of Doubt
-        Those with more than a few saturated pixels within an arcsecond.
-    """
+def find_saturated(refs: Cube, star: StarPosition, /) -> list[ReferenceWarning]:
+    """Find references with more than a few saturated pixels within an arcsecond of the star."""
     flag = np.uint32(refs.info.instrument_value.flag_value("SATURATED"))
     radius = radius_map(refs.frame_shape, star.yx) * refs.info.pixel_scale_arcsec
-    near = radius <= SATURATED_WITHIN_ARCSEC
+    near = radius <= SATURATION_RADIUS_ARCSEC
     counts = ((refs.dq[:, near] & flag) != 0).sum(axis=1)
     return [
         ReferenceWarning(
             int(k),
             refs.targets[k] if refs.targets else "",
-            f"{counts[k]} pixels within {SATURATED_WITHIN_ARCSEC:g} arcsec are saturated",
+            f"{counts[k]} pixels within {SATURATION_RADIUS_ARCSEC:g} arcsec are saturated",
         )
-        for k in np.flatnonzero(counts > FEW_SATURATED)
+        for k in np.flatnonzero(counts > MAX_SATURATED_PIXELS)
     ]
 
 
 @threads.calculation
-def with_sources(
+def find_contaminated(
     frames: AlignedFrames, ref_info: ReferenceInfo | None, star: StarPosition, info: ExposureInfo, /
 ) -> list[ReferenceWarning]:
-    """Find references that show a source beside their star.
+    """Find references that show a source beside their star: one warning for a star and roll.
 
-    Each star's references are subtracted with those of the other stars, from sub-blocks of one
-    Gram matrix, averaged over frames of one roll, and smoothed to the width of a point source.
-    What then stands out, alone, of its annulus is a source.
-
-    Parameters
-    ----------
-    frames : AlignedFrames
-        The references, aligned.
-    ref_info : ReferenceInfo or None
-        Which star and roll each shows; one star each where that is not known.
-    star : StarPosition
-        The star.
-    info : ExposureInfo
-        The science exposure, for its filter and scale.
-
-    Returns
-    -------
-    list of Doubt
-        One per star and roll, named by its first reference; none where there is one star.
+    Each star's references are subtracted with those of the other stars, averaged over frames of
+    one roll, and smoothed to the width of a point source. A single peak that stands out of its
+    annulus is a source. With one star alone, or where none is recorded, nothing can be found.
     """
-    from scipy.ndimage import gaussian_filter, maximum_filter, rank_filter
+    from scipy.ndimage import gaussian_filter
 
     n_ref, shape = len(frames.sci), frames.sci.shape[1:]
     groups = _groups(ref_info, n_ref)
-    stars = {name for name, _ in groups}
-    if len(stars) < 2:
+    if len({name for name, _ in groups}) < 2:
         return []
     radius = radius_map(shape, star.yx)
-    scale, fwhm = info.pixel_scale_arcsec, info.fwhm_pix
-    area = (radius * scale <= SEARCH_ARCSEC) & np.isfinite(frames.sci).all(axis=0)
+    arcsec, fwhm = info.pixel_scale_arcsec, info.fwhm_pix
+    area = (radius * arcsec <= MAX_SEARCH_ARCSEC) & np.isfinite(frames.sci).all(axis=0)
+    cover = np.maximum(gaussian_filter(area.astype(float), fwhm / 2.355), 0.1)
+    field = _Field(area, area & (radius >= MIN_SEARCH_FWHM * fwhm), radius, cover, fwhm)
+    warnings = []
+    estimated = np.uint32(info.instrument_value.flag_value("FLUX_ESTIMATED"))
+    for (name, _), members, residual in _residuals(frames, groups, area, estimated):
+        peak = _single_peak(residual, field)
+        if peak is None:
+            continue
+        pa_y = ref_info.pa_y_deg[members[0]] if ref_info is not None else np.nan
+        pa = (angle_map(shape, star.yx)[peak.y, peak.x] + pa_y) % 360.0
+        reason = (
+            f"a source stands out by {peak.snr:.0f} sigma at "
+            f"{radius[peak.y, peak.x] * arcsec:.2f} arcsec, position angle {pa:.0f}"
+        )
+        warnings.append(ReferenceWarning(members[0], name, reason))
+    return warnings
+
+
+def _residuals(
+    frames: AlignedFrames,
+    groups: dict[tuple[str, int], list[int]],
+    area: Mask,
+    estimated: np.uint32,
+) -> Iterator[tuple[tuple[str, int], list[int], Array]]:
+    """Yield each star and roll, its references, and their mean less what other stars explain.
+
+    All fits are sub-blocks of one Gram matrix over the pixels of the area.
+    """
+    n_ref, shape = len(frames.sci), frames.sci.shape[1:]
     at = np.flatnonzero(area.ravel())
     pixels = np.take(frames.sci.reshape(n_ref, -1), at, axis=1).astype(np.float64)
     pixels -= pixels.mean(axis=1, keepdims=True)
     gram = pixels @ pixels.T
-    cover = np.maximum(gaussian_filter(area.astype(float), fwhm / 2.355), 0.1)
-    predicted = np.uint32(info.instrument_value.flag_value("FLUX_ESTIMATED"))
-    doubts = []
-    for (name, _), numbers in groups.items():
+    for key, numbers in groups.items():
         members = np.array(numbers)
-        others = np.array([k for (n, _), ks in groups.items() if n != name for k in ks])
+        others = np.array([k for (n, _), ks in groups.items() if n != key[0] for k in ks])
         matrix = klip.to_modes(klip.decompose(gram[np.ix_(others, others)]))
         coefs = klip.coefficients(gram[np.ix_(members, others)], matrix, n_modes=len(others))
-        left = np.zeros(shape)
-        # Pixels that were predicted from the others are no measurement.
-        seen = np.array([((frames.dq[k] & predicted) == 0)[area] for k in numbers])
-        residual = np.where(seen, pixels[members] - coefs @ pixels[others], 0.0)
-        left[area] = residual.sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-        # Nor is one hot pixel a source: none stands higher than the next in its neighborhood.
-        left = np.minimum(left, rank_filter(left, -2, size=3))
-        smooth = gaussian_filter(left, fwhm / 2.355) / cover
-        noise = _robust_scatter(smooth, area, radius)
-        snr = np.where(area & (radius >= INNER_FWHM * fwhm), smooth / noise, 0.0)
-        peaks = np.where(snr == maximum_filter(snr, size=2 * round(2 * fwhm) + 1), snr, 0.0)
-        order = np.sort(peaks.ravel())[::-1]
-        if order[0] > SOURCE_SNR and order[0] > MIN_SOURCE_CONTRAST * order[1]:
-            y, x = np.unravel_index(int(np.argmax(peaks)), shape)
-            pa_y = ref_info.pa_y_deg[numbers[0]] if ref_info is not None else np.nan
-            pa = (angle_map(shape, star.yx)[y, x] + pa_y) % 360.0
-            doubts.append(
-                ReferenceWarning(
-                    numbers[0],
-                    name,
-                    f"a source stands out by {order[0]:.0f} sigma at {radius[y, x] * scale:.2f} "
-                    f"arcsec, position angle {pa:.0f}",
-                )
-            )
-    return doubts
+        # Pixels that were predicted from the other references are no measurement.
+        measured = np.array([((frames.dq[k] & estimated) == 0)[area] for k in numbers])
+        residual = np.where(measured, pixels[members] - coefs @ pixels[others], 0.0)
+        image = np.zeros(shape)
+        image[area] = residual.sum(axis=0) / np.maximum(measured.sum(axis=0), 1)
+        yield key, numbers, image
+
+
+class _Field(NamedTuple):
+    """Where sources are searched.
+
+    The area within the largest separation; its part beyond the smallest one; separations from the
+    star [pixel]; the share of a smoothed pixel that lies in the area; the width of a source.
+    """
+
+    area: Mask
+    searched: Mask
+    radius: Array
+    cover: Array
+    fwhm: float
+
+
+class _Peak(NamedTuple):
+    """A peak of an image: its pixel and how much it stands out of its annulus."""
+
+    y: int
+    x: int
+    snr: float
+
+
+def _single_peak(image: Array, field: _Field) -> _Peak | None:
+    """Return the highest peak, if it stands out much more than the next."""
+    from scipy.ndimage import gaussian_filter, maximum_filter, rank_filter
+
+    # A hot pixel is no source: let none be higher than the next highest in its neighborhood.
+    image = np.minimum(image, rank_filter(image, -2, size=3))
+    smooth = gaussian_filter(image, field.fwhm / 2.355) / field.cover
+    scatter = _ring_scatter(smooth, field.area, field.radius)
+    snr = np.where(field.searched, smooth / scatter, 0.0)
+    peaks = np.where(snr == maximum_filter(snr, size=2 * round(2 * field.fwhm) + 1), snr, 0.0)
+    first, second = np.sort(peaks.ravel())[::-1][:2]
+    if not (first > MIN_SNR and first > MIN_PEAK_RATIO * second):
+        return None
+    y, x = np.unravel_index(int(np.argmax(peaks)), image.shape)
+    return _Peak(int(y), int(x), float(first))
 
 
 def _groups(ref_info: ReferenceInfo | None, n_ref: int) -> dict[tuple[str, int], list[int]]:
-    """References of one star and roll."""
+    """References of one star and roll; a star each where they are not recorded."""
     groups: dict[tuple[str, int], list[int]] = {}
     for k in range(n_ref):
         key = (str(k), 0)
@@ -159,13 +189,13 @@ def _groups(ref_info: ReferenceInfo | None, n_ref: int) -> dict[tuple[str, int],
     return groups
 
 
-def _robust_scatter(image: Array, area: Array, radius: Array) -> Array:
-    """1.48 times the median absolute deviation in annuli three pixels wide, at each pixel."""
-    ring = (radius / 3.0).astype(int)
-    out = np.full(image.shape, np.inf)
+def _ring_scatter(image: Array, area: Mask, radius: Array) -> Array:
+    """Robust scatter of each pixel's annulus; infinite where it is zero or not in the area."""
+    ring = (radius / RING_PIX).astype(int)
+    scatter = np.full(image.shape, np.inf)
     for number in np.unique(ring[area]):
-        at = (ring == number) & area
-        values = image[at]
-        spread = 1.4826 * np.median(np.abs(values - np.median(values)))
-        out[at] = spread if spread > 0 else np.inf
-    return out
+        annulus = (ring == number) & area
+        values = image[annulus]
+        spread = repair.MAD_TO_SIGMA * np.median(np.abs(values - np.median(values)))
+        scatter[annulus] = spread if spread > 0 else np.inf
+    return scatter

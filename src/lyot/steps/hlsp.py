@@ -20,6 +20,9 @@ from lyot.steps.spec import spec_of, values_of
 log = logging.getLogger(__name__)
 
 
+PRODUCT_SUFFIXES = ("snr", "contrast")
+
+
 class HlspStep(LyotStep):
     """Make the high-level products: SNR image and contrast curve."""
 
@@ -28,7 +31,7 @@ class HlspStep(LyotStep):
     spec = spec_of(*STEPS["hlsp"], save_results=True)
 
     def process(self, source: Any) -> list[Any]:
-        """Make both products and save them as ``_snr`` and ``_contrast``.
+        """Make both products, which are saved as ``_snr`` and ``_contrast``.
 
         Parameters
         ----------
@@ -73,16 +76,24 @@ class HlspStep(LyotStep):
                 details={} if star is None else {"star": star.to_dict()},
             )
             set_keyword(product, "PRIMARY", "S_HLSP", "COMPLETE", "High-level products")
-        if self.save_results:
-            for product, suffix in ((snr, "snr"), (contrast, "contrast")):
-                name = self.output_file or model.meta.filename
-                super().save_model(product, suffix=suffix, output_file=name)
         if model is not source:
             model.close()
         return [snr, contrast]
 
-    def save_model(self, *_: Any, **__: Any) -> None:
-        """Do nothing: `process` saves both products under names of their own."""
+    def save_model(
+        self,
+        model: Any,
+        suffix: str | None = None,
+        idx: Any = None,
+        output_file: str | None = None,
+        force: bool = False,
+        **components: Any,
+    ) -> Any:
+        """Save one of the products, named after the input with the product's own suffix."""
+        if idx is not None:
+            suffix = PRODUCT_SUFFIXES[idx]
+            output_file = output_file or self.output_file or model.meta.filename
+        return super().save_model(model, suffix, None, output_file, force, **components)
 
 
 def _center(

@@ -10,7 +10,7 @@ import numpy as np
 
 from lyot.algorithms.zones import Zone
 from lyot.compute import devices
-from lyot.files.aligned import AlignedArrays
+from lyot.files.aligned import AlignedArrays, AlignedReferences
 from lyot.files.exposure import Cube, as_model, cube_from_model
 from lyot.files.headers import info_from_model, open_fits
 from lyot.files.products import drop_unknown_long_keywords
@@ -25,11 +25,11 @@ from lyot.parameters import (
     SubtractRecipe,
     to_dict,
 )
-from lyot.references.star import guess_star, measure_star, stated_star
+from lyot.references.star import find_star
 from lyot.steps.base import LyotStep, name_of
 from lyot.steps.spec import spec_of, values_of
 from lyot.subtraction.disc import on_detector, subtract_constrained
-from lyot.subtraction.result import SpeckleNoise, Subtraction, speckle_noise
+from lyot.subtraction.result import Subtraction, speckle_noise
 from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
 
@@ -50,8 +50,8 @@ class KlipStep(LyotStep):
         ----------
         target : str or CubeModel
             The science exposure; it is not changed.
-        psfrefs : str, QuadModel, CubeModel or Aligner
-            The aligned references, 4-D or 3-D.
+        psfrefs : str, QuadModel, CubeModel or AlignedReferences
+            The aligned references, 4-D or 3-D; or what gives them when it is asked for them.
 
         Returns
         -------
@@ -62,7 +62,7 @@ class KlipStep(LyotStep):
         recipe, files = values_of(self, SubtractRecipe), values_of(self, FitInputs)
         model = as_model(target, "CubeModel")
         cube = cube_from_model(model)
-        aligned, refs_model, history = self._aligned(psfrefs, cube)
+        aligned, refs_model = _aligned(psfrefs, cube)
         star = self._star(cube, aligned.star)
         labels = _image(files.zone_map)
         zones = make_zones(
@@ -73,21 +73,25 @@ class KlipStep(LyotStep):
             labels=None if labels is None else labels.astype(int),
             fit_weight=_image(files.fit_weight),
         )
-        results, scale = self._subtracted(cube, aligned, zones, recipe, star)
-        inputs = [name_of(target), name_of(psfrefs)]
+        results, disc_scale = self._subtracted(cube, aligned, zones, recipe, star)
+        maps = {name: str(Path(path).resolve()) for name, path in to_dict(files).items() if path}
         products = [
-            _product(
+            psfsub_model(
                 model,
-                r,
-                recipe,
-                inputs,
-                star,
-                history,
-                speckle_noise(r, star, cube.info.pixel_scale_arcsec),
-                {name: str(Path(path).resolve()) for name, path in to_dict(files).items() if path},
-                scale,
+                result,
+                recipe=recipe,
+                inputs=[name_of(target), aligned.name],
+                star=star,
+                history=aligned.history(),
+                details={
+                    "speckle_noise": speckle_noise(
+                        result, star, cube.info.pixel_scale_arcsec
+                    )._asdict(),
+                    "maps": maps,
+                    "disc_scale": disc_scale,
+                },
             )
-            for r in results
+            for result in results
         ]
         for opened, given in ((model, target), (refs_model, psfrefs)):
             if opened is not None and opened is not given:
@@ -97,7 +101,7 @@ class KlipStep(LyotStep):
     def _subtracted(
         self,
         cube: Cube,
-        aligned: Any,
+        aligned: AlignedReferences,
         zones: list[Zone],
         recipe: SubtractRecipe,
         star: StarPosition,
@@ -117,28 +121,12 @@ class KlipStep(LyotStep):
         log.info("The model of the disc is %.4g times %s.", scale, self.disc_model)
         return results, scale
 
-    def _aligned(self, psfrefs: Any, cube: Cube) -> tuple[Any, Any, dict[str, Any]]:
-        """Return the references, the model they come from, and how that was made."""
-        if hasattr(psfrefs, "frames"):
-            return psfrefs, None, {}
-        model = as_model(psfrefs, _kind_of(psfrefs))
-        history = provenance_of(model).get("steps", {})
-        aligned = AlignedArrays(
-            model.data, model.err, model.dq, star=star_of(model), ref_info=reference_info(history)
-        )
-        aligned.check(len(cube.sci), cube.info.name)
-        return aligned, model, history
-
-    def _star(self, cube: Cube, known: StarPosition | None) -> StarPosition:
+    def _star(self, cube: Cube, recorded: StarPosition | None) -> StarPosition:
+        """Return the star: the user's, that of the aligned references, the header's, measured."""
         given = values_of(self, StarParameters).xy
-        stated = stated_star(cube.info, given)
-        if given is None and known is not None:
-            return known
-        if stated is not None:
-            return stated
-        return measure_star(
-            cube, cube.variance(), cube.bad(self.bad_bits), guess_star(cube.info, None)
-        )
+        if given is None and recorded is not None:
+            return recorded
+        return find_star(cube.info, cube, cube.variance(), cube.bad(self.bad_bits), star_xy=given)
 
     def save_model(
         self,
@@ -161,6 +149,25 @@ def _image(path: str | None) -> Any:
     return read_image(path)[0] if path else None
 
 
+def _aligned(psfrefs: Any, cube: Cube) -> tuple[AlignedReferences, Any]:
+    """Return the references, and the model that holds them where they are a product."""
+    if isinstance(psfrefs, AlignedReferences):
+        return psfrefs, None
+    model = as_model(psfrefs, _kind_of(psfrefs))
+    history = provenance_of(model).get("steps", {})
+    aligned = AlignedArrays(
+        model.data,
+        model.err,
+        model.dq,
+        star=star_of(model),
+        ref_info=reference_info(history),
+        name=name_of(psfrefs),
+        history=history,
+    )
+    aligned.check(len(cube.sci), cube.info.name)
+    return aligned, model
+
+
 def _kind_of(source: Any) -> str:
     """Return the class for a psfalign file: by its number of axes."""
     if not isinstance(source, str):
@@ -170,48 +177,48 @@ def _kind_of(source: Any) -> str:
     return "QuadModel" if n == 4 else "CubeModel"
 
 
-def _product(
-    model: Any,
+def psfsub_model(
+    target: Any,
     result: Subtraction,
+    /,
+    *,
     recipe: SubtractRecipe,
     inputs: list[str],
     star: StarPosition,
     history: dict[str, Any],
-    speckles: SpeckleNoise,
-    maps: dict[str, str],
-    disc_scale: float,
+    details: dict[str, Any],
 ) -> Any:
-    """Make the psfsub model of one number of modes."""
-    out = model.copy()
-    out.data, out.err = result.sci, result.err
-    do_not_use = info_from_model(model).instrument_value.flag_value("DO_NOT_USE")
+    """Make the psfsub product of one number of modes, with the metadata of the exposure."""
+    model = target.copy()
+    model.data, model.err = result.sci, result.err
+    do_not_use = info_from_model(target).instrument_value.flag_value("DO_NOT_USE")
     missing = np.uint32(do_not_use) * ~np.isfinite(result.sci)
-    out.dq = np.asarray(out.dq).astype(np.uint32) | missing.astype(np.uint32)
-    out.meta.model_type = "CubeModel"
-    drop_unknown_long_keywords(out)
-    branch = provenance_of(out)
-    branch["steps"] = history | branch.get("steps", {})
-    set_provenance(out, branch)
+    model.dq = np.asarray(model.dq).astype(np.uint32) | missing.astype(np.uint32)
+    model.meta.model_type = "CubeModel"
+    drop_unknown_long_keywords(model)
+    for step in ("stack_psfs", "align_psfs"):
+        setattr(model.meta.cal_step, step, "COMPLETE")
+    provenance = provenance_of(model)
+    provenance["steps"] = history | provenance.get("steps", {})
+    set_provenance(model, provenance)
+    measured = {
+        "n_modes": result.n_modes,
+        "n_kept": result.n_kept,
+        "coefficients": result.coefs,
+        "eigenvalues": result.eigenvalues,
+        "variance_refs": result.variance_refs,
+        "variance_refs_coherent": result.variance_refs_coherent,
+        "rms_before": result.rms_before,
+        "rms_after": result.rms_after,
+        "residual_rms": result.residual_rms,
+        "error": f"ERR is {recipe.error}; residual speckles are not in a propagated error",
+    }
     stamp(
-        out,
+        model,
         "klip",
         recipe=to_dict(recipe),
         inputs=inputs,
         star=star,
-        details={
-            "n_modes": result.n_modes,
-            "n_kept": result.n_kept,
-            "coefficients": result.coefs,
-            "eigenvalues": result.eigenvalues,
-            "variance_refs": result.variance_refs,
-            "variance_refs_coherent": result.variance_refs_coherent,
-            "rms_before": result.rms_before,
-            "rms_after": result.rms_after,
-            "residual_rms": result.residual_rms,
-            "speckle_noise": dict(speckles._asdict()),
-            "maps": maps,
-            "disc_scale": disc_scale,
-            "error": f"ERR is {recipe.error}; residual speckles are not in a propagated error",
-        },
+        details=measured | details,
     )
-    return out
+    return model

@@ -4,40 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lyot.errors import LyotError
 from lyot.files.association import read_association
-from lyot.files.exposure import Cube, as_model, cube_from_model, join, read_cube, stack
-from lyot.files.products import stack_model
+from lyot.files.exposure import Cube, as_model, cube_from_model, read_cube, stack
+from lyot.files.products import derived_model
 from lyot.files.provenance import stamp
-from lyot.parameters import STEPS, OutlierRecipe
-from lyot.references.stack import flag_outliers
+from lyot.parameters import STEPS
 from lyot.steps.base import LyotStep, name_of
 from lyot.steps.spec import spec_of
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Addition:
-    """Frames that are stacked after those of the exposures.
-
-    Attributes
-    ----------
-    cube : Cube
-        The frames.
-    made : dict
-        Where they come from, for the product.
-    alone : bool
-        Whether they are all: the exposures lend their headers only.
-    """
-
-    cube: Cube
-    made: dict[str, Any]
-    alone: bool
 
 
 class StackRefsStep(LyotStep):
@@ -46,12 +25,6 @@ class StackRefsStep(LyotStep):
     class_alias = "stack_refs"
 
     spec = spec_of(*STEPS["stack_refs"], suffix="psfstack")
-
-    outliers = OutlierRecipe(skip=True)
-    """How outliers of each exposure are flagged first; the pipeline sets it."""
-
-    added: Addition | None = None
-    """Frames of a library; the pipeline sets it."""
 
     def process(self, source: Any) -> Any:
         """Stack the references, in order.
@@ -74,37 +47,34 @@ class StackRefsStep(LyotStep):
                 if not first:
                     first.append(item)
                 names.append(name_of(item))
-                cube = read_cube(item) if isinstance(item, str | Path) else cube_from_model(item)
-                yield flag_outliers(cube, self.outliers)
+                yield read_cube(item) if isinstance(item, str | Path) else cube_from_model(item)
 
-        added = self.added
-        if added is not None and added.alone:
-            first.append(next(_exposures(source)))
-            cube = added.cube
-        else:
-            cube = stack(cubes())
-        if added is not None and not added.alone:
-            cube = join(cube, added.cube)
+        cube = stack(cubes())
         like = as_model(first[0], "CubeModel")
-        result = stack_model(like, cube)
-        log.info("Stacked %d integrations of %d reference exposures.", len(cube.sci), len(names))
-        library = {} if added is None else {"library": added.made}
-        stamp(
-            result,
-            "stack_psfs",
-            recipe={},
-            inputs=names,
-            details={
-                "dither_arcsec": cube.dither_arcsec,
-                "targets": list(cube.targets),
-                "pa_y_deg": cube.pa_y_deg,
-                "mjd": cube.mjd,
-            }
-            | library,
-        )
+        arrays = {"data": cube.sci, "err": cube.err, "dq": cube.dq}
+        result = psfstack_model(like, cube, names, arrays)
         if like is not first[0]:
             like.close()
         return result
+
+
+def psfstack_model(like: Any, cube: Cube, inputs: list[str], arrays: dict[str, Any], /) -> Any:
+    """Make the psfstack product of a stack, with the metadata of its first exposure."""
+    model = derived_model("CubeModel", like, arrays)
+    log.info("Stacked %d integrations of %d reference exposures.", len(cube.sci), len(inputs))
+    stamp(
+        model,
+        "stack_psfs",
+        recipe={},
+        inputs=inputs,
+        details={
+            "dither_arcsec": cube.dither_arcsec,
+            "targets": list(cube.targets),
+            "pa_y_deg": cube.pa_y_deg,
+            "mjd": cube.mjd,
+        },
+    )
+    return model
 
 
 def _exposures(source: Any) -> Iterator[Any]:

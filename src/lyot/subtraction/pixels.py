@@ -12,7 +12,7 @@ from lyot.algorithms import repair
 from lyot.algorithms.zones import Zone
 from lyot.compute import threads
 from lyot.files.aligned import AlignedFrames
-from lyot.references.aligner import learn_from
+from lyot.references.fill import learn_prediction
 from lyot.types import Array
 
 Rows = slice | NDArray[np.intp]
@@ -118,7 +118,7 @@ class RefPixels:
         all_bad = np.asarray(missing.all(axis=0))
         at = np.flatnonzero(missing.any(axis=0) & ~all_bad)
         if at.size:
-            prediction = learn_from(sci, variance, missing)
+            prediction = learn_prediction(sci, variance, missing)
             sci, variance = sci.copy(), variance.copy()
             sci[:, at], variance[:, at] = repair.fill_from_others(
                 sci[:, at], variance[:, at], missing[:, at], prediction

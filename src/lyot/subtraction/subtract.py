@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from lyot.algorithms.zones import Zone
 from lyot.compute import devices, threads
 from lyot.errors import LyotError
-from lyot.files.aligned import AlignedRefs
+from lyot.files.aligned import AlignedReferences
 from lyot.files.exposure import Cube
 from lyot.parameters import PROPAGATED, SubtractRecipe
 from lyot.subtraction.fit import AreaFits, Fit, choose, days_between, fit_each, fit_shared
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 @threads.calculation
 def subtract(
     target: Cube,
-    aligned: AlignedRefs,
+    aligned: AlignedReferences,
     zones: list[Zone],
     recipe: SubtractRecipe,
     /,
@@ -58,7 +58,7 @@ def subtract(
     ----------
     target : Cube
         The science exposure.
-    aligned : AlignedRefs
+    aligned : AlignedReferences
         Its references; asked for one set at a time, in order.
     zones : list of Zone
         Search areas.
@@ -116,7 +116,7 @@ class _Run(NamedTuple):
     dtype: np.dtype[Any]
 
 
-def _subtract(target: Cube, aligned: AlignedRefs, run: _Run, keep_fits: bool) -> Subtracted:
+def _subtract(target: Cube, aligned: AlignedReferences, run: _Run, keep_fits: bool) -> Subtracted:
     """Go through the sets of references; all results are added up here."""
     n_int, shape = len(target.sci), target.frame_shape
     every = Targets(

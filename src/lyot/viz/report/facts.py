@@ -243,7 +243,7 @@ def _alignment(record: dict[str, Any]) -> Alignment:
         scale=np.asarray(record["scale"]),
         converged=np.asarray(record["converged"]) != 0,
         targets=list(record.get("ref_targets", ())) or [""] * shift.shape[1],
-        warnings=list(record.get("doubts", ())),
+        warnings=list(record.get("reference_warnings", ())),
         weight=str(record.get("weight", "")),
         note=str(record.get("note") or ""),
     )

@@ -11,7 +11,7 @@ from astropy.io import fits
 from astropy.table import QTable
 from click.testing import CliRunner
 
-from lyot.analysis.response import exposure_of_run
+from lyot.analysis.exposure import exposure_of_run
 from lyot.cli import main
 from lyot.files.run import open_products
 from lyot.parameters import SubtractRecipe, from_dict
@@ -265,7 +265,10 @@ def test_bad_parameters_get_one_sentence(small, tmp_path):
         (["--set", "klip.trunkate=3"], "'trunkate' is no parameter of klip"),
         (["--truncate", "many"], "truncate is 'many'"),
         (["--truncate", "-3"], "truncate is -3"),
-        (["--set", "resample.pixfrac=7"], "A parameter is not valid"),
+        (
+            ["--set", "resample.pixfrac=7"],
+            "pixfrac is 7.0; it must lie between 0 and 1 (option --set resample.pixfrac=VALUE)",
+        ),
         (["--set", "align_refs.bad_bits=NOPE"], "bad_bits is 'NOPE'"),
         (["--psfmask", "gone.fits"], "does not exist"),
     ):
@@ -286,7 +289,7 @@ def test_a_full_disk_is_said(small, tmp_path, monkeypatch):
 
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    assert_refused(lyot("run", small, "-o", tmp_path / "out"), "free some room")
+    assert_refused(lyot("run", small, "-o", tmp_path / "out"), "free some space")
 
 
 def test_an_interrupt_is_said(small, tmp_path, monkeypatch):
@@ -374,7 +377,7 @@ def test_the_analysis_uses_the_weight_of_the_run(small, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("contrast", "{run}"), "brightness of the star is needed"),
+        (("contrast", "{run}"), "Contrast needs the star's brightness"),
         (("contrast", "{run}", "--star-mag", "4", "--star-flux", "1"), "Give one of"),
         (("contrast", "{run}", "--star-mag", "4", "--truncate", "x"), "give whole numbers"),
         (("contrast", "{run}", "--star-mag", "4", "--separations", "x"), "give numbers"),

@@ -1,0 +1,228 @@
+"""Fit companions: optimum, posterior, errors by injection."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import NamedTuple
+
+import numpy as np
+
+from lyot.algorithms.statistics import n_positions
+from lyot.analysis.companion.likelihood import Likelihood
+from lyot.analysis.companion.result import Bias, Companion, CompanionFit, ErrorBudget, Measured
+from lyot.analysis.companion.sampling import injected_errors, sample
+from lyot.analysis.observation import ROLL_ERR_DEG, SCALE_ERR, Observation
+from lyot.analysis.statistic import Statistic
+from lyot.compute import threads
+from lyot.errors import LyotError
+from lyot.types import Array
+
+MIN_TRANSMISSION = 0.02
+"""Of the mask, below which no companion is measured."""
+MIN_INJECTED = 4
+
+
+@threads.calculation
+def fit_companions(
+    observation: Observation,
+    guesses: list[tuple[float, float]],
+    /,
+    *,
+    n_modes: int | None = None,
+    background: str = "constant",
+    n_likelihoods: int = 10_000,
+    n_injections: int = 12,
+    statistic: Statistic | None = None,
+    seed: int = 0,
+) -> CompanionFit:
+    """Fit position and flux of companions together.
+
+    Parameters
+    ----------
+    observation : Observation
+        The subtracted exposures; contrasts need the brightness of the star.
+    guesses : list of (float, float)
+        Separation [arcsec] and position angle [degree] of each, good to a pixel or two.
+    n_modes : int, optional
+        Number of modes; the largest by default.
+    background : {"none", "constant", "plane", "quadratic"}, optional
+        Smooth background about each, such as a disc leaves.
+    n_likelihoods : int, optional
+        Length of the posterior's sampling, about; zero takes the curvature at the best fit, as
+        do references that contain the companion.
+    n_injections : int, optional
+        Number of companions injected at the same separation to measure scatter and bias.
+    statistic : Statistic, optional
+        Of the significance; Gaussian noise by default.
+    seed : int, optional
+        Seed of the sampler.
+
+    Returns
+    -------
+    CompanionFit
+        Companions with their errors, and the posterior.
+
+    Raises
+    ------
+    LyotError
+        If a guess lies outside the frame or under the mask, or no companion is near it.
+
+    Notes
+    -----
+    The optimum is that of `scipy.optimize.least_squares` with analytic slopes; the posterior is
+    sampled by `emcee` (Foreman-Mackey et al. 2013, doi:10.1086/670067).
+
+    Examples
+    --------
+    >>> with open_run("lyot-demo/products", star_magnitude=5.0) as observation:  # doctest: +SKIP
+    ...     fit = fit_companions(observation, [(1.1, 205.0)], n_likelihoods=0)
+    >>> print(fit.companions[0].contrast)  # doctest: +SKIP
+    """
+    if not guesses:
+        raise LyotError("Give at least one companion to fit: its separation and position angle.")
+    t, scale = observation.truncation(n_modes), observation.pixel_scale_arcsec
+    statistic = statistic or Statistic()
+    polar = np.radians([pa for _, pa in guesses])
+    radius = np.array([s for s, _ in guesses]) / scale
+    start = np.column_stack([radius * np.sin(polar), radius * np.cos(polar)])
+    _check(observation, start)
+    data = [exposure.residual[t] for exposure in observation.exposures]
+    likelihood = Likelihood(observation, t, start, background, data, start)
+    samples = sample(likelihood, likelihood.optimum(), n_likelihoods, seed)
+    middle = np.median(samples, axis=0)
+    quality = _Quality(likelihood.chi2(middle[:, :2], middle[:, 2]), likelihood.n_data)
+    companions = []
+    for k in range(len(guesses)):
+        errors = injected_errors(observation, t, middle, k, background, n_injections)
+        companions.append(_describe(observation, samples[:, k], errors, quality, statistic))
+    settings = {
+        "n_modes": observation.n_modes[t],
+        "background": background,
+        **asdict(statistic),
+        **observation.origins(),
+        "roll_err_deg": ROLL_ERR_DEG,
+        "scale_err": SCALE_ERR,
+    }
+    return CompanionFit(
+        tuple(companions),
+        samples * np.array([scale, scale, 1.0]),
+        likelihood.n_calls,
+        observation.n_modes[t],
+        settings,
+        _boxes(likelihood, middle),
+    )
+
+
+def _check(observation: Observation, offsets: Array) -> None:
+    """Refuse guesses outside a frame or under the mask."""
+    for k, (east, north) in enumerate(offsets):
+        r, pa = np.hypot(east, north), np.degrees(np.arctan2(east, north))
+        best = 0.0
+        for exposure in observation.exposures:
+            y, x = (float(v) for v in exposure.position(r, pa))
+            if not (0 <= y <= exposure.shape[0] - 1 and 0 <= x <= exposure.shape[1] - 1):
+                raise LyotError(
+                    f"Companion {k + 1} at {r * observation.pixel_scale_arcsec:.2f} arcsec, "
+                    f"{pa % 360:.1f} degrees lies outside the frame of {exposure.name}."
+                )
+            best = max(best, float(observation.transmission.at(y, x, star_yx=exposure.star.yx)))
+        if best < MIN_TRANSMISSION:
+            raise LyotError(
+                f"Companion {k + 1} lies under the mask: {100 * best:.1f} % of its light passes."
+            )
+
+
+def _boxes(likelihood: Likelihood, companions: Array) -> list[tuple[str, Array, Array]]:
+    """Name of the exposure, data and best model of every patch."""
+    boxes = []
+    for patch in likelihood.patches:
+        model = np.zeros(patch.good.size)
+        for k, (east, north, flux) in enumerate(companions):
+            model += flux * likelihood.response(patch, k, np.array([east, north]))
+        shape = tuple(s.stop - s.start for s in patch.box)
+        image = patch.exposure.residual[likelihood.truncation][patch.box]
+        boxes.append((patch.exposure.name, image, model.reshape(shape)))
+    return boxes
+
+
+class _Quality(NamedTuple):
+    chi2: float
+    n_data: int
+
+
+class _Spread(NamedTuple):
+    """Errors along the radius and along the angle [pixel] and of the flux, and their mean."""
+
+    err: Array
+    bias: Array
+
+
+def _spread(samples: Array, injected: Array) -> _Spread:
+    """Errors of the fit, widened to the scatter of injected companions where that is larger."""
+    east, north, _ = np.median(samples, axis=0)
+    along = np.array([east, north]) / np.hypot(east, north)
+    across = np.array([along[1], -along[0]])
+    moved = samples[:, :2] - (east, north)
+    err = np.array([np.std(moved @ along), np.std(moved @ across), np.std(samples[:, 2])])
+    if len(injected) < MIN_INJECTED:
+        return _Spread(err, np.full(3, np.nan))
+    scatter = injected.std(axis=0, ddof=1)
+    err = np.hypot(err, np.sqrt(np.maximum(scatter**2 - err**2, 0.0)))
+    return _Spread(err, injected.mean(axis=0))
+
+
+def _star_err_pix(observation: Observation) -> float:
+    """Error of the star's position along one axis, of all exposures together."""
+    variances = [0.5 * (e.star.x_err**2 + e.star.y_err**2) for e in observation.exposures]
+    return float(np.sqrt(np.mean(variances) / len(variances)))
+
+
+def _describe(
+    observation: Observation,
+    samples: Array,
+    injected: Array,
+    quality: _Quality,
+    statistic: Statistic,
+) -> Companion:
+    """Turn a posterior into values with errors."""
+    scale = observation.pixel_scale_arcsec
+    east, north, flux = (float(v) for v in np.median(samples, axis=0))
+    r = float(np.hypot(east, north))
+    err, bias = _spread(samples, injected)
+    star = _star_err_pix(observation)
+    roll, size = float(np.radians(ROLL_ERR_DEG) * r), SCALE_ERR * r
+    radial = float(np.sqrt(err[0] ** 2 + star**2 + size**2))
+    tangential = float(np.sqrt(err[1] ** 2 + star**2 + roll**2))
+    snr = float(flux / err[2])
+    magnitude = float("nan")
+    if observation.star is not None and observation.star.magnitude is not None and flux > 0:
+        magnitude = float(observation.star.magnitude - 2.5 * np.log10(flux / observation.star_flux))
+    return Companion(
+        separation_arcsec=Measured(r * scale, radial * scale),
+        pa_deg=Measured(
+            float(np.degrees(np.arctan2(east, north)) % 360.0), float(np.degrees(tangential / r))
+        ),
+        d_ra_arcsec=Measured(
+            east * scale, float(np.hypot(radial * east / r, tangential * north / r)) * scale
+        ),
+        d_dec_arcsec=Measured(
+            north * scale, float(np.hypot(radial * north / r, tangential * east / r)) * scale
+        ),
+        flux=Measured(flux, float(err[2])),
+        contrast=Measured(observation.contrast_of(flux), observation.contrast_of(float(err[2]))),
+        jy=flux * observation.jy_per_unit,
+        magnitude=magnitude,
+        snr=snr,
+        fpf=statistic.fpf_of(snr, n_positions(r / observation.fwhm_pix)),
+        errors=ErrorBudget(
+            float(np.sqrt(0.5 * (err[0] ** 2 + err[1] ** 2))) * scale,
+            star * scale,
+            roll * scale,
+            size * scale,
+        ),
+        bias=Bias(
+            float(bias[2]), float(bias[0]) * scale, float(np.degrees(bias[1] / r)), len(injected)
+        ),
+        chi2=quality.chi2,
+        n_data=quality.n_data,
+    )

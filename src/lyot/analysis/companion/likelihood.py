@@ -1,0 +1,320 @@
+"""The likelihood of companions at some positions and fluxes, and its optimum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.algorithms.geometry import detector_offset
+from lyot.analysis.companion.noise import covariance_matrix, residual_covariance
+from lyot.analysis.exposure import SubtractedExposure
+from lyot.analysis.observation import Observation
+from lyot.analysis.response import PatchResponse, PointSource
+from lyot.errors import LyotError
+from lyot.types import Array, Box
+
+BOX_FWHM = 1.75
+MARGIN_PIX = 3
+"""How far a companion may lie from its guess."""
+START_STEP_FWHM = 0.5
+TRIAL_SNR = 20.0
+RESPONSE_STEP_PIX = 0.02
+"""Step of the slope of a response that is not linear in the companion's image."""
+SLOPE_REACH_PIX = 4
+
+Whitened = Callable[[PointSource, float], Array]
+
+
+class Optimum(NamedTuple):
+    """Offsets to the east and north [pixel], fluxes, and the covariance of all of them."""
+
+    offsets: Array
+    flux: Array
+    covariance: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """One exposure about one companion: data, whitening, and the responses to all companions."""
+
+    exposure: SubtractedExposure
+    box: Box
+    root: Array
+    white_data: Array
+    good: Array
+    responses: list[PatchResponse]
+    whitened: list[Whitened]
+
+    @property
+    def variance(self) -> float:
+        """Mean variance of a pixel."""
+        return float(np.diag(self.root @ self.root.T).mean())
+
+
+class Likelihood:
+    """Gaussian likelihood of companions near their guesses.
+
+    ``guesses`` and ``exclude`` are offsets to the east and north [pixel], ``(n, 2)``; ``data`` the
+    residual of each exposure. Companions of the data are in the references of the fits already:
+    what they do is what goes when they are taken out. Injected ones are not (``in_fits`` False).
+    """
+
+    def __init__(
+        self,
+        observation: Observation,
+        truncation: int,
+        guesses: Array,
+        background: str,
+        data: list[Array],
+        exclude: Array,
+        *,
+        in_fits: bool = True,
+    ) -> None:
+        self.observation, self.truncation, self.guesses = observation, truncation, guesses
+        self.n_calls = 0
+        self.sign = -1.0 if in_fits else 1.0
+        self._slopes = observation.psf.slopes()
+        self.patches = [
+            self._patch(exposure, image, k, background, exclude)
+            for exposure, image in zip(observation.exposures, data, strict=True)
+            for k in range(len(guesses))
+        ]
+        # The flux at which a source that references contain too is injected; it matters little.
+        level = np.sqrt(np.median([p.variance for p in self.patches]))
+        self.trial_flux = np.full(len(guesses), TRIAL_SNR * level)
+
+    def _patch(
+        self, exposure: SubtractedExposure, image: Array, k: int, background: str, exclude: Array
+    ) -> Patch:
+        """The pixels about companion k, and the operators of all companions on them."""
+        fwhm, psf = self.observation.fwhm_pix, self.observation.psf
+        places = [_at(exposure, *offset) for offset in self.guesses]
+        box = _box(*places[k], int(np.ceil(BOX_FWHM * fwhm)), exposure.shape)
+        good = np.isfinite(image[box]).ravel() & (exposure.n_good[box] > 0).ravel()
+        if good.sum() < good.size // 2:
+            raise LyotError(
+                f"Companion {k + 1} lies where more than half of the pixels of {exposure.name} "
+                "are missing."
+            )
+        noise = residual_covariance(exposure, image, places[k], exclude, fwhm)
+        propagated = float(np.mean(exposure.variance[self.truncation][box].ravel()[good]))
+        root = np.linalg.cholesky(covariance_matrix(noise, box, good, propagated, background))
+        responses = [
+            exposure.response.on_patch(
+                _box(y, x, psf.half_pix + MARGIN_PIX, exposure.shape), box, self.truncation
+            )
+            for y, x in places
+        ]
+        whiten = partial(_whiten, root, good)
+        white = _solve(root, image[box].ravel()[good])
+        whitened = [response.whitened(whiten) for response in responses]
+        return Patch(exposure, box, root, white, good, responses, whitened)
+
+    def _source(self, patch: Patch, offset: Array) -> PointSource:
+        """A companion as an exposure sees it."""
+        east, north = offset
+        r, pa = float(np.hypot(east, north)), float(np.degrees(np.arctan2(east, north)))
+        return self.observation.source(patch.exposure, r, pa)
+
+    def response(self, patch: Patch, k: int, offset: Array, /) -> Array:
+        """Return what companion k at unit flux adds to the pixels of a patch."""
+        flux = self.sign * float(self.trial_flux[k])
+        return patch.responses[k].per_flux(self._source(patch, offset), flux)
+
+    def _column(self, patch: Patch, k: int, offset: Array) -> Array:
+        """The same, whitened."""
+        flux = self.sign * float(self.trial_flux[k])
+        return patch.whitened[k](self._source(patch, offset), flux)
+
+    def columns(self, offsets: Array, /) -> list[Array]:
+        """Return the whitened responses at unit flux: for each patch ``(n_pix, n_companion)``."""
+        self.n_calls += 1
+        return [
+            np.stack([self._column(p, k, offset) for k, offset in enumerate(offsets)], axis=1)
+            for p in self.patches
+        ]
+
+    def _column_slopes(self, patch: Patch, k: int, offset: Array) -> Array:
+        """Slopes of a whitened response to the east and to the north, ``(n_pix, 2)``.
+
+        A linear response T L p has the slopes L (T dp + p dT): the response to the derivatives of
+        the image, which are exact in Fourier space. One that references contain too is not
+        linear in its image; its slope is a central difference of the exact response.
+        """
+        exposure = patch.exposure
+        if not exposure.response.is_linear:
+            moves = RESPONSE_STEP_PIX * np.eye(2)
+            pairs = [
+                self._column(patch, k, offset + move) - self._column(patch, k, offset - move)
+                for move in moves
+            ]
+            return np.stack(pairs, axis=1) / (2.0 * RESPONSE_STEP_PIX)
+        bare = self._source(patch, offset)._replace(transmission=1.0)
+        respond = patch.whitened[k]
+        through, *steps = self._transmission_slopes(exposure, offset)
+        image = respond(bare, 1.0)
+        along_yx = np.stack(
+            [
+                through * respond(bare._replace(psf=psf), 1.0) + step * image
+                for psf, step in zip(self._slopes, steps, strict=True)
+            ],
+            axis=1,
+        )
+        # Rows of this matrix: where one pixel to the east, and one to the north, lead along y, x.
+        turn = np.array([detector_offset(1.0, pa, exposure.pa_y_deg) for pa in (90.0, 0.0)])
+        return np.asarray(along_yx @ turn.T)
+
+    def _transmission_slopes(
+        self, exposure: SubtractedExposure, offset: Array
+    ) -> tuple[float, float, float]:
+        """Transmission of the mask, and its slopes along y and x by a spline through pixels."""
+        from scipy.interpolate import RectBivariateSpline
+
+        y, x = _at(exposure, *offset)
+        rows, columns = (
+            np.arange(round(v) - SLOPE_REACH_PIX, round(v) + SLOPE_REACH_PIX + 1) for v in (y, x)
+        )
+        values = self.observation.transmission.at(
+            rows[:, None], columns[None, :], star_yx=exposure.star.yx
+        )
+        spline = RectBivariateSpline(rows, columns, np.broadcast_to(values, (len(rows),) * 2))
+        through = self.observation.transmission.at(y, x, star_yx=exposure.star.yx)
+        place = (np.array(y), np.array(x))
+        return float(through), float(spline.ev(*place, dx=1)), float(spline.ev(*place, dy=1))
+
+    def design(self, offsets: Array, flux: Array, /) -> Array:
+        """Return the slopes of the model: columns (east, north, flux) of each companion."""
+        columns = self.columns(offsets)
+        parts = []
+        for patch, column in zip(self.patches, columns, strict=True):
+            each = [
+                np.column_stack([flux[k] * self._column_slopes(patch, k, offset), column[:, k]])
+                for k, offset in enumerate(offsets)
+            ]
+            parts.append(np.concatenate(each, axis=1))
+        return np.concatenate(parts)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether no reference of any exposure contains a companion."""
+        return all(p.exposure.response.is_linear for p in self.patches)
+
+    def best_flux(self, offsets: Array, /) -> tuple[Array, float]:
+        """Return the best fluxes at some positions, and chi-square."""
+        n = len(offsets)
+        normal, right, total = np.zeros((n, n)), np.zeros(n), 0.0
+        for column, patch in zip(self.columns(offsets), self.patches, strict=True):
+            normal += column.T @ column
+            right += column.T @ patch.white_data
+            total += float(patch.white_data @ patch.white_data)
+        flux = np.linalg.solve(normal + 1e-12 * np.trace(normal) * np.eye(n), right)
+        return flux, total - float(flux @ right)
+
+    def residual(self, offsets: Array, flux: Array, /) -> Array:
+        """Return model less data, whitened, of all patches."""
+        columns = self.columns(offsets)
+        return np.concatenate(
+            [c @ flux - p.white_data for c, p in zip(columns, self.patches, strict=True)]
+        )
+
+    def chi2(self, offsets: Array, flux: Array, /) -> float:
+        """Return chi-square at some positions and fluxes."""
+        residual = self.residual(offsets, flux)
+        return float(residual @ residual)
+
+    @property
+    def n_data(self) -> int:
+        """Number of pixels."""
+        return sum(int(p.good.sum()) for p in self.patches)
+
+    def optimum(self) -> Optimum:
+        """Return the least squares over positions and fluxes, with their covariance.
+
+        Trust-region steps with the analytic slopes, from the best of nine places about each
+        guess: the fit of one maximum must begin on its slope.
+        """
+        from scipy.optimize import least_squares
+
+        n = len(self.guesses)
+        offsets = self._start()
+        flux, _ = self.best_flux(offsets)
+        start = np.column_stack([offsets, flux])
+        reach = np.tile([MARGIN_PIX, MARGIN_PIX, np.inf], (n, 1))
+        middle = np.column_stack([self.guesses, np.zeros(n)])
+
+        def _split(x: Array) -> tuple[Array, Array]:
+            theta = x.reshape(n, 3)
+            return theta[:, :2], theta[:, 2]
+
+        def _residual(x: NDArray[np.float64]) -> Array:
+            return self.residual(*_split(x))
+
+        def _design(x: NDArray[np.float64]) -> Array:
+            return self.design(*_split(x))
+
+        best = least_squares(
+            _residual,
+            start.ravel(),
+            jac=_design,
+            bounds=((middle - reach).ravel(), (middle + reach).ravel()),
+            x_scale="jac",
+        )
+        offsets, flux = _split(best.x)
+        if not best.success or np.abs(offsets - self.guesses).max() > MARGIN_PIX - 0.05:
+            raise LyotError(
+                f"No companion is found within {MARGIN_PIX} pixels of the guess; give a better one."
+            )
+        if not self.is_linear:
+            self.trial_flux = np.maximum(flux, 1e-3 * self.trial_flux)
+            flux, _ = self.best_flux(offsets)
+        design = self.design(offsets, flux)
+        return Optimum(offsets, flux, np.asarray(np.linalg.pinv(design.T @ design)))
+
+    def _start(self) -> Array:
+        """The guesses, each moved by up to half a FWHM where that fits better."""
+        step = min(START_STEP_FWHM * self.observation.fwhm_pix, 0.5 * MARGIN_PIX)
+        offsets = np.array(self.guesses, dtype=np.float64)
+        for k in range(len(offsets)):
+            tried = []
+            for move in product((-step, 0.0, step), repeat=2):
+                moved = offsets.copy()
+                moved[k] += move
+                if all(_is_inside(p.exposure, *moved[k]) for p in self.patches):
+                    tried.append((self.best_flux(moved)[1], moved))
+            offsets = min(tried, key=lambda pair: pair[0])[1]
+        return offsets
+
+
+def _at(exposure: SubtractedExposure, east: float, north: float) -> tuple[float, float]:
+    y, x = exposure.position(np.hypot(east, north), np.degrees(np.arctan2(east, north)))
+    return float(y), float(x)
+
+
+def _is_inside(exposure: SubtractedExposure, east: float, north: float) -> bool:
+    y, x = _at(exposure, east, north)
+    return 0 <= y <= exposure.shape[0] - 1 and 0 <= x <= exposure.shape[1] - 1
+
+
+def _solve(root: Array, right: Array) -> Array:
+    from scipy.linalg import solve_triangular
+
+    return np.asarray(solve_triangular(root, right, lower=True))
+
+
+def _whiten(root: Array, good: Array, columns: Array) -> Array:
+    """Whiten responses on the pixels of a patch, ``(n_pix,)`` or ``(n_pix, n)``."""
+    return _solve(root, columns[good])
+
+
+def _box(y: float, x: float, half: int, shape: tuple[int, int]) -> Box:
+    row, column = round(y), round(x)
+    return (
+        slice(max(row - half, 0), min(row + half + 1, shape[0])),
+        slice(max(column - half, 0), min(column + half + 1, shape[1])),
+    )

@@ -1,0 +1,127 @@
+"""The posterior of companions, and their errors by injection."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lyot.analysis.companion.likelihood import MARGIN_PIX, Likelihood, Optimum
+from lyot.analysis.companion.noise import CLEAR_FWHM
+from lyot.analysis.observation import Observation
+from lyot.compute import threads
+from lyot.errors import LyotError
+from lyot.types import Array
+
+N_WALKERS, MIN_STEPS, N_CURVATURE_SAMPLES = 32, 20, 4000
+MAX_EXCLUDED_DEG = 150.0
+"""Position angles about a companion that leave no room for injected ones."""
+
+
+def sample(likelihood: Likelihood, best: Optimum, n_likelihoods: int, seed: int, /) -> Array:
+    """Draw from the posterior ``(n_sample, n_companion, 3)``: east, north [pixel] and flux.
+
+    Priors are flat, within the margin and for any flux; by emcee, or from the covariance at the
+    optimum where no likelihoods are wanted or the response is not linear.
+    """
+    n = len(best.flux)
+    start = np.column_stack([best.offsets, best.flux]).ravel()
+    rng = np.random.default_rng(seed)
+    if n_likelihoods <= 0 or not likelihood.is_linear:
+        draws = rng.multivariate_normal(start, best.covariance, size=N_CURVATURE_SAMPLES)
+        return np.asarray(draws).reshape(-1, n, 3)
+    import emcee
+
+    guesses = likelihood.guesses
+
+    def _log_probability(theta: Array) -> float:
+        shaped = theta.reshape(n, 3)
+        if np.abs(shaped[:, :2] - guesses).max() > MARGIN_PIX:
+            return -np.inf
+        return -0.5 * likelihood.chi2(shaped[:, :2], shaped[:, 2])
+
+    walkers = max(N_WALKERS, 6 * n + 2)
+    steps = max(n_likelihoods // walkers, MIN_STEPS)
+    first = rng.multivariate_normal(start, best.covariance, size=walkers)
+    sampler = emcee.EnsembleSampler(walkers, 3 * n, _log_probability)
+    sampler.random_state = np.random.RandomState(seed).get_state()
+    sampler.run_mcmc(first, steps)
+    chain = sampler.get_chain(discard=steps // 4, flat=True)
+    return np.asarray(chain).reshape(-1, n, 3)
+
+
+def injected_errors(
+    observation: Observation,
+    truncation: int,
+    companions: Array,
+    k: int,
+    background: str,
+    n_injections: int,
+    /,
+) -> Array:
+    """Return errors of companions like k injected at other position angles.
+
+    ``companions`` are east, north [pixel] and flux of all that are fitted, ``(n, 3)``; the errors
+    are those along the radius, along the angle [pixel] and of the flux, ``(n_injected, 3)``.
+    """
+    east, north, flux = companions[k]
+    r, pa = np.hypot(east, north), np.degrees(np.arctan2(east, north))
+    clear = np.degrees(2.0 * CLEAR_FWHM * observation.fwhm_pix / max(r, 1e-9))
+    if n_injections < 1 or clear > MAX_EXCLUDED_DEG or not flux > 0:
+        return np.empty((0, 3))
+    cleaned = _without(observation, truncation, companions)
+
+    def _one(angle: float) -> Array | None:
+        return _injected_error(
+            observation, truncation, cleaned, companions[:, :2], (r, angle, flux), background
+        )
+
+    angles = pa + np.linspace(clear, 360.0 - clear, n_injections)
+    results = threads.map_ordered(_one, [float(a) for a in angles])
+    errors = [row for row in results if row is not None]
+    return np.array(errors) if errors else np.empty((0, 3))
+
+
+def _injected_error(
+    observation: Observation,
+    truncation: int,
+    cleaned: list[Array],
+    companions: Array,
+    source: tuple[float, float, float],
+    background: str,
+) -> Array | None:
+    """Errors of one injected companion; None where it cannot be fitted."""
+    r, pa, flux = source
+    along = np.array([np.sin(np.radians(pa)), np.cos(np.radians(pa))])
+    place = r * along[None]
+    data = []
+    for exposure, image in zip(observation.exposures, cleaned, strict=True):
+        y, x = (float(v) for v in exposure.position(r, pa))
+        if not (0 <= y <= exposure.shape[0] - 1 and 0 <= x <= exposure.shape[1] - 1):
+            return None
+        box, added = observation.added(exposure, r, pa, flux)
+        changed = image.copy()
+        changed[box] += added[truncation]
+        data.append(changed)
+    try:
+        exclude = np.concatenate([companions, place])
+        likelihood = Likelihood(
+            observation, truncation, place, background, data, exclude, in_fits=False
+        )
+        found = likelihood.optimum()
+    except LyotError:
+        return None
+    difference = found.offsets[0] - place[0]
+    across = np.array([along[1], -along[0]])
+    return np.array([difference @ along, difference @ across, found.flux[0] - flux])
+
+
+def _without(observation: Observation, truncation: int, companions: Array) -> list[Array]:
+    """The residuals with the fitted companions taken out."""
+    out = []
+    for exposure in observation.exposures:
+        image = exposure.residual[truncation].copy()
+        for east, north, flux in companions:
+            r, pa = np.hypot(east, north), np.degrees(np.arctan2(east, north))
+            box, added = observation.added(exposure, r, pa, -flux)
+            image[box] += added[truncation]
+        out.append(image)
+    return out

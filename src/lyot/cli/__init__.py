@@ -1,0 +1,6 @@
+"""The command line: parses, calls, prints. One file for each group of commands."""
+
+from lyot.cli import analysis, library, run
+from lyot.cli.main import main
+
+__all__ = ["analysis", "library", "main", "run"]

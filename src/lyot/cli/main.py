@@ -1,0 +1,93 @@
+"""The group of all commands, what they share, and how an error is said."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from lyot._version import __version__
+from lyot.cli.options import option_of
+from lyot.errors import LyotError
+
+INTERRUPTED = 130
+_COMMAND_OF = {
+    "build_associations": "lyot asn FILES",
+    "Coron3Pipeline": "lyot run ASN",
+    "lyot.references.library.build": "lyot library build LIB FILES",
+    "lyot.references.library.add": "lyot library add LIB FILES",
+}
+"""The commands that do what the functions do which an error names."""
+
+
+class Command(click.Command):
+    """A command that ends with one sentence and a non-zero status on bad input."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LyotError as err:
+            fail(self._sentence(err), 1)
+        except KeyboardInterrupt:
+            fail("Interrupted; the products that were finished are complete.", INTERRUPTED)
+        except OSError as err:
+            where = f" {err.filename}" if err.filename else ""
+            fail(f"{err.strerror or err}{where}.", 1)
+
+    def _sentence(self, error: LyotError) -> str:
+        """Add to an error the option or the command that mends it."""
+        option = option_of(self, error.parameter) if error.parameter else ""
+        command = _COMMAND_OF.get(error.function, "")
+        hint = f" (option {option})" if option else f" (`{command}`)" if command else ""
+        text = str(error)
+        return f"{text[:-1]}{hint}." if hint and text.endswith(".") else text + hint
+
+
+class Commands(click.Group):
+    """A group that lists its commands in the order in which they are used."""
+
+    command_class = Command
+    group_class = type
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(self.commands)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lyot")
+def main() -> None:
+    """JWST coronagraphy: from calibrated exposures to PSF-subtracted images.
+
+    `lyot demo` simulates a small observation and reduces it. With files of your own: `lyot asn`
+    writes an association, `lyot run` reduces it, and `lyot contrast`, `lyot detect` and `lyot
+    companion` measure what the images hold.
+    """
+    from lyot.compute import process
+
+    process.own()
+
+
+def fail(text: str, status: int) -> None:
+    """End the process with a sentence on standard error."""
+    click.echo(f"lyot: error: {text}", err=True)
+    sys.exit(status)
+
+
+@contextmanager
+def shown_warnings() -> Iterator[None]:
+    """Show warnings of the package on standard error; keep the libraries quiet."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("lyot: %(levelname)s: %(message)s"))
+    logger = logging.getLogger("lyot")
+    logging.getLogger("stpipe").setLevel(logging.ERROR)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

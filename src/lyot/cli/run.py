@@ -1,0 +1,287 @@
+"""Commands that make and show products: demo, asn, run, report, info."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lyot.cli.main import fail, main, shown_warnings
+from lyot.cli.options import (
+    AS_JSON,
+    SCHEDULER,
+    parameter_options,
+    taken,
+    typed_steps,
+)
+from lyot.errors import LyotError
+from lyot.parameters import (
+    PIPELINE,
+    STEPS,
+    ObservationParameters,
+    SaveParameters,
+    StarParameters,
+    parameters_of,
+    read_steps,
+)
+from lyot.progress import Progress, show_progress
+
+if TYPE_CHECKING:
+    from lyot.survey import Finished, Job
+
+_SAVED = [each.name for each in parameters_of(SaveParameters)]
+_STEP_CLASSES = tuple(dict.fromkeys(kind for kinds in STEPS.values() for kind in kinds))
+
+
+@main.command()
+@click.option(
+    "-o",
+    "--output-dir",
+    default="lyot-demo",
+    show_default=True,
+    metavar="DIR",
+    help="Folder of the simulated files and the products.",
+)
+@click.option("--seed", default=1, show_default=True, help="Seed of the random numbers.")
+def demo(output_dir: str, seed: int) -> None:
+    """Simulate a small NIRCam observation and reduce it."""
+    from lyot.simulate import simulate_observation
+
+    folder = Path(output_dir)
+    click.echo(f"Simulating an observation of a star with a disc and two companions in {folder}/")
+    association = simulate_observation(folder / "exposures", seed=seed)
+    click.echo(f"Reducing {association}")
+    products = reduce_all([str(association)], str(folder / "products"), {"rerun": True})
+    click.echo(f"\nProducts: {folder / 'products'}")
+    click.echo(f"Truth:    {folder / 'exposures' / 'truth.json'}")
+    for report in (p for p in products if p.endswith(".html")):
+        click.echo(f"Report:   {report}")
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILES...")
+@click.option(
+    "-o",
+    "--output",
+    metavar="PATH",
+    help="The association file; a folder where there are several.  [default: PRODUCT_asn.json]",
+)
+def asn(files: tuple[str, ...], output: str | None) -> None:
+    """Write an association from the headers of FILES, one for each combination.
+
+    Exposures are sorted by instrument, filter, coronagraph and subarray, and into science and
+    reference exposures by IS_PSF.
+    """
+    from lyot.files.association import FOLDER_KEY, build_associations
+    from lyot.files.atomic import atomic_write
+
+    associations = build_associations(list(files))
+    home = Path(files[0]).resolve().parent
+    for content in associations:
+        name = f"{content['products'][0]['name']}_asn.json"
+        path = Path(output) if output else Path(name)
+        if output and (path.is_dir() or len(associations) > 1):
+            path = path / name
+        if path.resolve().parent != home:
+            content[FOLDER_KEY] = str(home)
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        members = content["products"][0]["members"]
+        n = sum(m["exptype"] == "psf" for m in members)
+        click.echo(f"{path}: {len(members) - n} science, {n} psf")
+
+
+def _option_name(parameter: Any) -> str:
+    return str(parameter.option)
+
+
+@main.command()
+@click.argument("associations", nargs=-1, required=True, metavar="ASN...")
+@click.option(
+    "-o",
+    "--output-dir",
+    default=".",
+    show_default="here",
+    metavar="DIR",
+    help="Folder of the products.",
+)
+@click.option("--input-dir", metavar="DIR", help="Folder of the members of the associations.")
+@parameter_options(*_STEP_CLASSES, name_of=_option_name)
+@click.option(
+    "--star",
+    nargs=2,
+    type=float,
+    metavar="X Y",
+    help="Position of the star in the science exposures [pixel, 0-based]; measured by default.",
+)
+@click.option("--no-psfalign", is_flag=True, help="Do not write the aligned references.")
+@click.option(
+    "--only-final",
+    is_flag=True,
+    help="Write only the combined image, SNR image and contrast curve.",
+)
+@click.option("--no-report", is_flag=True, help="Do not write the report.")
+@parameter_options(ObservationParameters, name_of=_option_name)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="STEP.NAME=VALUE",
+    help="Set any parameter of any step; the documentation of the steps lists them.",
+)
+@SCHEDULER
+@click.option(
+    "--plan",
+    "only_plan",
+    is_flag=True,
+    help="Print what would be done, without doing it: references, products, disk space.",
+)
+@click.option("--rerun", is_flag=True, help="Re-run even if up to date.")
+@AS_JSON
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+def run(associations: tuple[str, ...], output_dir: str, **options: Any) -> None:
+    """Reduce each association ASN; a folder stands for the associations in it.
+
+    An association whose inputs, parameters and products are unchanged is skipped. Each of several
+    associations gets a folder of its own in DIR, and one that fails does not stop the others.
+    With the brightness of the star, contrast limits are measured too.
+    """
+    reduce_all(associations, output_dir, options)
+
+
+def _job(output_dir: str, options: Mapping[str, Any]) -> Job:
+    """Turn the options of a run into a job without its association."""
+    from lyot.survey import Job
+
+    steps = typed_steps(options)
+    if options.get("star"):
+        x, y = options["star"]
+        for step in (s for s, kinds in STEPS.items() if StarParameters in kinds):
+            steps.setdefault(step, {}).update(star_x=x, star_y=y)
+    unsaved = _SAVED if options.get("only_final") else []
+    unsaved = ["save_psfalign"] if options.get("no_psfalign") and not unsaved else unsaved
+    if unsaved:
+        steps.setdefault(PIPELINE, {}).update(dict.fromkeys(unsaved, False))
+    for text in options.get("settings") or ():
+        key, separator, value = text.partition("=")
+        step, dot, name = key.removeprefix("steps.").partition(".")
+        if not (separator and dot and name):
+            raise LyotError(f"--set {text!r} is not STEP.NAME=VALUE, such as klip.truncate=20.")
+        steps.setdefault(step, {})[name] = value
+    observation = taken(ObservationParameters, {"star_mag": None} | _star(options))
+    has_star = observation != ObservationParameters()
+    if has_star and unsaved:
+        raise LyotError(
+            "Contrast limits need the products that --only-final and --no-psfalign leave out; "
+            "give either these or the brightness of the star."
+        )
+    return Job(
+        association="",
+        output_dir=str(output_dir),
+        parameters=read_steps(steps),
+        input_dir=options.get("input_dir") or "",
+        observation=observation if has_star else None,
+        report=not options.get("no_report"),
+        rerun=bool(options.get("rerun")),
+        command=_typed_command(),
+    )
+
+
+def _star(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a run that describe the star for contrast limits."""
+    return {e.step: options.get(e.step) for e in parameters_of(ObservationParameters) if e.option}
+
+
+def _typed_command() -> tuple[str, ...]:
+    """Return the command that was typed; nothing outside of one."""
+    context = click.get_current_context(silent=True)
+    return () if context is None else ("lyot", *sys.argv[1:])
+
+
+def reduce_all(
+    associations: Sequence[str], output_dir: str, options: Mapping[str, Any]
+) -> list[str]:
+    """Reduce associations, print what was made and return the paths of the products."""
+    from lyot import survey
+
+    jobs = survey.plan(_job(output_dir, options), survey.expand(associations))
+    if options.get("only_plan"):
+        _print_plans(jobs, as_json=bool(options.get("as_json")))
+        return []
+    with shown_warnings(), show_progress(quiet=bool(options.get("quiet"))) as progress:
+        if len(jobs) == 1 and not options.get("scheduler"):
+            finished = [survey.reduce(jobs[0], progress=progress)]
+        else:
+            finished = _survey(jobs, options.get("scheduler"), progress)
+    if len(jobs) > 1:
+        survey.write_summary(finished, output_dir)
+    _print_finished(finished, output_dir, as_json=bool(options.get("as_json")))
+    n_failed = sum(each.state == survey.FAILED for each in finished)
+    if n_failed:
+        fail(f"{n_failed} of {len(finished)} associations failed; the table says why.", 1)
+    return [product for each in finished for product in each.products]
+
+
+def _print_plans(jobs: Sequence[Job], *, as_json: bool) -> None:
+    from lyot import survey
+
+    plans = [survey.plan_of(job) for job in jobs]
+    texts = [json.dumps([p.to_dict() for p in plans], indent=2)] if as_json else map(str, plans)
+    click.echo("\n\n".join(texts))
+
+
+def _print_finished(finished: Sequence[Finished], output_dir: str, *, as_json: bool) -> None:
+    from lyot.cli.tables import print_run, print_survey
+
+    if as_json:
+        click.echo(json.dumps([asdict(each) for each in finished], indent=2))
+    elif len(finished) == 1 and finished[0].state != "failed":
+        for product in finished[0].products:
+            click.echo(product)
+        print_run(finished[0])
+    else:
+        print_survey(finished, output_dir)
+
+
+def _survey(jobs: Sequence[Job], scheduler: str | None, progress: Progress) -> list[Finished]:
+    """Reduce several associations, and return what became of them in their order."""
+    from lyot import survey
+    from lyot.compute.cluster import tasks
+
+    place = {job.association: number for number, job in enumerate(jobs)}
+    finished: list[Finished] = []
+    with tasks(scheduler) as where:
+        progress("associations", 0, len(jobs))
+        for each in survey.run(jobs, where):
+            finished.append(each)
+            progress("associations", len(finished), len(jobs))
+    return sorted(finished, key=lambda each: place[each.association])
+
+
+@main.command()
+@click.argument("run", metavar="RUN")
+def report(run: str) -> None:
+    """Write the report of RUN, the folder of a finished run, with the analyses in it."""
+    from lyot.viz.report import write_report
+
+    click.echo(write_report(run))
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@AS_JSON
+def info(files: tuple[str, ...], as_json: bool) -> None:
+    """Describe each FILE: an exposure or a product."""
+    from lyot.cli.tables import print_files
+    from lyot.files.view import describe
+
+    rows = [describe(path) for path in files]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        print_files(rows)

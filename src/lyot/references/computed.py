@@ -1,0 +1,160 @@
+"""Aligned references that are computed set by set, as the subtraction asks for them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.algorithms.registration import ShiftFit
+from lyot.files.aligned import AlignedFrames, ReferenceInfo
+from lyot.files.star import StarPosition
+from lyot.parameters import to_dict
+from lyot.references.aligner import AlignedSet, Aligner
+from lyot.references.shifts import undersampling_note
+from lyot.references.vet import ReferenceWarning, vet_references
+
+log = logging.getLogger(__name__)
+
+
+def ignore(number: int, frames: AlignedFrames, /) -> None:
+    """Do nothing with a set of aligned references."""
+
+
+class ComputedReferences:
+    """The references of each integration of a science exposure, aligned when they are asked for.
+
+    One set is held at a time. What is measured does not depend on the order in which sets are
+    asked for.
+
+    Parameters
+    ----------
+    aligner : Aligner
+        Aligns them.
+    name : str, optional
+        Name of the psfalign product, for the provenance.
+    inputs : sequence of str, optional
+        Names of the exposure and of the stack.
+    weight_origin : str, optional
+        Where the weight of the fits comes from.
+    receive : callable, optional
+        Given the number of each set and the set, the first time that it is computed.
+    warnings : sequence of ReferenceWarning, optional
+        What is known to be wrong with the references; by default they are vetted.
+    """
+
+    def __init__(
+        self,
+        aligner: Aligner,
+        /,
+        *,
+        name: str = "",
+        inputs: Sequence[str] = (),
+        weight_origin: str = "built in",
+        receive: Callable[[int, AlignedFrames], None] = ignore,
+        warnings: Sequence[ReferenceWarning] | None = None,
+    ) -> None:
+        """Store the arguments; nothing is computed yet."""
+        self.aligner = aligner
+        self.name = name
+        self.inputs = list(inputs)
+        self._weight_origin = weight_origin
+        self._receive = receive
+        self._warnings = warnings
+        self._fits: dict[int, ShiftFit] = {}
+        self._latest: tuple[int, AlignedSet] | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether one set of references serves every integration."""
+        return self.aligner.shared
+
+    @property
+    def n_sets(self) -> int:
+        """Number of sets of aligned references: one, or one per integration."""
+        return self.aligner.n_sets
+
+    @property
+    def ref_info(self) -> ReferenceInfo | None:
+        """Target, roll and time of each reference, where they are recorded."""
+        return self.aligner.refs.info
+
+    @cached_property
+    def star(self) -> StarPosition:
+        """The star on the science frames."""
+        return self.aligner.star(self._set(0).fit)
+
+    @cached_property
+    def warnings(self) -> list[ReferenceWarning]:
+        """What may spoil the subtraction in some references; it is logged when it is found."""
+        if self._warnings is not None:
+            return list(self._warnings)
+        target, refs = self.aligner.target, self.aligner.refs
+        warnings = vet_references(refs.cube, self.frames(0), self.ref_info, self.star, target.info)
+        for warning in warnings:
+            log.warning(
+                "Reference %d of %s%s: %s.",
+                warning.reference + 1,
+                target.info.name,
+                f" ({warning.target})" if warning.target else "",
+                warning.reason,
+            )
+        return warnings
+
+    def frames(self, integration: int, /) -> AlignedFrames:
+        """Return the references on the pixels of one science integration."""
+        return self._set(0 if self.shared else integration).frames
+
+    def section(self, integration: int, rows: slice, columns: slice, /) -> NDArray[np.float64]:
+        """Return part of the references on the pixels of one science integration, in float64."""
+        return self.frames(integration).sci[:, rows, columns].astype(np.float64)
+
+    def fits(self) -> ShiftFit:
+        """Return what was fitted to every integration, ``(n_sets, n_ref, ...)``."""
+        fits = [self._fits.get(i) or self._set(i).fit for i in range(self.n_sets)]
+        return ShiftFit(*(np.stack(column) for column in zip(*fits, strict=True)))
+
+    def history(self) -> dict[str, Any]:
+        """Return how the references were made, by step, as plain values for a product."""
+        return {
+            "align_psfs": {
+                "recipe": to_dict(self.aligner.recipe),
+                "inputs": self.inputs,
+                **self.details(),
+            }
+        }
+
+    def details(self) -> dict[str, Any]:
+        """Return what the alignment measured, as plain values for a product."""
+        fits, cube = self.fits(), self.aligner.refs.cube
+        note = undersampling_note(self.aligner.target.info)
+        details = {
+            "shift_yx": fits.shift_yx,
+            "shift_covariance": fits.covariance,
+            "scale": fits.scale,
+            "rms": fits.rms,
+            "converged": fits.converged.astype(np.int8),
+            "ref_targets": list(cube.targets),
+            "ref_pa_y_deg": cube.pa_y_deg,
+            "ref_mjd": cube.mjd,
+            "unit": "shift_yx [pixel] is applied to each reference, along y and x",
+            "weight": self._weight_origin,
+            "reference_warnings": [asdict(warning) for warning in self.warnings],
+        }
+        return details | ({"note": note} if note else {})
+
+    def _set(self, i: int) -> AlignedSet:
+        if self._latest is not None and self._latest[0] == i:
+            return self._latest[1]
+        self._latest = None  # so that one set is held, not two
+        made = self.aligner.align(i)
+        self._latest = (i, made)
+        if i not in self._fits:
+            self._fits[i] = made.fit
+            self._receive(i, made.frames)
+        return made

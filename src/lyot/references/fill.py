@@ -1,0 +1,112 @@
+"""What moves along with the references: variance, bad pixels, flags; and what fills their gaps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.algorithms import fourier, propagation, repair
+from lyot.files.exposure import Cube
+from lyot.references.prepare import PreparedRefs
+from lyot.types import Array, Mask
+
+MIN_BAD_FRACTION = 0.25
+"""A moved pixel is bad where at least this share of it comes from bad pixels."""
+
+MAX_LEARNED_PIXELS = 20_000
+
+
+class Moved(NamedTuple):
+    """References on the pixels of a science integration.
+
+    Attributes
+    ----------
+    sci, variance : ndarray, shape (n_ref, n_y, n_x), float32
+        The images and their variance; they hold no information where they are bad.
+    bad : ndarray of bool, shape (n_ref, n_y, n_x)
+        True where a pixel comes from a bad one, or from outside the frame.
+    """
+
+    sci: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    bad: Mask
+
+
+def move_rest(
+    refs: PreparedRefs, k: int, shift_yx: NDArray[np.float64], /
+) -> tuple[NDArray[np.float32], Mask]:
+    """Return variance and bad pixels of a reference, moved along with its image."""
+    shape = refs.cube.frame_shape
+    variance = propagation.shift_variance(refs.variance[k], shift_yx)
+    bad = fourier.outside(shift_yx, shape=shape)
+    y, x = refs.bad_pixels[k]
+    if y.size:
+        bad |= _spread(y, x, shift_yx, shape) >= MIN_BAD_FRACTION - 1e-6
+    return variance, bad
+
+
+def _spread(
+    y: NDArray[np.intp], x: NDArray[np.intp], shift_yx: NDArray[np.float64], shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Share of each pixel that comes from given pixels, by linear interpolation."""
+    share = np.zeros(shape, np.float32)
+    whole = np.floor(shift_yx).astype(int)
+    part = shift_yx - whole
+    for step_y, weight_y in ((0, 1 - part[0]), (1, part[0])):
+        for step_x, weight_x in ((0, 1 - part[1]), (1, part[1])):
+            to_y, to_x = y + whole[0] + step_y, x + whole[1] + step_x
+            inside = (to_y >= 0) & (to_y < shape[0]) & (to_x >= 0) & (to_x < shape[1])
+            np.add.at(share, (to_y[inside], to_x[inside]), np.float32(weight_y * weight_x))
+    return share
+
+
+class MovedFlags:
+    """Flags of the references, moved by whole pixels, with what was filled marked.
+
+    They are made when they are asked for: most runs look at few of them.
+    """
+
+    def __init__(self, refs: Cube, shift_yx: NDArray[np.float64], bad: Mask, /) -> None:
+        self._dq, self._shift_yx, self._bad = refs.dq, shift_yx, bad
+        self._all_bad = bad.all(axis=0)
+        flag_value = refs.info.instrument_value.flag_value
+        self._do_not_use = np.uint32(flag_value("DO_NOT_USE"))
+        self._estimated = np.uint32(flag_value("FLUX_ESTIMATED"))
+
+    def __len__(self) -> int:
+        return len(self._dq)
+
+    def __getitem__(self, k: int, /) -> NDArray[np.uint32]:
+        whole = tuple(round(float(s)) for s in self._shift_yx[k])
+        dq = np.roll(self._dq[k], whole, axis=(0, 1))
+        bad = self._bad[k]
+        dq[bad] = (dq[bad] & ~self._do_not_use) | self._estimated
+        dq[self._all_bad] |= self._do_not_use
+        return dq
+
+
+def learn_prediction(
+    sci: Array, variance: Array, bad: Mask, weight: Array | None = None, /
+) -> repair.CrossPrediction:
+    """Fit how each reference follows from the others, over pixels that are good in all.
+
+    Arrays are ``(n_ref, n_pix)``; pixels of zero weight do not count where there are enough
+    others. At most `MAX_LEARNED_PIXELS` pixels are used, evenly spread.
+    """
+    good = ~bad.any(axis=0)
+    if weight is not None and (good & (weight > 0)).sum() > 4 * len(sci):
+        good = good & (weight > 0)
+    at = np.flatnonzero(good)
+    at = at[:: max(1, at.size // MAX_LEARNED_PIXELS)]
+    return repair.fit_cross_prediction(sci[:, at], variance[:, at])
+
+
+def fill_moved(moved: Moved, prediction: repair.CrossPrediction, /) -> None:
+    """Fill, in place, what is bad in some references from the others; NaN where all are bad."""
+    sci, variance, bad = moved
+    at = bad.any(axis=0)
+    sci[:, at], variance[:, at] = repair.fill_from_others(
+        sci[:, at], variance[:, at], bad[:, at], prediction
+    )

@@ -1,0 +1,79 @@
+"""References made ready once for any number of targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.algorithms import fourier, repair
+from lyot.compute import threads
+from lyot.errors import LyotError
+from lyot.files.aligned import ReferenceInfo
+from lyot.files.exposure import Cube
+from lyot.parameters import AlignRecipe
+from lyot.types import Mask
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedRefs:
+    """References, repaired and transformed.
+
+    Attributes
+    ----------
+    cube : Cube
+        The stack, without its errors: they are in the variance.
+    bad : ndarray of bool, shape (n_ref, n_y, n_x)
+        True where a pixel is bad.
+    variance : ndarray, shape (n_ref, n_y, n_x), float32
+        Variance.
+    spectra : ndarray, shape (n_ref, m_y, m_x // 2 + 1), complex128
+        Spectra of the repaired frames.
+    """
+
+    cube: Cube
+    bad: Mask
+    variance: NDArray[np.float32]
+    spectra: NDArray[np.complex128]
+
+    def __len__(self) -> int:
+        """Return the number of references."""
+        return len(self.cube.sci)
+
+    @property
+    def info(self) -> ReferenceInfo | None:
+        """Target, roll and time of each reference, where they are recorded."""
+        return ReferenceInfo.of(self.cube.targets, self.cube.pa_y_deg, self.cube.mjd)
+
+    @cached_property
+    def bad_pixels(self) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        """The rows and columns of the bad pixels of each reference."""
+        places = [np.nonzero(bad) for bad in self.bad]
+        return [(y, x) for y, x in places]
+
+
+@threads.calculation
+def prepare_refs(refs: Cube, recipe: AlignRecipe, /) -> PreparedRefs:
+    """Repair and transform the references; refuse one that has no good pixel or is zero."""
+    bad = refs.bad(recipe.bad_bits)
+    for k in range(len(refs.sci)):
+        if bad[k].all():
+            raise LyotError(f"Reference {k + 1} of the stack has no good pixel; leave it out.")
+        if not np.any(refs.sci[k][~bad[k]]):
+            raise LyotError(f"Reference {k + 1} of the stack is zero everywhere; leave it out.")
+
+    m_y, m_x = (fourier.odd_grid_length(n) for n in refs.frame_shape)
+    spectra = np.empty((len(refs.sci), m_y, m_x // 2 + 1), np.complex128)
+
+    def _transform(k: int) -> None:
+        frame = repair.median_fill(
+            refs.sci[k : k + 1], bad[k : k + 1], box=recipe.median_box_length
+        )
+        spectra[k] = fourier.spectrum(frame[0])
+
+    threads.map_ordered(_transform, range(len(refs.sci)))
+    variance = refs.variance()
+    # A stack is large enough not to hold its errors twice.
+    return PreparedRefs(replace(refs, err=variance[:0]), bad, variance, spectra)

@@ -1,0 +1,244 @@
+"""The shifts of all references onto all integrations: a start for each pair, most of them final."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.algorithms import fourier, registration, repair
+from lyot.algorithms.geometry import radius_map
+from lyot.algorithms.registration import Refined, ShiftFit
+from lyot.compute import devices, threads
+from lyot.files.exposure import Cube
+from lyot.files.headers import ExposureInfo
+from lyot.parameters import AlignRecipe
+from lyot.references.prepare import PreparedRefs
+from lyot.types import Array, Mask
+
+MAX_FREE_SHIFT_PIX = 5.0
+DITHER_MARGIN_PIX = 0.1
+MIN_SAMPLED_FWHM_PIX = 2.0
+"""Images of smaller FWHM are undersampled, and low-passed for the fit."""
+
+MAX_SAMPLES, RING_PIX, OUTLIER_SIGMA = 12, 3.0, 3.0
+"""The robust weight: number of references it is made from, width of its annuli, threshold."""
+
+REFS_AT_ONCE = 4
+FIRST_TOLERANCE_PIX = 0.001
+
+
+@dataclass(frozen=True, eq=False)
+class FitFrames:
+    """Target and references as the fit sees them.
+
+    Attributes
+    ----------
+    target : Cube
+        The science exposure.
+    bad : ndarray of bool, shape (n_int, n_y, n_x)
+        True where one of its pixels is bad.
+    refs : PreparedRefs
+        The references.
+    spectra : array, shape (n_ref, m_y, m_x // 2 + 1)
+        Their spectra on the device, low-passed where they are undersampled.
+    limits : ndarray, shape (n_ref, 2)
+        Largest shift of each reference [pixel].
+    cutoff : float or None
+        Cutoff of the low-pass [Nyquist frequency].
+    device : Device
+        Where fits are computed.
+    """
+
+    target: Cube
+    bad: Mask
+    refs: PreparedRefs
+    spectra: Any
+    limits: NDArray[np.float64]
+    cutoff: float | None
+    device: devices.Device
+
+    def image(self, i: int, /) -> NDArray[np.float64]:
+        """Return an integration with bad pixels zero; repaired and low-passed where that is due."""
+        bad = self.bad[i]
+        if self.cutoff is None:
+            return np.where(bad, 0.0, self.target.sci[i]).astype(np.float64)
+        shape = self.target.frame_shape
+        repaired = repair.median_fill(self.target.sci[i : i + 1], bad[None])
+        smooth = fourier.low_pass(fourier.spectrum(repaired[0]), shape=shape, cutoff=self.cutoff)
+        return np.asarray(fourier.shift(smooth, np.zeros(2), shape=shape))
+
+
+def first_shifts(frames: FitFrames, weight: Array, /) -> tuple[Array, Array]:
+    """Fit every reference to the first integration, roughly; sample what they make of it.
+
+    Returns the shifts ``(n_ref, 2)``, and a few references moved and scaled, ``(n, n_y, n_x)``.
+    """
+    first, limits, n_ref = frames.image(0), frames.limits, len(frames.refs)
+    sampled = range(0, n_ref, max(1, -(-n_ref // MAX_SAMPLES)))
+
+    def _fit(pick: slice) -> tuple[Array, Array]:
+        start = np.zeros_like(limits[pick])
+        if np.all(limits[pick] >= 1.0):
+            start = frames.device.run(
+                registration.integer_shift,
+                first,
+                weight,
+                frames.spectra[pick],
+                max_shift=int(limits[pick].max()),
+            )
+        fit, aligned = frames.device.run(
+            registration.refine,
+            first,
+            weight,
+            first,
+            frames.spectra[pick],
+            frames.refs.variance[pick],
+            start,
+            tolerance=FIRST_TOLERANCE_PIX,
+            bound_yx=(-limits[pick], limits[pick]),
+        )
+        asked = [number for number, k in enumerate(range(n_ref)[pick]) if k in sampled]
+        return fit.shift_yx, fit.scale[asked, None, None] * aligned[asked]
+
+    parts = threads.map_ordered(_fit, groups_of(n_ref))
+    shifts, models = zip(*parts, strict=True)
+    return np.concatenate(shifts), np.concatenate(models)
+
+
+def robust_weight(
+    image: Array, weight: Array, models: Array, center_yx: tuple[float, float], /
+) -> NDArray[np.float64]:
+    """Weigh down what no reference has: a companion, a disc, a background star.
+
+    The residual from the median model is compared with the scatter of its annulus; beyond
+    `OUTLIER_SIGMA` times it, pixels count as the inverse square of their excess.
+    """
+    residual = image - np.median(models, axis=0)
+    ring = (radius_map(image.shape, center_yx) / RING_PIX).astype(int)
+    used = weight > 0
+    factor = np.ones_like(weight)
+    for number in np.unique(ring[used]):
+        annulus = used & (ring == number)
+        sigma = repair.MAD_TO_SIGMA * float(np.median(np.abs(residual[annulus])))
+        if sigma > 0:
+            excess = np.maximum(np.abs(residual[annulus]) / (OUTLIER_SIGMA * sigma), 1.0)
+            factor[annulus] = excess**-2
+    return factor
+
+
+def fit_all_pairs(
+    frames: FitFrames, weight: Array, variance: Array, start_yx: Array, /
+) -> ShiftFit:
+    """Fit every reference to every integration, from one expansion of each reference.
+
+    The fits have leading axes ``(n_int, n_ref)``; those that have not converged are starts.
+    """
+    targets = frames.device.put(
+        registration.pair_targets(
+            frames.target.sci, weight, frames.bad, variance.astype(np.float64)
+        )
+    )
+
+    def _fit(k: int, center_yx: Array) -> ShiftFit:
+        fit: ShiftFit = frames.device.run(
+            registration.fit_pairs,
+            targets,
+            frames.spectra[k],
+            frames.refs.variance[k],
+            center_yx,
+        )
+        return fit
+
+    # The expansion is best about the middle of the targets; one reference tells where it lies.
+    drift = np.median(_fit(0, start_yx[0]).shift_yx, axis=0) - start_yx[0]
+    pairs = threads.map_ordered(lambda k: _fit(k, start_yx[k] + drift), range(len(frames.refs)))
+    fits = ShiftFit(*(np.stack(column, axis=1) for column in zip(*pairs, strict=True)))
+    beyond = np.any(np.abs(fits.shift_yx) >= frames.limits, axis=-1)
+    np.clip(fits.shift_yx, -frames.limits, frames.limits, out=fits.shift_yx)
+    return fits._replace(converged=fits.converged & ~beyond)
+
+
+def unfitted(start_yx: Array, n_int: int, /) -> ShiftFit:
+    """Return starts of the fits to every integration; none has converged."""
+    shape = (n_int, len(start_yx))
+    return ShiftFit(
+        np.repeat(start_yx[None], n_int, axis=0),
+        np.ones(shape),
+        np.full((*shape, 2, 2), np.nan),
+        np.full(shape, np.nan),
+        np.zeros(shape, bool),
+    )
+
+
+class FitTarget(NamedTuple):
+    """One integration as the fit sees it: `FitFrames.image`, its weight and its variance."""
+
+    image: Array
+    weight: Array
+    variance: Array
+
+
+def refine_pairs(
+    frames: FitFrames, target: FitTarget, pick: list[int], start_yx: Array, /
+) -> Refined:
+    """Fit some references to one integration until they converge; images are float32."""
+    fit, aligned = frames.device.run(
+        registration.refine,
+        target.image,
+        target.weight,
+        target.variance,
+        frames.spectra[pick],
+        frames.refs.variance[pick],
+        start_yx,
+        bound_yx=(-frames.limits[pick], frames.limits[pick]),
+        cutoff=frames.cutoff,
+    )
+    return Refined(fit, aligned.astype(np.float32))
+
+
+def groups_of(n: int, /) -> list[slice]:
+    """Divide references into groups that are worked on at once."""
+    return [slice(k, min(k + REFS_AT_ONCE, n)) for k in range(0, n, REFS_AT_ONCE)]
+
+
+def shift_limits(target: ExposureInfo, refs: Cube, recipe: AlignRecipe, /) -> Array:
+    """Return the largest shift of each reference [pixel].
+
+    Where the mask deforms the image more than a dither moves it (4QPM), the shifts are bounded by
+    the commanded dither: the distance of each reference from the middle of its small grid.
+    """
+    n_ref = len(refs.sci)
+    if recipe.max_shift is not None:
+        return np.full(n_ref, recipe.max_shift)
+    if not target.coronagraph_value.deforms_with_offset:
+        return np.full(n_ref, MAX_FREE_SHIFT_PIX)
+    dither = np.zeros((n_ref, 2)) if refs.dither_arcsec is None else refs.dither_arcsec
+    step = np.linalg.norm(dither - np.median(dither, axis=0), axis=1)
+    return np.asarray(step / target.pixel_scale_arcsec + DITHER_MARGIN_PIX)
+
+
+def low_pass_cutoff(info: ExposureInfo, /) -> float | None:
+    """Return how far frames are low-passed for the fit [Nyquist frequency]; None for not at all.
+
+    Frequencies above the pixels' Nyquist frequency are folded back below it, and what is folded
+    does not shift with the image. Optics of diffraction limit d = lambda/D [pixel] pass up to
+    2 / d of the Nyquist frequency, so 2 - 2 / d of it is clean.
+    """
+    if info.filter_value is None or info.fwhm_pix >= MIN_SAMPLED_FWHM_PIX:
+        return None
+    return 0.6 * max(2.0 - 2.0 / info.lambda_over_d_pix, 0.3)
+
+
+def undersampling_note(info: ExposureInfo, /) -> str:
+    """Say what undersampling does to the shifts of an exposure, if it does anything."""
+    cutoff = low_pass_cutoff(info)
+    if cutoff is None:
+        return ""
+    return (
+        f"The FWHM of {info.filter} is {info.fwhm_pix:.2f} pixels: the shifts of undersampled "
+        f"images are fitted below {cutoff:.2f} of the Nyquist frequency, and can be biased by up "
+        "to 0.01 pixel beyond their covariance."
+    )

@@ -1,0 +1,137 @@
+"""Geometry of the masks: closed forms, symmetries, an independent code."""
+
+import numpy as np
+import poppy
+import pytest
+
+from lyot.errors import LyotError
+from lyot.instruments import INSTRUMENTS, MIRI, NIRCAM
+from lyot.instruments.coronagraphs import NoMask
+
+ALL = [(i, c) for i in INSTRUMENTS.values() for c in i.coronagraphs]
+IDS = [c.name for _, c in ALL]
+Y, X = (np.mgrid[-40:41, -40:41] + 0.5) * 0.07
+
+
+@pytest.mark.parametrize(("instrument", "coronagraph"), ALL, ids=IDS)
+def test_transmission_lies_between_nothing_and_everything(instrument, coronagraph):
+    for band in instrument.filters:
+        width = instrument.lambda_over_d_arcsec(band)
+        t = coronagraph.transmission(X, Y, lambda_over_d_arcsec=width)
+        assert t.shape == X.shape
+        assert t.min() >= 0.0
+        assert t.max() <= 1.0
+
+
+@pytest.mark.parametrize(("instrument", "coronagraph"), ALL, ids=IDS)
+def test_masks_look_the_same_from_both_sides(instrument, coronagraph):
+    """Turned by half a turn about the middle, all but the bars are the same; bars are mirrored."""
+    bar = "WB" in coronagraph.name
+    turned = coronagraph.amplitude(X if bar else -X, -Y)
+    np.testing.assert_allclose(turned, coronagraph.amplitude(X, Y), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["MASK210R", "MASK335R", "MASK430R"])
+def test_round_masks_are_those_of_an_independent_code(name):
+    coronagraph = NIRCAM.coronagraph(name)
+    peer = poppy.BandLimitedCoron(kind="circular", sigma=coronagraph.sigma_per_arcsec)
+    wave = poppy.Wavefront(wavelength=4e-6, npix=101, pixelscale=0.04)
+    wave.planetype = poppy.poppy_core.PlaneType.image
+    y, x = wave.coordinates()
+    ours = coronagraph.amplitude(np.asarray(x), np.asarray(y))
+    np.testing.assert_allclose(ours, peer.get_transmission(wave), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["MASK210R", "MASK335R", "MASK430R"])
+def test_half_of_the_light_passes_at_the_half_width(name):
+    coronagraph = NIRCAM.coronagraph(name)
+    at = coronagraph.half_width_arcsec
+    assert coronagraph.transmission(0.0, at, lambda_over_d_arcsec=0.1) == pytest.approx(
+        0.5, abs=0.01
+    )
+
+
+@pytest.mark.parametrize("name", ["MASKSWB", "MASKLWB"])
+def test_a_bar_is_two_to_six_lambda_over_d_wide(name):
+    bar = NIRCAM.coronagraph(name)
+    unit = abs(bar.lambda_over_d_arcsec)
+    ends = bar.half_width(np.array([-7.5, 0.0, 7.5])) / unit
+    np.testing.assert_allclose(sorted(ends), [2.0, 4.0, 6.0])
+    assert bar.half_width(30.0) == bar.half_width(7.5)
+    for x in (-7.0, 0.0, 5.0):
+        edge = float(bar.half_width(x))
+        assert bar.transmission(x, edge, lambda_over_d_arcsec=0.1) == pytest.approx(0.5, abs=1e-4)
+    assert bar.half_width_arcsec == pytest.approx(4.0 * unit, rel=0.15)
+
+
+def test_the_short_bar_widens_with_x_and_the_long_one_narrows():
+    short, long = (NIRCAM.coronagraph(name).half_width for name in ("MASKSWB", "MASKLWB"))
+    assert short(5.0) > short(-5.0)
+    assert long(5.0) < long(-5.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "filters"),
+    [("MASKSWB", ("F182M", "F200W", "F212N")), ("MASKLWB", ("F277W", "F360M", "F480M"))],
+)
+def test_a_star_is_put_where_the_bar_is_four_lambda_over_d_wide(name, filters):
+    bar = NIRCAM.coronagraph(name)
+    for band in filters:
+        width = NIRCAM.lambda_over_d_arcsec(NIRCAM.filter(band))
+        at = bar.star_x_arcsec(width)
+        assert abs(at) <= 7.5
+        np.testing.assert_allclose(bar.half_width(at), 4.0 * width)
+    assert NIRCAM.coronagraph("MASK335R").star_x_arcsec(width) == 0.0
+
+
+def test_neighboring_quadrants_of_a_phase_mask_differ_by_half_a_wave():
+    mask = MIRI.coronagraph("4QPM_1140")
+    turn = np.radians(mask.tilt_deg + np.array([45.0, 135.0, 225.0, 315.0]))
+    signs = mask.amplitude(np.cos(turn), np.sin(turn))
+    np.testing.assert_array_equal(signs * signs[0], [1.0, -1.0, 1.0, -1.0])
+
+
+def test_a_phase_mask_takes_most_on_its_axes_and_nothing_far_from_them():
+    mask = MIRI.coronagraph("4QPM_1140")
+    width = 0.36
+    on_axis, between = np.radians(mask.tilt_deg), np.radians(mask.tilt_deg + 45.0)
+    r = 6.0
+    along = mask.transmission(r * np.cos(on_axis), r * np.sin(on_axis), lambda_over_d_arcsec=width)
+    free = mask.transmission(r * np.cos(between), r * np.sin(between), lambda_over_d_arcsec=width)
+    assert along == pytest.approx(mask.floor, rel=1e-3)
+    assert free > 0.99
+    assert mask.transmission(0.0, 0.0, lambda_over_d_arcsec=width) == pytest.approx(mask.floor**2)
+
+
+def test_the_edge_of_a_lyot_spot_is_as_soft_as_the_image_is_wide():
+    spot = MIRI.coronagraph("LYOT_2300")
+    at = spot.half_width_arcsec
+    for width in (0.3, 0.7):
+        inside, edge, outside = (
+            float(spot.transmission(at + d, 0.0, lambda_over_d_arcsec=width))
+            for d in (-width, 0.0, width)
+        )
+        assert edge == 0.5
+        assert inside == pytest.approx(1.0 - outside)
+        assert inside < 0.02
+
+
+def test_only_a_bar_hides_speckles_far_from_the_star():
+    for _, coronagraph in ALL:
+        hidden = coronagraph.is_occulted(np.array([[-5.0, 5.0]]), np.array([[0.0], [3.0]]))
+        bar = coronagraph.name in ("MASKSWB", "MASKLWB")
+        np.testing.assert_array_equal(hidden, [[bar, bar], [False, False]])
+
+
+def test_without_a_model_everything_passes():
+    none = NIRCAM.find_coronagraph("CLEAR")
+    assert isinstance(none, NoMask)
+    assert not none.is_modeled
+    np.testing.assert_array_equal(none.transmission(X, Y, lambda_over_d_arcsec=0.1), 1.0)
+    with pytest.raises(LyotError, match="Coronagraph 'CLEAR' is not in the table of NIRCAM"):
+        NIRCAM.coronagraph("CLEAR")
+
+
+def test_an_aperture_in_another_channel_is_refused():
+    with pytest.raises(LyotError, match="MASK210R has no aperture in the channel 'LONG'"):
+        NIRCAM.coronagraph("MASK210R").aperture("LONG")

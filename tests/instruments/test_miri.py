@@ -1,0 +1,69 @@
+"""MIRI: its masks against published numbers, and against maps where they are."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+
+from lyot.files.headers import read_info
+from lyot.instruments import MIRI
+
+F1140C = MIRI.filter("F1140C")
+
+
+@pytest.mark.parametrize(
+    ("name", "band", "angle"),
+    # Inner working angles of Boccaletti et al. 2022: one lambda/D.
+    [("4QPM_1065", "F1065C", 0.33), ("4QPM_1140", "F1140C", 0.36), ("4QPM_1550", "F1550C", 0.49)],
+)
+def test_the_inner_working_angle_of_a_phase_mask_is_lambda_over_d(name, band, angle):
+    coronagraph = MIRI.coronagraph(name)
+    width = MIRI.lambda_over_d_arcsec(MIRI.filter(band))
+    assert coronagraph.half_width_arcsec == angle
+    assert angle == pytest.approx(width, rel=0.02)
+    # Halfway between the axes half of the light passes about there.
+    turn = np.radians(coronagraph.tilt_deg + 45.0)
+    half = coronagraph.transmission(
+        angle * np.cos(turn), angle * np.sin(turn), lambda_over_d_arcsec=width
+    )
+    assert 0.3 < half < 0.55
+
+
+def test_the_lyot_spot_is_three_lambda_over_d_wide():
+    spot = MIRI.coronagraph("LYOT_2300")
+    width = MIRI.lambda_over_d_arcsec(MIRI.filter("F2300C"))
+    assert spot.half_width_arcsec == pytest.approx(3.0 * width, rel=0.02)
+
+
+def test_transmission_of_a_phase_mask(data_dir):
+    table = Table.read(data_dir / "hd106906_f1140c" / "mask_transmission_data_F1140C.ecsv")
+    x, y = (np.asarray(table[name]) for name in ("xidl", "yidl"))
+    width = MIRI.lambda_over_d_arcsec(F1140C)
+    model = MIRI.coronagraph("4QPM_1140").transmission(x, y, lambda_over_d_arcsec=width)
+    left = model - np.asarray(table["transmission"])
+    assert np.sqrt(np.mean(left**2)) < 0.05
+    assert np.abs(left).max() < 0.15
+
+
+def test_transmission_on_hd106906(data_dir):
+    folder = data_dir / "hd106906_f1140c"
+    image = fits.getdata(next(folder.glob("*_psfmask.fits")), "SCI").astype(float)
+    info = read_info(folder / "jw01277019001_04101_00001_mirimage_calints.fits")
+    y, x = np.indices(image.shape)
+    dx = (x - info.star_xy[0]) * info.pixel_scale_arcsec
+    dy = (y - info.star_xy[1]) * info.pixel_scale_arcsec
+    width = MIRI.lambda_over_d_arcsec(F1140C)
+    model = info.coronagraph_value.transmission(dx, dy, lambda_over_d_arcsec=width)
+    near = (np.hypot(dx, dy) < 5.0) & np.isfinite(image)
+    # The map is the table, interpolated and smoothed: between the axes they agree best.
+    assert np.sqrt(np.mean((model - image)[near] ** 2)) < 0.08
+    assert np.corrcoef(model[near], image[near])[0, 1] > 0.9
+
+
+def test_headers_of_real_exposures_are_those_of_the_table(data_dir):
+    info = read_info(next((data_dir / "hd106906_f1140c").glob("jw01277019001*_calints.fits")))
+    [aperture] = info.coronagraph_value.apertures
+    assert (info.detector, info.subarray) == (aperture.detector, aperture.subarray)
+    channel = MIRI.channel(detector=info.detector)
+    assert info.v3i_yangle_deg == pytest.approx(channel.v3i_yangle_deg)
+    assert info.pixel_scale_arcsec == pytest.approx(channel.pixel_scale_arcsec, rel=0.01)
