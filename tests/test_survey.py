@@ -12,9 +12,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import QTable
 from click.testing import CliRunner
 from distributed import Client, LocalCluster
 
+from lyot.analysis import exposure
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.observation import open_run
 from lyot.analysis.psf import psf_from_image
@@ -282,3 +284,26 @@ def test_products_over_a_library_on_a_cluster_are_the_same(simulated, tmp_path, 
     frames = made.frames(range(len(made))).sci.reshape(len(made), -1).astype(float)
     frames -= frames.mean(axis=1, keepdims=True)
     np.testing.assert_allclose(here, frames @ frames.T, rtol=1e-9, atol=1e-9 * here.max())
+
+
+def test_a_run_with_limits_subtracts_each_exposure_once(targets, tmp_path, monkeypatch):
+    def _refuse(*_, **__):
+        raise AssertionError("an exposure is subtracted again")
+
+    out, again = tmp_path / "out", tmp_path / "again"
+    with monkeypatch.context() as patch:
+        # The analysis of a folder subtracts its exposures by this; the analysis in a run must not.
+        patch.setattr(exposure, "make_exposure", _refuse)
+        run_options = ("--no-report", "--truncate", "1,3", "--star-mag", "4.0")
+        done = lyot("run", targets / "one_asn.json", "-o", out, *run_options)
+        assert done.exit_code == 0, done.output
+        with pytest.raises(AssertionError, match="an exposure is subtracted again"), open_run(out):
+            pass
+    again.mkdir()
+    done = lyot("contrast", out, "--star-mag", "4.0", "-o", again)
+    assert done.exit_code == 0, done.output
+    [in_run], [from_files] = out.glob("*_limits.ecsv"), again.glob("*_limits.ecsv")
+    in_run, from_files = QTable.read(in_run), QTable.read(from_files)
+    for name in ("throughput", "noise", "contrast", "contrast_raw"):
+        # ERR of the references is rounded in their product.
+        np.testing.assert_allclose(in_run[name], from_files[name], rtol=1e-5)

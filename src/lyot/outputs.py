@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from lyot.analysis.statistic import Statistic
 from lyot.compute.cluster import Tasks
 from lyot.files.results import write_grid, write_maps, write_table
 from lyot.parameters import ExclusionParameters, ObservationParameters
+from lyot.subtraction.result import Subtracted
 from lyot.viz import analysis as draw
 
 Result = TypeVar("Result")
@@ -44,8 +45,18 @@ class Written(Generic[Result]):
 
 
 @contextmanager
-def observation_of(run: str | Path, parameters: ObservationParameters, /) -> Iterator[Observation]:
-    """Open a finished run with the PSF, transmission and star that parameters name."""
+def observation_of(
+    run: str | Path,
+    parameters: ObservationParameters,
+    /,
+    *,
+    subtracted: Mapping[str, Subtracted] | None = None,
+) -> Iterator[Observation]:
+    """Open a finished run with the PSF, transmission and star that parameters name.
+
+    `subtracted` is what the run has just subtracted, as `lyot.analysis.observation.open_run` takes
+    it.
+    """
     with open_run(
         run,
         n_modes=parameters.truncate,
@@ -54,6 +65,7 @@ def observation_of(run: str | Path, parameters: ObservationParameters, /) -> Ite
         star_jy=parameters.star_flux,
         star_magnitude=parameters.star_mag,
         star_frame=parameters.star_frame,
+        subtracted=subtracted,
     ) as observation:
         yield observation
 

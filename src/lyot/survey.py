@@ -260,6 +260,7 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
     pipeline = _pipeline(job)
     process.freeze_imports()
     pipeline.progress = progress
+    pipeline.keep_fits = job.observation is not None
     with _log_file(folder, asn.product):
         record.unlink(missing_ok=True)
         pipeline.run(job.association)
@@ -267,8 +268,10 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
         if job.observation is not None:
             from lyot.outputs import observation_of, write_contrast
 
-            with observation_of(folder, job.observation) as observation:
+            subtracted = pipeline.subtracted
+            with observation_of(folder, job.observation, subtracted=subtracted) as observation:
                 products += write_contrast(observation, folder).paths
+            subtracted.clear()
         if job.report and any(p.endswith("_i2d.fits") for p in products):
             from lyot.viz.report import write_report
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +24,7 @@ from lyot.instruments.filters import Filter
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 from lyot.instruments.transmission import Transmission
 from lyot.parameters import SubtractRecipe, from_dict
+from lyot.subtraction.result import Subtracted
 
 log = logging.getLogger(__name__)
 
@@ -326,6 +327,7 @@ def open_run(
     star_jy: float | None = None,
     star_magnitude: float | None = None,
     star_frame: str | Path | None = None,
+    subtracted: Mapping[str, Subtracted] | None = None,
 ) -> Iterator[Observation]:
     """Open a finished run for the analysis.
 
@@ -343,6 +345,9 @@ def open_run(
         Brightness of the star [Jy], or its Vega magnitude.
     star_frame : path, optional
         FITS image of the star without the mask, in the unit of the exposures.
+    subtracted : mapping of str to Subtracted, optional
+        Subtractions that the run has just done, by the name of the flagged exposure (crfints): they
+        are not done again, unless other numbers of modes are asked for.
 
     Yields
     ------
@@ -355,10 +360,10 @@ def open_run(
         If a file is missing or not what it should be, or the brightness is given twice.
     """
     with open_products(folder) as (product, runs):
-        recipe: SubtractRecipe = from_dict(SubtractRecipe, runs[0].recipe)
-        if n_modes is not None:
-            recipe = replace(recipe, n_modes=tuple(n_modes))
-        exposures = [exposure_of_run(run, recipe) for run in runs]
+        of_run: SubtractRecipe = from_dict(SubtractRecipe, runs[0].recipe)
+        recipe = of_run if n_modes is None else replace(of_run, n_modes=tuple(n_modes))
+        done = subtracted if subtracted is not None and recipe == of_run else {}
+        exposures = [exposure_of_run(run, recipe, done.get(run.target.info.name)) for run in runs]
         observation = make_observation(
             product,
             exposures,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -55,6 +56,7 @@ from lyot.steps.base import LyotStep
 from lyot.steps.spec import spec_of, values_of
 from lyot.steps.stack_refs import psfstack_model
 from lyot.subtraction.methods import method_of
+from lyot.subtraction.result import Subtracted
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,13 @@ class Coron3Pipeline(Pipeline, LyotStep):
     ----------
     *args, **kwargs : object
         Name, parent and parameters, as for any `stpipe` step.
+
+    Attributes
+    ----------
+    keep_fits : bool
+        Whether the subtractions stay in memory after the run, for an analysis that follows.
+    subtracted : dict of str to Subtracted
+        These, by the names of the flagged exposures (crfints).
     """
 
     class_alias = "calwebb_coron3"
@@ -90,6 +99,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.products: list[str] = []
         self.summary: list[dict[str, Any]] = []
         self.checksums: dict[str, str] = {}
+        self.keep_fits = False
+        self.subtracted: dict[str, Subtracted] = {}
 
     def process(self, source: Any) -> Any:
         """Run all steps.
@@ -107,7 +118,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         """
         plan = self.plan(source)
         members = plan.association.science + plan.association.psf
-        self.products, self.summary = [], []
+        self.products, self.summary, self.subtracted = [], [], {}
         self.checksums = {path.name: checksum(path) for path in members}
         for name, kind in plan.association.left_out:
             log.info("Member %s of type %r is not used.", name, kind)
@@ -270,7 +281,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
                 receive=receive,
                 warnings=stacked.warnings,
             )
-            result = self.klip.run(target, aligned)
+            receive_fits = partial(self.subtracted.__setitem__, exposure.crfints)
+            result = self.klip.run(target, aligned, receive_fits if self.keep_fits else None)
         if writer is not None:
             self._note(writer.path)
         target.close()

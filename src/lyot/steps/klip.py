@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from lyot.references.star import find_star
 from lyot.steps.base import LyotStep, name_of
 from lyot.steps.spec import spec_of, values_of
 from lyot.subtraction.disc import on_detector, subtract_constrained
-from lyot.subtraction.result import Subtraction, speckle_noise
+from lyot.subtraction.result import Subtracted, Subtraction, speckle_noise
 from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
 
@@ -43,7 +44,9 @@ class KlipStep(LyotStep):
 
     spec = spec_of(*STEPS["klip"], suffix="psfsub")
 
-    def process(self, target: Any, psfrefs: Any) -> Any:
+    def process(
+        self, target: Any, psfrefs: Any, receive: Callable[[Subtracted], None] | None = None
+    ) -> Any:
         """Subtract the star.
 
         Parameters
@@ -52,6 +55,8 @@ class KlipStep(LyotStep):
             The science exposure; it is not changed.
         psfrefs : str, QuadModel, CubeModel or AlignedReferences
             The aligned references, 4-D or 3-D; or what gives them when it is asked for them.
+        receive : callable, optional
+            Called with the finished subtraction, its fits kept, for an analysis that follows.
 
         Returns
         -------
@@ -73,7 +78,12 @@ class KlipStep(LyotStep):
             labels=None if labels is None else labels.astype(int),
             fit_weight=_image(files.fit_weight),
         )
-        results, disc_scale = self._subtracted(cube, aligned, zones, recipe, star)
+        keep_fits = receive is not None
+        results, subtracted, disc_scale = self._subtracted(
+            cube, aligned, zones, recipe, star, keep_fits=keep_fits
+        )
+        if receive is not None:
+            receive(subtracted)
         maps = {name: str(Path(path).resolve()) for name, path in to_dict(files).items() if path}
         products = [
             psfsub_model(
@@ -105,21 +115,25 @@ class KlipStep(LyotStep):
         zones: list[Zone],
         recipe: SubtractRecipe,
         star: StarPosition,
-    ) -> tuple[list[Subtraction], float]:
-        """Subtract; with a model of the disc, return its scale too."""
+        *,
+        keep_fits: bool,
+    ) -> tuple[list[Subtraction], Subtracted, float]:
+        """Return results, the subtraction without a model of a disc, and the scale of the model."""
         device = devices.device(values_of(self, ComputeParameters).device)
-        if not self.disc_model:
-            return subtract(cube, aligned, zones, recipe, device=device).results, 0.0
 
-        def _run(target: Cube) -> tuple[list[Subtraction], None]:
-            return subtract(target, aligned, zones, recipe, device=device).results, None
+        def _run(target: Cube) -> tuple[list[Subtraction], Subtracted]:
+            done = subtract(target, aligned, zones, recipe, device=device, keep_fits=keep_fits)
+            return done.results, done
+
+        if not self.disc_model:
+            return *_run(cube), 0.0
 
         sky = _image(self.disc_model)
         disc = on_detector(sky, star, cube.info.pa_y_deg, cube.frame_shape)
         counts = np.any([zone.weight > 0 for zone in zones], axis=0)
-        results, _, scale = subtract_constrained(_run, cube, disc, counts)
+        results, subtracted, scale = subtract_constrained(_run, cube, disc, counts)
         log.info("The model of the disc is %.4g times %s.", scale, self.disc_model)
-        return results, scale
+        return results, subtracted, scale
 
     def _star(self, cube: Cube, recorded: StarPosition | None) -> StarPosition:
         """Return the star: the user's, that of the aligned references, the header's, measured."""
