@@ -66,13 +66,6 @@ class AreaPixels(NamedTuple):
             noise,
         )
 
-    def blocks(self) -> list[tuple[slice, Any]]:
-        """Divide the pixels: where each block is in the zone, and in the frame."""
-        blocks = threads.pixel_blocks(len(self.share))
-        if isinstance(self.where, slice):
-            return [(block, block) for block in blocks]
-        return [(block, self.where[block]) for block in blocks]
-
 
 OfBlock = Callable[[slice, Array, Array], Any]
 

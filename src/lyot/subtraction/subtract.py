@@ -134,8 +134,9 @@ def _subtract(target: Cube, aligned: AlignedReferences, run: _Run, keep_fits: bo
     frames: dict[int, RefPixels] = {}
     effects: dict[int, list[FitVariance]] = {}
     pixels = None
+    # What holds the references goes before the next ones are read: one set is held, not two.
     for rows in [range(n_int)] if aligned.shared else [range(i, i + 1) for i in range(n_int)]:
-        pixels = None  # so that one set is held, not two
+        pixels = None
         refs = RefPixels.from_frames(aligned.frames(rows[0]))
         if refs.sci.shape[1] != every.sci.shape[1]:
             raise LyotError(
@@ -151,15 +152,17 @@ def _subtract(target: Cube, aligned: AlignedReferences, run: _Run, keep_fits: bo
             totals = [_Total(counts, covered.size, n, run.dtype) for n in run.recipe.n_modes]
         targets = every.rows(slice(rows.start, rows.stop))
         of_set = _TargetSet(rows[0], targets, pixels, noise_scale(targets), days)
-        for area in _areas_of_set(run, of_set, areas, effects):
-            where = areas[area.number].share.ravel() > 0
-            unreferenced[np.ix_(area.fits.without, np.flatnonzero(where))] = True
+        for result in _areas_of_set(run, of_set, areas, effects):
+            where = areas[result.number].share.ravel() > 0
+            unreferenced[np.ix_(result.fits.without, np.flatnonzero(where))] = True
             for k, total in enumerate(totals):
-                total.add(area, k, pixels)
-            if not area.fits.one_by_one and run.recipe.error == PROPAGATED:
-                effects.setdefault(area.number, area.effects)
+                total.add(result, k, pixels)
+            if not result.fits.one_by_one and run.recipe.error == PROPAGATED:
+                effects.setdefault(result.number, result.effects)
             if keep_fits:
-                fits += area.fits.fits
+                fits += result.fits.fits
+            del result
+        del of_set
     if pixels is None:
         raise LyotError(f"{target.info.name} has no integrations.")
     _check_modes(totals, target.info.name)
@@ -221,8 +224,9 @@ def _areas_of_set(
     at_once = threads.n_threads() if run.device.is_numpy else 1
     for start in range(0, len(run.zones), at_once):
         numbers = range(start, min(start + at_once, len(run.zones)))
-        for results in threads.map_ordered(do, numbers):
-            yield from results
+        batch = threads.map_ordered(do, numbers)
+        while batch:
+            yield from batch.pop(0)
 
 
 def _areas_of_zone(
@@ -354,7 +358,7 @@ class _Total:
         coherent = np.zeros(len(covered))
         for number, noise in self.coherent.items():
             part = noise.variance(pixels, self.coefs[number].mean(axis=0), n_int)
-            coherent[noise.area.where] += part
+            coherent[noise.where] += part
         self.sci[nothing] = np.nan
         err = np.sqrt(self.variance, out=self.variance)
         err[nothing] = np.nan

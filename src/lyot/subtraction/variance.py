@@ -217,9 +217,14 @@ def scatter_of_blocks(
 
 @dataclass(eq=False)
 class CoherentNoise:
-    """Sums over all sets of one area, for the noise of references that integrations share."""
+    """Sums over all sets of one area, for the noise of references that integrations share.
 
-    area: AreaPixels
+    No pixel of targets or references is held: a set is gone before the next one is read.
+    """
+
+    where: Array | slice
+    share: Array
+    weight: Array
     leverage: Array
     mean_refs: Array
     own_noise: Array
@@ -229,14 +234,15 @@ class CoherentNoise:
     @classmethod
     def none(cls, area: AreaPixels, n_ref: int) -> CoherentNoise:
         """Start with nothing summed."""
-        zero = np.zeros(n_ref)
-        return cls(area, np.zeros(len(area.share)), zero, zero.copy(), zero.copy())
+        first, second, third = (np.zeros(n_ref) for _ in range(3))
+        leverage = np.zeros(len(area.share))
+        return cls(area.where, area.share, area.weight, leverage, first, second, third)
 
     def add(self, area: AreaPixels, fits: AreaFits, effect: FitVariance) -> None:
-        """Add the fits to one set of references; the last set stands for the pixels of all."""
+        """Add the fits to one set of references; the weight of the last set stands for all."""
         n = len(fits.rows)
         used = fits.refs if area.refs.component_weights is None else slice(None)
-        self.area = area
+        self.weight = area.weight
         self.leverage += n * effect.leverage
         self.mean_refs[used] += n * effect.mean_refs
         self.own_noise[used] += n * effect.own_noise
@@ -248,12 +254,11 @@ class CoherentNoise:
         average = refs.in_references(mean_coefs)
         squared = average**2 - self.own_noise / n_int**2
         typical = squared[None] @ (self.mean_refs / np.maximum(self.n_refs, 1))
-        out = np.empty(len(self.area.share))
-        for inside, at in self.area.blocks():
+        out = np.empty(len(self.share))
+        for inside in threads.pixel_blocks(len(out)):
+            at = inside if isinstance(self.where, slice) else self.where[inside]
             plane = (squared.astype(np.float32) @ refs.variance_at(at))[None]
             leverage = self.leverage[inside] / max(self.n_targets, 1)
-            after = propagation.propagate_through_fit(
-                plane, leverage, self.area.weight[inside], typical
-            )
-            out[inside] = self.area.share[inside] * after[0]
+            after = propagation.propagate_through_fit(plane, leverage, self.weight[inside], typical)
+            out[inside] = self.share[inside] * after[0]
         return out
