@@ -51,7 +51,7 @@ class OffAxisPSF:
         Parameters
         ----------
         half_pix : int
-            Half the width that is kept, at most [pixel].
+            Largest half width of the result [pixel].
 
         Returns
         -------
@@ -158,14 +158,14 @@ class OffAxisPSF:
                 f"{shape[1]} x {shape[0]} pixels."
             )
         row, column = round(y), round(x)
-        whole, half = self.stamp(y - row, x - column), self.half_pix
+        stamp, half = self.stamp(y - row, x - column), self.half_pix
         reach = half if half_pix is None else min(half_pix, half)
         top, left = max(row - reach, 0), max(column - reach, 0)
         box = (
             slice(top, min(row + reach + 1, shape[0])),
             slice(left, min(column + reach + 1, shape[1])),
         )
-        inside = whole[
+        inside = stamp[
             box[0].start - row + half : box[0].stop - row + half,
             box[1].start - column + half : box[1].stop - column + half,
         ]
@@ -346,6 +346,6 @@ def model_psf(
         oversample=1,
         n_wavelengths=5,
     )
-    image = optics.image(with_mask=False) / optics.lyot_throughput
+    image = optics.unocculted.image() / optics.lyot_throughput
     origin = f"model of the package, {filter.name} behind {coronagraph.name or 'no mask'}"
     return OffAxisPSF(image, MODEL_OVERSAMPLE, origin)

@@ -154,14 +154,14 @@ class Instrument:
         LyotError
             If the instrument has no such filter.
         """
-        found = self.find_filter(name)
-        if found is None:
+        value = self.find_filter(name)
+        if value is None:
             names = ", ".join(f.name for f in self.filters) or "none"
             raise LyotError(
                 f"Filter {name!r} is not in the table of {self.name or 'an unnamed instrument'}, "
                 f"which holds {names}."
             )
-        return found
+        return value
 
     def find_coronagraph(self, name: str | None, /) -> Coronagraph:
         """Look up a coronagraph by its name in a header.
@@ -200,14 +200,14 @@ class Instrument:
         LyotError
             If there is none of that name.
         """
-        found = self.find_coronagraph(name)
-        if not found.is_modeled:
+        value = self.find_coronagraph(name)
+        if not value.is_modeled:
             names = ", ".join(c.name for c in self.coronagraphs) or "none"
             raise LyotError(
                 f"Coronagraph {name!r} is not in the table of "
                 f"{self.name or 'an unnamed instrument'}, which holds {names}."
             )
-        return found
+        return value
 
     def channel(self, *, detector: str = "", filter: str = "") -> Channel:
         """Return the channel of a detector, else that of a filter, else the first.
@@ -228,13 +228,16 @@ class Instrument:
             If the instrument has no channels.
         """
         if not self.channels:
-            raise LyotError("The pixel scale of an unnamed instrument is not known.")
-        found = self.find_filter(filter)
+            raise LyotError(
+                "The header states neither a pixel area nor an instrument of which the pixel scale "
+                "is known; set PIXAR_SR."
+            )
+        value = self.find_filter(filter)
         for channel in self.channels:
             if detector in channel.detectors:
                 return channel
         for channel in self.channels:
-            if found is not None and channel.name == found.channel:
+            if value is not None and channel.name == value.channel:
                 return channel
         return self.channels[0]
 
@@ -309,6 +312,11 @@ class Instrument:
         CoronagraphModel
             Nothing is computed yet.
 
+        Raises
+        ------
+        LyotError
+            If the instrument has no such coronagraph or filter.
+
         Examples
         --------
         >>> from lyot.instruments import MIRI
@@ -321,7 +329,7 @@ class Instrument:
             scale = self.channel(filter=filter).pixel_scale_arcsec
         return CoronagraphModel(
             self.pupil,
-            self.find_coronagraph(coronagraph),
+            self.coronagraph(coronagraph),
             self.filter(filter),
             scale,
             shape,

@@ -9,14 +9,14 @@ one (`lyot.compute.threads.calculation`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.instruments.coronagraphs import Coronagraph
+from lyot.instruments.coronagraphs import Coronagraph, NoMask
 from lyot.instruments.filters import Filter
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN, Pupil
 
@@ -50,8 +50,7 @@ class CoronagraphModel:
     >>> from lyot.instruments import NIRCAM
     >>> model = NIRCAM.model("MASK335R", "F335M", (32, 32), n_wavelengths=1)
     >>> behind = model.image().sum()
-    >>> beside = model.image(with_mask=False).sum()
-    >>> bool(behind < 0.02 * beside)
+    >>> bool(behind < 0.02 * model.unocculted.image().sum())
     True
     """
 
@@ -76,6 +75,12 @@ class CoronagraphModel:
         return float(np.sum((pupil * stop) ** 2) / np.sum(pupil**2))
 
     @property
+    def unocculted(self) -> CoronagraphModel:
+        """The same without the focal-plane mask, through the Lyot stop all the same."""
+        name, stop = self.coronagraph.name, self.coronagraph.stop
+        return replace(self, coronagraph=NoMask(name=name, stop=stop))
+
+    @property
     def _planes(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Amplitudes of the pupil and of the Lyot stop."""
         return self.pupil.amplitude(N_PUPIL), self.coronagraph.stop.amplitude(self.pupil, N_PUPIL)
@@ -86,7 +91,6 @@ class CoronagraphModel:
         wavefront_m: NDArray[Any] | None = None,
         source_xy_arcsec: tuple[float, float] = (0.0, 0.0),
         center_xy: tuple[float, float] | None = None,
-        with_mask: bool = True,
     ) -> NDArray[Any]:
         """Make the image of a point source of unit flux.
 
@@ -98,9 +102,6 @@ class CoronagraphModel:
             Position of the source with respect to the mask [arcsec], along x and y.
         center_xy : tuple of float, optional
             Pixel on which the mask lies [pixel, 0-based]; the middle of the frame by default.
-        with_mask : bool, optional
-            False for the image without the focal-plane mask, through the Lyot stop all the
-            same.
 
         Returns
         -------
@@ -108,7 +109,7 @@ class CoronagraphModel:
             Fraction of the source's flux in the telescope pupil that falls on each pixel.
         """
         images = [
-            self._monochromatic(w, wavefront_m, source_xy_arcsec, center_xy, with_mask)
+            self._monochromatic(w, wavefront_m, source_xy_arcsec, center_xy)
             for w in self.wavelengths_m
         ]
         return np.mean(images, axis=0)
@@ -119,7 +120,6 @@ class CoronagraphModel:
         wavefront: Any,
         source_xy: tuple[float, float],
         center_xy: tuple[float, float] | None,
-        with_mask: bool,
     ) -> NDArray[Any]:
         pupil, stop = self._planes
         grid = _pupil_grid(self.pupil)
@@ -127,7 +127,7 @@ class CoronagraphModel:
         path = tilt / ARCSEC_PER_RADIAN + (0.0 if wavefront is None else wavefront)
         field: NDArray[Any] = pupil * np.exp(2j * np.pi * path / wavelength)
         power = float(np.sum(pupil**2))
-        if with_mask:
+        if self.coronagraph.is_modeled:
             field = field - self._blocked(field, wavelength, grid)
         field = field * stop
         n_y, n_x = self.shape

@@ -29,7 +29,7 @@ class Pointing:
     crpix_xy : tuple of float
         Pixel on which the header puts the star, the middle of the mask [pixel, 0-based].
     sky_offset_arcsec : tuple of float
-        By how much the header's WCS is wrong, towards east and north [arcsec].
+        Error of the WCS in the header, towards east and north [arcsec].
     roll_ref_deg, v3i_yangle_deg : float
         ROLL_REF and V3I_YANG [degree].
     vparity : int

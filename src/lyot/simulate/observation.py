@@ -328,8 +328,8 @@ class _Sky:
     def _off_axis(self) -> NDArray[np.float64]:
         """Image of a source far from the mask, centered in the frame on a whole pixel."""
         n_y, n_x = self.scene.shape
-        return self.optics.image(
-            wavefront_m=self.static, with_mask=False, center_xy=(float(n_x // 2), float(n_y // 2))
+        return self.optics.unocculted.image(
+            wavefront_m=self.static, center_xy=(float(n_x // 2), float(n_y // 2))
         )
 
     def _disc(
@@ -372,25 +372,25 @@ def _write_exposure(
     jitter = rng.normal(0.0, scene.jitter_mas * 1e-3, (exposure.n_int, 2))
     flux = scene.psf_star_flux if exposure.is_psf else scene.star_flux
 
-    def clean(i: int) -> NDArray[np.float64]:
+    def noiseless(i: int) -> NDArray[np.float64]:
         x, y = pointing + jitter[i]
         return flux * sky.star((float(x), float(y)), drift + (i / exposure.n_int) * trend)
 
-    images = np.array(threads.map_ordered(clean, range(exposure.n_int))) + scene.background
+    images = np.array(threads.map_ordered(noiseless, range(exposure.n_int))) + scene.background
     if not exposure.is_psf:
         images += flux * sky.surroundings(exposure.roll_deg, (pointing[0], pointing[1]))
     arrays = _observe(images, scene, rng, np.random.default_rng([seed, 4]))
     scale = scene.pixel_scale_arcsec
     mask_x, mask_y = sky.mask_xy
     star = (mask_x + pointing[0] / scale, mask_y + pointing[1] / scale)
-    wrong = rng.normal(0.0, scene.wcs_error_arcsec, 2)
+    wcs_offset = rng.normal(0.0, scene.wcs_error_arcsec, 2)
     model = exposure_model(
         arrays,
         Pointing(
             target="DEMO-REF" if exposure.is_psf else "DEMO",
             radec_deg=(180.0, -30.0) if exposure.is_psf else (150.0, -25.0),
             crpix_xy=(mask_x, mask_y),
-            sky_offset_arcsec=(float(wrong[0]), float(wrong[1])),
+            sky_offset_arcsec=(float(wcs_offset[0]), float(wcs_offset[1])),
             roll_ref_deg=exposure.roll_deg,
             v3i_yangle_deg=scene.channel.v3i_yangle_deg,
             vparity=scene.channel.vparity,
