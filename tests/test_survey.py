@@ -13,25 +13,20 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import QTable
-from click.testing import CliRunner
 from distributed import Client, LocalCluster
 
 from lyot.analysis import exposure
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.observation import open_run
 from lyot.analysis.psf import psf_from_image
-from lyot.cli import main
 from lyot.compute.cluster import Tasks
 from lyot.errors import LyotError
 from lyot.files.atomic import is_stale, temporary_prefix
 from lyot.parameters import SubtractRecipe, by_step
 from lyot.survey import FAILED, REDUCED, UNCHANGED, Job, plan, reduce, run
+from scenes import lyot
 
 N_KILLS = 20
-
-
-def lyot(*arguments):
-    return CliRunner().invoke(main, [str(a) for a in arguments])
 
 
 @pytest.fixture

@@ -1,57 +1,12 @@
-"""The command line: what a user types, and what bad input gets."""
+"""The commands that make products: what a user types, and what bad input gets."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from astropy.io import fits
-from astropy.table import QTable
-from click.testing import CliRunner
 
-from lyot.analysis.exposure import exposure_of_run
-from lyot.cli import main
-from lyot.files.run import open_products
-from lyot.parameters import SubtractRecipe, from_dict
-
-LYOT = str(Path(sys.executable).parent / "lyot")
-
-
-def lyot(*arguments, **options):
-    return CliRunner().invoke(main, [str(a) for a in arguments], **options)
-
-
-def assert_refused(done, text):
-    """One sentence on standard error, a non-zero status, no traceback."""
-    assert done.exit_code not in (0, None), done.output
-    assert text in done.stderr
-    assert "Traceback" not in done.output
-    lines = [line for line in done.stderr.splitlines() if line.startswith("lyot: error: ")]
-    assert len(lines) == 1
-
-
-def products_in(folder):
-    """What a run left there, but for the log and the record that it writes of itself."""
-    found = sorted(folder.iterdir()) if folder.exists() else []
-    return [p for p in found if not p.name.endswith(("_run.log", "_run.json"))]
-
-
-def test_help_needs_no_heavy_import():
-    code = (
-        "import sys, lyot.cli; print(sorted(m for m in sys.modules if m in "
-        "{'numpy', 'astropy', 'stdatamodels', 'matplotlib', 'poppy', 'rich', 'scipy'}))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_help_lists_the_commands():
-    done = lyot("--help")
-    assert done.exit_code == 0
-    for command in ("asn", "demo", "info", "run"):
-        assert command in done.output
+from scenes import assert_refused, lyot, products_in
 
 
 def test_run_names_its_products_and_ends_with_a_table(small, tmp_path):
@@ -292,18 +247,6 @@ def test_a_full_disk_is_said(small, tmp_path, monkeypatch):
     assert_refused(lyot("run", small, "-o", tmp_path / "out"), "free some space")
 
 
-def test_an_interrupt_is_said(small, tmp_path, monkeypatch):
-    from lyot.pipeline import Coron3Pipeline
-
-    def interrupted(self, source):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Coron3Pipeline, "process", interrupted)
-    done = lyot("run", small, "-o", tmp_path)
-    assert done.exit_code == 130
-    assert "Interrupted" in done.stderr
-
-
 @pytest.mark.slow
 def test_the_demo_ends_well(tmp_path):
     done = lyot("demo", "-o", tmp_path)
@@ -315,87 +258,6 @@ def test_the_demo_ends_well(tmp_path):
         assert exposure.name.removesuffix("_psfsub.fits") in report
     assert "https://" not in report
     assert len(report) < 5_000_000
-
-
-def test_limits_candidates_and_companions(demo, tmp_path):
-    run, name = demo.folder, "jw09999_demo_nircam_f444w-mask335r"
-    star = ("--star-flux", "0.2")
-    done = lyot(
-        "contrast", run, *star, "-o", tmp_path, "--truncate", "5,20", "--separations", "0.05,1,2"
-    )
-    assert done.exit_code == 0, done.output
-    assert "too few positions" in done.output
-    table = QTable.read(tmp_path / f"{name}_limits.ecsv")
-    assert len(table) == 6
-    assert table["separation"].unit == "arcsec"
-    assert table.meta["lyot"]["transmission"] == "model of the package"
-    with fits.open(tmp_path / f"{name}_sensitivity.fits") as hdus:
-        assert hdus["LIMIT"].header["CUNIT1"] == "arcsec"
-    assert (tmp_path / f"{name}_limits.png").stat().st_size > 10_000
-    done = lyot("detect", run, *star, "-o", tmp_path)
-    assert done.exit_code == 0, done.output
-    found = QTable.read(tmp_path / f"{name}_candidates.ecsv")
-    assert abs(found["position_angle"][0].value - 205.0) < 2.0
-    done = lyot("companion", run, *star, "--at", "1.1", "205", "-o", tmp_path, "--likelihoods", "0")
-    assert done.exit_code == 0, done.output
-    fitted = QTable.read(tmp_path / f"{name}_companions.ecsv")
-    assert abs(fitted["separation"][0].value - 1.1) < 4 * fitted["separation_err"][0].value
-    assert (tmp_path / f"{name}_posterior1.png").exists()
-
-
-def test_a_run_that_knows_the_star_has_limits_in_its_report(small, tmp_path):
-    done = lyot("run", small, "-o", tmp_path, "--star-mag", "5.5")
-    assert done.exit_code == 0, done.output
-    assert len(list(tmp_path.glob("*_limits.ecsv"))) == 1
-    [report] = tmp_path.glob("*_report.html")
-    text = report.read_text()
-    assert "Contrast limits and throughput" in text
-    assert "Off-axis PSF: model of the package" in text
-    assert "F444W = 5.5 mag" in text
-
-
-def test_the_analysis_uses_the_weight_of_the_run(small, tmp_path):
-    weight = np.ones((48, 52))
-    weight[20:24, 30:34] = 0.0
-    fits.writeto(tmp_path / "weight.fits", weight)
-    given = f"klip.fit_weight={tmp_path / 'weight.fits'}"
-    run = tmp_path / "run"
-    assert lyot("run", small, "-o", run, "--set", given, "--no-report").exit_code == 0
-    with open_products(run) as (_, [exposure]):
-        made = exposure_of_run(exposure, from_dict(SubtractRecipe, exposure.recipe))
-    [path] = run.glob("*_psfsub.fits")
-    saved = fits.getdata(path, "SCI").astype(float)
-    whole = np.isfinite(saved).all(axis=0)
-    assert whole.sum() > 2000
-    np.testing.assert_allclose(made.residual[0][whole], saved.mean(axis=0)[whole], atol=1e-4)
-    (tmp_path / "weight.fits").unlink()
-    done = lyot("detect", run)
-    assert done.exit_code == 1
-    assert "weight.fits does not exist" in done.output
-
-
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (("contrast", "{run}"), "Contrast needs the star's brightness"),
-        (("contrast", "{run}", "--star-mag", "4", "--star-flux", "1"), "Give one of"),
-        (("contrast", "{run}", "--star-mag", "4", "--truncate", "x"), "give whole numbers"),
-        (("contrast", "{run}", "--star-mag", "4", "--separations", "x"), "give numbers"),
-        (("contrast", "{run}", "--star-mag", "4", "--psf", "none.fits"), "does not exist"),
-        (("contrast", "{empty}", "--star-mag", "4"), "holds no psfsub product"),
-        (("contrast", "nowhere", "--star-mag", "4"), "is no folder"),
-        (("companion", "{run}", "--at", "30", "10"), "lies outside the frame"),
-        (("companion", "{run}", "--at", "0.05", "10"), "lies under the mask"),
-        (("run", "asn.json", "--only-final", "--star-mag", "4"), "Contrast limits need"),
-    ],
-)
-def test_bad_input_to_the_analysis(demo, tmp_path, arguments, text):
-    made = [a.format(run=demo.folder, empty=tmp_path) for a in arguments]
-    done = lyot(*made)
-    assert done.exit_code == 1
-    assert text in done.output
-    assert "Traceback" not in done.output
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_plan_names_the_products_and_writes_none(small, tmp_path):
@@ -410,3 +272,17 @@ def test_the_plan_names_the_products_and_writes_none(small, tmp_path):
     for product in plan["products"]:
         assert product["name"] in done.output
         assert (tmp_path / "out" / product["name"]).stat().st_size >= product["n_bytes"]
+
+
+def test_options_and_settings_reach_the_steps_that_take_them(small, tmp_path):
+    out = tmp_path / "out"
+    settings = ("--set", "align_refs.median_box_length=5", "--truncate", "2", "--star", "25", "24")
+    done = lyot("run", small, "-o", out, *settings, "--no-psfalign", "--no-report", "-q")
+    assert done.exit_code == 0, done.output
+    record = json.loads(next(out.glob("*_run.json")).read_text())["fingerprint"]["steps"]
+    assert record["klip"]["truncate"] == [2]
+    for step in ("align_refs", "klip"):
+        assert (record[step]["star_x"], record[step]["star_y"]) == (25.0, 24.0)
+    assert record["align_refs"]["median_box_length"] == 5
+    assert record["calwebb_coron3"]["save_psfalign"] is False
+    assert not list(out.glob("*_psfalign.fits"))

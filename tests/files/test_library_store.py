@@ -8,21 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
-from click.testing import CliRunner
 
-from lyot.cli import main
 from lyot.errors import LyotError
 from lyot.files.exposure import read_cube
 from lyot.files.library_store import FRAMES, Library
 from lyot.parameters import LibraryRecipe
 from lyot.pipeline import Coron3Pipeline
 from lyot.references import library as libraries
+from scenes import lyot
 
 N_KILLS = 20
-
-
-def lyot(*arguments):
-    return CliRunner().invoke(main, [str(a) for a in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from fits import refined
 
 from lyot.algorithms import fourier, registration
+from scenes import refined
 
 SHAPE = (64, 66)
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from fits import refined
 from scipy import optimize
 
 from lyot.algorithms import fourier, registration
+from scenes import refined
 
 SHAPE = (64, 66)
 

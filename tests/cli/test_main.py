@@ -1,0 +1,77 @@
+"""The group of commands: help, and how errors are said."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lyot.cli import main
+from lyot.parameters import COMMANDS
+from scenes import assert_refused, lyot
+
+
+def test_help_needs_no_heavy_import():
+    code = (
+        "import sys, lyot.cli; print(sorted(m for m in sys.modules if m in "
+        "{'numpy', 'astropy', 'stdatamodels', 'matplotlib', 'poppy', 'rich', 'scipy'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_lists_the_commands():
+    done = lyot("--help")
+    assert done.exit_code == 0
+    for command in ("asn", "demo", "info", "run"):
+        assert command in done.output
+
+
+def test_an_interrupt_is_said(small, tmp_path, monkeypatch):
+    from lyot.pipeline import Coron3Pipeline
+
+    def interrupted(self, source):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Coron3Pipeline, "process", interrupted)
+    done = lyot("run", small, "-o", tmp_path)
+    assert done.exit_code == 130
+    assert "Interrupted" in done.stderr
+
+
+def test_every_command_says_what_it_does_in_one_sentence():
+    for command in [*main.commands.values(), *main.commands["library"].commands.values()]:
+        first = command.help.partition("\n\n")[0].strip()
+        assert first.endswith("."), command.name
+        assert all(p.help for p in command.params if p.param_type_name == "option"), command.name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("run", "{small}", "--truncate", "x"), "truncate is 'x'; give whole numbers (option --tr"),
+        (("run", "{small}", "--n-refs", "3"), "how references are chosen and how many (option --s"),
+        (("run", "{small}", "--set", "klip.n_annuli=0"), "(option --set klip.n_annuli=VALUE)."),
+        (("run", "{moved}"), "name its folder with input_dir (option --input-dir)."),
+        (("run", "{empty}"), "write them with build_associations (`lyot asn FILES`)."),
+        (("contrast", "{empty}"), "run the pipeline first (`lyot run ASN`)."),
+        (("contrast", "{empty}", "--fpf", "2"), "must lie between 0 and 0.5 (option --fpf)."),
+        (("library", "list", "{empty}"), "library.build (`lyot library build LIB FILES`)."),
+    ],
+)
+def test_an_error_names_the_option_or_command_that_mends_it(small, tmp_path, arguments, text):
+    moved = tmp_path / "moved" / "asn.json"
+    moved.parent.mkdir()
+    moved.write_text(small.read_text())
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    done = lyot(*(a.format(small=small, moved=moved, empty=empty) for a in arguments))
+    assert_refused(done, text)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_zero_is_a_value_and_what_is_not_given_is_none(command):
+    context = main.commands[command].make_context(
+        command, ["run", *(["--at", "1", "2"] if command == "companion" else [])]
+    )
+    given = {name for name, value in context.params.items() if value not in (None, (), False)}
+    assert given <= {"run", "at"}
