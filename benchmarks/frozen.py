@@ -72,7 +72,9 @@ def _case(observation, association: Path, work: Path, separation: float, contras
         before = read_view(work / "plain" / exposure.name)
         change = np.nanmean(view.data, axis=0) - np.nanmean(before.data, axis=0)
         worst = max(worst, float(np.nanmax(np.abs(change[box] - added))) / peak)
-        align = [np.asarray(v.branch["steps"]["align_psfs"]["shift_yx"]) for v in (view, before)]
+        align = [
+            np.asarray(v.provenance["steps"]["align_psfs"]["shift_yx"]) for v in (view, before)
+        ]
         shifts.append(np.abs(align[0] - align[1]).max())
     return (
         f"contrast {contrast:.0e} at {separation} arcsec: residual differs by {worst:.1e} of the "

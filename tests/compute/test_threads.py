@@ -20,13 +20,14 @@ ROOT = Path(__file__).resolve().parents[2]
 CALCULATING = ("analysis", "references", "simulate", "subtraction")
 """Packages whose functions are called from outside a step."""
 NO_PRODUCTS = {
-    "brightness_of",
+    "exposure_model",
     "builtin_weight",
     "low_pass_cutoff",
     "make_zones",
     "open_run",
     "read_wavefronts",
     "sky_grid",
+    "star_brightness",
 }
 """Functions without a matrix product: they read, or lay out positions."""
 

@@ -47,14 +47,14 @@ def test_the_old_spelling_is_read(folder):
     assert all(p.parent == folder for p in asn.science + asn.psf)
 
 
-def test_other_members_are_left_out(folder):
+def test_members_of_other_types_are_not_used(folder):
     content = json.loads(OLD)
     content["products"][0]["members"] += [
         {"exptype": "background", "expname": "b.fits"},
         {"exptype": "target_acquisition", "expname": "t.fits"},
     ]
     asn = read_association(write(folder, content))
-    assert asn.left_out == (("b.fits", "background"), ("t.fits", "target_acquisition"))
+    assert asn.unused == (("b.fits", "background"), ("t.fits", "target_acquisition"))
 
 
 def test_the_archives_own_file_is_read_up_to_its_missing_members(data_dir):

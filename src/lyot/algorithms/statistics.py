@@ -113,7 +113,7 @@ def critical_t(n_others: int, fpf: float, /, *, distribution: str = GAUSSIAN) ->
     Examples
     --------
     >>> round(critical_t(5, FIVE_SIGMA_FPF), 1)
-    56.9
+    56.8
     """
     from scipy.stats import t
 

@@ -25,7 +25,7 @@ class Association:
         Name of the product, without suffix.
     science, psf : tuple of Path
         Exposures, in member order.
-    left_out : tuple of (str, str)
+    unused : tuple of (str, str)
         Name and type of members that this pipeline does not use.
     asn_id : str
         Identifier, for example ``c1020``; empty where there is none.
@@ -38,7 +38,7 @@ class Association:
     product: str
     science: tuple[Path, ...]
     psf: tuple[Path, ...]
-    left_out: tuple[tuple[str, str], ...] = ()
+    unused: tuple[tuple[str, str], ...] = ()
     asn_id: str = ""
     pool: str = ""
     table: str = ""
@@ -47,25 +47,31 @@ class Association:
 def read_association(
     source: str | Path | dict[str, Any], /, *, folder: str | Path | None = None
 ) -> Association:
-    """Read an association and check that its members are there.
+    """Read an association and check that its members exist.
 
     Parameters
     ----------
     source : path or dict
-        A JSON file, or what is in one.
+        A JSON file, or its content.
     folder : path, optional
-        Where the members lie; by default the folder named in the file, else that of the file.
+        Folder of the members; by default the one that the file names, else that of the file.
 
     Returns
     -------
     Association
-        Members in order; both old and new spellings are read.
+        Members in order; both old and new spellings of exposure types are read.
 
     Raises
     ------
     LyotError
-        If the file is missing or no JSON, has no product or no science member, names a member
-        twice or outside its folder, or a member is not there.
+        If the file is missing or not JSON, has no product or no science member, names a member
+        twice or outside its folder, or a member does not exist.
+
+    Examples
+    --------
+    >>> association = read_association("asn.json")
+    >>> len(association.science), len(association.psf)
+    (1, 3)
     """
     table = "" if isinstance(source, dict) else Path(source).name
     content = source if isinstance(source, dict) else _load(Path(source))
@@ -101,7 +107,7 @@ def read_association(
         product=name,
         science=tuple(groups[SCIENCE]),
         psf=tuple(groups[PSF]),
-        left_out=tuple(groups["other"]),
+        unused=tuple(groups["other"]),
         asn_id=str(content.get("asn_id") or ""),
         pool=str(content.get("asn_pool") or ""),
         table=table,
@@ -168,6 +174,14 @@ def build_associations(paths: Sequence[str | Path], /) -> list[dict[str, Any]]:
     LyotError
         If there is no science exposure, if one combination holds several science targets, or
         if the files lie in several folders or share a name.
+
+    Examples
+    --------
+    >>> [association] = build_associations(["science_calints.fits", "reference_calints.fits"])
+    >>> for member in association["products"][0]["members"]:
+    ...     print(member["exptype"], member["expname"])
+    science science_calints.fits
+    psf reference_calints.fits
     """
     if not paths:
         raise LyotError("No exposures were given; name at least one _calints.fits file.")

@@ -106,19 +106,9 @@ class Combined:
 
 
 def residuals_from_model(model: Any, bad_bits: str, /) -> Residuals:
-    """Take a psfsub product for the combination.
+    """Take the residual images of a psfsub product; an image counts as one integration.
 
-    Parameters
-    ----------
-    model : CubeModel or ImageModel
-        The product.
-    bad_bits : str
-        DQ flags of pixels that are left out.
-
-    Returns
-    -------
-    Residuals
-        Two-dimensional input counts as one integration.
+    `bad_bits` are the DQ flags of pixels that are left out.
     """
     cube = cube_from_model(model)
     shape = cube.sci.shape
@@ -170,22 +160,7 @@ _DETECTOR_KEYWORDS = (
 
 
 def combined_model(models: list[Any], image: Combined, recipe: CombineRecipe, /) -> Any:
-    """Make the i2d product.
-
-    Parameters
-    ----------
-    models : list of JwstDataModel
-        The psfsub products that went in; metadata come from the first.
-    image : Combined
-        The image.
-    recipe : CombineRecipe
-        How it was combined.
-
-    Returns
-    -------
-    ImageModel
-        SCI, ERR, CON, WHT and the variance components.
-    """
+    """Make the i2d product of a combined image; metadata come from the first psfsub model."""
     if not models:
         raise LyotError("There is no subtracted exposure to combine.")
     arrays: dict[str, Any] = {

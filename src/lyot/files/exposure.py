@@ -30,7 +30,7 @@ class Cube:
     sci : ndarray, shape (n, n_y, n_x), float32
         Surface brightness [MJy/sr].
     err : ndarray, shape (n, n_y, n_x), float32
-        Its error; NaN where it is not known.
+        Its error; NaN where it is missing.
     dq : ndarray, shape (n, n_y, n_x), uint32
         Data quality flags.
     info : ExposureInfo
@@ -38,7 +38,7 @@ class Cube:
     dither_arcsec : ndarray, shape (n, 2), or None
         XOFFSET and YOFFSET of each frame of a stack [arcsec].
     targets : tuple of str
-        Target of each frame of a stack; empty where that is not known.
+        Target of each frame of a stack; empty where the headers do not name it.
     pa_y_deg : ndarray, shape (n,), or None
         Position angle of the y axis of each frame of a stack [degree].
     mjd : ndarray, shape (n,), or None
@@ -65,29 +65,12 @@ class Cube:
         return (int(self.sci.shape[1]), int(self.sci.shape[2]))
 
     def bad(self, bits: str) -> NDArray[np.bool_]:
-        """Tell which pixels are bad.
-
-        Parameters
-        ----------
-        bits : str
-            DQ flags that count as bad.
-
-        Returns
-        -------
-        ndarray of bool, shape (n, n_y, n_x)
-            True where a flag is set or SCI is not finite.
-        """
+        """Return the bad pixels: SCI is not finite, or one of the DQ flags `bits` is set."""
         flags = self.info.instrument_value.flag_value(bits)
         return ~np.isfinite(self.sci) | ((self.dq & flags) != 0)
 
     def variance(self) -> NDArray[np.float32]:
-        """Return the variance.
-
-        Returns
-        -------
-        ndarray, shape (n, n_y, n_x), float32
-            Square of the error; where it is not finite or negative, the median of its frame.
-        """
+        """Return the squared error; where it is missing, the median of its frame is taken."""
         out = np.empty(self.err.shape, np.float32)
         for frame, err in zip(out, self.err, strict=True):
             frame[:] = _frame_variance(err)
@@ -95,11 +78,11 @@ class Cube:
 
 
 def _frame_variance(err: NDArray[np.float32]) -> NDArray[np.float32]:
-    known = np.isfinite(err) & (err >= 0)
-    if known.all():
+    valid = np.isfinite(err) & (err >= 0)
+    if valid.all():
         return np.square(err, dtype=np.float32)
-    typical = float(np.median(err[known])) if known.any() else 0.0
-    return np.square(np.where(known, err, np.float32(typical)), dtype=np.float32)
+    typical = float(np.median(err[valid])) if valid.any() else 0.0
+    return np.square(np.where(valid, err, np.float32(typical)), dtype=np.float32)
 
 
 def _as_cube(arrays: list[Any], info: ExposureInfo) -> Cube:
@@ -126,23 +109,7 @@ def _matching(array: Any, shape: tuple[int, ...], dtype: Any, default: Any) -> N
 
 
 def cube_from_model(model: Any, /) -> Cube:
-    """Take the frames of a stdatamodels model; the model is not changed.
-
-    Parameters
-    ----------
-    model : CubeModel or ImageModel
-        Model with data, and err and dq where it has them.
-
-    Returns
-    -------
-    Cube
-        A copy of the arrays where their type differs, else the arrays themselves.
-
-    Raises
-    ------
-    LyotError
-        If there is no data, or an integration has no finite pixel.
-    """
+    """Take the frames of a stdatamodels model, which is not changed."""
     arrays = [model.getarray_noinit(k) if model.hasattr(k) else None for k in ("data", "err", "dq")]
     if arrays[0] is None or np.ndim(arrays[0]) < 2:
         raise LyotError(f"{model.meta.filename or 'The model'} has no data.")
@@ -150,7 +117,7 @@ def cube_from_model(model: Any, /) -> Cube:
     stacked = model.instance.get("lyot", {}).get("steps", {}).get("stack_psfs", {})
     if stacked.get("dither_arcsec") is None:
         return cube
-    known: dict[str, Any] = {
+    of_frames: dict[str, Any] = {
         name: np.asarray(stacked[name], dtype=np.float64)
         for name in ("pa_y_deg", "mjd")
         if stacked.get(name) is not None
@@ -159,7 +126,7 @@ def cube_from_model(model: Any, /) -> Cube:
         cube,
         dither_arcsec=np.asarray(stacked["dither_arcsec"]),
         targets=tuple(str(name) for name in stacked.get("targets", ())),
-        **known,
+        **of_frames,
     )
 
 
@@ -180,6 +147,12 @@ def read_cube(path: str | Path, /) -> Cube:
     ------
     LyotError
         If the file cannot be read, has no SCI image, or an integration has no finite pixel.
+
+    Examples
+    --------
+    >>> cube = read_cube("science_calints.fits")
+    >>> cube.sci.shape, cube.info.filter
+    ((2, 48, 52), 'F444W')
     """
     with open_fits(path, memmap=False) as hdus:
         if "SCI" not in hdus:
@@ -196,17 +169,9 @@ def read_cube(path: str | Path, /) -> Cube:
 
 
 def check_same_mode(first: ExposureInfo, other: ExposureInfo, /) -> None:
-    """Refuse two exposures that cannot be subtracted from one another.
+    """Raise `LyotError` where two exposures cannot be subtracted from one another.
 
-    Parameters
-    ----------
-    first, other : ExposureInfo
-        The exposures.
-
-    Raises
-    ------
-    LyotError
-        If the shapes of their frames differ, or instrument, filter or coronagraph do.
+    Their frames must have one shape, and instrument, filter and coronagraph must agree.
     """
     if first.shape[-2:] != other.shape[-2:]:
         raise LyotError(
@@ -223,25 +188,7 @@ def check_same_mode(first: ExposureInfo, other: ExposureInfo, /) -> None:
 
 
 def as_model(source: Any, kind: str, /) -> Any:
-    """Open a file as a stdatamodels model, or pass a model on.
-
-    Parameters
-    ----------
-    source : path or model
-        What a step was given.
-    kind : str
-        Name of the class expected where a file is opened, for example ``CubeModel``.
-
-    Returns
-    -------
-    JwstDataModel
-        The model.
-
-    Raises
-    ------
-    LyotError
-        If the file cannot be read.
-    """
+    """Open a file as the stdatamodels class of name `kind`; a model is passed on."""
     from stdatamodels.jwst import datamodels
 
     if not isinstance(source, str | Path):
@@ -262,22 +209,10 @@ def open_model(source: Any, /, **options: Any) -> Any:
 
 
 def stack(cubes: Iterable[Cube], /) -> Cube:
-    """Put the integrations of several exposures one after another.
+    """Concatenate the integrations of exposures of one mode, taken one at a time.
 
-    Parameters
-    ----------
-    cubes : iterable of Cube
-        Exposures of one mode; taken one at a time.
-
-    Returns
-    -------
-    Cube
-        All integrations on the first axis, in order, with the info of the first exposure.
-
-    Raises
-    ------
-    LyotError
-        If there is none, or their modes differ.
+    The first exposure gives the info of the stack; dither, target, roll and time are those of each
+    frame.
     """
     infos: list[ExposureInfo] = []
     parts: dict[str, list[NDArray[Any]]] = {"sci": [], "err": [], "dq": []}
@@ -306,23 +241,7 @@ def stack(cubes: Iterable[Cube], /) -> Cube:
 
 
 def join(first: Cube, other: Cube, /) -> Cube:
-    """Put one stack after another.
-
-    Parameters
-    ----------
-    first, other : Cube
-        Stacks of one mode, with what is known of each frame.
-
-    Returns
-    -------
-    Cube
-        All frames, with the info of the first stack.
-
-    Raises
-    ------
-    LyotError
-        If their modes differ.
-    """
+    """Concatenate two stacks of one mode; the first gives the info."""
     check_same_mode(first.info, other.info)
     parts: dict[str, Any] = {
         name: np.concatenate([getattr(first, name), getattr(other, name)])

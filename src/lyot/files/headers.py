@@ -356,6 +356,14 @@ def read_info(path: str | Path, /) -> ExposureInfo:
     ------
     LyotError
         If the file cannot be read or has no SCI image.
+
+    Examples
+    --------
+    >>> info = read_info("science_calints.fits")
+    >>> info.instrument, info.filter, info.coronagraph
+    ('NIRCAM', 'F444W', 'MASKA335R')
+    >>> round(info.pixel_scale_arcsec, 3)
+    0.063
     """
     with open_fits(path) as hdus:
         if "SCI" not in hdus or hdus["SCI"].header.get("NAXIS", 0) < 2:

@@ -1,4 +1,4 @@
-"""A reference library on disk: frames in zarr arrays, what is known of them in SQLite.
+"""A reference library on disk: frames in zarr arrays, their metadata in SQLite.
 
 A library is a folder. ``frames/<batch>/`` holds one exposure each: the zarr arrays ``sci``,
 ``err``, ``dq`` (aligned to the library's first frame and scaled to its brightness), ``zone`` (the
@@ -6,9 +6,9 @@ pixels of the zone in which frames are compared, centered), and ``gram`` (the pr
 frames with each other and with all before them). ``index.sqlite`` says which batches there are,
 with one row for each frame.
 
-A batch is written aside and moved into place, and counts from the moment its rows are committed:
-whoever is killed before leaves nothing that is read. Additions are made one after another under
-the index's own lock, which the system releases with the process that held it.
+A batch is written under a temporary name and moved into place, and counts from the moment its
+rows are committed: a process that is killed before leaves nothing that is read. Additions are
+made one after another under the index's own lock, which the system releases when its process ends.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from lyot.files.headers import ExposureInfo
 FORMAT = 1
 INDEX, FRAMES = "index.sqlite", "frames"
 LOCK_WAIT_S = 3600.0
-AT_ONCE = 64
-"""Frames whose zones are read at once."""
+N_ZONES_READ = 64
+"""Frames whose zones are read at once: few large products are quicker than many small ones."""
 
 
 @dataclass(frozen=True)
 class FrameInfo:
-    """What the index knows of a frame: its columns.
+    """The columns of the index for one frame.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class FrameInfo:
     integration : int
         Number of the integration in it, from 1.
     target, program, spectral_type : str
-        Star, programme, and spectral type where the user gave it.
+        Star, program, and spectral type where the user gave it.
     spectral_number : float or None
         Spectral type as a number: O5 is 5, B0 is 10, M4.5 is 64.5.
     mjd : float or None
@@ -103,7 +103,7 @@ class Batch:
     zone : ndarray, shape (n, n_zone)
         Their pixels in the library's zone, centered, times the root of the weight.
     ref_info : list of FrameInfo
-        What is known of each.
+        One for each frame.
     """
 
     cube: Cube
@@ -126,7 +126,7 @@ class Library:
     """
 
     def __init__(self, path: str | Path, /) -> None:
-        """Read what holds for all its frames."""
+        """Read the settings that all its frames share."""
         self.path = Path(path)
         if not (self.path / INDEX).is_file():
             raise LyotError(
@@ -145,26 +145,10 @@ class Library:
     def create(
         cls, path: str | Path, info: ExposureInfo, weight: NDArray[np.floating], /
     ) -> Library:
-        """Make an empty library.
+        """Make an empty library for the mode of an exposure.
 
-        Parameters
-        ----------
-        path : path
-            Its folder, which must not exist or be empty.
-        info : ExposureInfo
-            An exposure of its mode.
-        weight : ndarray, shape (n_y, n_x)
-            Weight of the pixels by which frames are compared; zero outside the zone.
-
-        Returns
-        -------
-        Library
-            Ready to be added to.
-
-        Raises
-        ------
-        LyotError
-            If the folder holds something, or cannot be made.
+        The folder must not exist or be empty; `weight` is that of the pixels by which frames are
+        compared, zero outside the zone.
         """
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -206,7 +190,7 @@ class Library:
         return cls(path)
 
     def __repr__(self) -> str:
-        """Say what it holds."""
+        """Return its path, number of frames and mode."""
         return f"<Library {self.path}: {len(self)} frames, {self.mode_text}>"
 
     @property
@@ -236,39 +220,15 @@ class Library:
             return int(index.execute("SELECT count(*) FROM frames").fetchone()[0])
 
     def holds(self, sha256: str, /) -> bool:
-        """Tell whether the frames of an exposure are there.
-
-        Parameters
-        ----------
-        sha256 : str
-            Checksum of its file.
-
-        Returns
-        -------
-        bool
-            True where any is.
-        """
+        """Tell whether any frame of the exposure with this checksum is in the library."""
         with self._read() as index:
             found = index.execute("SELECT 1 FROM frames WHERE sha256 = ? LIMIT 1", (sha256,))
             return found.fetchone() is not None
 
     def query(self, where: str = "", /) -> list[dict[str, Any]]:
-        """Look up frames in the index.
+        """Return the rows of the index, one dict per frame, in the order of their numbers.
 
-        Parameters
-        ----------
-        where : str, optional
-            A condition in SQL over the columns, such as ``target = 'HD 1' AND mjd > 60000``.
-
-        Returns
-        -------
-        list of dict
-            One per frame, in the order of their numbers.
-
-        Raises
-        ------
-        LyotError
-            If the condition is not valid.
+        `where` is a condition in SQL over the columns, such as ``target = 'HD 1' AND mjd > 60000``.
         """
         text = f"SELECT number, {', '.join(COLUMNS)} FROM frames"
         text += f" WHERE ({where})" if where.strip() else ""
@@ -284,22 +244,10 @@ class Library:
                 ) from None
 
     def add(self, batch: Batch, /) -> int:
-        """Add the frames of an exposure, all or none.
+        """Add the frames of an exposure, all or none; return how many were added.
 
-        Parameters
-        ----------
-        batch : Batch
-            The frames.
-
-        Returns
-        -------
-        int
-            How many were added: none where they were there already.
-
-        Raises
-        ------
-        LyotError
-            If they are of another mode or shape, or the library cannot be written.
+        That is zero where they are in the library already. Raises `LyotError` where they are of
+        another mode or shape, or the library cannot be written.
         """
         info = batch.cube.info
         if info.mode != self.mode or batch.cube.frame_shape != self.shape:
@@ -318,7 +266,7 @@ class Library:
                 )
                 if taken.fetchone()[0]:
                     return 0
-                self._sweep(index)
+                self._remove_orphans(index)
                 [first] = index.execute("SELECT count(*) FROM frames").fetchone()
                 rows = self._products(index, batch.zone)
                 _group(beside).create_array("gram", data=rows, compressors=None)
@@ -342,13 +290,7 @@ class Library:
             shutil.rmtree(beside, ignore_errors=True)
 
     def gram(self) -> NDArray[np.float64]:
-        """Return the products of all frames over the zone.
-
-        Returns
-        -------
-        ndarray, shape (n, n)
-            Put together from the rows that each addition left; nothing is computed.
-        """
+        """Return the Gram matrix of all frames over the zone, from the rows in each batch."""
         with self._read() as index:
             batches = self._batches(index)
         n = sum(size for _, _, size in batches)
@@ -360,30 +302,13 @@ class Library:
         return out
 
     def zones(self) -> Iterator[NDArray[np.float64]]:
-        """Go through the frames' zones without holding them all.
-
-        Yields
-        ------
-        ndarray, shape (n, n_zone)
-            Centered pixels of some frames, in the order of their numbers.
-        """
+        """Yield the centered zone pixels ``(n, n_zone)`` of all frames in order, in groups."""
         with self._read() as index:
             batches = self._batches(index)
         yield from _in_groups(batches)
 
     def pixels(self, at: NDArray[np.intp], /) -> NDArray[np.float64]:
-        """Read some pixels of all frames.
-
-        Parameters
-        ----------
-        at : ndarray of int, shape (n_pix,)
-            Which, of the flattened frame.
-
-        Returns
-        -------
-        ndarray, shape (n, n_pix)
-            One frame is held beside them.
-        """
+        """Read the pixels `at` (indices of the flattened frame) of all frames, frame by frame."""
         with self._read() as index:
             batches = self._batches(index)
         out = np.empty((sum(n for _, _, n in batches), len(at)))
@@ -394,23 +319,7 @@ class Library:
         return out
 
     def frames(self, numbers: Sequence[int], /) -> Cube:
-        """Read frames.
-
-        Parameters
-        ----------
-        numbers : sequence of int
-            Their numbers, in the order in which they are wanted.
-
-        Returns
-        -------
-        Cube
-            With target, roll, time and dither of each.
-
-        Raises
-        ------
-        LyotError
-            If there is no such frame.
-        """
+        """Read frames in the given order, with the target, roll, time and dither of each."""
         with self._read() as index:
             folder_of = {
                 first + k: (folder, k)
@@ -469,12 +378,12 @@ class Library:
         parts = [zone @ other.T for other in _in_groups(self._batches(index))]
         return np.concatenate([*parts, zone @ zone.T], axis=1)
 
-    def _sweep(self, index: sqlite3.Connection) -> None:
-        """Remove what additions left that were killed; the lock is held."""
-        known = {folder.name for folder, _, _ in self._batches(index)}
+    def _remove_orphans(self, index: sqlite3.Connection) -> None:
+        """Remove the folders of additions that were killed; the lock is held."""
+        committed = {folder.name for folder, _, _ in self._batches(index)}
         for folder in (self.path / FRAMES).iterdir():
-            unknown = folder.name not in known and not folder.name.startswith(".")
-            if unknown or is_stale(folder.name):
+            orphan = folder.name not in committed and not folder.name.startswith(".")
+            if orphan or is_stale(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
@@ -487,7 +396,7 @@ class Library:
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
-        """Hold the lock of the index: a commit at the end, nothing where an error is raised."""
+        """Hold the lock of the index: commit at the end, roll back where an error is raised."""
         index = sqlite3.connect(self.path / INDEX, timeout=LOCK_WAIT_S, isolation_level=None)
         with closing(index):
             try:
@@ -530,11 +439,11 @@ def _write_batch(folder: Path, batch: Batch) -> None:
 
 
 def _in_groups(batches: list[tuple[Path, int, int]]) -> Iterator[NDArray[np.float64]]:
-    """Zones of batches, some frames at once: few large products are quicker than many small."""
+    """Zones of batches, `N_ZONES_READ` frames at once."""
     held: list[NDArray[np.float64]] = []
     for folder, _, _ in batches:
         held.append(np.asarray(_group(folder, "r")["zone"][:]))
-        if sum(map(len, held)) >= AT_ONCE:
+        if sum(map(len, held)) >= N_ZONES_READ:
             yield np.concatenate(held)
             held = []
     if held:

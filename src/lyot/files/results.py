@@ -1,4 +1,4 @@
-"""Results of an analysis written to files: tables as ECSV, maps as FITS; whole or not at all."""
+"""Results of an analysis as files: tables in ECSV, maps in FITS."""
 
 from __future__ import annotations
 
@@ -15,27 +15,14 @@ from lyot.files.headers import open_fits
 
 
 def write_table(table: Any, path: str | Path, /) -> str:
-    """Write a table as ECSV, with its units and what it records.
-
-    Parameters
-    ----------
-    table : astropy.table.Table
-        The table.
-    path : path
-        Where it is to be.
-
-    Returns
-    -------
-    str
-        The path.
-    """
+    """Write a table as ECSV, with its units and metadata; return the path."""
     with atomic_write(path) as temporary:
         table.write(str(temporary), format="ascii.ecsv")
     return str(path)
 
 
 def read_table(path: str | Path, /) -> Any:
-    """Read a table, of ours or of the user's, in any format of astropy; None without a file."""
+    """Read a table in any format that astropy knows; None where there is no such file."""
     from astropy.table import Table
 
     if not Path(path).is_file():
@@ -69,23 +56,10 @@ def write_maps(
     pixel_scale_arcsec: float,
     keywords: dict[str, Any],
 ) -> str:
-    """Write maps of the sky about the star as FITS, one extension each.
+    """Write maps of the sky about the star as FITS, one extension each; return the path.
 
-    Parameters
-    ----------
-    maps : dict
-        Maps by extension name, north up and east to the left, the star on the middle pixel.
-    path : path
-        Where it is to be.
-    pixel_scale_arcsec : float
-        Pixel scale [arcsec].
-    keywords : dict
-        Further keywords of the primary header, with their values.
-
-    Returns
-    -------
-    str
-        The path.
+    Maps are given by extension name, north up and east to the left, the star on the middle pixel;
+    `keywords` go to the primary header.
     """
     from astropy.io import fits
 
@@ -127,25 +101,10 @@ def write_grid(
     axes: dict[str, NDArray[Any]],
     keywords: dict[str, Any],
 ) -> str:
-    """Write an image whose axes are not evenly spaced, with a table of their values.
+    """Write an image whose axes are not evenly spaced, with an extension for each axis.
 
-    Parameters
-    ----------
-    image : ndarray, shape (n_y, n_x)
-        The image.
-    path : path
-        Where it is to be.
-    name : str
-        Name of its extension.
-    axes : dict
-        Values along each axis by the name of the extension that holds them, x first.
-    keywords : dict
-        Further keywords of the primary header.
-
-    Returns
-    -------
-    str
-        The path.
+    `axes` gives the values by the name of their extension, x first; `keywords` go to the primary
+    header. Returns the path.
     """
     from astropy.io import fits
 

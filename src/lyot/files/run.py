@@ -1,4 +1,4 @@
-"""A finished run, read back for the analysis; images of the user's."""
+"""The products of a finished run, read for the analysis; images that the user supplies."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class ExposureProducts:
     recipe : dict
         The parameters of klip, as plain values.
     fit_weight, zone_map, disc_model : ndarray, or None
-        The maps that klip was given, read again.
+        The maps that were given to klip.
     disc_scale : float
-        By how much the model of the disc was multiplied.
+        Factor of the disc model that was fitted.
     """
 
     name: str
@@ -100,17 +100,9 @@ def open_products(folder: str | Path, /) -> Iterator[tuple[str, list[ExposurePro
 
 
 def record_of(folder: Path, /) -> dict[str, Any]:
-    """Return what the last run in a folder recorded of itself.
+    """Return the record of the last run in a folder: its command, and its ``products`` by name.
 
-    Parameters
-    ----------
-    folder : Path
-        The folder.
-
-    Returns
-    -------
-    dict
-        Its command, and its ``products`` by name; empty where there is no record, or several.
+    Empty where there is no record, or several.
     """
     found = sorted(folder.glob("*_run.json"))
     try:
@@ -121,7 +113,7 @@ def record_of(folder: Path, /) -> dict[str, Any]:
 
 
 def _association(view: View) -> dict[str, Any]:
-    found: dict[str, Any] = view.branch.get("steps", {}).get("association", {})
+    found: dict[str, Any] = view.provenance.get("steps", {}).get("association", {})
     if not found:
         raise LyotError(
             f"{view.path} was not made by the pipeline; run it.", function="Coron3Pipeline"
@@ -130,39 +122,16 @@ def _association(view: View) -> dict[str, Any]:
 
 
 def products_of(folder: Path, pattern: str, names: Iterable[str] | None, /) -> list[Path]:
-    """Find products of a run, not those that an earlier one with other parameters left.
+    """Find the products of a run by a pattern such as ``*_i2d.fits``, sorted.
 
-    Parameters
-    ----------
-    folder : Path
-        The folder of the run.
-    pattern : str
-        Of file names, such as ``*_i2d.fits``.
-    names : iterable of str, or None
-        What the run made; None where that is not known, and all are taken.
-
-    Returns
-    -------
-    list of Path
-        In the order of their names.
+    `names` are those of the run, for the folder may hold products of earlier ones; None takes all.
     """
     mine = None if names is None else set(names)
     return [p for p in sorted(folder.glob(pattern)) if mine is None or p.name in mine]
 
 
 def exposure_root(path: Path, /) -> str:
-    """Return the name of a psfsub product without its number of modes and suffix.
-
-    Parameters
-    ----------
-    path : Path
-        The product.
-
-    Returns
-    -------
-    str
-        What the products of one exposure share.
-    """
+    """Return the name that the products of one exposure share: without modes and suffix."""
     root = path.name.removesuffix("_psfsub.fits")
     head, _, tail = root.rpartition("_")
     return head if head and tail[:1] == "k" and tail[1:].isdigit() else root
@@ -183,12 +152,12 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> Exposure
             f"{view.path} records no star or no roll; run the pipeline again.",
             function="Coron3Pipeline",
         )
-    # Flags are not looked at; as scaled integers they could not be mapped.
+    # Flags are not used; as scaled integers they could not be mapped.
     sci = hdus["SCI"].data
     flags = np.broadcast_to(np.uint32(0), sci.shape)
-    ref_info = reference_info(view.branch.get("steps", {}))
+    ref_info = reference_info(view.provenance.get("steps", {}))
     arrays = AlignedArrays(sci, hdus["ERR"].data, flags, star=view.star, ref_info=ref_info)
-    klip = view.branch["steps"]["klip"]
+    klip = view.provenance["steps"]["klip"]
     target = read_cube(flagged)
     return ExposureProducts(
         view.path.name,
@@ -203,18 +172,7 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> Exposure
 
 
 def reference_info(steps: dict[str, Any], /) -> ReferenceInfo | None:
-    """Return what the alignment recorded of each reference.
-
-    Parameters
-    ----------
-    steps : dict
-        What a product records of its steps.
-
-    Returns
-    -------
-    ReferenceInfo or None
-        None where it recorded nothing.
-    """
+    """Return what the alignment recorded of each reference; None where it recorded nothing."""
     made = steps.get("align_psfs", {})
     return ReferenceInfo.of(
         made.get("ref_targets", ()), made.get("ref_pa_y_deg"), made.get("ref_mjd")
@@ -234,12 +192,18 @@ def read_image(path: str | Path, /) -> tuple[NDArray[np.float64], dict[str, Any]
     image : ndarray
         Native float64.
     header : dict
-        Its header.
+        The header of its extension.
 
     Raises
     ------
     LyotError
-        If it holds none.
+        If the file cannot be read or has no image.
+
+    Examples
+    --------
+    >>> image, header = read_image("science_calints.fits")
+    >>> image.shape, header["BUNIT"]
+    ((2, 48, 52), 'MJy/sr')
     """
     with open_fits(path, memmap=False) as hdus:
         for hdu in hdus:

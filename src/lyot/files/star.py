@@ -37,11 +37,5 @@ class StarPosition:
         return (self.y, self.x)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for a file.
-
-        Returns
-        -------
-        dict
-            The attributes.
-        """
+        """Return the attributes as plain values."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Products read back for looking at: light, through `astropy.io.fits` and `asdf` alone."""
+"""Products read for display: quickly, through `astropy.io.fits` and `asdf` alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lyot.files.star import StarPosition
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What a product shows.
+    """The arrays of a product and what it records.
 
     Attributes
     ----------
@@ -30,8 +30,8 @@ class View:
         What the headers say.
     star : StarPosition or None
         The star, as the product records it.
-    branch : dict
-        What the product records beyond the schemas.
+    provenance : dict
+        What the product records beyond the schemas (see `lyot.files.provenance`).
     pa_y_deg : float or None
         Position angle of the y axis [degree].
     table : dict
@@ -43,13 +43,13 @@ class View:
     err: NDArray[Any] | None
     info: ExposureInfo
     star: StarPosition | None
-    branch: dict[str, Any]
+    provenance: dict[str, Any]
     pa_y_deg: float | None
     table: dict[str, NDArray[Any]]
 
 
 def read_view(path: str | Path, /) -> View:
-    """Read a product for looking at.
+    """Read a product for display, without stdatamodels.
 
     Parameters
     ----------
@@ -65,6 +65,12 @@ def read_view(path: str | Path, /) -> View:
     ------
     LyotError
         If the file cannot be read.
+
+    Examples
+    --------
+    >>> view = read_view("science_calints.fits")
+    >>> view.data.shape, view.info.is_psf, round(view.pa_y_deg, 1)
+    ((2, 48, 52), False, 10.1)
     """
     path = Path(path)
     with open_fits(path, memmap=False) as hdus:
@@ -73,32 +79,32 @@ def read_view(path: str | Path, /) -> View:
         shape = () if data is None else data.shape
         info = info_from_headers(hdus[0].header, sci, name=path.name, shape=shape)
         err = hdus["ERR"].data if "ERR" in hdus else None
-        branch = _branch(hdus["ASDF"].data) if "ASDF" in hdus else {}
+        provenance = _provenance(hdus["ASDF"].data) if "ASDF" in hdus else {}
         table = {}
         if "CONTRAST" in hdus:
             rows = hdus["CONTRAST"].data
             table = {str(n): np.asarray(rows[n], dtype=float) for n in rows.names}
-        values = branch.get("star")
+        values = provenance.get("star")
         return View(
             path,
             data,
             err,
             info,
             StarPosition(**values) if values else None,
-            branch,
+            provenance,
             info.pa_y_deg if np.isfinite(info.pa_y_deg) else None,
             table,
         )
 
 
-def _branch(stored: Any) -> dict[str, Any]:
+def _provenance(stored: Any) -> dict[str, Any]:
     import asdf
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the WCS, which is not looked at here
+        warnings.simplefilter("ignore")  # about the WCS, which is not read here
         with asdf.open(io.BytesIO(np.asarray(stored).tobytes()), lazy_load=False) as tree:
-            branch: dict[str, Any] = tree.tree.get(PROVENANCE_KEY, {})
-    return branch
+            provenance: dict[str, Any] = tree.tree.get(PROVENANCE_KEY, {})
+    return provenance
 
 
 _PRODUCTS = {
@@ -122,7 +128,7 @@ _STEPS = {
 
 
 def describe(path: str | Path, /) -> dict[str, Any]:
-    """Describe a FITS file.
+    """Describe a FITS file in a few words.
 
     Parameters
     ----------
@@ -139,6 +145,11 @@ def describe(path: str | Path, /) -> dict[str, Any]:
     ------
     LyotError
         If the file cannot be read.
+
+    Examples
+    --------
+    >>> describe("reference_calints.fits")["what"]
+    'reference exposure'
     """
     path = Path(path)
     with open_fits(path) as hdus:

@@ -260,6 +260,7 @@ def to_dict(recipe: Any, /) -> dict[str, Any]:
 
     Examples
     --------
+    >>> from lyot.parameters import OutlierRecipe
     >>> to_dict(OutlierRecipe())
     {'skip': False, 'n_sigma': 5.0}
     """
@@ -295,6 +296,7 @@ def from_dict(kind: type, values: dict[str, Any], /) -> Any:
 
     Examples
     --------
+    >>> from lyot.parameters import OutlierRecipe
     >>> from_dict(OutlierRecipe, {"n_sigma": 4.0}).n_sigma
     4.0
     """

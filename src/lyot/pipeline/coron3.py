@@ -120,7 +120,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         members = plan.association.science + plan.association.psf
         self.products, self.summary, self.subtracted = [], [], {}
         self.checksums = {path.name: checksum(path) for path in members}
-        for name, kind in plan.association.left_out:
+        for name, kind in plan.association.unused:
             log.info("Member %s of type %r is not used.", name, kind)
         for warning in plan.warnings:
             log.warning(warning)

@@ -399,7 +399,7 @@ def _lines(plan: Plan) -> Iterator[str]:
         )
         for path in exposure.references:
             yield f"    reference {path.name}"
-    for name, kind in plan.association.left_out:
+    for name, kind in plan.association.unused:
         yield f"  not used: {name} ({kind})"
     yield "Products, and their least size:"
     for product in plan.products:

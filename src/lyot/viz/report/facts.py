@@ -124,7 +124,7 @@ class RunFacts:
     @property
     def steps(self) -> dict[str, Any]:
         """What the steps of the run recorded in the combined image."""
-        steps: dict[str, Any] = self.main.view.branch.get("steps", {})
+        steps: dict[str, Any] = self.main.view.provenance.get("steps", {})
         return steps
 
     @property
@@ -136,7 +136,7 @@ class RunFacts:
     def library(self) -> dict[str, Any]:
         """The reference library that was used; empty where there was none."""
         for exposure in self.exposures:
-            used: dict[str, Any] = exposure.best.view.branch["steps"].get("library") or {}
+            used: dict[str, Any] = exposure.best.view.provenance["steps"].get("library") or {}
             if used:
                 return used
         return {}
@@ -185,7 +185,7 @@ def _association_of(folder: Path, views: list[View]) -> str:
     """The name of the one association that all combined images belong to."""
     if not views:
         raise LyotError(f"{folder} holds no combined image (*_i2d.fits): it is not a finished run.")
-    names = {v.branch.get("steps", {}).get("association", {}).get("product", "") for v in views}
+    names = {v.provenance.get("steps", {}).get("association", {}).get("product", "") for v in views}
     if len(names) > 1:
         raise LyotError(
             f"{folder} holds products of {len(names)} associations; give each a folder of its own."
@@ -194,7 +194,7 @@ def _association_of(folder: Path, views: list[View]) -> str:
 
 
 def _combined(view: View) -> CombinedImage:
-    inputs = list(view.branch.get("exposures", {}).values())
+    inputs = list(view.provenance.get("exposures", {}).values())
     return CombinedImage(
         view,
         n_modes=max((int(e["n_modes"]) for e in inputs), default=0),
@@ -214,14 +214,14 @@ def _exposures(folder: Path, own: set[str] | None) -> list[ExposureFacts]:
                 root,
                 before=read_view(flagged) if flagged.is_file() else None,
                 subtractions=[_subtraction(view) for view in after],
-                alignment=_alignment(after[-1].branch["steps"]["align_psfs"]),
+                alignment=_alignment(after[-1].provenance["steps"]["align_psfs"]),
             )
         )
     return found
 
 
 def _subtraction(view: View) -> Subtraction:
-    klip = view.branch["steps"]["klip"]
+    klip = view.provenance["steps"]["klip"]
     return Subtraction(
         view,
         method=str(klip["recipe"].get("method", "klip")),

@@ -500,7 +500,7 @@ def quality(run: RunFacts, /) -> Section:
 
 def reproduce(run: RunFacts, /) -> Section:
     """The command and the parameters that give the same products again."""
-    parameters = json.dumps(run.main.view.branch.get("recipe", {}), indent=1, default=str)
+    parameters = json.dumps(run.main.view.provenance.get("recipe", {}), indent=1, default=str)
     command = Code(shlex.join(run.command)) if run.command else Paragraph("Run from Python.")
     text = (
         f"lyot {__version__}. The members and their checksums are listed under Provenance; every "
