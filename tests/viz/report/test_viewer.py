@@ -42,7 +42,7 @@ def report(demo, tmp_path_factory):
             {"SNR": found.snr, "FLUX": found.flux, "STIM": found.stim},
             folder / f"{name}_detection.fits",
             pixel_scale_arcsec=found.pixel_scale_arcsec,
-            keywords={"FPF": found.fpf, "NMODES": found.n_modes},
+            keywords={"FPF": found.statistic.fpf, "NMODES": found.n_modes},
         )
     return Path(write_report(folder))
 
