@@ -207,6 +207,13 @@ def psf_from_image(image: NDArray[Any], /, *, oversample: int = 1, origin: str) 
     ------
     LyotError
         If it is not a finite image with positive flux.
+
+    Examples
+    --------
+    >>> y, x = np.mgrid[-10:11, -10:11]
+    >>> psf = psf_from_image(np.exp(-0.5 * (x**2 + y**2) / 1.5**2), origin="a Gaussian")
+    >>> psf.stamp(0.0, 0.0).shape, round(psf.fwhm_pix, 1)
+    ((21, 21), 3.5)
     """
     image = np.asarray(image, dtype=np.float64)
     if image.ndim != 2 or min(image.shape) < 5:
@@ -259,24 +266,7 @@ def _windowed_center(
 def best_psf(
     instrument: Instrument, coronagraph: Coronagraph, filter: Filter, pixel_scale_arcsec: float, /
 ) -> OffAxisPSF:
-    """Make the off-axis PSF by ``stpsf`` where it is installed with its data, else by `model_psf`.
-
-    Parameters
-    ----------
-    instrument : Instrument
-        The instrument.
-    coronagraph : Coronagraph
-        The coronagraph, for its Lyot stop.
-    filter : Filter
-        The filter.
-    pixel_scale_arcsec : float
-        Pixel scale [arcsec].
-
-    Returns
-    -------
-    OffAxisPSF
-        Its origin says which.
-    """
+    """Make the off-axis PSF by ``stpsf`` where it is installed with its data, else by the model."""
     if instrument.stpsf_class and coronagraph.stpsf_stop and os.environ.get("STPSF_PATH"):
         with suppress(ImportError, OSError, KeyError):
             return _stpsf(instrument, coronagraph, filter, pixel_scale_arcsec)

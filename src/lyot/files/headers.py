@@ -53,6 +53,13 @@ class ExposureInfo:
         PIXAR_SR; NaN where it is missing.
     mjd : float
         Start of the exposure, EXPSTART [day]; NaN where it is missing.
+
+    Examples
+    --------
+    >>> mode = {"instrument": "MIRI", "filter": "F1140C", "coronagraph": "4QPM_1140"}
+    >>> info = ExposureInfo("x_calints.fits", (10, 224, 288), **mode)
+    >>> info.coronagraph_value.is_asymmetric, round(info.lambda_over_d_pix, 2)
+    (True, 3.23)
     """
 
     name: str
@@ -140,22 +147,7 @@ _TEXT = ("detector", "filter", "pupil", "coronagraph", "subarray", "program")
 def info_from_headers(
     primary: Mapping[str, Any], sci: Mapping[str, Any], /, *, name: str, shape: tuple[int, ...]
 ) -> ExposureInfo:
-    """Collect the facts from the headers of a file.
-
-    Parameters
-    ----------
-    primary, sci : mapping
-        Headers of the primary and the SCI extension.
-    name : str
-        File name.
-    shape : tuple of int
-        Shape of the SCI array.
-
-    Returns
-    -------
-    ExposureInfo
-        Missing keywords leave their defaults.
-    """
+    """Collect the facts from the primary and SCI headers; missing keywords leave the defaults."""
     instrument = _text(primary.get("INSTRUME")).upper()
     keys = INSTRUMENTS.get(instrument, UNNAMED).keywords
     text = {name: _text(primary.get(getattr(keys, name))).upper() for name in _TEXT}
@@ -204,18 +196,7 @@ def _position(sci: Mapping[str, Any], keys: tuple[str, str]) -> tuple[float, flo
 
 
 def info_from_model(model: Any, /) -> ExposureInfo:
-    """Collect the facts from a stdatamodels model.
-
-    Parameters
-    ----------
-    model : JwstDataModel
-        A model with `data`.
-
-    Returns
-    -------
-    ExposureInfo
-        The same as from the headers of the file that the model came from.
-    """
+    """Collect the facts from a stdatamodels model, the same as from the headers of its file."""
     flat = model.to_flat_dict(include_arrays=False)
     # What the schema knows by path, and over it what it does not: STARCENX, other instruments'.
     primary = {key: flat.get(path) for key, path in _PRIMARY_PATHS.items()}
@@ -300,25 +281,7 @@ def _extra_cards(model: Any, extension: str) -> list[Any]:
 
 
 def open_fits(path: str | Path, /, *, memmap: bool = True) -> Any:
-    """Open a FITS file for reading, with an error that says what is wrong with it.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-    memmap : bool, optional
-        Whether arrays are mapped rather than read.
-
-    Returns
-    -------
-    astropy.io.fits.HDUList
-        To be used as a context.
-
-    Raises
-    ------
-    LyotError
-        If the file is missing, is not FITS or is truncated.
-    """
+    """Open a FITS file for reading; say so where it is missing, truncated or no FITS file."""
     path = Path(path)
     try:
         with warnings.catch_warnings():

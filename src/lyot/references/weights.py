@@ -20,21 +20,7 @@ INNER_LAMBDA_D, OUTER_LAMBDA_D = 3.5, 21.5
 
 
 def builtin_weight(info: ExposureInfo, star: StarPosition, /) -> NDArray[np.float64]:
-    """Build the alignment weight from the coronagraph, the star and the geometry.
-
-    Parameters
-    ----------
-    info : ExposureInfo
-        The science exposure.
-    star : StarPosition
-        Where its star is.
-
-    Returns
-    -------
-    ndarray, shape (n_y, n_x)
-        1 in an annulus about the star where speckles are bright, 0 elsewhere; behind a bar also
-        0 along the bar.
-    """
+    """Return 1 in an annulus of bright speckles about the star, 0 elsewhere and along a bar."""
     shape = (info.shape[-2], info.shape[-1])
     radius = radius_map(shape, star.yx)
     scale = info.lambda_over_d_pix
@@ -50,27 +36,7 @@ def builtin_weight(info: ExposureInfo, star: StarPosition, /) -> NDArray[np.floa
 def read_psfmask(
     path: str | Path, info: ExposureInfo, star: StarPosition, /
 ) -> NDArray[np.float64]:
-    """Read a PSFMASK reference file, in which 1 counts and 0 does not.
-
-    Parameters
-    ----------
-    path : path
-        The reference file.
-    info : ExposureInfo
-        The science exposure.
-    star : StarPosition
-        Where its star is; a warning is logged where the hole of the mask is elsewhere.
-
-    Returns
-    -------
-    ndarray, shape (n_y, n_x)
-        The weight, >= 0.
-
-    Raises
-    ------
-    LyotError
-        If the file cannot be read, or its shape is not that of the frames.
-    """
+    """Read the weight from a PSFMASK reference file; warn where its hole is not at the star."""
     with open_fits(path, memmap=False) as hdus:
         if "SCI" not in hdus or hdus["SCI"].data is None:
             raise LyotError(f"PSFMASK {path} has no SCI image; give a PSFMASK reference file.")

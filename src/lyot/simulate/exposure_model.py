@@ -18,38 +18,12 @@ INTEGRATION_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Pointing:
-    """Where the telescope pointed, and with what.
-
-    Attributes
-    ----------
-    target : str
-        Name of the target.
-    radec_deg : tuple of float
-        Position of the star [degree].
-    crpix_xy : tuple of float
-        Pixel on which the header puts the star, the middle of the mask [pixel, 0-based].
-    sky_offset_arcsec : tuple of float
-        Error of the WCS in the header, towards east and north [arcsec].
-    roll_ref_deg, v3i_yangle_deg : float
-        ROLL_REF and V3I_YANG [degree].
-    vparity : int
-        VPARITY.
-    pixel_scale_arcsec : float
-        Pixel scale [arcsec].
-    dither_arcsec : tuple of float
-        XOFFSET and YOFFSET [arcsec].
-    is_psf : bool
-        Whether this is a reference star.
-    instrument, filter, coronagraph : str
-        Names of the instrument, its filter and its coronagraph.
-    number : int
-        Number of the exposure, for its times.
-    """
+    """Where the telescope pointed, and with what."""
 
     target: str
     radec_deg: tuple[float, float]
-    crpix_xy: tuple[float, float]
-    sky_offset_arcsec: tuple[float, float] = (0.0, 0.0)
+    crpix_xy: tuple[float, float]  # where the header puts the star: the middle of the mask, 0-based
+    sky_offset_arcsec: tuple[float, float] = (0.0, 0.0)  # error of the WCS, towards east and north
     roll_ref_deg: float = 0.0
     v3i_yangle_deg: float = 0.0
     vparity: int = -1
@@ -59,24 +33,11 @@ class Pointing:
     instrument: str = "NIRCAM"
     filter: str = "F444W"
     coronagraph: str = "MASK335R"
-    number: int = 0
+    number: int = 0  # of the exposure, for its times
 
 
 def exposure_model(arrays: dict[str, NDArray[Any]], pointing: Pointing, /) -> Any:
-    """Make a coronagraphic exposure with headers and WCS.
-
-    Parameters
-    ----------
-    arrays : dict
-        ``data``, ``err``, ``dq`` and variances, ``(n_int, n_y, n_x)``.
-    pointing : Pointing
-        Where the telescope pointed.
-
-    Returns
-    -------
-    CubeModel
-        The exposure.
-    """
+    """Make a CubeModel of arrays of shape (n_int, n_y, n_x), with headers and WCS."""
     from stdatamodels.jwst import datamodels
 
     model = datamodels.CubeModel()

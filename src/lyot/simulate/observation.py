@@ -39,6 +39,11 @@ class Companion:
         Position angle, east of north [degree].
     contrast : float
         Flux as a fraction of the star's.
+
+    Examples
+    --------
+    >>> Companion(separation_arcsec=1.2, pa_deg=80.0, contrast=1e-4).pa_deg
+    80.0
     """
 
     separation_arcsec: float
@@ -58,6 +63,12 @@ class Disc:
         Inclination, and position angle of the major axis [degree].
     contrast : float
         Total flux as a fraction of the star's.
+
+    Examples
+    --------
+    >>> ring = {"radius_arcsec": 3.0, "width_arcsec": 0.25, "inclination_deg": 77.0}
+    >>> Disc(**ring, pa_deg=110.0, contrast=2e-3).contrast
+    0.002
     """
 
     radius_arcsec: float
@@ -107,6 +118,11 @@ class Scene:
     bad_fraction, hit_fraction : float
         Fraction of pixels flagged as bad, and of pixels of an integration with an unflagged
         hit.
+
+    Examples
+    --------
+    >>> Scene(instrument="MIRI", filter="F1140C", coronagraph="4QPM_1140").pixel_scale_arcsec
+    0.111
     """
 
     instrument: str = "NIRCAM"
@@ -210,6 +226,14 @@ def simulate_observation(
     ------
     LyotError
         If the files cannot be written.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> scene = Scene(shape=(32, 32), n_int=1, n_int_psf=1, n_dither=1, disc=None)
+    >>> with TemporaryDirectory() as folder:
+    ...     simulate_observation(folder, scene).name
+    'demo_asn.json'
     """
     scene = scene or Scene()
     folder = Path(folder)
