@@ -2,11 +2,14 @@
 
 import ast
 import doctest
+import re
 import shutil
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from lyot.analysis.observation import open_run
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -41,6 +44,13 @@ def observation(small, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def opened(demo):
+    """What examples of the analysis may use: a finished run, ``folder``, and its observation."""
+    with open_run(demo.folder, star_magnitude=5.0) as found:
+        yield {"folder": demo.folder, "observation": found}
+
+
 def failures(docstring, names, title):
     example = doctest.DocTestParser().get_doctest(docstring, names, title, None, 0)
     report = []
@@ -49,9 +59,12 @@ def failures(docstring, names, title):
 
 
 @pytest.mark.parametrize(("module", "name", "docstring"), list(examples()))
-def test_examples_run(module, name, docstring, observation, monkeypatch):
+def test_examples_run(module, name, docstring, observation, monkeypatch, request):
     monkeypatch.chdir(observation)
-    assert not failures(docstring, dict(vars(import_module(module))), name)
+    names = dict(vars(import_module(module)))
+    if module.startswith("lyot.analysis.") and re.search(r"\((observation|folder)\b", docstring):
+        names |= request.getfixturevalue("opened")
+    assert not failures(docstring, names, name)
 
 
 def test_a_wrong_example_fails():

@@ -15,6 +15,10 @@ _HOMES = {
     "ResampleStep": "lyot.steps",
     "StackRefsStep": "lyot.steps",
     "build_associations": "lyot.files.association",
+    "contrast_curve": "lyot.analysis.contrast",
+    "detect": "lyot.analysis.detection",
+    "fit_companions": "lyot.analysis.companion",
+    "open_run": "lyot.analysis.observation",
     "simulate": "lyot",
 }
 

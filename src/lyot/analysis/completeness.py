@@ -93,7 +93,11 @@ def completeness_map(
 
     Examples
     --------
-    >>> found = completeness_map(observation, contrasts=np.array([1e-5])).fraction  # doctest: +SKIP
+    With an observation from `lyot.open_run`:
+
+    >>> found = completeness_map(observation, separations_arcsec=[1.5], contrasts=[1e-8, 1e-2])
+    >>> found.fraction.ravel().tolist()
+    [0.0, 1.0]
     """
     statistic = statistic or Statistic()
     if separations_arcsec is None:

@@ -176,9 +176,12 @@ def detect(
 
     Examples
     --------
-    >>> with open_run("lyot-demo/products", star_magnitude=5.0) as observation:  # doctest: +SKIP
-    ...     for candidate in detect(observation).candidates:
-    ...         print(candidate.separation_arcsec, candidate.pa_deg, candidate.snr)
+    With an observation from `lyot.open_run`:
+
+    >>> from lyot.analysis.noise import KnownDisc
+    >>> found = detect(observation, known_sources=(KnownDisc(110.0, 20.0),))
+    >>> [c.snr > found.statistic.threshold(20) for c in found.candidates[:2]]
+    [True, True]
     """
     statistic = statistic or Statistic()
     maps, grid = FluxMaps(observation, statistic.flux_by), sky_grid(observation)

@@ -358,6 +358,12 @@ def open_run(
     ------
     LyotError
         If a file is missing or not what it should be, or the brightness is given twice.
+
+    Examples
+    --------
+    >>> with open_run(folder, star_magnitude=5.0) as observation:
+    ...     print(observation.filter.name, round(observation.fwhm_pix, 1))
+    F444W 2.4
     """
     with open_products(folder) as (product, runs):
         of_run: SubtractRecipe = from_dict(SubtractRecipe, runs[0].recipe)

@@ -74,9 +74,11 @@ def fit_companions(
 
     Examples
     --------
-    >>> with open_run("lyot-demo/products", star_magnitude=5.0) as observation:  # doctest: +SKIP
-    ...     fit = fit_companions(observation, [(1.1, 205.0)], n_likelihoods=0)
-    >>> print(fit.companions[0].contrast)  # doctest: +SKIP
+    With an observation from `lyot.open_run`:
+
+    >>> fit = fit_companions(observation, [(1.1, 205.0)], n_likelihoods=0, n_injections=0)
+    >>> round(fit.companions[0].separation_arcsec.value, 1)
+    1.1
     """
     if not guesses:
         raise LyotError("Give at least one companion to fit: its separation and position angle.")
