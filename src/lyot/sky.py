@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,32 +13,19 @@ from lyot.errors import LyotError
 from lyot.files.combined import VARIANCES, Combined, Residuals
 from lyot.files.star import StarPosition
 from lyot.parameters import CombineRecipe
+from lyot.types import Array
 
 log = logging.getLogger(__name__)
 
-SAME_ROLL_DEG, SAME_STAR_PIX = 0.05, 0.2
+MAX_ROLL_DIFFERENCE_DEG, MAX_STAR_DISTANCE_PIX = 0.05, 0.2
+"""Exposures that differ by less see the same speckles on the same pixels."""
 
 
 def combine(exposures: list[Residuals], recipe: CombineRecipe, /) -> Combined:
     """Drizzle all integrations of all exposures onto one grid.
 
-    Parameters
-    ----------
-    exposures : list of Residuals
-        The exposures.
-    recipe : CombineRecipe
-        How to combine.
-
-    Returns
-    -------
-    Combined
-        The image. Its ERR takes the noise of the references as common to all integrations of
-        a roll, because they subtract the same references.
-
-    Raises
-    ------
-    LyotError
-        If there is no exposure, or one has no WCS.
+    ERR takes the noise of the references as common to all integrations of a roll, because they
+    subtract the same references. An exposure without a WCS is refused.
     """
     if not exposures:
         raise LyotError("There is no subtracted exposure to combine.")
@@ -46,12 +33,11 @@ def combine(exposures: list[Residuals], recipe: CombineRecipe, /) -> Combined:
         if exposure.wcs is None:
             raise LyotError(
                 f"{exposure.info.name} has no WCS, so it cannot be placed on the sky; run "
-                "assign_wcs on it, or skip the combination (resample.skip = true)."
+                "assign_wcs on it, or skip the step resample."
             )
     anchored, sky = anchored_wcs(exposures, recipe), _common_sky(exposures)
     wcs, ratio = _output_wcs(anchored, exposures, recipe)
-    n_int = sum(len(e.sci) for e in exposures)
-    layers = _drizzle(anchored, exposures, wcs, recipe, n_int, ratio)
+    layers = _layers(anchored, exposures, _Grid(wcs, recipe, ratio))
     star = None
     if recipe.align_on == "header":
         sky = next((star_on_sky(e) for e in exposures if e.star is not None), None)
@@ -75,18 +61,7 @@ def combine(exposures: list[Residuals], recipe: CombineRecipe, /) -> Combined:
 
 
 def star_on_sky(exposure: Residuals, /) -> tuple[float, float] | None:
-    """Return where an exposure's header puts its star.
-
-    Parameters
-    ----------
-    exposure : Residuals
-        The exposure.
-
-    Returns
-    -------
-    tuple of float or None
-        Right ascension and declination [degree]; None where the star's pixel is not known.
-    """
+    """Return where an exposure's header puts its star, if its pixel is known [degree]."""
     if exposure.star is None:
         return None
     ra, dec = exposure.wcs(exposure.star.x, exposure.star.y, with_bounding_box=False)
@@ -96,17 +71,7 @@ def star_on_sky(exposure: Residuals, /) -> tuple[float, float] | None:
 def anchored_wcs(exposures: list[Residuals], recipe: CombineRecipe, /) -> list[Any]:
     """Return the WCS of each exposure, moved so that all stars fall on one sky position.
 
-    Parameters
-    ----------
-    exposures : list of Residuals
-        The exposures.
-    recipe : CombineRecipe
-        With ``align_on = "header"`` nothing is moved.
-
-    Returns
-    -------
-    list of gwcs.wcs.WCS
-        Copies, without bounding boxes.
+    They are copies, without bounding boxes; with ``align_on = "header"`` nothing is moved.
     """
     sky = _common_sky(exposures)
     if recipe.align_on == "header" or sky is None:
@@ -208,70 +173,56 @@ def _weight(exposure: Residuals, i: int, recipe: CombineRecipe) -> NDArray[np.fl
     return np.where(good & np.isfinite(inverse), inverse, 0.0).astype(np.float32)
 
 
-def _drizzle(
-    anchored: list[Any],
-    exposures: list[Residuals],
-    wcs: Any,
-    recipe: CombineRecipe,
-    n_int: int,
-    ratio: float,
-) -> dict[str, Any]:
-    from drizzle.resample import Drizzle
-    from stcal.resample.utils import calc_pixmap
+class _Grid(NamedTuple):
+    """The output pixels, and how input pixels are put onto them."""
 
-    shape = wcs.array_shape
-    common = [v for v in VARIANCES if all(v in e.variances for e in exposures)]
-    image = Drizzle(
-        kernel=recipe.kernel, fillval="NAN", fillval2="NAN", out_shape=shape, max_ctx_id=n_int - 1
-    )
-    coherent = Drizzle(
-        kernel=recipe.kernel, fillval="NAN", fillval2="NAN", out_shape=shape, disable_ctx=True
-    )
-    groups: dict[int, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
-    rolls = _roll_groups(exposures)
-    maps = []
-    for e, exposure in enumerate(exposures):
-        maps.append(calc_pixmap(anchored[e], wcs, exposure.sci.shape[-2:]))
-        total = np.zeros(exposure.sci.shape[-2:], np.float64)
-        from_refs = exposure.variance_refs
-        for i in range(len(exposure.sci)):
-            weight = _weight(exposure, i, recipe)
-            used = weight > 0
-            variance = np.square(exposure.err[i], dtype=np.float64)
-            if from_refs is not None:
-                variance = variance - from_refs
-            layers = [variance, *(exposure.variances[v][i] for v in common)]
-            image.add_image(
-                np.where(used, exposure.sci[i], 0.0).astype(np.float32),
-                exptime=1.0,
-                pixmap=maps[e],
-                data2=[np.where(used, v, 0.0).astype(np.float32) for v in layers],
-                weight_map=weight,
-                pixfrac=recipe.pixfrac,
-                pixel_scale_ratio=ratio,
-                in_units="cps",
-            )
-            total += weight
-        if exposure.variance_refs_coherent is not None:
-            sigma = np.sqrt(np.nan_to_num(exposure.variance_refs_coherent))
-            groups.setdefault(rolls[e], []).append((total, sigma))
-    for roll, members in groups.items():
-        weight = np.sum([w for w, _ in members], axis=0)
-        sigma = np.sum([w * s for w, s in members], axis=0) / np.where(weight > 0, weight, 1.0)
-        coherent.add_image(
-            np.zeros(weight.shape, np.float32),
+    wcs: Any
+    recipe: CombineRecipe
+    ratio: float
+
+    def empty(self, **options: Any) -> Any:
+        """Return an empty image, to be drizzled onto."""
+        from drizzle.resample import Drizzle
+
+        return Drizzle(
+            kernel=self.recipe.kernel,
+            fillval="NAN",
+            fillval2="NAN",
+            out_shape=self.wcs.array_shape,
+            **options,
+        )
+
+    def add(self, image: Any, sci: Array, squared: list[Array], weight: Array, pixmap: Any) -> None:
+        """Drizzle a frame onto an image; `squared` are layers of variance."""
+        image.add_image(
+            sci,
             exptime=1.0,
-            pixmap=maps[rolls.index(roll)],
-            data2=[(sigma**2).astype(np.float32)],
-            weight_map=weight.astype(np.float32),
-            pixfrac=recipe.pixfrac,
-            pixel_scale_ratio=ratio,
+            pixmap=pixmap,
+            data2=squared,
+            weight_map=weight,
+            pixfrac=self.recipe.pixfrac,
+            pixel_scale_ratio=self.ratio,
             in_units="cps",
         )
-    planes = image.out_img2
-    variance = planes[0]
-    if groups:
-        variance = variance + coherent.out_img2[0]
+
+
+def _layers(anchored: list[Any], exposures: list[Residuals], grid: _Grid) -> dict[str, Any]:
+    """Drizzle all integrations of all exposures: image, error, weights, context, variances."""
+    from stcal.resample.utils import calc_pixmap
+
+    names = [v for v in VARIANCES if all(v in e.variances for e in exposures)]
+    image = grid.empty(max_ctx_id=sum(len(e.sci) for e in exposures) - 1)
+    maps = [
+        calc_pixmap(wcs, grid.wcs, exposure.sci.shape[-2:])
+        for wcs, exposure in zip(anchored, exposures, strict=True)
+    ]
+    weights = [
+        _add_exposure(image, exposure, names, grid, pixmap)
+        for exposure, pixmap in zip(exposures, maps, strict=True)
+    ]
+    independent, *variances = image.out_img2
+    coherent = _coherent_variance(exposures, weights, grid, maps)
+    variance = independent if coherent is None else independent + coherent
     err = np.sqrt(np.maximum(variance, 0.0))
     err[~np.isfinite(image.out_img)] = np.nan
     return {
@@ -279,8 +230,65 @@ def _drizzle(
         "err": err.astype(np.float32),
         "wht": image.out_wht,
         "con": image.out_ctx,
-        "variances": dict(zip(common, planes[1:], strict=True)),
+        "variances": dict(zip(names, variances, strict=True)),
     }
+
+
+def _add_exposure(
+    image: Any, exposure: Residuals, names: list[str], grid: _Grid, pixmap: Any
+) -> NDArray[np.float64]:
+    """Drizzle the integrations of an exposure; return the sum of their weights.
+
+    Their noise is independent but for the part that comes from the references.
+    """
+    total = np.zeros(exposure.sci.shape[-2:], np.float64)
+    for i in range(len(exposure.sci)):
+        weight = _weight(exposure, i, grid.recipe)
+        used = weight > 0
+        variance = np.square(exposure.err[i], dtype=np.float64)
+        if exposure.variance_refs is not None:
+            variance = variance - exposure.variance_refs
+        layers = [variance, *(exposure.variances[name][i] for name in names)]
+        grid.add(
+            image,
+            np.where(used, exposure.sci[i], 0.0).astype(np.float32),
+            [np.where(used, layer, 0.0).astype(np.float32) for layer in layers],
+            weight,
+            pixmap,
+        )
+        total += weight
+    return total
+
+
+def _coherent_variance(
+    exposures: list[Residuals], weights: list[Array], grid: _Grid, maps: list[Any]
+) -> Any:
+    """Return the variance from the references, which does not average down in a roll.
+
+    All integrations of a roll subtract the same references, so their errors from them add
+    linearly: the error of the roll is their weighted mean. Those of several rolls are taken as
+    independent. None where no exposure records it.
+    """
+    rolls = _roll_groups(exposures)
+    members: dict[int, list[tuple[Array, Array]]] = {}
+    for roll, exposure, weight in zip(rolls, exposures, weights, strict=True):
+        if exposure.variance_refs_coherent is not None:
+            sigma = np.sqrt(np.nan_to_num(exposure.variance_refs_coherent))
+            members.setdefault(roll, []).append((weight, sigma))
+    if not members:
+        return None
+    image = grid.empty(disable_ctx=True)
+    for roll, parts in members.items():
+        weight = np.sum([w for w, _ in parts], axis=0)
+        sigma = np.sum([w * s for w, s in parts], axis=0) / np.where(weight > 0, weight, 1.0)
+        grid.add(
+            image,
+            np.zeros(weight.shape, np.float32),
+            [(sigma**2).astype(np.float32)],
+            weight.astype(np.float32),
+            maps[rolls.index(roll)],
+        )
+    return image.out_img2[0]
 
 
 def _roll_groups(exposures: list[Residuals]) -> list[int]:
@@ -298,11 +306,11 @@ def _roll_groups(exposures: list[Residuals]) -> list[int]:
 
 def _seen_alike(a: Residuals, b: Residuals) -> bool:
     turn = abs((a.info.roll_ref_deg - b.info.roll_ref_deg + 180.0) % 360.0 - 180.0)
-    if not turn < SAME_ROLL_DEG or a.sci.shape[-2:] != b.sci.shape[-2:]:
+    if not turn < MAX_ROLL_DIFFERENCE_DEG or a.sci.shape[-2:] != b.sci.shape[-2:]:
         return False
     if a.star is None or b.star is None:
         return True
-    return float(np.hypot(a.star.x - b.star.x, a.star.y - b.star.y)) < SAME_STAR_PIX
+    return float(np.hypot(a.star.x - b.star.x, a.star.y - b.star.y)) < MAX_STAR_DISTANCE_PIX
 
 
 def _footprint(anchored: list[Any], exposures: list[Residuals], wcs: Any) -> str | None:

@@ -281,3 +281,133 @@ def test_references_of_another_mode_are_refused_before_any_work(small, tmp_path)
     with pytest.raises(LyotError, match="with coronagraph MASKA210R"):
         Coron3Pipeline.call(str(tmp_path / "asn.json"), output_dir=str(tmp_path / "out"))
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+RUN_KEYWORDS = ["DATE", "ASNPOOL", "ASNTABLE"]
+"""What a product says of its run, or of the time when it was made."""
+
+
+def same_file(a, b, *, tolerance):
+    """Compare headers and arrays of two products."""
+    with fits.open(a) as ours, fits.open(b) as theirs:
+        assert [hdu.name for hdu in ours] == [hdu.name for hdu in theirs]
+        for one, other in zip(ours, theirs, strict=True):
+            if one.name == "ASDF":
+                continue
+            mine, its = (
+                {k: v for k, v in hdu.header.items() if k and k not in RUN_KEYWORDS}
+                for hdu in (one, other)
+            )
+            assert mine.keys() == its.keys()
+            for key, value in mine.items():
+                number = isinstance(value, float)
+                assert its[key] == (pytest.approx(value, rel=tolerance) if number else value), key
+            if one.data is None:
+                continue
+            if one.data.dtype.names:
+                for name in one.data.dtype.names:
+                    np.testing.assert_allclose(one.data[name], other.data[name], rtol=tolerance)
+            else:
+                atol = tolerance * np.nanmax(np.abs(one.data.astype(float)))
+                np.testing.assert_allclose(one.data, other.data, rtol=tolerance, atol=atol)
+
+
+def same_provenance(a, b):
+    """Compare what two products record, but for what a run adds to what its steps record."""
+    if isinstance(a, dict):
+        keys = (set(a) | set(b)) - {"association"}
+        if "steps" in keys:
+            keys -= {"recipe", "exposures"}
+        for key in keys:
+            assert key in a, key
+            assert key in b, key
+            same_provenance(a[key], b[key])
+    elif isinstance(a, np.ndarray) and a.dtype.kind == "f":
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.nanmax(np.abs(a), initial=0))
+    elif isinstance(a, list | tuple | np.ndarray):
+        assert np.array_equal(a, b)
+    else:
+        assert b == (pytest.approx(a, rel=1e-4) if isinstance(a, float) else a)
+
+
+def test_steps_run_one_by_one_make_the_products_of_the_pipeline(small, tmp_path):
+    from lyot.files.products import save_atomically
+    from lyot.steps import (
+        AlignRefsStep,
+        HlspStep,
+        KlipStep,
+        OutlierDetectionStep,
+        ResampleStep,
+        StackRefsStep,
+    )
+
+    run, hand = tmp_path / "run", tmp_path / "hand"
+    Coron3Pipeline.call(str(small), output_dir=str(run), steps={"klip": {"truncate": 4}})
+    names = {p.stem.rpartition("_")[2]: p.name for p in run.iterdir()}
+
+    def save(model, suffix):
+        model.meta.filename = names[suffix]
+        return save_atomically(model, hand / names[suffix])
+
+    [science] = small.parent.glob("jw09999001*_calints.fits")
+    target = save(OutlierDetectionStep.call(str(science)), "crfints")
+    stack = save(StackRefsStep.call(str(small)), "psfstack")
+    aligned = save(AlignRefsStep.call(target, stack), "psfalign")
+    subtracted = save(KlipStep.call(target, aligned, truncate=4), "psfsub")
+    image = save(ResampleStep.call(subtracted), "i2d")
+    products = HlspStep.call(image, save_results=False)
+    for model, suffix in zip(products, ("snr", "contrast"), strict=True):
+        save(model, suffix)
+    assert {p.name for p in hand.iterdir()} == set(names.values())
+    for suffix, name in names.items():
+        # The errors of aligned references are rounded when they are written and read again.
+        rounded = suffix in ("psfsub", "i2d", "snr", "contrast")
+        same_file(run / name, hand / name, tolerance=1e-4 if rounded else 0.0)
+        with datamodels.open(run / name) as ours, datamodels.open(hand / name) as theirs:
+            same_provenance(provenance_of(ours), provenance_of(theirs))
+
+
+@pytest.fixture(scope="module")
+def rolls(tmp_path_factory):
+    """Return a small observation of two rolls, with a bright companion and no disc."""
+    from lyot.simulate import Companion, Scene, simulate_observation
+
+    scene = Scene(
+        shape=(64, 66),
+        rolls_deg=(0.0, 40.0),
+        n_int=3,
+        n_int_psf=2,
+        n_dither=3,
+        disc=None,
+        companions=(Companion(separation_arcsec=1.2, pa_deg=130.0, contrast=1e-3),),
+    )
+    return simulate_observation(tmp_path_factory.mktemp("rolls"), scene, seed=8)
+
+
+@pytest.mark.parametrize(("strategy", "n_refs"), [("rdi", 6), ("adi", 3), ("adi+rdi", 9)])
+def test_each_strategy_finds_the_companion(rolls, tmp_path, strategy, n_refs):
+    pipeline = Coron3Pipeline()
+    pipeline.output_dir, pipeline.strategy = str(tmp_path), strategy
+    pipeline.klip.truncate = [3]
+    image = pipeline.run(str(rolls))
+    assert [line["references"] for line in pipeline.summary] == [n_refs, n_refs]
+    planned = {product.name for product in pipeline.plan(str(rolls)).products}
+    assert {p.name for p in tmp_path.iterdir()} == planned
+    for path in tmp_path.glob("*psfsub.fits"):
+        with datamodels.open(path) as model:
+            align = provenance_of(model)["steps"]["align_psfs"]
+            rolls_of_refs = np.asarray(align["ref_pa_y_deg"])
+            target = {str(name) for name in align["ref_targets"]}
+        # The roll itself is never among its own references.
+        assert len(target) == {"rdi": 1, "adi": 1, "adi+rdi": 2}[strategy]
+        assert len(rolls_of_refs) == n_refs
+    pa = np.radians(130.0)
+    dec = -25.0 + 1.2 * np.cos(pa) / 3600
+    ra = 150.0 + 1.2 * np.sin(pa) / 3600 / np.cos(np.radians(-25.0))
+    x, y = (float(v) for v in image.meta.wcs.invert(ra, dec))
+    data = np.nan_to_num(np.asarray(image.data, float))
+    star = star_of(image)
+    r = radius_map(data.shape, (y, x))
+    ring = np.abs(radius_map(data.shape, star.yx) - np.hypot(y - star.y, x - star.x)) < 2
+    elsewhere = data[ring & (r > 5)]
+    assert data[r < 1.5].max() > 5 * np.std(elsewhere)
