@@ -9,6 +9,7 @@ from lyot.algorithms.geometry import radius_map
 from lyot.algorithms.zones import full_frame
 from lyot.files.combined import residuals_from_model
 from lyot.files.exposure import Cube, as_model, cube_from_model, read_cube, stack
+from lyot.files.star import StarPosition
 from lyot.parameters import AlignRecipe, CombineRecipe, SubtractRecipe
 from lyot.references.aligner import Aligner
 from lyot.references.computed import ComputedReferences
@@ -108,3 +109,61 @@ def test_error_of_i2d(draws):
     found = list(ratios(draws["image"], draws["image_err"], draws["star"], MASK_PIX, 30.0))
     for radius, ratio in found:
         assert abs(ratio - 1) < 0.05, (radius, found)
+
+
+def constant(template, value, sigma, **more):
+    """Return an exposure of one value, seen where another was."""
+    shape = template.sci.shape
+    info = replace(template.info, exposure_time_s=more.pop("time", 1.0))
+    return replace(
+        template,
+        sci=np.full(shape, value, np.float32),
+        err=np.full(shape, sigma, np.float32),
+        bad=np.zeros(shape, bool),
+        info=info,
+        variances={"var_rnoise": np.full(shape, more.pop("rnoise", 1.0), np.float32)},
+        variance_refs=None,
+        variance_refs_coherent=None,
+        **more,
+    )
+
+
+@pytest.mark.parametrize(
+    ("weight_type", "expected"),
+    [
+        ("exptime", (1.0 * 100 + 3.0 * 300) / 400),
+        ("uniform", 2.0),
+        ("ivm", (1.0 / 1.0 + 3.0 / 4.0) / (1.0 + 1.0 / 4.0)),
+    ],
+)
+def test_exposures_are_weighted_as_is_asked_for(clean, weight_type, expected):
+    _, _, templates = clean
+    pair = [
+        constant(templates[0], 1.0, 1.0, time=100.0, rnoise=1.0),
+        constant(templates[0], 3.0, 2.0, time=300.0, rnoise=4.0),
+    ]
+    image = combine(pair, CombineRecipe(weight_type=weight_type))
+    covered = np.isfinite(image.sci)
+    np.testing.assert_allclose(image.sci[covered], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
+def test_the_pixel_scale_of_the_image_is_as_asked_for(clean, ratio):
+    _, _, templates = clean
+    template = templates[0]
+    shape = template.sci.shape
+    y, x = np.indices(shape[1:])
+    star = StarPosition(36.0, 35.0)
+    source = np.exp(-0.5 * ((y - 40.0) ** 2 + (x - 30.0) ** 2) / 3.0**2)
+    exposure = replace(
+        constant(template, 0.0, 1.0), sci=np.tile(source, (shape[0], 1, 1)), star=star
+    )
+    plain = combine([exposure], CombineRecipe())
+    image = combine([exposure], CombineRecipe(pixel_scale_ratio=ratio))
+    np.testing.assert_allclose(image.pixel_area_sr / plain.pixel_area_sr, ratio**2, rtol=1e-3)
+    np.testing.assert_allclose(np.array(image.sci.shape) * ratio, plain.sci.shape, rtol=0.05)
+    # The star falls on one sky position, and a source keeps its flux, whatever the pixels are.
+    sky = [np.array(i.wcs(i.star.x, i.star.y)) for i in (plain, image)]
+    np.testing.assert_allclose(sky[1], sky[0], atol=1e-9)
+    flux = [np.nansum(i.sci) * i.pixel_area_sr for i in (plain, image)]
+    np.testing.assert_allclose(flux[1], flux[0], rtol=0.01)

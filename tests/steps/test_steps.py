@@ -1,5 +1,6 @@
 """Each step runs alone, from Python and the shell, without CRDS, and leaves its input as is."""
 
+import json
 import os
 import subprocess
 import sys
@@ -334,3 +335,31 @@ def test_steps_run_from_the_shell_without_crds(files, small, tmp_path):
     [subtracted] = tmp_path.glob("*_psfsub.fits")
     with datamodels.open(subtracted) as model:
         assert provenance_of(model)["steps"]["klip"]["n_kept"] == 2
+
+
+@pytest.mark.parametrize("method", ["symmetry", "model"])
+def test_the_star_is_measured_as_asked_for(target, psfstack, small, method):
+    result = AlignRefsStep.call(target, psfstack, star_from=method)
+    star = star_of(result)
+    truth = json.loads((small.parent / "truth.json").read_text())["exposures"]
+    x, y = truth[target.meta.filename]["star_xy"]
+    assert star.origin == "measured"
+    assert np.hypot(star.x - x, star.y - y) < 0.2
+    assert provenance_of(result)["steps"]["align_psfs"]["recipe"]["star_from"] == method
+    other = star_of(
+        AlignRefsStep.call(
+            target, psfstack, star_from={"symmetry": "model", "model": "symmetry"}[method]
+        )
+    )
+    assert (star.x, star.y) != (other.x, other.y)
+
+
+def test_klip_measures_a_star_that_its_references_do_not_record(target, psfstack):
+    aligned = AlignRefsStep.call(target, psfstack)
+    recorded = star_of(aligned)
+    branch = provenance_of(aligned)
+    del branch["star"]
+    aligned.instance["lyot"] = branch
+    star = star_of(KlipStep.call(target, aligned, truncate=3))
+    assert star.origin == "measured"
+    assert np.hypot(star.x - recorded.x, star.y - recorded.y) < 0.3

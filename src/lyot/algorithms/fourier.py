@@ -233,20 +233,37 @@ def _derivatives(
     phase_x = xp.exp(-ik_x * shift_yx[..., 1][..., None, None])
     shifted = spectra * (phase_y * phase_x)
     images = []
-    done, whole, columns = -1, None, None
+    order_y, all_rows, columns = -1, None, None
     for a, b in orders:
-        if a != done:
+        if a != order_y:
             source = shifted if a == 0 else shifted * _power(-ik_y, a)
-            every = xp.fft.ifft(source, axis=-2)[..., : shape[0], :]
-            whole = every if a == 0 else whole
-            columns, done = every[..., rows, :], a
+            transformed = xp.fft.ifft(source, axis=-2)[..., : shape[0], :]
+            all_rows = transformed if a == 0 else all_rows
+            columns, order_y = transformed[..., rows, :], a
         part = columns if b == 0 else columns * _power(-ik_x, b)
         images.append(xp.fft.irfft(part, n=m_x, axis=-1)[..., : shape[1]])
-    return images, whole
+    return images, all_rows
 
 
-def waves(positions: Any, grid: tuple[int, int], /) -> tuple[Any, Any]:
-    """Return what takes a half spectrum back to an image at a few pixels.
+class Waves(NamedTuple):
+    """Matrices that take a half spectrum back to an image at a few pixels.
+
+    The image is the real part of ``along_y @ spectrum @ along_x``.
+
+    Attributes
+    ----------
+    along_y : array, shape (n, m_y), complex128
+        Waves along y at the positions.
+    along_x : array, shape (m_x // 2 + 1, n), complex128
+        Waves along x, weighted.
+    """
+
+    along_y: Any
+    along_x: Any
+
+
+def waves(positions: Any, grid: tuple[int, int], /) -> Waves:
+    """Return the matrices that take a half spectrum back to an image at a few pixels.
 
     Parameters
     ----------
@@ -257,18 +274,18 @@ def waves(positions: Any, grid: tuple[int, int], /) -> tuple[Any, Any]:
 
     Returns
     -------
-    tuple of array, shapes (n, m_y) and (m_x // 2 + 1, n), complex128
-        The real part of ``waves[0] @ spectrum @ waves[1]`` is the image.
+    Waves
+        For these positions.
     """
     xp = array_namespace(positions)
     m_y, m_x = grid
     k_y = 2.0 * xp.pi * _frequencies(xp, m_y)
     k_x = 2.0 * xp.pi * _frequencies(xp, m_x)[: m_x // 2 + 1]
-    # The half that is left out is the conjugate of the one that is there, but for frequency zero.
+    # The other half is the conjugate of the one that is there, but for frequency zero.
     twice = (1.0 + xp.astype(k_x > 0.0, xp.float64)) / (m_y * m_x)
     along_y = xp.exp(_imaginary(positions[:, None] * k_y[None, :]))
     along_x = xp.exp(_imaginary(k_x[:, None] * positions[None, :])) * twice[:, None]
-    return along_y, along_x
+    return Waves(along_y, along_x)
 
 
 def _power(values: Any, exponent: int) -> Any:

@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 MAD_TO_SIGMA = 1.482602218505602
+"""Standard deviation of Gaussian noise over its median absolute deviation."""
+
+MIN_INTEGRATIONS = 3
+"""Outliers are looked for where a pixel has at least so many good integrations."""
 
 
 def median_fill(
@@ -43,14 +47,14 @@ def _median_fill_one(image: NDArray[np.float64], bad: NDArray[np.bool_], box: in
         image[:] = 0.0
         return
     image[bad] = np.nan
-    left = np.argwhere(bad)
+    pending = np.argwhere(bad)
     source = image.copy()
     half = max(box // 2, 1)
-    while len(left):
-        values = _box_medians(source, left, half)
-        found = np.isfinite(values)
-        image[tuple(left[found].T)] = values[found]
-        left, half = left[~found], half + max(1, half // 2)
+    while len(pending):
+        values = _box_medians(source, pending, half)
+        done = np.isfinite(values)
+        image[tuple(pending[done].T)] = values[done]
+        pending, half = pending[~done], half + max(1, half // 2)
 
 
 def _box_medians(
@@ -79,7 +83,7 @@ class CrossPrediction(NamedTuple):
     Attributes
     ----------
     mean : ndarray, shape (n,)
-        Mean of each frame over the pixels that were learnt from.
+        Mean of each frame over the pixels of the fit.
     brightness : ndarray, shape (n,)
         Factor from the mean frame to each frame.
     matrix : ndarray, shape (n, n)
@@ -99,10 +103,12 @@ class CrossPrediction(NamedTuple):
 def fit_cross_prediction(
     frames: NDArray[np.floating], variance: NDArray[np.floating], /
 ) -> CrossPrediction:
-    r"""Learn how each frame follows from the others.
+    r"""Fit how each frame follows from the others.
 
-    All regressions come from one inverse: with :math:`P = (G + \lambda I)^{-1}` of the Gram
-    matrix G, :math:`a_{kj} = -P_{kj} / P_{kk}`.
+    All regressions come from one inverse: with :math:`P = (G + \Lambda)^{-1}` of the Gram matrix
+    G and the noise :math:`\Lambda`, the coefficients of frame k are
+    :math:`a_{kj} = -P_{kj} / P_{kk}`, as a precision matrix holds all conditional means (Whittaker
+    1990, Graphical Models in Applied Multivariate Statistics, ch. 5).
 
     Parameters
     ----------
@@ -113,7 +119,7 @@ def fit_cross_prediction(
 
     Returns
     -------
-    Likeness
+    CrossPrediction
         For `fill_from_others`. With a single frame its matrix is zero.
     """
     data = np.asarray(frames, dtype=np.float64)
@@ -133,10 +139,25 @@ def fit_cross_prediction(
     diagonal[diagonal <= 0] = np.inf
     matrix = -inverse / diagonal[:, None]
     np.fill_diagonal(matrix, 0.0)
-    left = centered - matrix @ centered
-    typical = np.maximum(variance, np.finfo(np.float32).tiny)
-    excess = np.maximum((left**2 / typical).mean(axis=1) - 1.0, 0.0)
+    residual = centered - matrix @ centered
+    positive = np.maximum(variance, np.finfo(np.float32).tiny)
+    excess = np.maximum((residual**2 / positive).mean(axis=1) - 1.0, 0.0)
     return CrossPrediction(mean, brightness, matrix, excess)
+
+
+class Filled(NamedTuple):
+    """Frames in which bad pixels hold a prediction from the good ones, and their variance.
+
+    Attributes
+    ----------
+    frames : ndarray, shape (n, n_pix), float64
+        The frames; NaN where all of them are bad.
+    variance : ndarray, shape (n, n_pix), float64
+        Their variance, with the scatter of the predictions.
+    """
+
+    frames: NDArray[np.float64]
+    variance: NDArray[np.float64]
 
 
 def fill_from_others(
@@ -145,8 +166,8 @@ def fill_from_others(
     bad: NDArray[np.bool_],
     prediction: CrossPrediction,
     /,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Replace bad pixels of aligned frames with what the other frames say of them.
+) -> Filled:
+    """Replace bad pixels of aligned frames with their prediction from the other frames.
 
     Parameters
     ----------
@@ -159,9 +180,8 @@ def fill_from_others(
 
     Returns
     -------
-    frames, variance : ndarray, shape (n, n_pix), float64
-        Copies in which bad pixels hold the prediction from the good ones and its variance, which
-        holds the scatter of such predictions too; NaN where every frame is bad.
+    Filled
+        Copies.
 
     Notes
     -----
@@ -173,18 +193,19 @@ def fill_from_others(
     power = np.where(power > 0, power, 1.0)
     data = np.where(bad, 0.0, frames)
     common = (weight * data).sum(axis=0) / power
-    known = np.where(bad, prediction.brightness[:, None] * common, data)
-    predicted = prediction.mean[:, None] + prediction.matrix @ (known - prediction.mean[:, None])
+    complete = np.where(bad, prediction.brightness[:, None] * common, data)
+    mean = prediction.mean[:, None]
+    predicted = mean + prediction.matrix @ (complete - mean)
     if len(frames) == 1:
-        predicted = known
+        predicted = complete
     count = np.maximum((~bad).sum(axis=0), 1)
-    typical = np.where(bad, 0.0, variance).sum(axis=0) / count
-    spread = prediction.matrix**2 @ np.where(bad, typical, variance)
-    spread = spread + (1.0 + prediction.excess[:, None]) * typical
-    nowhere = bad.all(axis=0)
-    values = np.where(bad, np.where(nowhere, np.nan, predicted), frames)
-    errors = np.where(bad, np.where(nowhere, np.nan, spread), variance)
-    return values.astype(np.float64), errors.astype(np.float64)
+    mean_variance = np.where(bad, 0.0, variance).sum(axis=0) / count
+    spread = prediction.matrix**2 @ np.where(bad, mean_variance, variance)
+    spread = spread + (1.0 + prediction.excess[:, None]) * mean_variance
+    all_bad = bad.all(axis=0)
+    values = np.where(bad, np.where(all_bad, np.nan, predicted), frames)
+    errors = np.where(bad, np.where(all_bad, np.nan, spread), variance)
+    return Filled(values.astype(np.float64), errors.astype(np.float64))
 
 
 def outlier_flags(
@@ -216,12 +237,12 @@ def outlier_flags(
     ndarray of bool, shape (n_int, n_y, n_x)
         True where the pixel is an outlier; all False with fewer than three integrations.
     """
-    if cube.shape[0] < 3:
+    if cube.shape[0] < MIN_INTEGRATIONS:
         return np.zeros(cube.shape, dtype=bool)
     data = np.where(bad, np.nan, cube)
-    counted = np.isfinite(data).sum(axis=0) >= 3
-    deviation = data - _median_of_known(data)
-    scatter = MAD_TO_SIGMA * np.where(counted, _median_of_known(np.abs(deviation)), 0.0)
+    counted = np.isfinite(data).sum(axis=0) >= MIN_INTEGRATIONS
+    deviation = data - _finite_median(data)
+    scatter = MAD_TO_SIGMA * np.where(counted, _finite_median(np.abs(deviation)), 0.0)
     # With few integrations a pixel's own scatter is poorly known: its neighbors help.
     scatter = np.maximum(scatter, ndimage.median_filter(scatter, size=5, mode="nearest"))
     floor = np.where(np.isfinite(err), err, 0.0)
@@ -230,12 +251,12 @@ def outlier_flags(
         return (np.abs(deviation) > n_sigma * noise) & counted[None] & (noise > 0)
 
 
-def _median_of_known(data: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Median along the first axis of what is not NaN; NaN where nothing is known."""
+def _finite_median(data: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Median of the finite values along the first axis; NaN where there is none."""
     ordered = np.sort(data, axis=0)  # NaN comes last
-    known = np.isfinite(data).sum(axis=0)[None]
-    low, high = np.maximum(known - 1, 0) // 2, known // 2
+    n = np.isfinite(data).sum(axis=0)[None]
+    low, high = np.maximum(n - 1, 0) // 2, n // 2
     high = np.minimum(high, len(data) - 1)
     pair = [np.take_along_axis(ordered, at, axis=0)[0] for at in (low, high)]
-    middle = np.where(known[0] % 2 == 1, pair[0], 0.5 * (pair[0] + pair[1]))
-    return np.where(known[0] > 0, middle, np.nan)
+    middle = np.where(n[0] % 2 == 1, pair[0], 0.5 * (pair[0] + pair[1]))
+    return np.where(n[0] > 0, middle, np.nan)

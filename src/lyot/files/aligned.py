@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -99,7 +99,6 @@ class ReferenceInfo:
         return ReferenceInfo(names, self.pa_y_deg[pick], self.mjd[pick])
 
 
-@runtime_checkable
 class AlignedReferences(Protocol):
     """The references of each science integration: computed when asked for, or from a product."""
 

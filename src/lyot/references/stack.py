@@ -1,4 +1,4 @@
-"""The references, stacked."""
+"""Outliers among the integrations of the exposures that are stacked."""
 
 from __future__ import annotations
 
@@ -14,32 +14,18 @@ from lyot.parameters import OutlierRecipe
 
 log = logging.getLogger(__name__)
 
-MIN_INTEGRATIONS = 3
-
 
 def outlier_dq(cube: Cube, recipe: OutlierRecipe, /) -> tuple[NDArray[np.uint32], int]:
-    """Flag the outliers among the integrations of an exposure.
+    """Return the flags of an exposure with its outliers among them, and the number of outliers.
 
-    Parameters
-    ----------
-    cube : Cube
-        The exposure.
-    recipe : OutlierRecipe
-        The threshold.
-
-    Returns
-    -------
-    dq : ndarray of uint32, shape (n_int, n_y, n_x)
-        Its flags, with OUTLIER and DO_NOT_USE where a pixel is an outlier.
-    n_found : int
-        Number of outliers.
+    An outlier among the integrations is flagged OUTLIER and DO_NOT_USE.
     """
-    if len(cube.sci) < MIN_INTEGRATIONS:
+    if len(cube.sci) < repair.MIN_INTEGRATIONS:
         log.info(
-            "%s has %d integration(s): outliers need at least %d to be told.",
+            "%s has %d integration(s); outlier detection needs at least %d.",
             cube.info.name,
             len(cube.sci),
-            MIN_INTEGRATIONS,
+            repair.MIN_INTEGRATIONS,
         )
         return cube.dq.copy(), 0
     found = repair.outlier_flags(cube.sci, cube.err, cube.bad("DO_NOT_USE"), n_sigma=recipe.n_sigma)
@@ -48,20 +34,7 @@ def outlier_dq(cube: Cube, recipe: OutlierRecipe, /) -> tuple[NDArray[np.uint32]
 
 
 def flag_outliers(cube: Cube, recipe: OutlierRecipe, /) -> Cube:
-    """Return an exposure with its outliers flagged.
-
-    Parameters
-    ----------
-    cube : Cube
-        The exposure.
-    recipe : OutlierRecipe
-        The threshold, and whether to skip.
-
-    Returns
-    -------
-    Cube
-        The exposure itself where flagging is skipped.
-    """
+    """Return an exposure with its outliers flagged; the exposure itself where that is skipped."""
     if recipe.skip:
         return cube
     return replace(cube, dq=outlier_dq(cube, recipe)[0])

@@ -26,6 +26,7 @@ from lyot.parameters import (
     SubtractRecipe,
     to_dict,
 )
+from lyot.references.computed import ComputedReferences
 from lyot.references.star import find_star
 from lyot.steps.base import LyotStep, name_of
 from lyot.steps.spec import spec_of, values_of
@@ -53,7 +54,7 @@ class KlipStep(LyotStep):
         ----------
         target : str or CubeModel
             The science exposure; it is not changed.
-        psfrefs : str, QuadModel, CubeModel or AlignedReferences
+        psfrefs : str, QuadModel, CubeModel, AlignedArrays or ComputedReferences
             The aligned references, 4-D or 3-D; or what gives them when it is asked for them.
         receive : callable, optional
             Called with the finished subtraction, its fits kept, for an analysis that follows.
@@ -165,7 +166,7 @@ def _image(path: str | None) -> Any:
 
 def _aligned(psfrefs: Any, cube: Cube) -> tuple[AlignedReferences, Any]:
     """Return the references, and the model that holds them where they are a product."""
-    if isinstance(psfrefs, AlignedReferences):
+    if isinstance(psfrefs, AlignedArrays | ComputedReferences):
         return psfrefs, None
     model = as_model(psfrefs, _kind_of(psfrefs))
     history = provenance_of(model).get("steps", {})

@@ -92,10 +92,10 @@ def _embed_and_transform(image: Any, grid: tuple[int, int]) -> Any:
     return xp.fft.rfftn(_embed(xp.astype(image, xp.float64), grid), axes=(-2, -1))
 
 
-def _correlate(a: Any, b: Any, waves: tuple[Any, Any]) -> Any:
+def _correlate(a: Any, b: Any, waves: fourier.Waves) -> Any:
     """Return ``sum_x a(x) b(x - d)`` for the few ``d`` that `fourier.waves` were made for."""
     xp = array_namespace(a, b)
-    return xp.real(xp.matmul(xp.matmul(waves[0], a * xp.conj(b)), waves[1]))
+    return xp.real(xp.matmul(xp.matmul(waves.along_y, a * xp.conj(b)), waves.along_x))
 
 
 class PairTargets(NamedTuple):
