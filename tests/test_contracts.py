@@ -359,12 +359,6 @@ lyot.algorithms.nmf.factorize
 lyot.algorithms.nmf.non_negative
 lyot.algorithms.selection.correlations
 lyot.algorithms.selection.stepwise
-lyot.algorithms.fourier.shift
-lyot.algorithms.registration.fit_pairs
-lyot.algorithms.registration.refine
-lyot.algorithms.registration.symmetry_center
-lyot.algorithms.repair.fill_from_others
-lyot.algorithms.repair.outlier_flags
 lyot.algorithms.propagation.leverage
 lyot.algorithms.propagation.propagate_through_fit
 lyot.algorithms.statistics.annulus_noise

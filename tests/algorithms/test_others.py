@@ -86,7 +86,7 @@ def test_the_median_of_what_is_known_is_that_of_numpy(rng):
     data[:, 3, 3] = np.nan
     data[:, 0, 0] = 1.0
     known = np.isfinite(data).any(axis=0)
-    found = repair._median_of_known(data)
+    found = repair.finite_median(data)
     np.testing.assert_allclose(found[known], np.nanmedian(data[:, known], axis=0))
     assert np.isnan(found[~known]).all()
 

@@ -187,6 +187,16 @@ def fill_from_others(
     -----
     Where several frames are bad, each of the others enters the prediction as the scaled mean of
     the good ones.
+
+    Examples
+    --------
+    >>> frames = np.array([[1.0, 2.0, 4.0], [2.0, 4.0, 8.0]])
+    >>> variance = np.full(frames.shape, 1e-6)
+    >>> prediction = fit_cross_prediction(frames, variance)
+    >>> bad = np.array([[False], [True]])
+    >>> filled = fill_from_others(np.array([[3.0], [0.0]]), variance[:, :1], bad, prediction)
+    >>> float(filled.frames[1, 0].round(3))
+    6.0
     """
     weight = np.where(bad, 0.0, prediction.brightness[:, None])
     power = (weight**2).sum(axis=0)
@@ -236,13 +246,21 @@ def outlier_flags(
     -------
     ndarray of bool, shape (n_int, n_y, n_x)
         True where the pixel is an outlier; all False with fewer than three integrations.
+
+    Examples
+    --------
+    >>> cube = np.random.default_rng(0).normal(size=(5, 8, 8))
+    >>> cube[2, 3, 4] = 50.0
+    >>> flags = outlier_flags(cube, np.ones(cube.shape), np.zeros(cube.shape, bool))
+    >>> np.argwhere(flags).tolist()
+    [[2, 3, 4]]
     """
     if cube.shape[0] < MIN_INTEGRATIONS:
         return np.zeros(cube.shape, dtype=bool)
     data = np.where(bad, np.nan, cube)
     counted = np.isfinite(data).sum(axis=0) >= MIN_INTEGRATIONS
-    deviation = data - _finite_median(data)
-    scatter = MAD_TO_SIGMA * np.where(counted, _finite_median(np.abs(deviation)), 0.0)
+    deviation = data - finite_median(data)
+    scatter = MAD_TO_SIGMA * np.where(counted, finite_median(np.abs(deviation)), 0.0)
     # With few integrations a pixel's own scatter is poorly known: its neighbors help.
     scatter = np.maximum(scatter, ndimage.median_filter(scatter, size=5, mode="nearest"))
     floor = np.where(np.isfinite(err), err, 0.0)
@@ -251,8 +269,8 @@ def outlier_flags(
         return (np.abs(deviation) > n_sigma * noise) & counted[None] & (noise > 0)
 
 
-def _finite_median(data: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Median of the finite values along the first axis; NaN where there is none."""
+def finite_median(data: NDArray[np.floating], /) -> NDArray[np.floating]:
+    """Return the median of the finite values along the first axis; NaN where there is none."""
     ordered = np.sort(data, axis=0)  # NaN comes last
     n = np.isfinite(data).sum(axis=0)[None]
     low, high = np.maximum(n - 1, 0) // 2, n // 2

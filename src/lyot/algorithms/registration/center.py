@@ -71,6 +71,16 @@ def symmetry_center(
     -----
     Speckles are point-symmetric only to first order in the wavefront error (Bloemhof et al.
     2001, doi:10.1086/324270), which is what limits the accuracy, not the noise.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, x = np.mgrid[:41, :41]
+    >>> image = np.exp(-((y - 20.2) ** 2 + (x - 19.9) ** 2) / 60.0)
+    >>> one, none = np.ones(image.shape), np.zeros(image.shape, bool)
+    >>> found = symmetry_center(image, one, none, (20.0, 20.0), inner_pix=2.0, outer_pix=15.0)
+    >>> found.center_yx.round(2).tolist()
+    [20.2, 19.9]
     """
     xp = array_namespace(image, variance, bad)
     shape = image.shape

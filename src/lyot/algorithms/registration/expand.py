@@ -223,6 +223,20 @@ def fit_pairs(
     Eight transforms along y and, for each row of the fit zone, 36 along x; products of
     ``(4 n_t, n_pix)`` by ``(n_pix, 36)``; all in float64. For speckles of F444W offsets up to 0.3
     pixel converge.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, x = np.mgrid[:32, :32]
+    >>> ref = np.exp(-((y - 15.0) ** 2 + (x - 16.0) ** 2) / 8.0)
+    >>> targets = [np.exp(-((y - 15.1) ** 2 + (x - 16.2) ** 2) / 8.0), 2.0 * ref]
+    >>> one, none = np.ones((32, 32)), np.zeros((2, 32, 32), bool)
+    >>> prepared = pair_targets(np.stack(targets), one, none, np.ones((2, 32, 32)))
+    >>> fit = fit_pairs(prepared, fourier.spectrum(ref), one, np.zeros(2))
+    >>> fit.scale.round(3).tolist()
+    [1.0, 2.0]
+    >>> bool(np.abs(fit.shift_yx[0] - [0.1, 0.2]).max() < 1e-3)
+    True
     """
     xp = array_namespace(targets.weighted, spectrum)
     zone = targets.zone

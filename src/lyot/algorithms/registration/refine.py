@@ -88,6 +88,18 @@ def refine(
     step; one to three steps from a good start; one more transform for the aligned image. The
     covariance is the sandwich of the normal matrix with the pixel variances, so it holds for
     any weight.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, x = np.mgrid[:32, :32]
+    >>> ref = np.exp(-((y - 15.0) ** 2 + (x - 16.0) ** 2) / 8.0)
+    >>> target = 3.0 * np.exp(-((y - 15.3) ** 2 + (x - 15.8) ** 2) / 8.0)
+    >>> one = np.ones((32, 32))
+    >>> spectra = fourier.spectrum(ref)[None]
+    >>> fit, aligned = refine(target, one, one, spectra, one[None], np.zeros((1, 2)))
+    >>> fit.shift_yx.round(3).tolist(), float(fit.scale[0].round(3))
+    ([[0.3, -0.2]], 3.0)
     """
     xp = array_namespace(target, weight, spectra)
     zone = zone_of(weight)
