@@ -200,6 +200,12 @@ def test_every_parameter_is_on_its_page(alias):
         assert re.search(r"# \S", line), f"{alias}: {line} says nothing of itself"
 
 
+def test_the_parameters_of_the_analyses_are_on_their_page():
+    page = (ROOT / "docs" / "analysis.md").read_text()
+    for command in ("contrast", "companion"):
+        assert f"```{{parameters}} {command}\n```" in page
+
+
 INSTRUMENT_WORD = re.compile(r"NIRCAM|MIRI|^NRC|4QPM|^LYOT_\d|^MASK[AB]?(\d|.WB|RND|BAR|$)")
 KINDS = {"NIRCAM", "MIRI", "RoundMask", "BarMask", "FourQuadrantMask", "LyotSpot"}
 

@@ -154,17 +154,16 @@ def run(associations: tuple[str, ...], output_dir: str, **options: Any) -> None:
     reduce_all(associations, output_dir, options)
 
 
-def _job(output_dir: str, options: Mapping[str, Any]) -> Job:
-    """Turn the options of a run into a job without its association."""
-    from lyot.survey import Job
-
+def _steps(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the values of parameters that options give, by step and name."""
     steps = typed_steps(options)
     if options.get("star"):
         x, y = options["star"]
         for step in (s for s, kinds in STEPS.items() if StarParameters in kinds):
             steps.setdefault(step, {}).update(star_x=x, star_y=y)
     unsaved = _SAVED if options.get("only_final") else []
-    unsaved = ["save_psfalign"] if options.get("no_psfalign") and not unsaved else unsaved
+    if options.get("no_psfalign"):
+        unsaved = [*unsaved, "save_psfalign"]
     if unsaved:
         steps.setdefault(PIPELINE, {}).update(dict.fromkeys(unsaved, False))
     for text in options.get("settings") or ():
@@ -173,9 +172,17 @@ def _job(output_dir: str, options: Mapping[str, Any]) -> Job:
         if not (separator and dot and name):
             raise LyotError(f"--set {text!r} is not STEP.NAME=VALUE, such as klip.truncate=20.")
         steps.setdefault(step, {})[name] = value
-    observation = taken(ObservationParameters, {"star_mag": None} | _star(options))
+    return steps
+
+
+def _job(output_dir: str, options: Mapping[str, Any]) -> Job:
+    """Make a job of the options, for any association."""
+    from lyot.survey import Job
+
+    star = {e.step: options.get(e.step) for e in parameters_of(ObservationParameters) if e.option}
+    observation = taken(ObservationParameters, star)
     has_star = observation != ObservationParameters()
-    if has_star and unsaved:
+    if has_star and (options.get("only_final") or options.get("no_psfalign")):
         raise LyotError(
             "Contrast limits need the products that --only-final and --no-psfalign leave out; "
             "give either these or the brightness of the star."
@@ -183,18 +190,13 @@ def _job(output_dir: str, options: Mapping[str, Any]) -> Job:
     return Job(
         association="",
         output_dir=str(output_dir),
-        parameters=read_steps(steps),
+        parameters=read_steps(_steps(options)),
         input_dir=options.get("input_dir") or "",
         observation=observation if has_star else None,
         report=not options.get("no_report"),
         rerun=bool(options.get("rerun")),
         command=_typed_command(),
     )
-
-
-def _star(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a run that describe the star for contrast limits."""
-    return {e.step: options.get(e.step) for e in parameters_of(ObservationParameters) if e.option}
 
 
 def _typed_command() -> tuple[str, ...]:

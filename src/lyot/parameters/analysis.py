@@ -53,7 +53,13 @@ class ObservationParameters(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class ExclusionParameters(Parameters):
-    """Sources that are excluded from the noise estimate."""
+    """Sources that are excluded from the noise estimate.
+
+    Examples
+    --------
+    >>> ExclusionParameters(known=((1.1, 205.0),)).known
+    ((1.1, 205.0),)
+    """
 
     known: tuple[tuple[float, float], ...] = parameter(
         (),
@@ -98,7 +104,13 @@ class StatisticParameters(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastParameters(Parameters):
-    """Where contrast limits are measured."""
+    """Where contrast limits are measured.
+
+    Examples
+    --------
+    >>> ContrastParameters(separations=(0.5, 1.0, 2.0)).separations
+    (0.5, 1.0, 2.0)
+    """
 
     separations: tuple[float, ...] | None = parameter(
         None,
@@ -111,7 +123,13 @@ class ContrastParameters(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class CompanionParameters(Parameters):
-    """How companions are measured."""
+    """How companions are measured.
+
+    Examples
+    --------
+    >>> CompanionParameters(at=((1.1, 205.0),), likelihoods=0).background
+    'constant'
+    """
 
     at: tuple[tuple[float, float], ...] = parameter(
         (),

@@ -78,7 +78,13 @@ class AlignRecipe(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class AlignInputs(Parameters):
-    """Files that the alignment reads."""
+    """Files that the alignment reads.
+
+    Examples
+    --------
+    >>> AlignInputs(psfmask="psfmask.fits").psfmask
+    'psfmask.fits'
+    """
 
     psfmask: str | None = parameter(
         None,
@@ -125,7 +131,13 @@ class StarParameters(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeParameters(Parameters):
-    """Where the arrays are computed."""
+    """Where the arrays are computed.
+
+    Examples
+    --------
+    >>> ComputeParameters().device
+    'cpu'
+    """
 
     device: str = parameter(
         "cpu",
@@ -274,7 +286,13 @@ class SubtractRecipe(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class FitInputs(Parameters):
-    """Images that the subtraction reads."""
+    """Images that the subtraction reads.
+
+    Examples
+    --------
+    >>> FitInputs(fit_weight="weight.fits").fit_weight
+    'weight.fits'
+    """
 
     fit_weight: str | None = parameter(
         None,
@@ -340,7 +358,13 @@ class CombineRecipe(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class HlspRecipe(Parameters):
-    """How the SNR image and the 1-sigma contrast curve of an image are made."""
+    """How the SNR image and the 1-sigma contrast curve of an image are made.
+
+    Examples
+    --------
+    >>> HlspRecipe(annuli_width=3).annuli_width
+    3
+    """
 
     annuli_width: int = parameter(
         2, "Width of the annuli in which the noise is measured", unit="pixel", minimum=1
@@ -357,7 +381,13 @@ class HlspRecipe(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceParameters(Parameters):
-    """Which exposures are the references of a science exposure."""
+    """Which exposures are the references of a science exposure.
+
+    Examples
+    --------
+    >>> ReferenceParameters(strategy="adi+rdi").strategy
+    'adi+rdi'
+    """
 
     strategy: str = parameter(
         AUTO,
@@ -426,7 +456,13 @@ class LibraryRecipe(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class SaveParameters(Parameters):
-    """Which products are written beside the combined image."""
+    """Which products are written beside the combined image.
+
+    Examples
+    --------
+    >>> SaveParameters(save_psfalign=False).save_psfstack
+    True
+    """
 
     save_crfints: bool = parameter(True, "Save the science exposures with outliers flagged")
     save_psfstack: bool = parameter(True, "Save the stack of references")
