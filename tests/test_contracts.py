@@ -331,16 +331,6 @@ lyot.files.headers.ExposureInfo
 lyot.files.view.read_view
 lyot.files.view.View
 lyot.files.star.StarPosition
-lyot.analysis.observation.open_run
-lyot.analysis.observation.Observation
-lyot.analysis.contrast.ContrastCurve
-lyot.analysis.contrast.SensitivityMap
-lyot.analysis.completeness.Completeness
-lyot.analysis.detection.Detection
-lyot.analysis.detection.Candidate
-lyot.analysis.companion.CompanionFit
-lyot.analysis.companion.Companion
-lyot.analysis.companion.Bias
 lyot.analysis.psf.psf_from_image
 lyot.simulate.simulate_observation
 lyot.simulate.Scene
@@ -367,7 +357,6 @@ lyot.algorithms.selection.correlations
 lyot.algorithms.selection.stepwise
 lyot.algorithms.propagation.leverage
 lyot.algorithms.propagation.propagate_through_fit
-lyot.algorithms.statistics.annulus_noise
 lyot.viz.report.write_report
 """
 """Public names whose docstrings still lack a section."""

@@ -14,6 +14,7 @@ from lyot.instruments.transmission import Transmission
 from lyot.parameters import SubtractRecipe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "n_draws"), [("white", 500), ("correlated", 500), ("rolls", 150)])
 def test_pulls_of_companions(draw, kind, n_draws):
     pulls, chi2 = [], []

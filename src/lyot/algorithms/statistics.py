@@ -62,6 +62,13 @@ def annulus_noise(
     NoiseCurve
         From the center out to the nearest edge. A pixel belongs to the annulus that its center
         lies in; pixels are not divided.
+
+    Examples
+    --------
+    >>> image = np.random.default_rng(1).normal(0.0, 3.0, size=(65, 65))
+    >>> curve = annulus_noise(image, (32.0, 32.0), width=8.0)
+    >>> [round(float(sigma)) for sigma in curve.sigma]
+    [3, 3, 3, 3]
     """
     n_y, n_x = image.shape
     reach = min(center_yx[0], center_yx[1], n_y - 1 - center_yx[0], n_x - 1 - center_yx[1])

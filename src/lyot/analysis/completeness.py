@@ -38,6 +38,12 @@ class Completeness:
         Of the detection.
     n_modes : int
         Number of modes.
+
+    Examples
+    --------
+    >>> result = completeness_map(observation, separations_arcsec=[1.0, 1.5])
+    >>> bool((np.diff(result.fraction, axis=0) >= 0).all())  # brighter sources are found more often
+    True
     """
 
     separation_arcsec: Array

@@ -63,6 +63,14 @@ class ContrastCurve:
         Flux density of the star [Jy].
     star_magnitude : float or None
         Its Vega magnitude.
+
+    Examples
+    --------
+    >>> from lyot.analysis.contrast import contrast_curve
+    >>> curve = contrast_curve(observation, separations_arcsec=[1.0, 1.5])
+    >>> again = ContrastCurve.from_table(curve.to_table())
+    >>> bool((again.calibrated == curve.calibrated).all())
+    True
     """
 
     separation_arcsec: Array
@@ -320,6 +328,13 @@ class SensitivityMap:
         Pixel scale [arcsec].
     n_modes : int
         Number of modes.
+
+    Examples
+    --------
+    >>> curve = contrast_curve(observation, separations_arcsec=[1.0, 1.5])
+    >>> sensitivity = sensitivity_map(observation, curve)
+    >>> sensitivity.limit.shape == (2 * sensitivity.grid.half_pix + 1,) * 2
+    True
     """
 
     limit: Array

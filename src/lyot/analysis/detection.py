@@ -59,6 +59,12 @@ class Candidate:
         The lowest S/N when one reference star is left out; NaN where there is only one star.
     key_reference : str
         That star.
+
+    Examples
+    --------
+    >>> candidate = Candidate(1.1, 205.0, 8.2, 1e-9, 1e-6, 177.0, 3e-5, is_known=False)
+    >>> candidate.false_alarms < 0.01
+    True
     """
 
     separation_arcsec: float
@@ -99,6 +105,12 @@ class Detection:
         Number of modes.
     statistic : Statistic
         Of one test.
+
+    Examples
+    --------
+    >>> found = detect(observation)
+    >>> found.to_table().colnames[:3]
+    ['separation', 'position_angle', 'snr']
     """
 
     snr: Array

@@ -95,6 +95,15 @@ class Observation:
         How it was subtracted.
     folder : str or None
         Where its products lie, for other processes; None where its pixels are on no disk.
+
+    Examples
+    --------
+    >>> with_companion = observation.with_source(1.5, 40.0, 1e-4)
+    >>> with_companion.n_modes == observation.n_modes
+    True
+    >>> flux = 1e-4 * observation.star_flux
+    >>> round(observation.contrast_of(flux), 6)
+    0.0001
     """
 
     product: str

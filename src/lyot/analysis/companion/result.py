@@ -77,6 +77,12 @@ class Bias:
         [arcsec], [degree].
     n_injected : int
         How many companions.
+
+    Examples
+    --------
+    >>> bias = Bias(flux=-0.2, separation_arcsec=0.001, pa_deg=0.01, n_injected=12)
+    >>> bias.n_injected
+    12
     """
 
     flux: float
@@ -113,6 +119,14 @@ class Companion:
         From injected companions.
     chi2, n_data : float, int
         Chi-square of the best fit, and number of pixels.
+
+    Examples
+    --------
+    >>> from lyot.analysis.companion import fit_companions
+    >>> fit = fit_companions(observation, [(1.1, 205.0)], n_likelihoods=0, n_injections=0)
+    >>> companion = fit.companions[0]
+    >>> companion.flux.value / companion.flux.err == companion.snr
+    True
     """
 
     separation_arcsec: Measured
@@ -182,6 +196,13 @@ class CompanionFit:
     boxes : list of tuple
         For each exposure and companion, for looking at: the name of the exposure, data and best
         model, ``(n_y, n_x)``.
+
+    Examples
+    --------
+    >>> from lyot.analysis.companion import fit_companions
+    >>> fit = fit_companions(observation, [(1.1, 205.0)], n_likelihoods=0, n_injections=0)
+    >>> fit.to_table().colnames[:4]
+    ['separation', 'separation_err', 'pa', 'pa_err']
     """
 
     companions: tuple[Companion, ...]
