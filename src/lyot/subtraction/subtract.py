@@ -153,8 +153,9 @@ def _subtract(target: Cube, aligned: AlignedReferences, run: _Run, keep_fits: bo
         targets = every.rows(slice(rows.start, rows.stop))
         of_set = _TargetSet(rows[0], targets, pixels, noise_scale(targets), days)
         for result in _areas_of_set(run, of_set, areas, effects):
-            where = areas[result.number].share.ravel() > 0
-            unreferenced[np.ix_(result.fits.without, np.flatnonzero(where))] = True
+            if result.fits.without.size:
+                where = np.flatnonzero(areas[result.number].share.ravel() > 0)
+                unreferenced[np.ix_(result.fits.without, where)] = True
             for k, total in enumerate(totals):
                 total.add(result, k, pixels)
             if not result.fits.one_by_one and run.recipe.error == PROPAGATED:
