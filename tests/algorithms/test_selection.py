@@ -52,9 +52,9 @@ def test_stepwise_stops_where_nothing_is_left(rng):
 
 def test_a_rotation_moves_a_source_by_its_chord():
     # 60 degrees at 10 pixels: an equilateral triangle.
-    assert selection.least_rotation(10.0, 60.0, 2.5) == pytest.approx(4.0)
-    assert selection.least_rotation(10.0, 350.0, 1.0) == pytest.approx(
-        selection.least_rotation(10.0, -10.0, 1.0)
+    assert selection.displacement_fwhm(10.0, 60.0, 2.5) == pytest.approx(4.0)
+    assert selection.displacement_fwhm(10.0, 350.0, 1.0) == pytest.approx(
+        selection.displacement_fwhm(10.0, -10.0, 1.0)
     )
 
 

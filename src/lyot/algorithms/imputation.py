@@ -20,16 +20,16 @@ from array_api_compat import array_namespace
 
 from lyot.algorithms import klip
 
-WORST_ANCHORING = 1e-6
+MIN_ANCHOR_SHARE = 1e-6
 """Modes of which the anchor pixels hold less than this fraction are dropped, and those after."""
 
 
-def anchored(whole: klip.Modes, anchor_gram: Any, /) -> Any:
+def anchored(modes_of_all: klip.Modes, anchor_gram: Any, /) -> Any:
     """Return the matrix that turns references into modes orthonormal over the anchors.
 
     Parameters
     ----------
-    whole : lyot.algorithms.klip.Modes
+    modes_of_all : lyot.algorithms.klip.Modes
         Decomposition of the Gram matrix over all pixels.
     anchor_gram : array, shape (n_ref, n_ref)
         Gram matrix over the anchor pixels.
@@ -39,22 +39,22 @@ def anchored(whole: klip.Modes, anchor_gram: Any, /) -> Any:
     array, shape (n_kept, n_ref)
         In the place of `lyot.algorithms.klip.to_modes`; truncations are its first rows.
     """
-    xp = array_namespace(whole.values, anchor_gram)
-    modes = klip.to_modes(whole)
+    xp = array_namespace(modes_of_all.values, anchor_gram)
+    modes = klip.to_modes(modes_of_all)
     seen = xp.matmul(xp.matmul(modes, anchor_gram), xp.matrix_transpose(modes))
     rows: list[Any] = []
     products: list[Any] = []
     for k in range(int(modes.shape[0])):
-        row, left = modes[k, :], seen[k, :]
+        row, rest = modes[k, :], seen[k, :]
         for other, product in zip(rows, products, strict=True):
             # The product of an earlier row with this mode, over the anchors.
             share = product[k]
-            row, left = row - share * other, left - share * product
-        size = float(left[k])
-        if size < WORST_ANCHORING:
+            row, rest = row - share * other, rest - share * product
+        size = float(rest[k])
+        if size < MIN_ANCHOR_SHARE:
             break
         rows.append(row / size**0.5)
-        products.append(left / size**0.5)
+        products.append(rest / size**0.5)
     if not rows:
         return xp.zeros((0, int(modes.shape[1])), dtype=modes.dtype)
     return xp.stack(rows)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
 
-EIGENVALUE_FLOOR = 1e-12
+MIN_EIGENVALUE_RATIO = 1e-12
 """Modes whose eigenvalue is below this fraction of the largest are dropped."""
 
 
@@ -127,7 +127,7 @@ def recenter(gram: Any, ref_sum: Any, weight_sum: float, /) -> Centered:
     return Centered(gram - weight_sum * mean[:, None] * mean[None, :], mean)
 
 
-def leave_out(gram: Any, refs_missing: Any, weight_missing: Any, weight_left: Any, /) -> Centered:
+def leave_out(gram: Any, refs_missing: Any, weight_missing: Any, weight_sum: float, /) -> Centered:
     r"""Take pixels out of a Gram matrix that was centered with them.
 
     With :math:`u = -\sum_M w R` over the missing pixels M, the Gram matrix of the remaining
@@ -142,7 +142,7 @@ def leave_out(gram: Any, refs_missing: Any, weight_missing: Any, weight_left: An
         Centered references at the missing pixels.
     weight_missing : array, shape (n_missing,)
         Weight of those pixels.
-    weight_left : float
+    weight_sum : float
         Sum of the weights of the remaining pixels; infinity where no mean was subtracted.
 
     Returns
@@ -153,7 +153,7 @@ def leave_out(gram: Any, refs_missing: Any, weight_missing: Any, weight_left: An
     xp = array_namespace(gram, refs_missing)
     weighted = refs_missing * weight_missing[None, :]
     u = -xp.sum(weighted, axis=1)
-    offset = u / weight_left
+    offset = u / weight_sum
     reduced = gram - xp.matmul(weighted, xp.matrix_transpose(refs_missing))
     return Centered(reduced - u[:, None] * offset[None, :], offset)
 
@@ -181,7 +181,7 @@ def decompose(gram: Any, /) -> Modes:
     values, vectors = xp.flip(values, axis=0), xp.flip(vectors, axis=1)
     n_ref = int(gram.shape[0])
     largest = float(values[0])
-    kept = int(xp.sum(xp.astype(values > EIGENVALUE_FLOOR * largest, xp.int64)))
+    kept = int(xp.sum(xp.astype(values > MIN_EIGENVALUE_RATIO * largest, xp.int64)))
     kept = kept if largest > 0.0 else 0
     return Modes(values[:kept], vectors[:, :kept], n_ref - kept)
 
@@ -298,5 +298,5 @@ def reference_scatter(refs: Any, modes: Modes, /, *, n_modes: int) -> Any:
     """
     xp = array_namespace(refs, modes.vectors)
     v = modes.vectors[:, :n_modes]
-    left = refs - xp.matmul(v, xp.matmul(xp.matrix_transpose(v), refs))
-    return xp.std(left, axis=0)
+    residual = refs - xp.matmul(v, xp.matmul(xp.matrix_transpose(v), refs))
+    return xp.std(residual, axis=0)

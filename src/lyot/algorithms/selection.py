@@ -1,4 +1,4 @@
-r"""Which references serve a target: told from sub-blocks of one Gram matrix.
+r"""Which references serve a target, by sub-blocks of one Gram matrix.
 
 With the Gram matrix G of the centered references, their products b with a target and its own
 square t, the correlation with reference k is :math:`b_k / \sqrt{G_{kk}\,t}`, and the residual of
@@ -62,8 +62,8 @@ def highest(score: Array, allowed: NDArray[np.bool_], n: int, /) -> NDArray[np.b
 def stepwise(gram: Array, cross: Array, allowed: NDArray[np.bool_], n: int, /) -> NDArray[np.bool_]:
     """Take one reference after another, each time the one that lowers the residual most.
 
-    Orthogonal least squares: what is taken is swept out of the Gram matrix by a step of its
-    Cholesky decomposition, and the next reference is judged by what is left of it.
+    Orthogonal least squares: what is taken is projected out of the Gram matrix by a step of its
+    Cholesky decomposition, and the next reference is judged by its remaining power.
 
     Parameters
     ----------
@@ -87,25 +87,25 @@ def stepwise(gram: Array, cross: Array, allowed: NDArray[np.bool_], n: int, /) -
     """
     n_ref = len(cross)
     taken = np.zeros(n_ref, bool)
-    left, product = np.diagonal(gram).astype(np.float64).copy(), cross.astype(np.float64).copy()
-    floor = 1e-10 * left
+    power, product = np.diagonal(gram).astype(np.float64).copy(), cross.astype(np.float64).copy()
+    floor = 1e-10 * power
     rows = np.zeros((min(n, n_ref), n_ref))
     for step in range(len(rows)):
-        open_ = allowed & ~taken & (left > floor)
-        if not open_.any():
+        candidates = allowed & ~taken & (power > floor)
+        if not candidates.any():
             break
-        gain = np.where(open_, product**2 / np.where(open_, left, 1.0), -1.0)
+        gain = np.where(candidates, product**2 / np.where(candidates, power, 1.0), -1.0)
         best = int(np.argmax(gain))
-        row = (gram[best] - rows[:step, best] @ rows[:step]) / np.sqrt(left[best])
-        coordinate = product[best] / np.sqrt(left[best])
+        row = (gram[best] - rows[:step, best] @ rows[:step]) / np.sqrt(power[best])
+        coordinate = product[best] / np.sqrt(power[best])
         rows[step] = row
         product -= coordinate * row
-        left -= row**2
+        power -= row**2
         taken[best] = True
     return taken
 
 
-def least_rotation(
+def displacement_fwhm(
     separation_pix: Array | float, rotation_deg: Array | float, fwhm_pix: float, /
 ) -> Array:
     """Return how far a rotation moves a source.

@@ -104,14 +104,14 @@ def subtract_constrained(
         n = np.maximum(np.isfinite(sci).sum(axis=0), 1)
         return np.asarray(np.nansum(sci, axis=0, dtype=np.float64) / n)
 
-    bare = _mean(0.0)
-    # The subtraction is linear in the target: a model as bright as what it left shows its effect.
-    unit = float(np.std(bare[counts])) / max(float(np.std(disc[counts])), np.finfo(float).tiny)
-    left = (_mean(unit) - bare) / unit
-    power = float((left[counts] ** 2).sum())
+    residual = _mean(0.0)
+    # The subtraction is linear in the target: a model as bright as the residual shows its effect.
+    unit = float(np.std(residual[counts])) / max(float(np.std(disc[counts])), np.finfo(float).tiny)
+    of_model = (_mean(unit) - residual) / unit
+    power = float((of_model[counts] ** 2).sum())
     if not power > 0.0:
         raise LyotError("The subtraction leaves nothing of the model of the disc.")
-    scale = max(float((bare * left)[counts].sum()) / power, 0.0)
+    scale = max(float((residual * of_model)[counts].sum()) / power, 0.0)
     results, kept = run(_with(target, -scale * disc))
     back = (scale * disc).astype(np.float32)
     return [replace(r, sci=r.sci + back) for r in results], kept, scale

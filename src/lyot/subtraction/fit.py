@@ -288,15 +288,15 @@ def choose(
         gram, cross = products.gaps.gram_of(int(i)), products.grams.cross[i]
         if recipe.select == BY_CORRELATION or recipe.min_correlation > -1.0:
             square = float(products.grams.target_square[i])
-            alike = selection.correlations(gram, cross, square)
-            taken = taken & (alike >= recipe.min_correlation)
+            correlation = selection.correlations(gram, cross, square)
+            taken = taken & (correlation >= recipe.min_correlation)
             if recipe.select == BY_CORRELATION:
-                taken = selection.highest(alike, taken, recipe.n_refs)
+                taken = selection.highest(correlation, taken, recipe.n_refs)
         if recipe.select == BY_RESIDUAL:
             taken = selection.stepwise(gram, cross, taken, recipe.n_refs)
         elif recipe.select == BY_TIME and days is not None:
-            late = np.where(np.isfinite(days), days, np.inf)
-            taken = selection.highest(-late, taken, recipe.n_refs)
+            distance = np.where(np.isfinite(days), days, np.inf)
+            taken = selection.highest(-distance, taken, recipe.n_refs)
         chosen[i] = taken & method.select(gram, cross) if method.selects else taken
     return chosen
 

@@ -111,7 +111,7 @@ class SpeckleNoise(NamedTuple):
     propagated : ndarray, shape (n,)
         Rms of the propagated error of that mean.
     speckle : ndarray, shape (n,)
-        What is left of the scatter without it: residual speckles, and sources.
+        The scatter that the error does not explain: residual speckles, and sources.
     """
 
     separation_arcsec: Array
@@ -140,17 +140,17 @@ def speckle_noise(
         NaN in annuli without a good pixel.
     """
     n_good = np.isfinite(result.sci).sum(axis=0)
-    at_least = np.maximum(n_good, 1)
-    mean = np.nansum(result.sci, axis=0, dtype=np.float64) / at_least
-    variance = np.nansum(np.square(result.err, dtype=np.float64), axis=0) / at_least
+    n_safe = np.maximum(n_good, 1)
+    mean = np.nansum(result.sci, axis=0, dtype=np.float64) / n_safe
+    variance = np.nansum(np.square(result.err, dtype=np.float64), axis=0) / n_safe
     shared = np.nan_to_num(result.variance_refs_coherent)
     own = np.maximum(variance - np.nan_to_num(result.variance_refs), 0.0)
-    variance = own / at_least + shared
-    nowhere = n_good == 0
-    mean[nowhere], variance[nowhere] = np.nan, np.nan
+    variance = own / n_safe + shared
+    no_data = n_good == 0
+    mean[no_data], variance[no_data] = np.nan, np.nan
     scatter = annulus_noise(mean, star.yx)
     ring = np.floor(radius_map(mean.shape, star.yx) / 2.0).astype(int)
-    used = ~nowhere & (ring < len(scatter.sigma))
+    used = ~no_data & (ring < len(scatter.sigma))
     n = len(scatter.sigma)
     with np.errstate(invalid="ignore", divide="ignore"):
         propagated = np.sqrt(

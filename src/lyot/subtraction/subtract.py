@@ -87,6 +87,19 @@ def subtract(
     One set of aligned references is held at a time. Where every integration has its own, they
     differ by a fraction of a pixel: the leverage of the pixels, and the noise of a target in its
     own coefficients, are those of the first set.
+
+    Examples
+    --------
+    >>> from lyot.algorithms.zones import full_frame
+    >>> from lyot.files.aligned import AlignedArrays
+    >>> from lyot.files.headers import ExposureInfo
+    >>> star = np.random.default_rng(0).normal(size=(1, 16, 16)).astype(np.float32)
+    >>> err, dq = np.ones_like(star), np.zeros(star.shape, np.uint32)
+    >>> target = Cube(3 * star, err, dq, ExposureInfo("star", star.shape))
+    >>> refs = AlignedArrays(star, err, dq)
+    >>> [result] = subtract(target, refs, full_frame((16, 16)), SubtractRecipe())
+    >>> round(float(result.coefs[0, 0, 0]), 3), bool(np.abs(result.sci).max() < 1e-5)
+    (3.0, True)
     """
     method = method_of(recipe)
     if not method.truncations_nest and len(recipe.n_modes) > 1:

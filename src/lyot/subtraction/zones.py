@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import radius_map
-from lyot.algorithms.selection import least_rotation
+from lyot.algorithms.selection import displacement_fwhm
 from lyot.algorithms.zones import NO_MAP, Zone, annuli, from_map, full_frame, radial_edges
 from lyot.errors import LyotError
 from lyot.files.aligned import ReferenceInfo
@@ -165,33 +165,12 @@ def divide_by_rotation(
 ) -> list[Area]:
     """Divide zones where references that show the target itself have turned too little.
 
-    Parameters
-    ----------
-    zones : list of Zone
-        The zones.
-    recipe : SubtractRecipe
-        For its ``min_rotation_fwhm``.
-    info : ExposureInfo
-        The science exposure.
-    ref_info : ReferenceInfo or None
-        What is known of the references.
-    star : StarPosition or None
-        The star on the frames.
-
-    Returns
-    -------
-    list of Area
-        One per zone where nothing is left out.
-
-    Raises
-    ------
-    LyotError
-        If references are to be left out and it is not known which show the target, or where
-        the star is.
+    One area per zone where none is left out. With too small a rotation a source in the reference
+    overlaps itself in the target, and is subtracted from itself (self-subtraction).
     """
-    whole = [Area(number, zone.share, None) for number, zone in enumerate(zones)]
+    undivided = [Area(number, zone.share, None) for number, zone in enumerate(zones)]
     if not recipe.min_rotation_fwhm:
-        return whole
+        return undivided
     if ref_info is None or star is None:
         raise LyotError(
             "min_rotation_fwhm needs references whose targets and rolls are known, and the star; "
@@ -199,12 +178,12 @@ def divide_by_rotation(
         )
     holds = ref_info.show(info.target)
     if not holds.any():
-        return whole
+        return undivided
     turn = np.where(holds, ref_info.pa_y_deg - info.pa_y_deg, 0.0)
     radius = radius_map(zones[0].share.shape, star.yx)
     near = np.zeros((len(holds), *radius.shape), bool)
     for angle in np.unique(turn[holds]):
-        moved = least_rotation(radius, angle, info.fwhm_pix)
+        moved = displacement_fwhm(radius, angle, info.fwhm_pix)
         near[holds & (turn == angle)] = moved < recipe.min_rotation_fwhm
     patterns, which = np.unique(near.reshape(len(holds), -1), axis=1, return_inverse=True)
     which = which.reshape(radius.shape)
@@ -214,9 +193,9 @@ def divide_by_rotation(
             share = np.where(which == p, zone.share, 0.0)
             if share.any():
                 areas.append(Area(number, share, ~patterns[:, p]))
-    bare = [a.share > 0 for a in areas if a.allowed is not None and not a.allowed.any()]
-    if bare:
-        without = np.any(bare, axis=0)
+    unreferenced = [a.share > 0 for a in areas if a.allowed is not None and not a.allowed.any()]
+    if unreferenced:
+        without = np.any(unreferenced, axis=0)
         log.warning(
             "No roll turns a source by %g FWHM within %.2f arcsec of the star in %s: %d pixels "
             "have no reference and are NaN.",

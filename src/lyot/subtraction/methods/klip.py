@@ -24,7 +24,7 @@ def decompose_stack(grams: Array, n_modes: int, /) -> list[Operator]:
     """Decompose a stack of Gram matrices; modes that are rounding error are dropped."""
     values, vectors = np.linalg.eigh(grams)
     values, vectors = values[:, ::-1], vectors[:, :, ::-1]
-    good = (values > klip.EIGENVALUE_FLOOR * values[:, :1]) & (values > 0)
+    good = (values > klip.MIN_EIGENVALUE_RATIO * values[:, :1]) & (values > 0)
     root = np.divide(1.0, np.sqrt(np.where(good, values, 1.0)), where=good, out=0.0 * values)
     matrices = np.swapaxes(vectors, 1, 2)[:, :n_modes] * root[:, :n_modes, None]
     counts = good.sum(axis=1)
