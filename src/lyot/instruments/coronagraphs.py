@@ -30,6 +30,12 @@ class Aperture:
         Values of the keywords DETECTOR and SUBARRAY.
     more_keywords : tuple of (str, str)
         Other keywords that headers hold, with their values.
+
+    Examples
+    --------
+    >>> from lyot.instruments import NIRCAM
+    >>> NIRCAM.coronagraph("MASKLWB").aperture("LONG").subarray
+    'SUB320ALWB'
     """
 
     channel: str
@@ -59,6 +65,12 @@ class Coronagraph(ABC):
         Where it is read out, one entry per channel.
     stpsf_stop : str
         Name of the stop in ``stpsf``; empty where it has none.
+
+    Examples
+    --------
+    >>> from lyot.instruments import MIRI
+    >>> [c.name for c in MIRI.coronagraphs if c.deforms_with_offset]
+    ['4QPM_1065', '4QPM_1140', '4QPM_1550']
     """
 
     name: str
@@ -228,6 +240,13 @@ class BarMask(Coronagraph):
     References
     ----------
     JWST User Documentation, "NIRCam Coronagraphic Occulting Masks and Lyot Stops".
+
+    Examples
+    --------
+    >>> from lyot.instruments import NIRCAM
+    >>> bar = NIRCAM.coronagraph("MASKLWB")
+    >>> [round(float(bar.half_width(x)), 2) for x in (-7.5, 0.0, 7.5)]
+    [0.88, 0.58, 0.29]
     """
 
     lambda_over_d_arcsec: float
@@ -275,6 +294,13 @@ class FourQuadrantMask(Coronagraph):
     ----------
     Rouan, D. et al. 2000, PASP 112, 1479, doi:10.1086/317707; Boccaletti, A. et al. 2015, PASP
     127, 633, doi:10.1086/682256.
+
+    Examples
+    --------
+    >>> from lyot.instruments import MIRI
+    >>> quadrants = MIRI.coronagraph("4QPM_1140")
+    >>> [float(quadrants.amplitude(x, y)) for x, y in ((1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0))]
+    [1.0, -1.0, 1.0]
     """
 
     tilt_deg: float

@@ -28,6 +28,12 @@ class Channel:
         Angle from the telescope's V3 axis to the detector's y axis [degree].
     vparity : int
         -1 where the detector's x axis runs against V2, as on the sky seen from inside.
+
+    Examples
+    --------
+    >>> from lyot.instruments import NIRCAM
+    >>> NIRCAM.channel(detector="NRCALONG").name
+    'LONG'
     """
 
     name: str
@@ -61,6 +67,11 @@ class Keywords:
         Positions along x and y [pixel, 1-based], in the SCI header.
     pixel_area : str
         Area of a pixel [sr], in the SCI or the primary header.
+
+    Examples
+    --------
+    >>> Keywords(coronagraph="OCCULTER").coronagraph
+    'OCCULTER'
     """
 
     detector: str = "DETECTOR"

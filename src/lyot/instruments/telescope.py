@@ -74,6 +74,12 @@ class SegmentedPupil:
         Radius of the central obscuration, and width of its supports [m].
     n_supports : int
         Number of supports.
+
+    Examples
+    --------
+    >>> from lyot.instruments import NIRCAM
+    >>> len(NIRCAM.pupil.segment_centers_m)
+    18
     """
 
     diameter_m: float
@@ -108,6 +114,13 @@ class UndersizedSegments:
     ----------
     undersize : float
         Factor on the size of each segment, below 1.
+
+    Examples
+    --------
+    >>> from lyot.instruments import NIRCAM
+    >>> stop = UndersizedSegments(undersize=0.86).amplitude(NIRCAM.pupil, 64)
+    >>> bool(stop.sum() < NIRCAM.pupil.amplitude(64).sum())
+    True
     """
 
     undersize: float
