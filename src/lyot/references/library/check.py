@@ -1,0 +1,105 @@
+"""The Gram matrix of a library over any pixels, and whether the one that it keeps is right."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lyot.algorithms import klip
+from lyot.compute import cluster, threads
+from lyot.errors import LyotError
+from lyot.files.library_store import Library
+
+
+class _Block(NamedTuple):
+    """Pixels of all frames of a library, for one task."""
+
+    path: str
+    weight: NDArray[np.float64]
+    at: NDArray[np.intp]
+
+
+def gram_over(
+    library: Library, weight: NDArray[np.floating], /, *, tasks: cluster.Tasks | None = None
+) -> NDArray[np.float64]:
+    """Form the Gram matrix of all frames over any pixels, out of core.
+
+    Parameters
+    ----------
+    library : Library
+        The library.
+    weight : ndarray, shape (n_y, n_x)
+        Weight of the pixels.
+    tasks : lyot.compute.cluster.Tasks, optional
+        Where the blocks are computed; here by default.
+
+    Returns
+    -------
+    ndarray, shape (n, n)
+        Products of the centered frames: the sum over blocks of 8,192 pixels in their order,
+        wherever they were computed.
+
+    Notes
+    -----
+    One block of pixels of all frames is held at a time, ``8 n 8192`` bytes, and two matrices.
+    """
+    at = np.flatnonzero(np.asarray(weight).ravel() > 0)
+    w = np.asarray(weight, dtype=np.float64).ravel()[at]
+    blocks = [
+        _Block(str(library.path.resolve()), w[b], at[b]) for b in threads.pixel_blocks(len(at))
+    ]
+    # Two passes: the mean first, so that the pedestal is taken off the pixels themselves.
+    n = len(library)
+    total, gram, rest = np.zeros(n), np.zeros((n, n)), np.zeros(n)
+    where = tasks or cluster.Tasks()
+    for part in where.ordered(_block_sum, blocks):
+        total += part
+    mean = total / w.sum()
+    for product, pedestal in where.ordered(_block_products, [(b, mean) for b in blocks]):
+        gram += product
+        rest += pedestal
+    return np.asarray(klip.recenter(gram, rest, float(w.sum()))[0])
+
+
+def _block_sum(block: _Block) -> NDArray[np.float64]:
+    rows = Library(block.path).pixels(block.at)
+    return np.asarray(rows @ block.weight)
+
+
+def _block_products(job: tuple[_Block, NDArray[np.float64]]) -> tuple[Any, Any]:
+    block, mean = job
+    rows = Library(block.path).pixels(block.at) - mean[:, None]
+    root = np.sqrt(block.weight)
+    rows *= root
+    return rows @ rows.T, rows @ root
+
+
+@threads.calculation
+def check(library: Library, /, *, tasks: cluster.Tasks | None = None) -> float:
+    """Compare the Gram matrix that a library keeps with that of its frames.
+
+    Parameters
+    ----------
+    library : Library
+        The library.
+    tasks : lyot.compute.cluster.Tasks, optional
+        Where the blocks are computed; here by default.
+
+    Returns
+    -------
+    float
+        The largest difference over the largest element; rounding leaves some 1e-15.
+
+    Raises
+    ------
+    LyotError
+        If an array is missing or cannot be read.
+    """
+    try:
+        kept = library.gram()
+        fresh = gram_over(library, library.weight, tasks=tasks)
+    except (OSError, KeyError, ValueError) as err:
+        raise LyotError(f"A batch of {library.path} cannot be read ({err}).") from None
+    return float(np.abs(kept - fresh).max() / max(np.abs(fresh).max(), np.finfo(float).tiny))
