@@ -76,7 +76,7 @@ def test_it_says_what_it_is(kind, declared):
     assert len(declared.help.split()) > 1
     assert declared.help[0].isupper() or declared.help.startswith("1")
     assert not declared.help.endswith(".")
-    assert f"{declared.help}" in kind.__doc__
+    assert f"        {declared.description}.\n" in kind.__doc__
 
 
 @every_field
@@ -247,6 +247,11 @@ def test_a_field_more_is_in_the_docstring_and_in_messages():
         Toy(counts=())
 
 
+def test_the_unit_stands_behind_what_is_measured():
+    [n] = [p for p in parameters_of(SubtractRecipe) if p.name == "outer_arcsec"]
+    assert n.description.startswith("Outer edge of the last annulus [arcsec]; 0 for the nearest")
+
+
 @pytest.mark.parametrize(
     ("given", "text"),
     [
@@ -263,6 +268,7 @@ def test_texts_are_read_under_the_name_that_was_typed(given, text):
 
 
 def test_texts_are_read_by_type():
+    assert from_names(SubtractRecipe, {"truncate": 5}) == SubtractRecipe(n_modes=(5,))
     given = {"truncate": "5,20", "subtract_mean": "False", "n_refs": "3", "select": "time"}
     expected = SubtractRecipe(n_modes=(5, 20), subtract_mean=False, n_refs=3, select="time")
     assert from_names(SubtractRecipe, given) == expected

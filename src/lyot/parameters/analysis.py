@@ -63,8 +63,8 @@ class ExclusionParameters(Parameters):
 
     known: tuple[tuple[float, float], ...] = parameter(
         (),
-        "Exclude a known source from the noise estimate: its separation and position angle; may be "
-        "repeated",
+        "Exclude a known source from the noise estimate: its separation and position angle; may "
+        "be repeated",
         unit="arcsec, degree",
         metavar="SEP PA",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from inspect import get_annotations
 from numbers import Integral, Real
@@ -49,6 +49,12 @@ def parameter(
         "option": option,
     }
     return field(default=default, metadata={_KEY: said | {"metavar": metavar}})
+
+
+def _described(help: str, unit: str) -> str:
+    """Put the unit behind the first clause, which says what is measured."""
+    first, semicolon, rest = help.partition(";")
+    return f"{first} [{unit}]{semicolon}{rest}" if unit else help
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ class Parameter:
     @property
     def description(self) -> str:
         """Help and unit, as a page or a spec shows them."""
-        return f"{self.help} [{self.unit}]" if self.unit else self.help
+        return _described(self.help, self.unit)
 
     def check(self, value: Any, /, *, name: str = "") -> None:
         """Raise a `LyotError` that names the parameter, the value and what is allowed."""
@@ -167,7 +173,8 @@ class Parameter:
 
     def _read(self, value: Any, kind: Any, name: str) -> Any:
         if get_origin(kind) is tuple:
-            items = value.split(",") if isinstance(value, str) else value
+            value = value.split(",") if isinstance(value, str) else value
+            items = value if isinstance(value, Iterable) else (value,)
             inner = get_args(kind)[0]
             return tuple(self._read(item, inner, name) for item in items)
         if not isinstance(value, str) or kind is str:
@@ -193,8 +200,8 @@ class Parameters:
         for name, kind in get_annotations(cls).items():
             said = getattr(cls.__dict__.get(name), "metadata", {}).get(_KEY)
             if said:
-                unit = f" [{said['unit']}]" if said["unit"] else ""
-                entries.append(f"    {name} : {kind}\n        {said['help']}{unit}.")
+                text = _described(said["help"], said["unit"])
+                entries.append(f"    {name} : {kind}\n        {text}.")
         if entries:
             head, mark, tail = (cls.__doc__ or "").partition("    Examples\n")
             section = "\n".join(["    Attributes", "    ----------", *entries])
