@@ -342,7 +342,6 @@ lyot.algorithms.selection.correlations
 lyot.algorithms.selection.stepwise
 lyot.algorithms.propagation.leverage
 lyot.algorithms.propagation.propagate_through_fit
-lyot.viz.report.write_report
 """
 """Public names whose docstrings still lack a section."""
 

@@ -46,6 +46,13 @@ def write_report(
     ------
     LyotError
         If the folder holds no combined image, or those of several associations.
+
+    Examples
+    --------
+    >>> from lyot import Coron3Pipeline
+    >>> image = Coron3Pipeline.call("asn.json", output_dir="reduced")
+    >>> Path(write_report("reduced")).suffix
+    '.html'
     """
     run = read_facts(Path(folder), command=command, products=products)
     path = Path(folder) / f"{run.name}_report.html"

@@ -340,20 +340,42 @@ def companions(run: RunFacts, /) -> Section:
     table = run.companions
     if table is None:
         return Section("Companions", [])
+    names = [name for name in table.colnames if _is_shown(table, name)]
     header = ["quantity", *(f"companion {k + 1}" for k in range(len(table)))]
-    rows = [
-        [_with_unit(table[name]), *(_with_error(row, name) for row in table)]
-        for name in table.colnames
-        if not name.endswith("_err") or name.removesuffix("_err") not in table.colnames
-    ]
+    rows = [[_with_unit(table[name]), *(_with_error(row, name) for row in table)] for name in names]
     pictures = [Picture(png, name) for name, png in run.pictures.items()]
-    return Section(
-        "Companions", [Table("Companions", header, rows, download=False), Grid(pictures)]
-    )
+    shown = Table("Companions", header, rows, download=False)
+    return Section("Companions", [Grid([shown, *pictures])])
+
+
+COMPANION_QUANTITIES = {
+    "pa": "position angle",
+    "d_ra": "offset to the east",
+    "d_dec": "offset to the north",
+    "snr": "S/N",
+    "fit_err": "error of the fit",
+    "star_err": "error of the position of the star",
+    "roll_err": "error of the roll",
+    "scale_err": "error of the pixel scale",
+    "bias_flux": "bias of the flux, not corrected",
+    "bias_separation": "bias of the separation, not corrected",
+    "bias_pa": "bias of the position angle, not corrected",
+    "n_injected": "injected companions",
+    "chi2": "chi-squared",
+    "n_data": "pixels of the fit",
+}
+"""Columns of the table of companions in words, where they are not words."""
+
+
+def _is_shown(table: Any, name: str) -> bool:
+    """Leave out errors that stand beside their value, and quantities that are not known."""
+    if name.removesuffix("_err") in set(table.colnames) - {name}:
+        return False
+    return any(_cell(row[name]) != "" for row in table)
 
 
 def _with_unit(column: Any) -> str:
-    name = column.name.replace("_", " ")
+    name = COMPANION_QUANTITIES.get(column.name, column.name.replace("_", " "))
     return name if column.unit is None else f"{name} [{column.unit}]"
 
 
