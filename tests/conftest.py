@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scenes import gaussian
+
 # CRDS must never be needed: the whole suite runs without it.
 for _key in [k for k in os.environ if k.startswith("CRDS")]:
     del os.environ[_key]
@@ -124,13 +126,6 @@ def forked():
 def rng():
     """Return a seeded source of random numbers."""
     return np.random.default_rng(20261123)
-
-
-def gaussian(shape, center_yx, fwhm):
-    """Draw a Gaussian of unit peak."""
-    y, x = np.ogrid[: shape[0], : shape[1]]
-    r2 = (y - center_yx[0]) ** 2 + (x - center_yx[1]) ** 2
-    return np.exp(-4 * np.log(2) * r2 / fwhm**2)
 
 
 @pytest.fixture

@@ -1,10 +1,58 @@
-"""What several tests share: the command line as a user sees it, and fits of shifts."""
+"""What several tests share: small cubes and images, the command line, and fits of shifts."""
 
 import numpy as np
 from click.testing import CliRunner
 
 from lyot.algorithms import fourier, registration
 from lyot.cli import main
+from lyot.files.aligned import AlignedArrays
+from lyot.files.exposure import Cube
+from lyot.files.headers import ExposureInfo
+from lyot.instruments.telescope import ARCSEC_PER_RADIAN
+
+SCALE_ARCSEC = 0.063
+
+
+def gaussian(shape, center_yx, fwhm):
+    """Draw a Gaussian of unit peak."""
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    r2 = (y - center_yx[0]) ** 2 + (x - center_yx[1]) ** 2
+    return np.exp(-4 * np.log(2) * r2 / fwhm**2)
+
+
+def info(shape, **facts):
+    """Return the facts of a NIRCam exposure through F444W, or as they are given."""
+    default = {
+        "instrument": "NIRCAM",
+        "detector": "NRCALONG",
+        "filter": "F444W",
+        "pixel_area_sr": (SCALE_ARCSEC / ARCSEC_PER_RADIAN) ** 2,
+    }
+    return ExposureInfo("t_calints.fits", tuple(shape), **(default | facts))
+
+
+def cube(sci, err=0.5, dq=None, **facts):
+    """Make a cube of float32 frames with one error for all pixels, or one for each."""
+    sci = np.asarray(sci, np.float32)
+    err = np.broadcast_to(np.float32(err), sci.shape).copy()
+    dq = np.zeros(sci.shape, np.uint32) if dq is None else dq
+    return Cube(sci, err, dq, info(sci.shape, **facts))
+
+
+def aligned(refs, err=0.3, **more):
+    """Make aligned references of float32 frames with one error for all pixels, or one for each."""
+    refs = np.asarray(refs, np.float32)
+    err = np.broadcast_to(np.float32(err), refs.shape).copy()
+    return AlignedArrays(refs, err, np.zeros(refs.shape, np.uint32), **more)
+
+
+def correlated_frames(rng, shape, n_int, n_ref, n_patterns):
+    """Draw targets (float32) and references that share patterns, with unit noise."""
+    patterns = rng.normal(size=(n_patterns, *shape)) * 10
+    refs = np.tensordot(rng.normal(size=(n_ref, n_patterns)), patterns, 1)
+    refs = refs + rng.normal(size=refs.shape)
+    targets = np.tensordot(rng.normal(size=(n_int, n_patterns)), patterns, 1) + 2.0
+    return (targets + rng.normal(size=targets.shape)).astype(np.float32), refs
 
 
 def lyot(*arguments, **options):

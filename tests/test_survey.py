@@ -201,9 +201,6 @@ def cluster():
         yield made, client
 
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
 def test_a_cluster_gives_the_same_bits_though_a_worker_dies(targets, tmp_path, cluster):
     _, client = cluster
     jobs = plan(

@@ -13,14 +13,13 @@ from lyot.algorithms import (  # noqa: E402
     registration,
 )
 from lyot.compute.devices import device  # noqa: E402
-from lyot.files.exposure import Cube  # noqa: E402
-from lyot.files.headers import ExposureInfo  # noqa: E402
 from lyot.parameters import AlignRecipe, SubtractRecipe  # noqa: E402
 from lyot.references.aligner import Aligner  # noqa: E402
 from lyot.references.computed import ComputedReferences  # noqa: E402
 from lyot.references.prepare import prepare_refs  # noqa: E402
 from lyot.subtraction.subtract import subtract  # noqa: E402
 from lyot.subtraction.zones import make_zones  # noqa: E402
+from scenes import cube  # noqa: E402
 
 
 def on(array):
@@ -108,15 +107,12 @@ def test_a_reduction_on_another_device_is_the_same(rng):
     patterns = rng.normal(size=(4, 40, 42)) * 10
     smooth = np.fft.irfft2(np.fft.rfft2(patterns) * np.exp(-np.arange(22) / 4), s=(40, 42))
 
-    def cube(n):
+    def draw(n):
         sci = np.tensordot(rng.normal(size=(n, 4)), smooth, 1) + rng.normal(size=(n, 40, 42)) * 0.1
-        info = ExposureInfo(
-            "t", sci.shape, instrument="NIRCAM", filter="F444W", crpix_xy=(20.0, 21.0)
-        )
         dq = (rng.random(sci.shape) < 0.01).astype(np.uint32)
-        return Cube(sci.astype(np.float32), np.full(sci.shape, 0.1, np.float32), dq, info)
+        return cube(sci, 0.1, dq, crpix_xy=(20.0, 21.0))
 
-    target, refs = cube(3), cube(6)
+    target, refs = draw(3), draw(6)
     recipe, subtraction = AlignRecipe(), SubtractRecipe(n_modes=(2, 5))
     found = []
     for name in ("cpu", "torch"):

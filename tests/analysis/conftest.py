@@ -7,11 +7,10 @@ from lyot.analysis.brightness import StarBrightness
 from lyot.analysis.exposure import make_exposure
 from lyot.analysis.observation import make_observation
 from lyot.analysis.psf import psf_from_image
-from lyot.files.aligned import AlignedArrays, ReferenceInfo
-from lyot.files.exposure import Cube
-from lyot.files.headers import ExposureInfo
+from lyot.files.aligned import ReferenceInfo
 from lyot.files.star import StarPosition
 from lyot.parameters import SubtractRecipe
+from scenes import aligned, cube
 
 SHAPE, SCALE, STAR_JY = (91, 93), 0.063, 1.0
 ROLLS, N_INT, N_REF = (30.0, 41.0), 3, 10
@@ -55,16 +54,6 @@ def draw(gaussian_psf):
             stars.append(star)
         for number, roll in enumerate(ROLLS):
             target = cubes[number]
-            info = ExposureInfo(
-                f"roll{number}",
-                target.shape,
-                target="STAR",
-                filter="F444W",
-                detector="NRCALONG",
-                instrument="NIRCAM",
-            )
-            err = np.full(target.shape, noise, np.float32)
-            dq = np.zeros(target.shape, np.uint32)
             frames, sigma, ref_info = refs, np.full(refs.shape, 0.3 * noise, np.float32), None
             if rolls_too:
                 # The other roll's frames are references too, and hold the companions.
@@ -73,11 +62,10 @@ def draw(gaussian_psf):
                 names = ("REF",) * N_REF + ("STAR",) * N_INT
                 rolls, days = np.full(len(frames), ROLLS[1 - number]), np.full(len(frames), np.nan)
                 ref_info = ReferenceInfo(names, rolls, days)
-            flags = np.zeros(frames.shape, np.uint32)
             exposures.append(
                 make_exposure(
-                    Cube(target, err, dq, info),
-                    AlignedArrays(frames, sigma, flags, ref_info=ref_info),
+                    cube(target, noise, target="STAR"),
+                    aligned(frames, sigma, ref_info=ref_info),
                     stars[number],
                     recipe,
                     pa_y_deg=roll,

@@ -10,18 +10,18 @@ import pytest
 from lyot.analysis.psf import best_psf, model_psf, psf_from_image
 from lyot.errors import LyotError
 from lyot.instruments import MIRI, NIRCAM
+from scenes import gaussian
 
 MODE = (NIRCAM, NIRCAM.coronagraph("MASKA335R"), NIRCAM.filter("F444W"))
 
 
-def gaussian(n, y0, x0, fwhm):
-    y, x = np.mgrid[:n, :n]
-    image = np.exp(-4 * np.log(2) * ((y - y0) ** 2 + (x - x0) ** 2) / fwhm**2)
+def normalized(n, y, x, fwhm):
+    image = gaussian((n, n), (y, x), fwhm)
     return image / image.sum()
 
 
 def test_an_image_is_placed_where_it_is_asked_for():
-    psf = psf_from_image(gaussian(31, 14.8, 15.3, 3.0), origin="test")
+    psf = psf_from_image(normalized(31, 14.8, 15.3, 3.0), origin="test")
     box, image = psf.place(20.25, 30.6, (50, 60))
     y, x = np.mgrid[box]
     total = image.sum()
@@ -32,15 +32,15 @@ def test_an_image_is_placed_where_it_is_asked_for():
 
 
 def test_an_oversampled_image_is_binned():
-    fine = psf_from_image(gaussian(93, 46.0, 46.0, 9.0), oversample=3, origin="test")
-    coarse = psf_from_image(gaussian(31, 15.0, 15.0, 3.0), origin="test")
+    fine = psf_from_image(normalized(93, 46.0, 46.0, 9.0), oversample=3, origin="test")
+    coarse = psf_from_image(normalized(31, 15.0, 15.0, 3.0), origin="test")
     # Pixels of three samples integrate, which widens the image a little.
     np.testing.assert_allclose(fine.stamp(0.2, -0.1).sum(), 1.0, atol=1e-3)
     assert coarse.fwhm_pix < fine.fwhm_pix < 1.1 * coarse.fwhm_pix
 
 
 def test_the_middle_of_an_image_is_the_same():
-    psf = psf_from_image(gaussian(93, 46.0, 46.0, 9.0), oversample=3, origin="test")
+    psf = psf_from_image(normalized(93, 46.0, 46.0, 9.0), oversample=3, origin="test")
     small = psf.cropped(5)
     assert small.half_pix == 5
     cut = psf.half_pix - 5
@@ -51,7 +51,7 @@ def test_the_middle_of_an_image_is_the_same():
 
 
 def test_a_source_at_the_edge_is_cut():
-    psf = psf_from_image(gaussian(31, 15.0, 15.0, 3.0), origin="test")
+    psf = psf_from_image(normalized(31, 15.0, 15.0, 3.0), origin="test")
     box, image = psf.place(1.0, 59.0, (50, 60))
     assert image.shape == (box[0].stop - box[0].start, box[1].stop - box[1].start)
     assert box[0].start == 0
@@ -64,8 +64,8 @@ def test_a_source_at_the_edge_is_cut():
         (np.full((9, 9), np.nan), {}, "holds NaN"),
         (np.zeros((9, 9)), {}, "must be positive"),
         (np.ones(9), {}, "must be an image"),
-        (gaussian(31, 15.0, 15.0, 3.0), {"oversample": 2}, "another odd number"),
-        (gaussian(31, 1.0, 15.0, 3.0), {}, "too near its edge"),
+        (normalized(31, 15.0, 15.0, 3.0), {"oversample": 2}, "another odd number"),
+        (normalized(31, 1.0, 15.0, 3.0), {}, "too near its edge"),
     ],
 )
 def test_bad_images_are_refused(image, options, text):
@@ -87,7 +87,7 @@ def test_stpsf_is_used_where_it_is_installed_with_its_data(monkeypatch):
     class Camera:
         def calc_psf(self, **options):
             asked.update(options, filter=self.filter, pupil_mask=self.pupil_mask)
-            return [types.SimpleNamespace(data=gaussian(147, 73.0, 73.0, 7.0))]
+            return [types.SimpleNamespace(data=normalized(147, 73.0, 73.0, 7.0))]
 
     module = types.SimpleNamespace(NIRCam=Camera, MIRI=Camera, __version__="9.9")
     monkeypatch.setitem(sys.modules, "stpsf", module)
@@ -106,12 +106,12 @@ def test_stpsf_is_used_where_it_is_installed_with_its_data(monkeypatch):
 def test_stpsf_is_asked_for_the_camera_of_the_instrument(monkeypatch):
     class Camera:
         def calc_psf(self, **_):
-            return [types.SimpleNamespace(data=gaussian(147, 73.0, 73.0, 7.0))]
+            return [types.SimpleNamespace(data=normalized(147, 73.0, 73.0, 7.0))]
 
     class Imager(Camera):
         def calc_psf(self, **_):
             assert self.pupil_mask == "MASKFQPM"
-            return [types.SimpleNamespace(data=gaussian(147, 73.0, 73.0, 14.0))]
+            return [types.SimpleNamespace(data=normalized(147, 73.0, 73.0, 14.0))]
 
     module = types.SimpleNamespace(NIRCam=Camera, MIRI=Imager, __version__="9.9")
     monkeypatch.setitem(sys.modules, "stpsf", module)

@@ -12,10 +12,10 @@ from lyot.analysis.response import PointSource
 from lyot.errors import LyotError
 from lyot.files.aligned import AlignedArrays, ReferenceInfo
 from lyot.files.exposure import Cube
-from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.parameters import SubtractRecipe
 from lyot.subtraction.subtract import subtract
+from scenes import info
 
 SHAPE, STAR = (60, 62), StarPosition(30.3, 29.6)
 N_INT, N_REF = 3, 8
@@ -39,11 +39,8 @@ def scene(shared):
     dq = np.zeros(targets.shape, np.uint32)
     dq[0, 20:22, 30] = dq[1, 40, 33] = 1
     targets[2, 33, 35] = np.nan
-    area = (0.063 / 206265) ** 2
-    info = ExposureInfo(
-        "t", targets.shape, target="STAR", instrument="NIRCAM", filter="F444W", pixel_area_sr=area
-    )
-    return Cube(targets, np.full(targets.shape, 0.5), dq, info), refs
+    facts = info(targets.shape, target="STAR")
+    return Cube(targets, np.full(targets.shape, 0.5), dq, facts), refs
 
 
 def exposure_of(target, refs, recipe, holds=None, rolls=None):

@@ -11,11 +11,10 @@ from lyot.analysis.psf import psf_from_image
 from lyot.analysis.statistic import Statistic
 from lyot.errors import LyotError
 from lyot.files.aligned import AlignedArrays, ReferenceInfo
-from lyot.files.exposure import Cube
-from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.instruments import NIRCAM
 from lyot.parameters import SubtractRecipe
+from scenes import aligned, cube
 
 SHAPE, STAR = (101, 103), StarPosition(51.0, 50.0)
 
@@ -37,30 +36,11 @@ def observation():
     targets = targets + spot(15.0, -18.0, 12.0)
     targets += rng.normal(size=targets.shape)
     refs += 0.5 * rng.normal(size=refs.shape)
-    info = ExposureInfo(
-        "t",
-        targets.shape,
-        filter="F444W",
-        coronagraph="MASKA335R",
-        target="T",
-        pixel_area_sr=(0.063 / 206264.806) ** 2,
-    )
-    target = Cube(
-        targets.astype(np.float32),
-        np.ones(targets.shape, np.float32),
-        np.zeros(targets.shape, np.uint32),
-        info,
-    )
+    target = cube(targets, 1.0, coronagraph="MASKA335R", target="T")
     ref_info = ReferenceInfo(tuple("AAABBBCCC"), np.zeros(9), np.zeros(9))
-    aligned = AlignedArrays(
-        refs.astype(np.float32),
-        np.full(refs.shape, 0.5, np.float32),
-        np.zeros(refs.shape, np.uint32),
-        star=STAR,
-        ref_info=ref_info,
-    )
+    references = aligned(refs, 0.5, star=STAR, ref_info=ref_info)
     recipe = SubtractRecipe(n_modes=(3,), level_inner_arcsec=0.0)
-    exposure = make_exposure(target, aligned, STAR, recipe, pa_y_deg=0.0)
+    exposure = make_exposure(target, references, STAR, recipe, pa_y_deg=0.0)
     py, px = np.mgrid[-8:9, -8:9]
     psf = psf_from_image(np.exp(-0.5 * (px**2 + py**2) / 1.1**2), origin="a Gaussian")
     star = star_brightness(NIRCAM.filter("F444W"), jy=1.0)

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import scenes
 from lyot.algorithms import fourier, registration
 from lyot.errors import LyotError
-from lyot.files.exposure import Cube, read_cube, stack
-from lyot.files.headers import ExposureInfo
+from lyot.files.exposure import read_cube, stack
 from lyot.instruments import NIRCAM
 from lyot.instruments.optics import draw_wavefront
 from lyot.parameters import AlignRecipe
@@ -20,23 +20,9 @@ SHAPE = (112, 112)
 STAR = (55.5, 55.5)
 
 
-def info(n, **more):
-    known = {
-        "filter": "F444W",
-        "instrument": "NIRCAM",
-        "detector": "NRCALONG",
-        "crpix_xy": STAR,
-        "coronagraph": "MASKA335R",
-        "pixel_area_sr": (0.063 / 206264.8) ** 2,
-    }
-    return ExposureInfo("x_calints.fits", (n, *SHAPE), **(known | more))
-
-
-def cube(sci, sigma=0.5, **more):
-    sci = np.asarray(sci, np.float32)
-    return Cube(
-        sci, np.full_like(sci, sigma), np.zeros(sci.shape, np.uint32), info(len(sci), **more)
-    )
+def cube(sci, sigma=0.5, **facts):
+    known = {"crpix_xy": STAR, "coronagraph": "MASKA335R"}
+    return scenes.cube(sci, sigma, **(known | facts))
 
 
 @pytest.fixture(scope="module")

@@ -9,21 +9,14 @@ from astropy.io import fits
 
 from lyot.files.aligned import AlignedFrames, ReferenceInfo
 from lyot.files.exposure import Cube
-from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.instruments import NIRCAM
 from lyot.pipeline import Coron3Pipeline
 from lyot.references.vet import find_contaminated, find_saturated
+from scenes import info
 
 SHAPE, STAR = (90, 92), StarPosition(46.0, 45.0)
-INFO = ExposureInfo(
-    "t",
-    (1, *SHAPE),
-    instrument="NIRCAM",
-    filter="F444W",
-    pixel_area_sr=(0.063 / 206264.806) ** 2,
-    target="T",
-)
+INFO = info((1, *SHAPE), target="T")
 
 
 @pytest.fixture

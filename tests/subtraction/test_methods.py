@@ -6,45 +6,30 @@ import numpy as np
 import pytest
 from scipy.ndimage import rotate
 
+import scenes
 from lyot.algorithms.geometry import detector_offset, radius_map
 from lyot.algorithms.zones import full_frame
 from lyot.errors import LyotError
-from lyot.files.aligned import AlignedArrays, ReferenceInfo
-from lyot.files.exposure import Cube
-from lyot.files.headers import ExposureInfo
+from lyot.files.aligned import ReferenceInfo
 from lyot.files.star import StarPosition
 from lyot.parameters import SubtractRecipe
 from lyot.subtraction.disc import on_detector, subtract_constrained
 from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
+from scenes import SCALE_ARCSEC as SCALE
+from scenes import correlated_frames
 
-SHAPE, STAR, SCALE = (40, 42), StarPosition(20.2, 19.7), 0.063
+SHAPE, STAR = (40, 42), StarPosition(20.2, 19.7)
 N_INT, N_REF = 3, 9
 
 
-def info(**ref_info):
-    known = {
-        "target": "STAR",
-        "roll_ref_deg": 10.0,
-        "instrument": "NIRCAM",
-        "filter": "F444W",
-        "mjd": 100.0,
-    }
-    area = (SCALE / 206264.806) ** 2
-    return ExposureInfo("t_calints.fits", (N_INT, *SHAPE), pixel_area_sr=area, **(known | ref_info))
-
-
-def cube(sci, err=0.5, **ref_info):
-    sci = np.asarray(sci, np.float32)
-    flags = np.zeros(sci.shape, np.uint32)
-    return Cube(sci, np.full(sci.shape, err, np.float32), flags, info(**ref_info))
+def cube(sci, err=0.5, **facts):
+    known = {"target": "STAR", "roll_ref_deg": 10.0, "mjd": 100.0}
+    return scenes.cube(sci, err, **(known | facts))
 
 
 def aligned(refs, err=0.3, ref_info=None):
-    refs = np.asarray(refs, np.float32)
-    errors = np.full(refs.shape, err, np.float32)
-    flags = np.zeros(refs.shape, np.uint32)
-    return AlignedArrays(refs, errors, flags, star=STAR, ref_info=ref_info)
+    return scenes.aligned(refs, err, star=STAR, ref_info=ref_info)
 
 
 def facts_of(rolls, mjd=None):
@@ -55,10 +40,7 @@ def facts_of(rolls, mjd=None):
 
 @pytest.fixture
 def scene(rng):
-    patterns = rng.normal(size=(5, *SHAPE)) * 10
-    refs = np.tensordot(rng.normal(size=(N_REF, 5)), patterns, 1) + rng.normal(size=(N_REF, *SHAPE))
-    targets = np.tensordot(rng.normal(size=(N_INT, 5)), patterns, 1) + 2.0
-    return (targets + rng.normal(size=targets.shape)).astype(np.float32), refs
+    return correlated_frames(rng, SHAPE, N_INT, N_REF, n_patterns=5)
 
 
 @pytest.mark.parametrize("select", ["correlation", "residual"])

@@ -9,38 +9,21 @@ from lyot.algorithms.geometry import radius_map
 from lyot.algorithms.zones import Zone, annuli, full_frame
 from lyot.errors import LyotError
 from lyot.files.aligned import AlignedArrays
-from lyot.files.exposure import Cube
-from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.parameters import SubtractRecipe
 from lyot.subtraction.result import Subtraction, speckle_noise
 from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
+from scenes import aligned, correlated_frames, cube
 
 SHAPE = (24, 26)
 N_INT, N_REF = 4, 7
 
 
-def cube(sci, err=0.5, dq=None):
-    sci = np.asarray(sci, np.float32)
-    dq = np.zeros(sci.shape, np.uint32) if dq is None else dq
-    info = ExposureInfo(name="t_calints.fits", shape=sci.shape, instrument="NIRCAM", filter="F444W")
-    return Cube(sci, np.broadcast_to(np.float32(err), sci.shape).copy(), dq, info)
-
-
 @pytest.fixture
 def scene(rng):
-    patterns = rng.normal(size=(4, *SHAPE)) * 10
-    refs = np.tensordot(rng.normal(size=(N_REF, 4)), patterns, 1) + rng.normal(size=(N_REF, *SHAPE))
-    targets = np.tensordot(rng.normal(size=(N_INT, 4)), patterns, 1)
-    targets = targets + rng.normal(size=(N_INT, *SHAPE)) + 2.0
-    return targets.astype(np.float32), refs.astype(np.float32)
-
-
-def aligned(refs, err=0.3):
-    return AlignedArrays(
-        refs, np.full(refs.shape, err, np.float32), np.zeros(refs.shape, np.uint32)
-    )
+    targets, refs = correlated_frames(rng, SHAPE, N_INT, N_REF, n_patterns=4)
+    return targets, refs.astype(np.float32)
 
 
 def reduce(targets, refs, zones=None, **recipe):
