@@ -43,6 +43,12 @@ class Cube:
         Position angle of the y axis of each frame of a stack [degree].
     mjd : ndarray, shape (n,), or None
         Start of the exposure of each frame of a stack [day].
+
+    Examples
+    --------
+    >>> cube = read_cube("science_calints.fits")
+    >>> cube.frame_shape, bool(cube.bad("DO_NOT_USE").any())
+    ((48, 52), True)
     """
 
     sci: NDArray[np.float32]

@@ -23,6 +23,12 @@ class StarPosition:
         1-sigma error [pixel].
     origin : {"parameter", "header", "measured", "crpix"}
         Where it comes from.
+
+    Examples
+    --------
+    >>> star = StarPosition(x=160.2, y=158.9, x_err=0.1, y_err=0.1, origin="parameter")
+    >>> star.yx
+    (158.9, 160.2)
     """
 
     x: float

@@ -36,6 +36,12 @@ class View:
         Position angle of the y axis [degree].
     table : dict
         Columns of the contrast table, where the product is one.
+
+    Examples
+    --------
+    >>> view = read_view("science_calints.fits")
+    >>> view.info.target, view.star, view.table
+    ('DEMO', None, {})
     """
 
     path: Path
