@@ -309,10 +309,10 @@ def _transmission(info: ExposureInfo, image: NDArray[np.floating] | None) -> Tra
     """Take the user's map, else the model; 1 everywhere for a coronagraph without a model."""
     coronagraph, width, origin = info.coronagraph_value, np.nan, "model of the package"
     if image is not None:
-        origin = "map of the user's"
+        origin = "map given by the user"
     elif not coronagraph.is_modeled:
-        origin = "none: the coronagraph is not known"
-        log.warning("Coronagraph %r is not known: its transmission counts as 1.", info.coronagraph)
+        origin = "none: the coronagraph is unknown"
+        log.warning("Coronagraph %r is unknown: its transmission is taken as 1.", info.coronagraph)
     else:
         instrument = info.instrument_value
         width = instrument.lambda_over_d_arcsec(instrument.filter(info.filter))
