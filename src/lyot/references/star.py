@@ -35,19 +35,9 @@ N_DRAWS, DRAW_WAVEFRONT_M, DRAW_OFFSET_ARCSEC = 12, 60e-9, 0.01
 def stated_star(
     info: ExposureInfo, parameter_xy: tuple[float, float] | None, /
 ) -> StarPosition | None:
-    """Return the star position that the user or the header states.
+    """Return the star position that the user or the header states; None where neither does.
 
-    Parameters
-    ----------
-    info : ExposureInfo
-        The science exposure.
-    parameter_xy : tuple of float or None
-        What the user gave [pixel, 0-based].
-
-    Returns
-    -------
-    StarPosition or None
-        None where neither states it.
+    `parameter_xy` is the user's [pixel, 0-based].
     """
     if parameter_xy is not None:
         return StarPosition(*parameter_xy, 0.0, 0.0, PARAMETER)
@@ -57,19 +47,9 @@ def stated_star(
 
 
 def guess_star(info: ExposureInfo, parameter_xy: tuple[float, float] | None, /) -> StarPosition:
-    """Return the best position that is known without looking at the pixels.
+    """Return the best star position without looking at the pixels.
 
-    Parameters
-    ----------
-    info : ExposureInfo
-        The science exposure.
-    parameter_xy : tuple of float or None
-        What the user gave [pixel, 0-based].
-
-    Returns
-    -------
-    StarPosition
-        Parameter, else STARCENX/Y, else CRPIX, else the middle of the frame.
+    That is the parameter, else STARCENX/Y, else CRPIX, else the middle of the frame.
     """
     stated = stated_star(info, parameter_xy)
     if stated is not None:
@@ -139,7 +119,7 @@ def measure_star(
         Median over the frames, with origin ``measured``; the guess where no frame has a center
         within three pixels of it.
     """
-    every = max(1, -(-len(cube.sci) // MAX_FRAMES))
+    step = max(1, -(-len(cube.sci) // MAX_FRAMES))
     by_model = method == BY_MODEL or (method == AUTO and cube.info.coronagraph_value.is_asymmetric)
     measure: _ModelFit | _SymmetryFit = _SymmetryFit(cube.info.lambda_over_d_pix)
     if by_model:
@@ -152,8 +132,8 @@ def measure_star(
         center = measure(image, variance[i].astype(np.float64), bad[i], start)
         return None if center is None else center + shift
 
-    found = threads.map_ordered(_one, range(0, len(cube.sci), every))
-    centers = [center for center in found if center is not None]
+    measured = threads.map_ordered(_one, range(0, len(cube.sci), step))
+    centers = [center for center in measured if center is not None]
     if not centers:
         log.warning(
             "The star of %s could not be measured; (x, y) = (%.2f, %.2f) from %s is taken.",
@@ -215,9 +195,8 @@ class _ModelFit:
         self, image: Array, variance: Array, bad: Array, start_yx: Array
     ) -> NDArray[np.float64] | None:
         start = (start_yx - self._at)[None]
-        whole = np.where(bad, 0.0, image).astype(np.float64)
         fit, _ = registration.refine(
-            whole,
+            np.where(bad, 0.0, image).astype(np.float64),
             np.where(bad, 0.0, self._weight),
             variance,
             self._spectra,
@@ -242,7 +221,7 @@ def _optics_of(info: ExposureInfo) -> CoronagraphModel:
 
 @lru_cache(maxsize=8)
 def _model_error(optics: CoronagraphModel, lambda_over_d_pix: float) -> tuple[float, float]:
-    """Rms error along y and x over wavefronts and offsets as they may be; they are not known."""
+    """Monte Carlo error of the model fit along y and x, over wavefront and pointing draws."""
     rng = np.random.default_rng(0)
     middle = (0.5 * (optics.shape[0] - 1), 0.5 * (optics.shape[1] - 1))
     fit = _ModelFit(optics, middle, lambda_over_d_pix)
