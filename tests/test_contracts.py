@@ -315,21 +315,6 @@ PUBLIC = [
 """The public names: docs/api.md is their list."""
 
 NOT_COMPLETE = """
-lyot.pipeline.Coron3Pipeline
-lyot.steps.OutlierDetectionStep
-lyot.steps.StackRefsStep
-lyot.steps.AlignRefsStep
-lyot.steps.KlipStep
-lyot.steps.ResampleStep
-lyot.steps.HlspStep
-lyot.files.association.build_associations
-lyot.files.association.read_association
-lyot.files.exposure.read_cube
-lyot.files.exposure.Cube
-lyot.files.view.read_view
-lyot.files.view.View
-lyot.files.star.StarPosition
-lyot.subtraction.subtract.subtract
 lyot.subtraction.result.Subtracted
 lyot.subtraction.methods.Method
 lyot.algorithms.klip.block_products

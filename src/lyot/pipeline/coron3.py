@@ -75,6 +75,13 @@ class Coron3Pipeline(Pipeline, LyotStep):
         Whether the subtractions stay in memory after the run, for an analysis that follows.
     subtracted : dict of str to Subtracted
         These, by the names of the flagged exposures (crfints).
+
+    Examples
+    --------
+    >>> pipeline = Coron3Pipeline(strategy="rdi")
+    >>> pipeline.klip.truncate = (5, 20)
+    >>> pipeline.parameters().recipe.subtract.n_modes
+    (5, 20)
     """
 
     class_alias = "calwebb_coron3"

@@ -30,7 +30,13 @@ log = logging.getLogger(__name__)
 
 
 class AlignRefsStep(LyotStep):
-    """Align every reference to every science integration."""
+    """Align every reference to every science integration.
+
+    Examples
+    --------
+    >>> AlignRefsStep(align_to="first").align_to
+    'first'
+    """
 
     class_alias = "align_refs"
 

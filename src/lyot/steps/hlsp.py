@@ -24,7 +24,13 @@ PRODUCT_SUFFIXES = ("snr", "contrast")
 
 
 class HlspStep(LyotStep):
-    """Make the high-level products: SNR image and contrast curve."""
+    """Make the high-level products: SNR image and contrast curve.
+
+    Examples
+    --------
+    >>> HlspStep(annuli_width=3).annuli_width
+    3
+    """
 
     class_alias = "hlsp"
 

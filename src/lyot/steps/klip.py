@@ -39,7 +39,13 @@ log = logging.getLogger(__name__)
 
 
 class KlipStep(LyotStep):
-    """Subtract the star from a science exposure with the KL modes of its references."""
+    """Subtract the star from a science exposure with the KL modes of its references.
+
+    Examples
+    --------
+    >>> KlipStep(zones="annuli", n_annuli=3).n_annuli
+    3
+    """
 
     class_alias = "klip"
 

@@ -17,7 +17,13 @@ log = logging.getLogger(__name__)
 
 
 class OutlierDetectionStep(LyotStep):
-    """Flag pixels that differ from the other integrations of their exposure."""
+    """Flag pixels that differ from the other integrations of their exposure.
+
+    Examples
+    --------
+    >>> OutlierDetectionStep(n_sigma=4.0).n_sigma
+    4.0
+    """
 
     class_alias = "outlier_detection"
 

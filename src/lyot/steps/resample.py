@@ -20,7 +20,13 @@ log = logging.getLogger(__name__)
 
 
 class ResampleStep(LyotStep):
-    """Combine all subtracted integrations of all exposures into one image of the sky."""
+    """Combine all subtracted integrations of all exposures into one image of the sky.
+
+    Examples
+    --------
+    >>> ResampleStep(align_on="header").align_on
+    'header'
+    """
 
     class_alias = "resample"
 

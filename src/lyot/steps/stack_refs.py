@@ -20,7 +20,13 @@ log = logging.getLogger(__name__)
 
 
 class StackRefsStep(LyotStep):
-    """Stack all integrations of all reference exposures into one cube."""
+    """Stack all integrations of all reference exposures into one cube.
+
+    Examples
+    --------
+    >>> StackRefsStep().suffix
+    'psfstack'
+    """
 
     class_alias = "stack_refs"
 
