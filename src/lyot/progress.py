@@ -8,37 +8,27 @@ from contextlib import contextmanager
 from typing import Any
 
 Progress = Callable[[str, int, int], None]
-"""Told the stage, how much of it is done, and how much there is."""
+"""Called with the name of a stage, the number of its parts that are done, and their number."""
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
-    """Show nothing.
-
-    Parameters
-    ----------
-    stage : str
-        The stage.
-    done, total : int
-        How much of it is done, and how much there is.
-    """
+    """Show nothing."""
     del stage, done, total
 
 
 @contextmanager
 def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
-    """Show how far work is, while the context is open.
+    """Show the progress of work while the context is open.
 
     Parameters
     ----------
     quiet : bool, optional
-        Whether nothing is shown.
+        Whether to show nothing.
 
     Yields
     ------
     callable
-        Takes the stage, how much of it is done, and how much there is: for
-        `Coron3Pipeline.progress`
-        and `lyot.survey.reduce`.
+        A `Progress`, for `Coron3Pipeline.progress` and `lyot.survey.reduce`.
     """
     if quiet:
         yield no_progress

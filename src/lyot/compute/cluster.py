@@ -18,17 +18,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Outcome(Generic[Result]):
-    """What became of a task.
-
-    Attributes
-    ----------
-    number : int
-        Its place among the items.
-    value : object
-        What it returned; None where it failed.
-    error : Exception or None
-        What it raised.
-    """
+    """The outcome of one task: its number among the items, and its value or the error it raised."""
 
     number: int
     value: Result | None
@@ -45,7 +35,7 @@ class Tasks:
     """
 
     def __init__(self, client: Any = None, /) -> None:
-        """Keep the client."""
+        """Store the client."""
         self._client = client
 
     @property
@@ -61,24 +51,10 @@ class Tasks:
     def completed(
         self, function: Callable[[Item], Result], items: Iterable[Item], /
     ) -> Iterator[Outcome[Result]]:
-        """Apply a function to every item, and give each outcome as soon as it is there.
+        """Apply a function to every item, and yield each outcome as soon as it is there.
 
-        Parameters
-        ----------
-        function : callable
-            Of a module, so that it can be sent; called once per item, again where a worker died.
-        items : iterable
-            What it is called with.
-
-        Yields
-        ------
-        Outcome
-            In the order in which they end; a failed one carries its exception.
-
-        Raises
-        ------
-        LyotError
-            If the cluster was lost.
+        The function must be a module's, so that it can be sent to workers; where a worker dies, it
+        is called again for the same item. Raises `LyotError` if the cluster is lost.
         """
         work = list(items)
         if self._client is None:
@@ -111,20 +87,7 @@ class Tasks:
     def ordered(
         self, function: Callable[[Item], Result], items: Iterable[Item], /
     ) -> Iterator[Result]:
-        """Apply a function to every item, and give the results in the order of the items.
-
-        Parameters
-        ----------
-        function : callable
-            Of a module, so that it can be sent; called once per item, again where a worker died.
-        items : iterable
-            What it is called with.
-
-        Yields
-        ------
-        object
-            What it returned; what a task raises is raised here.
-        """
+        """Yield the results of `completed` in the order of the items; the first error is raised."""
         waiting: dict[int, Result] = {}
         upcoming = 0
         for outcome in self.completed(function, items):
@@ -146,7 +109,7 @@ def _run_alone(function: Callable[[Item], Result], item: Item) -> Result:
 
 
 def _readable(error: BaseException) -> Exception:
-    """Say in one sentence that workers died, where the library says it in its own terms."""
+    """Say in one sentence that workers died; other errors are returned as they are."""
     from distributed.scheduler import KilledWorker
 
     if isinstance(error, KilledWorker):

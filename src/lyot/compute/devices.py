@@ -29,27 +29,16 @@ class Device:
         put: Callable[[np.ndarray], Any] | None = None,
         get: Callable[[Any], np.ndarray] | None = None,
     ) -> None:
-        """Keep the two ways."""
+        """Store the two functions."""
         self._put, self._get = put, get
 
     @property
     def is_numpy(self) -> bool:
-        """Whether arrays stay as they are."""
+        """Whether kernels run on NumPy arrays."""
         return self._put is None
 
     def put(self, value: Any, /) -> Any:
-        """Take an array to the device; a tuple or list item by item; other values as they are.
-
-        Parameters
-        ----------
-        value : object
-            Anything that a kernel takes.
-
-        Returns
-        -------
-        object
-            The same on the device.
-        """
+        """Move arrays to the device, within tuples and lists too; other values are passed on."""
         import numpy as np
 
         if self._put is None:
@@ -59,18 +48,7 @@ class Device:
         return _each(self.put, value)
 
     def get(self, value: Any, /) -> Any:
-        """Take back what a kernel returned.
-
-        Parameters
-        ----------
-        value : object
-            An array, a tuple of arrays, or anything else.
-
-        Returns
-        -------
-        object
-            The same with NumPy arrays.
-        """
+        """Move what a kernel returned back to NumPy."""
         if self._get is None:
             return value
         if hasattr(value, "__dlpack__") and hasattr(value, "shape"):
@@ -78,20 +56,7 @@ class Device:
         return _each(self.get, value)
 
     def run(self, kernel: Callable[..., Any], /, *data: Any, **options: Any) -> Any:
-        """Call a kernel with NumPy arrays and return NumPy arrays.
-
-        Parameters
-        ----------
-        kernel : callable
-            Of `lyot.algorithms`.
-        *data, **options : object
-            Its arguments; what is on the device already stays there.
-
-        Returns
-        -------
-        object
-            What it returns.
-        """
+        """Call a kernel of `lyot.algorithms` with NumPy arrays and return NumPy arrays."""
         if self._put is None:
             return kernel(*data, **options)
         moved = {name: self.put(value) for name, value in options.items()}

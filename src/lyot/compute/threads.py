@@ -27,13 +27,7 @@ Result = TypeVar("Result")
 
 
 def n_threads() -> int:
-    """Return the number of threads to use.
-
-    Returns
-    -------
-    int
-        ``LYOT_THREADS`` where it is set, else the number of cores this process may use.
-    """
+    """Return the number of threads to use: ``LYOT_THREADS``, else the cores of this process."""
     wanted = os.environ.get("LYOT_THREADS", "")
     if wanted.isdigit() and int(wanted) > 0:
         return int(wanted)
@@ -127,18 +121,7 @@ def calculation(function: Callable[Parameters, Result], /) -> Callable[Parameter
 def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], /) -> list[Result]:
     """Apply a function to every item on threads and return the results in order.
 
-    Parameters
-    ----------
-    function : callable
-        Called once per item; must not depend on the others. Where it calls this function itself,
-        the inner items go one after another on its thread.
-    items : iterable
-        What it is called with.
-
-    Returns
-    -------
-    list
-        Results in the order of the items.
+    Items must not depend on one another. A map within a map runs its items one after another.
     """
     work = list(items)
     threads = min(n_threads(), len(work))
@@ -159,7 +142,7 @@ def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], /) ->
 
 
 class _Inside(threading.local):
-    """Whether this thread is at work for `map_ordered`."""
+    """Whether this thread is inside `map_ordered`."""
 
     map = False
 
@@ -169,7 +152,7 @@ _inside = _Inside()
 
 @cache
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """The threads of this process; kept, and with them the memory that they work in."""
+    """Return the threads of this process; they are kept, and with them their working memory."""
     del process  # a fork has no threads of its parent's
     return ThreadPoolExecutor(threads, thread_name_prefix="lyot")
 
@@ -186,19 +169,9 @@ class _Workspace(threading.local):
         self._arrays: dict[str, np.ndarray] = {}
 
     def array(self, name: str, shape: tuple[int, ...], /) -> np.ndarray:
-        """Return a float64 array of undefined content, the same memory for the same name.
+        """Return a float64 array of undefined content: the same memory for the same name.
 
-        Parameters
-        ----------
-        name : str
-            What it is for.
-        shape : tuple of int
-            Shape that is wanted.
-
-        Returns
-        -------
-        ndarray
-            Contiguous; valid until the name is asked for again on the same thread.
+        It is valid until the name is asked for again on the same thread.
         """
         import numpy as np
 
@@ -213,16 +186,5 @@ workspace = _Workspace()
 
 
 def pixel_blocks(n_pix: int, /) -> list[slice]:
-    """Divide pixels into blocks of fixed size.
-
-    Parameters
-    ----------
-    n_pix : int
-        Number of pixels.
-
-    Returns
-    -------
-    list of slice
-        Consecutive blocks that cover all pixels.
-    """
+    """Divide `n_pix` pixels into consecutive blocks of fixed size."""
     return [slice(i, min(i + PIXEL_BLOCK, n_pix)) for i in range(0, n_pix, PIXEL_BLOCK)]
