@@ -87,8 +87,8 @@ def test_injection_contrast_and_companions_follow_it(runs):
     for ours, theirs in zip(best[:3], chosen[:3], strict=True):
         assert np.isfinite(ours).any()
         np.testing.assert_allclose(ours, theirs, rtol=1e-10)
-    assert best[3].flux == pytest.approx(chosen[3].flux, rel=1e-6)
-    assert best[3].separation_arcsec == pytest.approx(0.8, abs=0.02)
+    assert best[3].flux.value == pytest.approx(chosen[3].flux.value, rel=1e-6)
+    assert best[3].separation_arcsec.value == pytest.approx(0.8, abs=0.02)
 
 
 def test_the_response_is_that_of_the_chosen_reference(runs):
