@@ -93,6 +93,14 @@ def block_products(targets: Any, refs: Any, root_weight: Any, /) -> Products:
     Notes
     -----
     ``n_ref^2 n_pix + 2 n_t n_ref n_pix`` operations: the Gram matrix is a symmetric product.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lyot.algorithms.klip import block_products
+    >>> products = block_products(np.ones((1, 4)), np.eye(2, 4), np.ones(4))
+    >>> products.cross
+    array([[1., 1.]])
     """
     xp = array_namespace(targets, refs, root_weight)
     turned = xp.matrix_transpose(refs)
@@ -175,6 +183,13 @@ def decompose(gram: Any, /) -> Modes:
     -----
     Against a singular value decomposition of the pixels the residual differs by 1e-6 at
     ``l_k / l_1 = 1e-10`` and by 7e-2 at 1e-14: hence the floor of 1e-12.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lyot.algorithms.klip import decompose
+    >>> decompose(np.diag([1.0, 4.0, 0.0])).values
+    array([4., 1.])
     """
     xp = array_namespace(gram)
     values, vectors = xp.linalg.eigh(gram)
@@ -244,6 +259,16 @@ def coefficients(cross: Any, mode_matrix: Any, /, *, n_modes: int) -> Any:
     -------
     array, shape (n_t, n_ref)
         :math:`C_K = B V_K\,\mathrm{diag}(1/l_K)\,V_K^T`; the model is ``C_K R``.
+
+    Examples
+    --------
+    With all modes the coefficients are those of least squares:
+
+    >>> import numpy as np
+    >>> from lyot.algorithms.klip import coefficients, decompose, to_modes
+    >>> gram, cross = np.diag([1.0, 4.0]), np.array([[3.0, 8.0]])
+    >>> coefficients(cross, to_modes(decompose(gram)), n_modes=2).round(12).tolist()
+    [[3.0, 2.0]]
     """
     xp = array_namespace(cross, mode_matrix)
     w = mode_matrix[:n_modes, :]
@@ -272,6 +297,13 @@ def residual(targets: Any, refs: Any, coefs: Any, level: Any, /) -> Any:
     Notes
     -----
     ``2 n_t n_ref n_pix`` operations.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lyot.algorithms.klip import residual
+    >>> residual(np.array([[3.0, np.nan]]), np.ones((1, 2)), np.array([[2.0]]), np.zeros(1))
+    array([[ 1., nan]])
     """
     xp = array_namespace(targets, refs, coefs)
     return targets - xp.matmul(coefs, refs) + level[:, None]

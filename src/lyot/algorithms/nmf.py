@@ -64,6 +64,15 @@ def factorize(
     Notes
     -----
     ``4 n_iterations n_ref n_comp n_pix`` operations.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lyot.algorithms.nmf import factorize
+    >>> refs = np.outer([1.0, 2.0], [3.0, 4.0])
+    >>> found = factorize(refs, np.ones(2), np.ones((2, 1)))
+    >>> bool(np.allclose(found.factors @ found.pixels, refs))
+    True
     """
     factors = np.maximum(start, 0.0).astype(np.float64)
     pixels = np.zeros((factors.shape[1], refs.shape[1]))
@@ -109,6 +118,13 @@ def non_negative(gram: Array, cross: Array, /) -> NDArray[np.bool_]:
     Notes
     -----
     Lawson and Hanson 1974, "Solving least squares problems".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lyot.algorithms.nmf import non_negative
+    >>> non_negative(np.eye(3), np.array([1.0, -0.5, 0.2])).tolist()
+    [True, False, True]
     """
     from scipy.optimize import nnls
 

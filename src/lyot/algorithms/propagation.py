@@ -120,6 +120,13 @@ def leverage(mode_pixels: Any, level: float, /) -> Any:
     -------
     array, shape (n_pix,)
         Sum over the modes of ``Z_k^2``, plus `level`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lyot.algorithms.propagation import leverage
+    >>> leverage(np.array([[0.6, 0.8], [0.8, -0.6]]), 0.0).round(12).tolist()
+    [1.0, 1.0]
     """
     xp = array_namespace(mode_pixels)
     return xp.sum(mode_pixels * mode_pixels, axis=0) + level
@@ -143,6 +150,15 @@ def propagate_through_fit(variance: Any, leverage: Any, weight: Any, mean: Any, 
     -------
     array, shape (n_t, n_pix)
         ``(1 - 2 h) v + h <v>`` in the zone, ``v + h <v>`` outside, never negative.
+
+    Examples
+    --------
+    In the zone of the fit each pixel pulls the model towards itself, and its variance falls:
+
+    >>> import numpy as np
+    >>> from lyot.algorithms.propagation import propagate_through_fit
+    >>> propagate_through_fit(np.ones((1, 2)), np.full(2, 0.25), np.ones(2), np.ones(1)).tolist()
+    [[0.75, 0.75]]
     """
     xp = array_namespace(variance, leverage, weight)
     own = 1.0 - 2.0 * leverage * weight

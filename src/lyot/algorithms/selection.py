@@ -29,6 +29,13 @@ def correlations(gram: Array, cross: Array, target_square: float, /) -> Array:
     -------
     ndarray, shape (n_ref,)
         From -1 to 1; zero where a reference or the target is zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lyot.algorithms.selection import correlations
+    >>> correlations(np.diag([4.0, 1.0]), np.array([4.0, 0.5]), 4.0).tolist()
+    [1.0, 0.25]
     """
     size = np.sqrt(np.maximum(np.diagonal(gram), 0.0) * max(target_square, 0.0))
     return np.divide(cross, size, out=np.zeros_like(size), where=size > 0)
@@ -84,6 +91,13 @@ def stepwise(gram: Array, cross: Array, allowed: NDArray[np.bool_], n: int, /) -
     Notes
     -----
     ``n^2 n_ref`` operations. Chen, Cowan and Grant 1991, doi:10.1109/72.80341.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lyot.algorithms.selection import stepwise
+    >>> stepwise(np.eye(3), np.array([0.1, 0.9, 0.5]), np.ones(3, bool), 2).tolist()
+    [False, True, True]
     """
     n_ref = len(cross)
     taken = np.zeros(n_ref, bool)

@@ -75,6 +75,20 @@ class Subtracted(Sequence[Subtraction]):
         references.
     frames : dict of int to RefPixels
         For methods that make frames of the references: these, by set of references.
+
+    Examples
+    --------
+    >>> from lyot.files.exposure import read_cube
+    >>> from lyot.files.aligned import AlignedArrays
+    >>> from lyot.algorithms.zones import full_frame
+    >>> from lyot.parameters import SubtractRecipe
+    >>> from lyot.subtraction.subtract import subtract
+    >>> target, refs = read_cube("science_calints.fits"), read_cube("reference_calints.fits")
+    >>> aligned = AlignedArrays(refs.sci, refs.err, refs.dq)
+    >>> recipe = SubtractRecipe(n_modes=(1, 2))
+    >>> subtracted = subtract(target, aligned, full_frame(target.frame_shape), recipe)
+    >>> [result.n_modes for result in subtracted]
+    [1, 2]
     """
 
     results: list[Subtraction]

@@ -46,6 +46,18 @@ class Method:
     The two parts are those of a linear solver: `init` does what depends on the references alone,
     `compute` turns Gram matrices into linear operators. A subclass overrides what differs from
     Karhunen-Loeve modes of the references.
+
+    Examples
+    --------
+    A method whose one mode is the first reference, of unit norm:
+
+    >>> import numpy as np
+    >>> from lyot.subtraction.methods import Method
+    >>> class First(Method):
+    ...     def matrix(self, gram, /):
+    ...         return np.eye(1, len(gram)) / np.sqrt(gram[0, 0])
+    >>> First().matrix(np.diag([4.0, 1.0])).tolist()
+    [[0.5, 0.0]]
     """
 
     truncations_nest: ClassVar[bool] = True
