@@ -151,3 +151,11 @@ def test_runs_on_a_strict_array_library(pixels):
 
     for a, b in zip(solve(strict.asarray), solve(np.asarray), strict=True):
         np.testing.assert_allclose(np.asarray(a), b, rtol=1e-9, atol=1e-9)
+
+
+def test_the_mean_matrix_projects_on_the_mean_of_equal_references(sample):
+    refs, target, gram, cross = sample
+    mean = (refs / np.linalg.norm(refs, axis=1)[:, None]).mean(axis=0)
+    expected = (target @ mean) / (mean @ mean) * mean
+    coefs = klip.coefficients(cross[None], klip.mean_matrix(gram), n_modes=50)
+    np.testing.assert_allclose((coefs @ refs)[0], expected, atol=1e-12)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lyot.algorithms import klip, propagation, statistics
+from lyot.algorithms import klip, propagation
 
 
 def test_moved_variance_is_kept_and_never_negative(rng):
@@ -85,13 +85,3 @@ def test_runs_on_a_strict_array_library(rng):
 
     for got, expected in zip(chain(strict.asarray), chain(np.asarray), strict=True):
         np.testing.assert_allclose(np.asarray(got), expected, rtol=1e-10)
-
-
-@pytest.mark.parametrize("n", [2, 5, 6, 9])
-@pytest.mark.parametrize("apart", [0.0, 1.0, 20.0])
-def test_the_variance_of_a_median_is_that_of_draws(rng, n, apart):
-    centers = apart * np.linspace(-1.0, 1.0, n)[:, None] * np.ones(4000)
-    values = centers + rng.normal(size=(n, 4000))
-    stated = statistics.median_variance(values, np.ones(values.shape))
-    again = np.median(centers + rng.normal(size=(300, n, 4000)), axis=1)
-    assert np.sqrt(stated.mean() / again.var(axis=0).mean()) == pytest.approx(1.0, abs=0.08)

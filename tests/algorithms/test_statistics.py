@@ -1,9 +1,16 @@
-"""The statistic of one position among others, by counting."""
+"""Noise in annuli, the statistic of one position among others, and medians, by counting."""
 
 import numpy as np
 import pytest
 
-from lyot.algorithms.statistics import critical_t, n_positions, tail_probability
+from lyot.algorithms import geometry
+from lyot.algorithms.statistics import (
+    annulus_noise,
+    critical_t,
+    median_variance,
+    n_positions,
+    tail_probability,
+)
 
 
 def test_positions_are_a_circumference():
@@ -37,3 +44,25 @@ def test_the_tail_is_the_inverse_of_the_threshold(distribution):
         np.testing.assert_allclose(
             tail_probability(t, n, distribution=distribution), 1e-4, rtol=1e-9
         )
+
+
+def test_annulus_noise_is_the_scatter_of_whole_pixels(rng):
+    image = rng.normal(size=(61, 61))
+    image[30, 33] = np.nan
+    curve = annulus_noise(image, (30.0, 30.0), width=2)
+    r = geometry.radius_map((61, 61), (30.0, 30.0))
+    for radius, sigma, n in zip(*curve, strict=True):
+        ring = image[(r >= radius - 1) & (r < radius + 1)]
+        np.testing.assert_allclose(sigma, np.nanstd(ring))
+        assert n == np.isfinite(ring).sum()
+    np.testing.assert_allclose(curve.radius_pix, np.arange(1, 30, 2))
+
+
+@pytest.mark.parametrize("n", [2, 5, 6, 9])
+@pytest.mark.parametrize("apart", [0.0, 1.0, 20.0])
+def test_the_variance_of_a_median_is_that_of_draws(rng, n, apart):
+    centers = apart * np.linspace(-1.0, 1.0, n)[:, None] * np.ones(4000)
+    values = centers + rng.normal(size=(n, 4000))
+    stated = median_variance(values, np.ones(values.shape))
+    again = np.median(centers + rng.normal(size=(300, n, 4000)), axis=1)
+    assert np.sqrt(stated.mean() / again.var(axis=0).mean()) == pytest.approx(1.0, abs=0.08)

@@ -20,37 +20,16 @@ ALL_ROWS = slice(None)
 
 
 class ShiftedImage(NamedTuple):
-    """An image under a shift, with its derivatives with respect to that shift.
+    """An image under a shift, and its derivatives with respect to that shift [1/pixel]."""
 
-    Attributes
-    ----------
-    value : array, shape (..., n_y, n_x)
-        The shifted image.
-    d_y, d_x : array, shape (..., n_y, n_x)
-        Derivative of `value` with respect to the shift along y and along x [1/pixel].
-    columns : array, shape (..., n_y, m_x // 2 + 1), complex128
-        The shifted image, transformed back along y alone: `finish` makes all its rows of it.
-    """
-
-    value: Any
+    value: Any  # (..., n_rows, n_x)
     d_y: Any
     d_x: Any
-    columns: Any
+    columns: Any  # (..., n_y, m_x // 2 + 1), transformed back along y alone, for `finish`
 
 
 def odd_grid_length(n: int, /) -> int:
-    """Return the smallest odd length of at least ``n + MIN_GAP`` with small prime factors.
-
-    Parameters
-    ----------
-    n : int
-        Number of pixels along the axis.
-
-    Returns
-    -------
-    int
-        A product of powers of 3, 5, 7 and 11.
-    """
+    """Return the smallest odd length of at least ``n + MIN_GAP`` with prime factors up to 11."""
     length = n + MIN_GAP + (n + MIN_GAP + 1) % 2
     while not _is_smooth(length):
         length += 2
@@ -65,22 +44,9 @@ def _is_smooth(n: int) -> bool:
 
 
 def spectrum(images: Any, /) -> Any:
-    """Transform images to the spectrum that `shift` and `shift_with_derivatives` take.
+    """Transform images ``(..., n_y, n_x)`` to half spectra ``(..., m_y, m_x // 2 + 1)`` in float64.
 
-    Parameters
-    ----------
-    images : array, shape (..., n_y, n_x)
-        Finite images; float32 is raised to float64.
-
-    Returns
-    -------
-    array, shape (..., m_y, m_x // 2 + 1), complex128
-        Half spectrum on the odd periodic grid ``(m_y, m_x)``.
-
-    Notes
-    -----
-    One forward transform per image. A NaN in the input spreads over the whole output: repair
-    the image first.
+    The periodic grid is ``(m_y, m_x)``. A NaN spreads over the whole output: repair images first.
     """
     xp = array_namespace(images)
     images = xp.astype(images, xp.float64)
@@ -144,24 +110,9 @@ def shift(spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int], rows: slice
 def shift_with_derivatives(
     spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int], rows: slice = ALL_ROWS
 ) -> ShiftedImage:
-    """Shift images and differentiate the result with respect to the shift, analytically.
+    """Shift images as `shift` does, and differentiate the result with respect to the shift.
 
-    Parameters
-    ----------
-    spectra : array, shape (..., m_y, m_x // 2 + 1)
-        From `spectrum`.
-    shift_yx : array, shape (..., 2)
-        Shift of each image along y and x [pixel].
-    shape : tuple of int
-        ``(n_y, n_x)`` of the images.
-    rows : slice, optional
-        The rows that are wanted.
-
-    Returns
-    -------
-    ShiftedImage
-        Value and both derivatives, float64; the transforms along y are two per image, those
-        along x three per row that is wanted.
+    The transforms along y are two per image, those along x three per row that is wanted.
     """
     orders = ((0, 0), (0, 1), (1, 0))
     (value, d_x, d_y), columns = _derivatives(spectra, shift_yx, shape, rows, orders)
@@ -169,20 +120,7 @@ def shift_with_derivatives(
 
 
 def finish(columns: Any, /, *, shape: tuple[int, int]) -> Any:
-    """Finish a shifted image of which some rows were made.
-
-    Parameters
-    ----------
-    columns : array, shape (..., n_y, m_x // 2 + 1)
-        From `ShiftedImage`.
-    shape : tuple of int
-        ``(n_y, n_x)`` of the image.
-
-    Returns
-    -------
-    array, shape (..., n_y, n_x), float64
-        What `shift` gives, for one transform along x.
-    """
+    """Return all rows ``(..., n_y, n_x)`` of a shifted image from its `ShiftedImage.columns`."""
     xp = array_namespace(columns)
     return xp.fft.irfft(columns, n=odd_grid_length(shape[1]), axis=-1)[..., : shape[1]]
 
@@ -196,26 +134,10 @@ def taylor_images(
     powers: tuple[tuple[int, int], ...],
     rows: slice = ALL_ROWS,
 ) -> list[Any]:
-    r"""Return the coefficients of the expansion of shifted images about a shift.
+    r"""Expand shifted images about a shift d: one image ``(..., n_rows, n_x)`` for each power.
 
-    Parameters
-    ----------
-    spectra : array, shape (..., m_y, m_x // 2 + 1)
-        From `spectrum`.
-    shift_yx : array, shape (..., 2)
-        The shift d about which to expand [pixel].
-    shape : tuple of int
-        ``(n_y, n_x)`` of the images.
-    powers : tuple of (int, int)
-        Powers ``(a, b)`` of the offset along y and x, in ascending order of a.
-    rows : slice, optional
-        The rows that are wanted.
-
-    Returns
-    -------
-    list of array, shape (..., n_rows, n_x)
-        For each power the derivative over :math:`a!\,b!`, so that
-        :math:`T_{d + \delta} r \approx \sum \delta_y^a \delta_x^b\,r_{ab}`.
+    For the powers (a, b), ascending in a, it is the derivative over :math:`a!\,b!`, so that
+    :math:`T_{d + \delta} r \approx \sum \delta_y^a \delta_x^b\,r_{ab}`.
     """
     images, _ = _derivatives(spectra, shift_yx, shape, rows, powers)
     return [
@@ -256,37 +178,17 @@ def _derivatives(
 
 
 class Waves(NamedTuple):
-    """Matrices that take a half spectrum back to an image at a few pixels.
+    """Matrices that take a half spectrum back to an image at n positions along each axis.
 
     The image is the real part of ``along_y @ spectrum @ along_x``.
-
-    Attributes
-    ----------
-    along_y : array, shape (n, m_y), complex128
-        Waves along y at the positions.
-    along_x : array, shape (m_x // 2 + 1, n), complex128
-        Waves along x, weighted.
     """
 
-    along_y: Any
-    along_x: Any
+    along_y: Any  # (n, m_y)
+    along_x: Any  # (m_x // 2 + 1, n), weighted
 
 
 def waves(positions: Any, grid: tuple[int, int], /) -> Waves:
-    """Return the matrices that take a half spectrum back to an image at a few pixels.
-
-    Parameters
-    ----------
-    positions : array, shape (n,)
-        Positions along y and along x [pixel].
-    grid : tuple of int
-        ``(m_y, m_x)``, both odd.
-
-    Returns
-    -------
-    Waves
-        For these positions.
-    """
+    """Return the matrices for positions ``(n,)`` [pixel] and an odd grid ``(m_y, m_x)``."""
     xp = array_namespace(positions)
     m_y, m_x = grid
     k_y = 2.0 * xp.pi * _frequencies(xp, m_y)
@@ -318,22 +220,7 @@ def _imaginary(values: Any) -> Any:
 
 
 def low_pass(spectra: Any, /, *, shape: tuple[int, int], cutoff: float) -> Any:
-    r"""Dampen high frequencies by a Gaussian, :math:`\exp(-(k / k_c)^2)`.
-
-    Parameters
-    ----------
-    spectra : array, shape (..., m_y, m_x // 2 + 1)
-        From `spectrum`.
-    shape : tuple of int
-        ``(n_y, n_x)`` of the images.
-    cutoff : float
-        Frequency :math:`k_c` at which the amplitude is 1/e [Nyquist frequency].
-
-    Returns
-    -------
-    array, shape (..., m_y, m_x // 2 + 1)
-        The dampened spectra.
-    """
+    r"""Dampen spectra by :math:`\exp(-(k / k_c)^2)`, with the cutoff in Nyquist frequencies."""
     xp = array_namespace(spectra)
     m_y, m_x = spectra.shape[-2], odd_grid_length(shape[1])
     k_y = 2.0 * _frequencies(xp, m_y)[:, None]
@@ -342,19 +229,9 @@ def low_pass(spectra: Any, /, *, shape: tuple[int, int], cutoff: float) -> Any:
 
 
 def outside(shift_yx: Any, /, *, shape: tuple[int, int]) -> Any:
-    """Tell which pixels of a shifted image come from outside the frame.
+    """Tell which pixels ``(n_y, n_x)`` of a shifted image come from outside the frame.
 
-    Parameters
-    ----------
-    shift_yx : array, shape (2,)
-        Shift along y and x [pixel].
-    shape : tuple of int
-        ``(n_y, n_x)`` of the image.
-
-    Returns
-    -------
-    array of bool, shape (n_y, n_x)
-        True where the pixel's center came from more than half a pixel beyond an edge.
+    The centers of these came from more than half a pixel beyond an edge.
     """
     xp = array_namespace(shift_yx)
     inside = []

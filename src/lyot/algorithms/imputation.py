@@ -25,19 +25,10 @@ MIN_ANCHOR_SHARE = 1e-6
 
 
 def anchored(modes_of_all: klip.Modes, anchor_gram: Any, /) -> Any:
-    """Return the matrix that turns references into modes orthonormal over the anchors.
+    """Return the matrix ``(n_kept, n_ref)`` that makes modes orthonormal over the anchors.
 
-    Parameters
-    ----------
-    modes_of_all : lyot.algorithms.klip.Modes
-        Decomposition of the Gram matrix over all pixels.
-    anchor_gram : array, shape (n_ref, n_ref)
-        Gram matrix over the anchor pixels.
-
-    Returns
-    -------
-    array, shape (n_kept, n_ref)
-        In the place of `lyot.algorithms.klip.to_modes`; truncations are its first rows.
+    It takes the place of `lyot.algorithms.klip.to_modes`; truncations are its first rows. The Gram
+    matrices are ``(n_ref, n_ref)``: one over all pixels, decomposed, and one over the anchors.
     """
     xp = array_namespace(modes_of_all.values, anchor_gram)
     modes = klip.to_modes(modes_of_all)

@@ -20,29 +20,12 @@ from lyot.algorithms import klip
 
 
 def source_products(sources: Any, weight: Any, refs: Any, offset: Any, /) -> Any:
-    """Return the products of sources with centered references.
+    """Return the products ``(n_s, n_ref)`` of sources of unit flux with the centered references.
 
-    Parameters
-    ----------
-    sources : array, shape (n_s, n_pix), or None
-        Images of the sources, at unit flux; None for one in each pixel, which gives the operator
-        on any source within these pixels.
-    weight : array, shape (n_pix,)
-        Weight of these pixels in the fit; zero where the target is bad.
-    refs : array, shape (n_ref, n_pix)
-        References there.
-    offset : array, shape (n_ref,)
-        Means of the references over the pixels of the fit.
-
-    Returns
-    -------
-    array, shape (n_s, n_ref)
-        To be given to `linear_response`.
-
-    Notes
-    -----
-    ``2 n_s n_ref n_pix`` operations, in the precision of the input; float64 keeps the response
-    exact to 1e-9 of the source's peak.
+    `sources` are ``(n_s, n_pix)``; None means one in each pixel, which gives the operator on any
+    source within these pixels. `weight` ``(n_pix,)`` is zero where the target is bad, `refs` are
+    ``(n_ref, n_pix)``, `offset` ``(n_ref,)`` are their means over the fit. In float64 the response
+    is exact to 1e-9 of the source's peak.
     """
     xp = array_namespace(weight, refs)
     if sources is None:
@@ -53,46 +36,19 @@ def source_products(sources: Any, weight: Any, refs: Any, offset: Any, /) -> Any
 
 
 class SourceModel(NamedTuple):
-    r"""The model that a fit makes of sources.
+    """The model that a fit makes of sources."""
 
-    Attributes
-    ----------
-    coefs : array, shape (n_s, n_ref)
-        Factor of each reference in the model of each source.
-    pixels : array, shape (n_s, n_out)
-        :math:`C_p (R - \bar R)`.
-    """
-
-    coefs: Any
-    pixels: Any
+    coefs: Any  # (n_s, n_ref)
+    pixels: Any  # (n_s, n_out), to be subtracted from the sources
 
 
 def linear_response(
     cross: Any, refs: Any, offset: Any, mode_matrix: Any, /, *, n_modes: int
 ) -> SourceModel:
-    r"""Return the model that a fit makes of sources which the references do not hold.
+    """Return the model that a fit makes of sources which the references do not hold.
 
-    Parameters
-    ----------
-    cross : array, shape (n_s, n_ref)
-        From `source_products`.
-    refs : array, shape (n_ref, n_out)
-        References where the response is wanted.
-    offset : array, shape (n_ref,)
-        Means of the references over the pixels of the fit.
-    mode_matrix : array, shape (n_kept, n_ref)
-        From `lyot.algorithms.klip.to_modes`.
-    n_modes : int
-        Number of modes.
-
-    Returns
-    -------
-    SourceModel
-        The coefficients and the model, to be subtracted from the sources.
-
-    Notes
-    -----
-    ``2 n_s n_ref (n_modes + n_out)`` operations, in the precision of the input.
+    `cross` is from `source_products`, `refs` ``(n_ref, n_out)`` are where the response is wanted,
+    `offset` ``(n_ref,)`` are their means over the fit, `mode_matrix` is from `klip.to_modes`.
     """
     xp = array_namespace(cross, refs)
     coefs = klip.coefficients(cross, mode_matrix, n_modes=n_modes)
@@ -102,49 +58,25 @@ def linear_response(
 class FrozenFit(NamedTuple):
     """The fit of one target, and its pixels where sources in target and references have light.
 
-    Attributes
-    ----------
-    gram : array, shape (n_ref, n_ref)
-        Gram matrix of the centered references.
-    cross : array, shape (n_ref,)
-        Products of the centered target with them.
-    target : array, shape (n_pix,)
-        The centered target.
-    refs : array, shape (n_ref, n_pix)
-        The centered references.
-    weight : array, shape (n_pix,)
-        Weight in the fit; zero where the target is bad.
-    weight_sum : float
-        Sum of the weights over all pixels of the fit; infinity where no mean is subtracted.
+    Target and references are centered; the sum of the weights over all pixels of the fit is
+    infinite where no mean is subtracted.
     """
 
-    gram: Any
-    cross: Any
-    target: Any
-    refs: Any
-    weight: Any
+    gram: Any  # (n_ref, n_ref)
+    cross: Any  # (n_ref,)
+    target: Any  # (n_pix,)
+    refs: Any  # (n_ref, n_pix)
+    weight: Any  # (n_pix,), zero where the target is bad
     weight_sum: float
 
 
 class Updated(NamedTuple):
-    """A fit with a source in the target and in the references.
+    """A fit with a source in the target and in the references."""
 
-    Attributes
-    ----------
-    coefs : array, shape (n_ref,)
-        Factor of each reference.
-    target_mean : array, shape ()
-        What the source adds to the mean of the target.
-    ref_means : array, shape (n_ref,)
-        What it adds to the mean of each reference.
-    residual : array, shape (n_pix,)
-        Target less model, both with the source and centered with it.
-    """
-
-    coefs: Any
-    target_mean: Any
-    ref_means: Any
-    residual: Any
+    coefs: Any  # (n_ref,)
+    target_mean: Any  # (), what the source adds to the mean of the target
+    ref_means: Any  # (n_ref,), what it adds to the mean of each reference
+    residual: Any  # (n_pix,), target less model, both with the source and centered with it
 
 
 def update(
@@ -157,31 +89,10 @@ def update(
     n_modes: int,
     matrix_of: Callable[[Any], Any] = lambda gram: klip.to_modes(klip.decompose(gram)),
 ) -> Updated:
-    """Fit again with a source of some flux in the target and in the references.
+    """Fit again, exactly, with a source of some flux in the target and in the references.
 
-    Parameters
-    ----------
-    fit : FrozenFit
-        The fit without it.
-    source : array, shape (n_pix,)
-        Its image in the target, at unit flux.
-    sources_in_refs : array, shape (n_ref, n_pix)
-        Its image in each reference; zero in those that do not hold it.
-    flux : float
-        Its flux.
-    n_modes : int
-        Number of modes.
-    matrix_of : callable, optional
-        Turns a Gram matrix into what turns references into modes; KL modes by default.
-
-    Returns
-    -------
-    Updated
-        The new fit, exactly.
-
-    Notes
-    -----
-    ``n_ref^2 n_pix`` operations and one decomposition of ``n_ref x n_ref``; all in float64.
+    `source` ``(n_pix,)`` and `sources_in_refs` ``(n_ref, n_pix)`` have unit flux; `matrix_of` turns
+    a Gram matrix into modes, by default those of KLIP. ``n_ref^2 n_pix`` operations in float64.
     """
     xp = array_namespace(fit.gram, source)
     w, s = fit.weight, fit.weight_sum

@@ -21,54 +21,26 @@ MIN_EIGENVALUE_RATIO = 1e-12
 
 
 class Products(NamedTuple):
-    """Inner products over a block of centered pixels.
+    """Inner products over a block of centered pixels, to be added over blocks."""
 
-    Attributes
-    ----------
-    gram : array, shape (n_ref, n_ref)
-        ``(R w) R^T``.
-    cross : array, shape (n_t, n_ref)
-        ``(T w) R^T`` over the good pixels of each target.
-    ref_sum : array, shape (n_ref,)
-        ``R w``.
-    """
-
-    gram: Any
-    cross: Any
-    ref_sum: Any
+    gram: Any  # (n_ref, n_ref): (R w) R^T
+    cross: Any  # (n_t, n_ref): (T w) R^T over the good pixels of each target
+    ref_sum: Any  # (n_ref,): R w
 
 
 class Centered(NamedTuple):
-    """A Gram matrix of centered references, and their means.
-
-    Attributes
-    ----------
-    gram : array, shape (n_ref, n_ref)
-        Gram matrix about the means over the pixels that are used.
-    mean : array, shape (n_ref,)
-        Mean of each reference over them, before it was taken off.
-    """
+    """A Gram matrix ``(n_ref, n_ref)`` about the means ``(n_ref,)`` over the pixels used."""
 
     gram: Any
     mean: Any
 
 
 class Modes(NamedTuple):
-    """Eigenvalues and eigenvectors of a Gram matrix, largest first.
-
-    Attributes
-    ----------
-    values : array, shape (n_kept,)
-        Eigenvalues above the floor.
-    vectors : array, shape (n_ref, n_kept)
-        Their eigenvectors as columns.
-    n_dropped : int
-        How many were below the floor.
-    """
+    """Eigenvalues ``(n_kept,)`` and eigenvectors of a Gram matrix, largest first."""
 
     values: Any
-    vectors: Any
-    n_dropped: int
+    vectors: Any  # (n_ref, n_kept), one in each column
+    n_dropped: int  # eigenvalues below the floor
 
 
 def block_products(targets: Any, refs: Any, root_weight: Any, /) -> Products:
@@ -116,47 +88,18 @@ def recenter(gram: Any, ref_sum: Any, weight_sum: float, /) -> Centered:
     modes nothing as long as the pedestal has been taken off the pixels before, for example by
     the mean of some of them. The cross products with centered targets need no such
     correction.
-
-    Parameters
-    ----------
-    gram : array, shape (n_ref, n_ref)
-        From `block_products`, summed over blocks.
-    ref_sum : array, shape (n_ref,)
-        Weighted sum of each reference, likewise.
-    weight_sum : float
-        Sum of the weights, S.
-
-    Returns
-    -------
-    Centered
-        The Gram matrix of the centered references, and what was left of the mean of each.
     """
     mean = ref_sum / weight_sum
     return Centered(gram - weight_sum * mean[:, None] * mean[None, :], mean)
 
 
 def leave_out(gram: Any, refs_missing: Any, weight_missing: Any, weight_sum: float, /) -> Centered:
-    r"""Take pixels out of a Gram matrix that was centered with them.
+    r"""Take ``n_missing`` pixels out of a Gram matrix that was centered with them.
 
     With :math:`u = -\sum_M w R` over the missing pixels M, the Gram matrix of the remaining
     pixels about their own mean is :math:`G - \sum_M w R R^T - u u^T / S`. The pedestal has been
-    subtracted from the pixels before, so nothing cancels.
-
-    Parameters
-    ----------
-    gram : array, shape (n_ref, n_ref)
-        Gram matrix over all pixels of the zone, centered on their weighted mean.
-    refs_missing : array, shape (n_ref, n_missing)
-        Centered references at the missing pixels.
-    weight_missing : array, shape (n_missing,)
-        Weight of those pixels.
-    weight_sum : float
-        Sum of the weights of the remaining pixels; infinity where no mean was subtracted.
-
-    Returns
-    -------
-    Centered
-        The Gram matrix of the remaining pixels, and the mean of each centered reference there.
+    subtracted from the pixels before, so nothing cancels. `weight_sum`, S, is that of the remaining
+    pixels; infinity where no mean was subtracted.
     """
     xp = array_namespace(gram, refs_missing)
     weighted = refs_missing * weight_missing[None, :]
@@ -202,17 +145,9 @@ def decompose(gram: Any, /) -> Modes:
 
 
 def to_modes(modes: Modes, /) -> Any:
-    """Return the matrix that turns references into orthonormal modes, ``Z = W R``.
+    """Return the matrix W ``(n_kept, n_ref)`` of orthonormal modes ``Z = W R``.
 
-    Parameters
-    ----------
-    modes : Modes
-        From `decompose`.
-
-    Returns
-    -------
-    array, shape (n_kept, n_ref)
-        Row k is ``l_k^(-1/2) V_k^T``; the first K rows are the truncation to K modes.
+    Row k is ``l_k^(-1/2) V_k^T``; the first K rows are the truncation to K modes.
     """
     xp = array_namespace(modes.values, modes.vectors)
     return xp.matrix_transpose(modes.vectors) / xp.sqrt(modes.values)[:, None]
@@ -222,17 +157,8 @@ def mean_matrix(gram: Any, /) -> Any:
     r"""Return the matrix of the classical subtraction: one mode, the mean of equal references.
 
     Each reference is brought to unit norm, and their mean is scaled to the target by least
-    squares: with :math:`u_k = G_{kk}^{-1/2}` the mode is :math:`u R / \sqrt{u G u}`.
-
-    Parameters
-    ----------
-    gram : array, shape (n_ref, n_ref)
-        Gram matrix of the centered references.
-
-    Returns
-    -------
-    array, shape (1, n_ref) or (0, n_ref)
-        In the place of `to_modes`; no mode where all references are zero.
+    squares: with :math:`u_k = G_{kk}^{-1/2}` the mode is :math:`u R / \sqrt{u G u}`. The matrix,
+    ``(1, n_ref)``, takes the place of `to_modes`; it has no row where all references are zero.
     """
     xp = array_namespace(gram)
     size = xp.linalg.diagonal(gram)
@@ -310,23 +236,9 @@ def residual(targets: Any, refs: Any, coefs: Any, level: Any, /) -> Any:
 
 
 def reference_scatter(refs: Any, modes: Modes, /, *, n_modes: int) -> Any:
-    """Return the scatter of the references about their own projections onto the modes.
+    """Return the scatter ``(n_pix,)`` of centered references about their projections onto modes.
 
     This is what the official pipeline's klip step writes as the error.
-
-    Parameters
-    ----------
-    refs : array, shape (n_ref, n_pix)
-        Centered references.
-    modes : Modes
-        From `decompose`.
-    n_modes : int
-        Number of modes.
-
-    Returns
-    -------
-    array, shape (n_pix,)
-        Standard deviation over the references of ``R - V_K V_K^T R``.
     """
     xp = array_namespace(refs, modes.vectors)
     v = modes.vectors[:, :n_modes]

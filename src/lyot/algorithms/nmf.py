@@ -13,26 +13,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from lyot.types import Array, Mask
 
 N_ITERATIONS = 60
 
 
 class Components(NamedTuple):
-    """A non-negative factorization.
+    """A non-negative factorization, ``factors @ pixels``."""
 
-    Attributes
-    ----------
-    pixels : ndarray, shape (n_comp, n_pix)
-        The components H.
-    factors : ndarray, shape (n_ref, n_comp)
-        How much of each is in each reference, W.
-    """
-
-    pixels: Array
-    factors: Array
+    pixels: Array  # (n_comp, n_pix)
+    factors: Array  # (n_ref, n_comp)
 
 
 def factorize(
@@ -99,7 +90,7 @@ def _descend(rows: Array, square: Array, product: Array) -> None:
         np.maximum(rows[k] + step, 0.0, out=rows[k])
 
 
-def non_negative(gram: Array, cross: Array, /) -> NDArray[np.bool_]:
+def non_negative(gram: Array, cross: Array, /) -> Mask:
     """Tell which components a non-negative least-squares fit to a target uses.
 
     Parameters

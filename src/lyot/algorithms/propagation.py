@@ -20,23 +20,11 @@ from array_api_compat import array_namespace
 
 
 def shift_variance(variance: Any, shift_yx: Any, /) -> Any:
-    """Move a variance map by a fraction of a pixel with a non-negative, finite kernel.
+    """Move a variance map ``(n_y, n_x)`` by a fraction of a pixel with a non-negative kernel.
 
     Linear interpolation: the four weights are positive and sum to one, so no variance becomes
     negative, none is lost, and a NaN touches four pixels at the most. Nothing wraps around: an
     edge pixel is repeated outwards.
-
-    Parameters
-    ----------
-    variance : array, shape (n_y, n_x)
-        Variance map.
-    shift_yx : array, shape (2,)
-        Shift along y and x [pixel].
-
-    Returns
-    -------
-    array, shape (n_y, n_x)
-        The moved map.
     """
     for axis in (0, 1):
         variance = _shift_linear(variance, float(shift_yx[axis]), axis)
@@ -58,25 +46,9 @@ def _shift_linear(image: Any, shift: float, axis: int) -> Any:
 
 
 def coefficient_noise(mode_pixels: Any, variance: Any, weight: Any, /) -> Any:
-    r"""Sum a block of pixels into the covariance of the mode coordinates of a target.
+    r"""Sum a block of pixels into the covariance ``(n_modes, n_modes)`` of the mode coordinates.
 
-    Parameters
-    ----------
-    mode_pixels : array, shape (n_modes, n_pix)
-        The modes Z.
-    variance : array, shape (n_pix,)
-        Variance of the target.
-    weight : array, shape (n_pix,)
-        Weight of the fit.
-
-    Returns
-    -------
-    array, shape (n_modes, n_modes)
-        :math:`Z\,w^2 var_T\,Z^T`; to be added over blocks.
-
-    Notes
-    -----
-    ``n_modes^2 n_pix`` operations.
+    For the modes Z it is :math:`Z\,w^2 var_T\,Z^T`, to be added over blocks.
     """
     xp = array_namespace(mode_pixels, variance, weight)
     root = mode_pixels * (weight * xp.sqrt(variance))[None, :]
@@ -84,22 +56,10 @@ def coefficient_noise(mode_pixels: Any, variance: Any, weight: Any, /) -> Any:
 
 
 def own_noise(mode_matrix: Any, mode_noise: Any, /, *, n_modes: int) -> Any:
-    r"""Return the variance that the noise of a target gives to each of its coefficients.
+    """Return the variance ``(n_ref,)`` that the noise of a target gives to its coefficients.
 
-    Parameters
-    ----------
-    mode_matrix : array, shape (n_kept, n_ref)
-        From `lyot.algorithms.klip.to_modes`.
-    mode_noise : array, shape (n_kept, n_kept)
-        From `coefficient_noise`, summed over blocks.
-    n_modes : int
-        Number of modes K.
-
-    Returns
-    -------
-    array, shape (n_ref,)
-        Diagonal of :math:`W_K^T M_{KK} W_K`, to be taken off the squared coefficients: what is
-        left, c2, is unbiased and can be negative.
+    The diagonal of :math:`W_K^T M_{KK} W_K`, with M from `coefficient_noise`, to be taken off the
+    squared coefficients: what is left, c2, is unbiased and can be negative.
     """
     xp = array_namespace(mode_matrix, mode_noise)
     w = mode_matrix[:n_modes, :]

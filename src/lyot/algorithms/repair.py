@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lyot.types import Mask
+
 MAD_TO_SIGMA = 1.482602218505602
 """Standard deviation of Gaussian noise over its median absolute deviation."""
 
@@ -15,24 +17,11 @@ MIN_INTEGRATIONS = 3
 """Outliers are looked for where a pixel has at least so many good integrations."""
 
 
-def median_fill(
-    images: NDArray[np.floating], bad: NDArray[np.bool_], /, *, box: int = 3
-) -> NDArray[np.float64]:
-    """Replace each bad pixel with the median of the good pixels around it.
+def median_fill(images: NDArray[np.floating], bad: Mask, /, *, box: int = 3) -> NDArray[np.float64]:
+    """Return float64 copies of images with the median of the good neighbors in each bad pixel.
 
-    Parameters
-    ----------
-    images : ndarray, shape (n, n_y, n_x)
-        Images; the values of bad pixels, NaN or not, are not read.
-    bad : ndarray of bool, shape (n, n_y, n_x)
-        True where the pixel is replaced.
-    box : int, optional
-        Side of the square box [pixel], odd; it grows by two until it holds a good pixel.
-
-    Returns
-    -------
-    ndarray, shape (n, n_y, n_x), float64
-        A repaired copy; all zero where an image has no good pixel at all.
+    Images and `bad` are ``(n, n_y, n_x)``; the values of bad pixels, NaN or not, are not read. The
+    box [pixel, odd] grows until it holds a good pixel; an image with none is zero.
     """
     out = np.array(images, dtype=np.float64)
     for image, image_bad in zip(out, bad, strict=True):
@@ -40,7 +29,7 @@ def median_fill(
     return out
 
 
-def _median_fill_one(image: NDArray[np.float64], bad: NDArray[np.bool_], box: int) -> None:
+def _median_fill_one(image: NDArray[np.float64], bad: Mask, box: int) -> None:
     if not bad.any():
         return
     if bad.all():
@@ -78,49 +67,23 @@ def _box_medians(
 
 
 class CrossPrediction(NamedTuple):
-    """How each of a set of aligned frames follows from the others.
+    """How each of n frames follows from the others: ``R_k - m_k`` is row k of ``a (R - m)``."""
 
-    Attributes
-    ----------
-    mean : ndarray, shape (n,)
-        Mean of each frame over the pixels of the fit.
-    brightness : ndarray, shape (n,)
-        Factor from the mean frame to each frame.
-    matrix : ndarray, shape (n, n)
-        Row k predicts frame k from the others: ``R_k - m_k = sum_j a_kj (R_j - m_j)``; its
-        diagonal is zero.
-    excess : ndarray, shape (n,)
-        Mean square of the residual of that prediction in units of the frame's variance, less
-        one, and at least zero.
-    """
-
-    mean: NDArray[np.float64]
-    brightness: NDArray[np.float64]
-    matrix: NDArray[np.float64]
-    excess: NDArray[np.float64]
+    mean: NDArray[np.float64]  # (n,), m
+    brightness: NDArray[np.float64]  # (n,), factor from the mean frame to each frame
+    matrix: NDArray[np.float64]  # (n, n), a, with zeros on its diagonal
+    excess: NDArray[np.float64]  # (n,), mean square of the residual over its variance, less one
 
 
 def fit_cross_prediction(
     frames: NDArray[np.floating], variance: NDArray[np.floating], /
 ) -> CrossPrediction:
-    r"""Fit how each frame follows from the others.
+    r"""Fit how each frame ``(n, n_pix)`` follows from the others, at pixels that are good in all.
 
     All regressions come from one inverse: with :math:`P = (G + \Lambda)^{-1}` of the Gram matrix
     G and the noise :math:`\Lambda`, the coefficients of frame k are
     :math:`a_{kj} = -P_{kj} / P_{kk}`, as a precision matrix holds all conditional means (Whittaker
-    1990, Graphical Models in Applied Multivariate Statistics, ch. 5).
-
-    Parameters
-    ----------
-    frames : ndarray, shape (n, n_pix)
-        Frames at pixels that are good in all of them.
-    variance : ndarray, shape (n, n_pix)
-        Their variance.
-
-    Returns
-    -------
-    CrossPrediction
-        For `fill_from_others`. With a single frame its matrix is zero.
+    1990, Graphical Models in Applied Multivariate Statistics, ch. 5). They are zero for one frame.
     """
     data = np.asarray(frames, dtype=np.float64)
     n, n_pix = data.shape
@@ -146,24 +109,16 @@ def fit_cross_prediction(
 
 
 class Filled(NamedTuple):
-    """Frames in which bad pixels hold a prediction from the good ones, and their variance.
-
-    Attributes
-    ----------
-    frames : ndarray, shape (n, n_pix), float64
-        The frames; NaN where all of them are bad.
-    variance : ndarray, shape (n, n_pix), float64
-        Their variance, with the scatter of the predictions.
-    """
+    """Frames whose bad pixels hold a prediction; NaN where all of them are bad."""
 
     frames: NDArray[np.float64]
-    variance: NDArray[np.float64]
+    variance: NDArray[np.float64]  # with the scatter of the predictions
 
 
 def fill_from_others(
     frames: NDArray[np.floating],
     variance: NDArray[np.floating],
-    bad: NDArray[np.bool_],
+    bad: Mask,
     prediction: CrossPrediction,
     /,
 ) -> Filled:
@@ -221,11 +176,11 @@ def fill_from_others(
 def outlier_flags(
     cube: NDArray[np.floating],
     err: NDArray[np.floating],
-    bad: NDArray[np.bool_],
+    bad: Mask,
     /,
     *,
     n_sigma: float = 5.0,
-) -> NDArray[np.bool_]:
+) -> Mask:
     """Flag pixels that differ from the other integrations of their exposure.
 
     The noise is the scatter of the integrations, so speckles, which are alike in all of them,

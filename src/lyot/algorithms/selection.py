@@ -8,9 +8,8 @@ the best fit with a set S is :math:`t - b_S G_{SS}^{-1} b_S`: no pixel is needed
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from lyot.types import Array, Mask
 
 
 def correlations(gram: Array, cross: Array, target_square: float, /) -> Array:
@@ -41,22 +40,10 @@ def correlations(gram: Array, cross: Array, target_square: float, /) -> Array:
     return np.divide(cross, size, out=np.zeros_like(size), where=size > 0)
 
 
-def highest(score: Array, allowed: NDArray[np.bool_], n: int, /) -> NDArray[np.bool_]:
-    """Take the references of the highest score.
+def highest(score: Array, allowed: Mask, n: int, /) -> Mask:
+    """Take the `n` allowed references of the highest score, ``(n_ref,)``; zero means all.
 
-    Parameters
-    ----------
-    score : ndarray, shape (n_ref,)
-        Higher is better; of equal scores the first counts as higher.
-    allowed : ndarray of bool, shape (n_ref,)
-        Which may be taken.
-    n : int
-        How many at most; zero for all.
-
-    Returns
-    -------
-    ndarray of bool, shape (n_ref,)
-        Those taken.
+    Of equal scores the first counts as higher.
     """
     taken = allowed.copy()
     if n and allowed.sum() > n:
@@ -66,7 +53,7 @@ def highest(score: Array, allowed: NDArray[np.bool_], n: int, /) -> NDArray[np.b
     return taken
 
 
-def stepwise(gram: Array, cross: Array, allowed: NDArray[np.bool_], n: int, /) -> NDArray[np.bool_]:
+def stepwise(gram: Array, cross: Array, allowed: Mask, n: int, /) -> Mask:
     """Take one reference after another, each time the one that lowers the residual most.
 
     Orthogonal least squares: what is taken is projected out of the Gram matrix by a step of its
@@ -122,21 +109,6 @@ def stepwise(gram: Array, cross: Array, allowed: NDArray[np.bool_], n: int, /) -
 def displacement_fwhm(
     separation_pix: Array | float, rotation_deg: Array | float, fwhm_pix: float, /
 ) -> Array:
-    """Return how far a rotation moves a source.
-
-    Parameters
-    ----------
-    separation_pix : ndarray or float
-        Separation from the star [pixel].
-    rotation_deg : ndarray or float
-        Angle between two rolls [degree].
-    fwhm_pix : float
-        Width of the image of a point source [pixel].
-
-    Returns
-    -------
-    ndarray
-        The chord between both positions [FWHM].
-    """
+    """Return the chord between two positions of a source under a rotation [FWHM]."""
     half = np.radians(np.asarray(rotation_deg)) / 2.0
     return np.asarray(2.0 * np.asarray(separation_pix) * np.abs(np.sin(half)) / fwhm_pix)

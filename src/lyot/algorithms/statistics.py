@@ -19,21 +19,11 @@ from lyot.types import Array
 
 
 class NoiseCurve(NamedTuple):
-    """Scatter of the pixels against separation.
+    """Scatter of the pixels against separation, ``(n,)`` each."""
 
-    Attributes
-    ----------
-    radius_pix : ndarray, shape (n,)
-        Mid-radius of each annulus [pixel].
-    sigma : ndarray, shape (n,)
-        Standard deviation of the finite pixels of the annulus; NaN where there are none.
-    n_pix : ndarray of int, shape (n,)
-        Number of finite pixels.
-    """
-
-    radius_pix: NDArray[np.float64]
-    sigma: NDArray[np.float64]
-    n_pix: NDArray[np.int64]
+    radius_pix: NDArray[np.float64]  # mid-radius of each annulus
+    sigma: NDArray[np.float64]  # standard deviation of its finite pixels; NaN where there are none
+    n_pix: NDArray[np.int64]  # number of its finite pixels
 
 
 def finite_mean(values: Array, /, *, axis: int) -> Array:
@@ -84,9 +74,6 @@ def annulus_noise(
     return NoiseCurve(np.asarray(radius, dtype=np.float64), sigma, count)
 
 
-FIVE_SIGMA_FPF = 2.866515719235352e-7
-"""False-positive fraction of five sigma of a Gaussian."""
-
 GAUSSIAN, LAPLACE = "gaussian", "laplace"
 N_DRAWS, DRAWS_AT_ONCE = 100_000, 10_000
 
@@ -119,7 +106,8 @@ def critical_t(n_others: int, fpf: float, /, *, distribution: str = GAUSSIAN) ->
 
     Examples
     --------
-    >>> round(critical_t(5, FIVE_SIGMA_FPF), 1)
+    >>> five_sigma_fpf = 2.866515719235352e-7
+    >>> round(critical_t(5, five_sigma_fpf), 1)
     56.8
     """
     from scipy.stats import t
@@ -201,23 +189,9 @@ def median_variance(values: Any, variance: Any, /) -> Any:
 
     With :math:`F_k` the chance that frame k, drawn again about its value, lies below the median,
     and :math:`f_k` its density there, the variance is :math:`\sum F (1 - F) / (\sum f)^2`, times
-    `MEDIAN_EFFICIENCY` because the values hold noise already: within 4 % in error at both ends.
-
-    Parameters
-    ----------
-    values : ndarray, shape (n, n_pix)
-        The frames.
-    variance : ndarray, shape (n, n_pix)
-        Their variance.
-
-    Returns
-    -------
-    ndarray, shape (n_pix,)
-        Zero where a variance is zero.
-
-    Notes
-    -----
-    For the quantiles of draws that are not alike: Sen 1968, doi:10.1214/aoms/1177698154.
+    `MEDIAN_EFFICIENCY` because the values hold noise already: within 4 % in error at both ends (Sen
+    1968, doi:10.1214/aoms/1177698154, for the quantiles of draws that are not alike). Values and
+    variance are ``(n, n_pix)``; the result is zero where a variance is zero.
     """
     from scipy.special import ndtr
 

@@ -8,77 +8,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import angle_map, radius_map
+from lyot.types import Mask
 
 SPACINGS = ("constant", "linear", "log")
 
 
-NO_MAP = np.zeros((0, 0))
+NO_MAP, NO_LEVEL = np.zeros((0, 0)), np.zeros((0, 0), bool)
 """In place of a map that is the same as another."""
 
 
 class Zone(NamedTuple):
-    """One search area.
+    """One search area, by maps ``(n_y, n_x)``; where zones cover, their shares sum to 1."""
 
-    Attributes
-    ----------
-    weight : ndarray, shape (n_y, n_x)
-        Weight with which each pixel counts when the coefficients are fitted, >= 0.
-    share : ndarray, shape (n_y, n_x)
-        Share of the result that each pixel takes from this zone; the shares of all zones sum
-        to 1 where the frame is covered.
-    level : ndarray of bool, shape (n_y, n_x)
-        True where the level of the result is taken; empty for the zone itself.
-    mode_weight : ndarray, shape (n_y, n_x)
-        Weight with which each pixel counts when modes are made, where that is another than
-        `weight`; else empty.
-    """
-
-    weight: NDArray[np.float64]
-    share: NDArray[np.float64]
-    level: NDArray[np.bool_] = np.zeros((0, 0), bool)
-    mode_weight: NDArray[np.float64] = NO_MAP
+    weight: NDArray[np.float64]  # weight of each pixel when the coefficients are fitted, >= 0
+    share: NDArray[np.float64]  # share of the result that each pixel takes from this zone
+    level: Mask = NO_LEVEL  # where the level of the result is taken; empty for the zone itself
+    mode_weight: NDArray[np.float64] = NO_MAP  # weight when modes are made; empty for `weight`
 
 
 def full_frame(shape: tuple[int, int], /) -> list[Zone]:
-    """Return the whole frame as one zone.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        ``(n_y, n_x)``.
-
-    Returns
-    -------
-    list of Zone
-        One zone with weight 1.
-    """
+    """Return one zone that is the full frame ``(n_y, n_x)``, of weight 1."""
     return [Zone(np.ones(shape), np.ones(shape))]
 
 
 def radial_edges(
     inner_pix: float, outer_pix: float, n_annuli: int, /, *, spacing: str = "constant"
 ) -> NDArray[np.float64]:
-    """Return the edges of annuli.
+    """Return the ``n_annuli + 1`` edges of annuli [pixel].
 
-    Parameters
-    ----------
-    inner_pix, outer_pix : float
-        Inner edge of the first annulus and outer edge of the last [pixel].
-    n_annuli : int
-        Number of annuli.
-    spacing : {"constant", "linear", "log"}, optional
-        Equal widths; widths that grow in proportion to their number; edges in a geometric
-        series (the first edge then counts as at least one pixel).
-
-    Returns
-    -------
-    ndarray, shape (n_annuli + 1,)
-        Edges [pixel].
-
-    Raises
-    ------
-    ValueError
-        If the spacing is not known.
+    The spacing is "constant" (equal widths), "linear" (widths that grow in proportion to their
+    number) or "log" (a geometric series, whose first edge counts as at least one pixel).
     """
     u = np.linspace(0.0, 1.0, n_annuli + 1)
     if spacing == "constant":
@@ -102,26 +61,11 @@ def annuli(
     n_sectors: int = 1,
     overlap: float = 0.0,
 ) -> list[Zone]:
-    """Divide the frame into annuli and sectors about a center.
+    """Divide the frame into annuli and equal sectors about a center [pixel, 0-based].
 
-    Parameters
-    ----------
-    shape : tuple of int
-        ``(n_y, n_x)``.
-    center_yx : tuple of float
-        Center [pixel, 0-based].
-    edges_pix : ndarray, shape (n + 1,)
-        Edges of the annuli [pixel]; what lies outside the last edge joins the last annulus.
-    n_sectors : int, optional
-        Number of equal sectors of each annulus.
-    overlap : float, optional
-        Width by which neighboring sectors reach into one another, as a fraction of a sector,
-        0 to 0.5. In the overlap the two results are blended linearly.
-
-    Returns
-    -------
-    list of Zone
-        Zones whose shares sum to 1 from the first edge outwards; empty zones are left out.
+    What lies outside the last edge joins the last annulus; empty zones are left out. `overlap` is
+    the width by which neighboring sectors reach into one another, as a fraction of a sector, 0 to
+    0.5; there the two results are blended linearly. The shares sum to 1 from the first edge on.
     """
     radius, angle = radius_map(shape, center_yx), angle_map(shape, center_yx)
     zones = []
@@ -150,17 +94,6 @@ def _sector_share(
 
 
 def from_map(labels: NDArray[np.integer], /) -> list[Zone]:
-    """Make zones of a label map.
-
-    Parameters
-    ----------
-    labels : ndarray of int, shape (n_y, n_x)
-        Pixels of equal positive label form one zone; zero and less belong to none.
-
-    Returns
-    -------
-    list of Zone
-        One zone per label, in order.
-    """
+    """Make one zone of the pixels of each positive label, in order; others belong to none."""
     masks = [(labels == label).astype(np.float64) for label in np.unique(labels) if label > 0]
     return [Zone(mask, mask) for mask in masks]

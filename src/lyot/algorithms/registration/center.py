@@ -11,23 +11,11 @@ from lyot.algorithms.registration.refine import refine
 
 
 class Center(NamedTuple):
-    """The center of point symmetry of an image.
+    """The center of point symmetry of an image."""
 
-    Attributes
-    ----------
-    center_yx : array, shape (2,)
-        The center [pixel, 0-based].
-    covariance : array, shape (2, 2)
-        From the noise variance alone [pixel^2].
-    contrast : array, shape ()
-        Fraction of the weighted power that is symmetric about the center, from 0.5 (none) to 1.
-    converged : bool
-        Whether the last step was below tolerance.
-    """
-
-    center_yx: Any
-    covariance: Any
-    contrast: Any
+    center_yx: Any  # (2,) [pixel, 0-based]
+    covariance: Any  # (2, 2) [pixel^2], from the noise variance alone
+    contrast: Any  # (), symmetric fraction of the weighted power, from 0.5 (none) to 1
     converged: bool
 
 

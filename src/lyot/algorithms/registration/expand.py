@@ -30,32 +30,12 @@ MAX_OFFSET_PIX = 1.0
 
 
 def integer_shift(target: Any, weight: Any, spectra: Any, /, *, max_shift: int = 5) -> Any:
-    r"""Find the whole-pixel shift of each reference onto a target by masked cross-correlation.
+    r"""Find the whole-pixel shift ``(n_ref, 2)`` of each reference onto a target.
 
-    The objective is the one that is fitted later, :math:`N_d^2 / D_d` with
-    :math:`N_d = \sum w s\,T_d r` and :math:`D_d = \sum w\,(T_d r)^2`, both of which are
-    correlations.
-
-    Parameters
-    ----------
-    target : array, shape (n_y, n_x)
-        Finite target frame.
-    weight : array, shape (n_y, n_x)
-        Weight of each pixel, >= 0.
-    spectra : array, shape (n_ref, m_y, m_x // 2 + 1)
-        References, from `lyot.algorithms.fourier.spectrum`.
-    max_shift : int, optional
-        Largest shift that is searched along each axis [pixel].
-
-    Returns
-    -------
-    array, shape (n_ref, 2), float64
-        Shift along y and x of each reference.
-
-    Notes
-    -----
-    Three transforms per reference, and the correlations at these few shifts alone. References
-    without positive correlation get shift zero.
+    A masked cross-correlation: the objective is the one that is fitted later, :math:`N_d^2 / D_d`
+    with :math:`N_d = \sum w s\,T_d r` and :math:`D_d = \sum w\,(T_d r)^2`, both of which are
+    correlations, at shifts up to `max_shift` alone. References without positive correlation get
+    shift zero. Target and weight are ``(n_y, n_x)`` and finite.
     """
     xp = array_namespace(target, weight, spectra)
     shape = target.shape
@@ -99,63 +79,23 @@ def _correlate(a: Any, b: Any, waves: fourier.Waves) -> Any:
 
 
 class PairTargets(NamedTuple):
-    """What the fit of all pairs takes from the targets, at the pixels of the fit zone.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        ``(n_y, n_x)`` of the frames.
-    zone : Zone
-        Where the fit zone is.
-    weight : array, shape (n_pix,)
-        Weight where no pixel is bad.
-    weighted : array, shape (n_t, n_pix)
-        Weight times target; zero where the target is bad.
-    power : array, shape (n_t,)
-        Weighted sum of the squared target.
-    total : array, shape (n_t,)
-        Sum of the weights.
-    bad_at : list of array, shape (n_bad,)
-        Places of each target's bad pixels.
-    weight_squared : array, shape (n_t, n_pix)
-        Squared weight; zero where the target is bad.
-    variance : array, shape (n_t, n_pix)
-        Noise variance of the targets.
-    """
+    """What the fit of all pairs takes from the targets, at the pixels of the fit zone."""
 
     shape: tuple[int, int]
     zone: Zone
-    weight: Any
-    weighted: Any
-    power: Any
-    total: Any
-    bad_at: list[Any]
-    weight_squared: Any
-    variance: Any
+    weight: Any  # (n_pix,), where no pixel is bad
+    weighted: Any  # (n_t, n_pix), weight times target; zero where the target is bad
+    power: Any  # (n_t,), weighted sum of the squared target
+    total: Any  # (n_t,), sum of the weights
+    bad_at: list[Any]  # places of each target's bad pixels
+    weight_squared: Any  # (n_t, n_pix), zero where the target is bad
+    variance: Any  # (n_t, n_pix), of the targets' noise
 
 
 def pair_targets(targets: Any, weight: Any, bad: Any, variance: Any, /) -> PairTargets:
-    """Pick from the targets what `fit_pairs` needs of them.
+    """Pick from targets ``(n_t, n_y, n_x)`` what `fit_pairs` needs of them, for all references.
 
-    Parameters
-    ----------
-    targets : array, shape (n_t, n_y, n_x)
-        Target frames, finite where not bad.
-    weight : array, shape (n_y, n_x)
-        Weight of each pixel, >= 0.
-    bad : array of bool, shape (n_t, n_y, n_x)
-        True where a target is bad: its weight there is zero.
-    variance : array, shape (n_t, n_y, n_x)
-        Noise variance of the targets.
-
-    Returns
-    -------
-    PairTargets
-        Float64 arrays that hold the fit zone alone.
-
-    Notes
-    -----
-    A few passes over the pixels, once for all references.
+    Targets are finite where not `bad`; a bad pixel has no weight.
     """
     xp = array_namespace(targets, weight, bad, variance)
     zone = zone_of(weight)

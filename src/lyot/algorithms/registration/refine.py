@@ -19,22 +19,18 @@ from lyot.algorithms.registration.zone import (
 )
 
 MAX_ITERATIONS = 40
+"""Steps after which a fit counts as not converged."""
 
 
 class Refined(NamedTuple):
     """References fitted to one target, and moved onto it.
 
-    Attributes
-    ----------
-    fit : ShiftFit, leading axis n_ref
-        Shifts, scales, covariances; converged is False where the last step was larger than the
-        tolerance or the shift met its bound.
-    aligned : array, shape (n_ref, n_y, n_x)
-        The shifted references, not scaled.
+    A fit has not converged where its last step was larger than the tolerance or the shift met its
+    bound.
     """
 
-    fit: ShiftFit
-    aligned: Any
+    fit: ShiftFit  # over n_ref
+    aligned: Any  # (n_ref, n_y, n_x), not scaled
 
 
 def refine(
@@ -47,7 +43,6 @@ def refine(
     /,
     *,
     bound_yx: Any = None,
-    max_iterations: int = MAX_ITERATIONS,
     tolerance: float = TOLERANCE_PIX,
     cutoff: float | None = None,
 ) -> Refined:
@@ -69,8 +64,6 @@ def refine(
         Where the fit starts [pixel].
     bound_yx : tuple of array, shape (n_ref, 2) each, optional
         Lowest and highest allowed shift [pixel].
-    max_iterations : int, optional
-        Number of Gauss-Newton steps after which a fit counts as not converged.
     tolerance : float, optional
         Size of the last step [pixel].
     cutoff : float, optional
@@ -104,8 +97,9 @@ def refine(
     xp = array_namespace(target, weight, spectra)
     zone = zone_of(weight)
     w, s = pick(weight, zone), pick(target, zone)
-    options = _Options(bound_yx, max_iterations, tolerance)
-    d, b, step, images = _solve(s, w, zone, spectra, start_yx, target.shape, options)
+    d, b, step, images = _solve(
+        s, w, zone, spectra, start_yx, target.shape, bound=bound_yx, tolerance=tolerance
+    )
     columns = _columns(images, zone)
     normal = xp.matmul(columns * w, xp.matrix_transpose(columns))
     noise = variance_target[None, ...] + (b * b)[:, None, None] * variance_refs
@@ -119,14 +113,6 @@ def refine(
     return Refined(ShiftFit(d, b, covariance, rms, converged), aligned)
 
 
-class _Options(NamedTuple):
-    """When a fit stops, and where it may go."""
-
-    bound: tuple[Any, Any] | None
-    max_iterations: int
-    tolerance: float
-
-
 def _solve(
     s: Any,
     w: Any,
@@ -134,14 +120,16 @@ def _solve(
     spectra: Any,
     start: Any,
     shape: tuple[int, int],
-    options: _Options,
+    *,
+    bound: tuple[Any, Any] | None,
+    tolerance: float,
 ) -> tuple[Any, Any, Any, fourier.ShiftedImage]:
     """Fit all references at once; return shifts, scales, last steps, and images at the shifts."""
     xp = array_namespace(s, spectra)
     d = start
     inverse = xp.stack([xp.eye(2, dtype=xp.float64)] * d.shape[0])
     before: tuple[Any, Any] | None = None
-    for _ in range(options.max_iterations):
+    for _ in range(MAX_ITERATIONS):
         moved = fourier.shift_with_derivatives(spectra, d, shape=shape, rows=zone.rows)
         columns = _columns(moved, zone)
         weighted = columns * w
@@ -152,10 +140,10 @@ def _solve(
         before = (d, step)
         move = xp.matmul(inverse, step[:, :, None])[:, :, 0]
         new = d + xp.clip(move, -MAX_STEP_PIX, MAX_STEP_PIX)
-        if options.bound is not None:
-            new = xp.clip(new, options.bound[0], options.bound[1])
+        if bound is not None:
+            new = xp.clip(new, bound[0], bound[1])
         last = xp.max(xp.abs(new - d), axis=1)
-        active = last >= options.tolerance
+        active = last >= tolerance
         if not bool(xp.any(active)):
             break
         d = xp.where(active[:, None], new, d)

@@ -13,27 +13,13 @@ MAX_STEP_PIX = 0.5
 
 
 class ShiftFit(NamedTuple):
-    """Shifts and scales that were fitted, over any leading axes.
+    """Shifts of references and scales to the target that were fitted, over any leading axes."""
 
-    Attributes
-    ----------
-    shift_yx : array, shape (..., 2)
-        Shift applied to the reference, along y and x [pixel].
-    scale : array, shape (...)
-        Factor from the reference to the target in the fit zone.
-    covariance : array, shape (..., 2, 2)
-        Covariance of `shift_yx` [pixel^2], from the noise variances.
-    rms : array, shape (...)
-        Weighted rms of the residual in the fit zone.
-    converged : array of bool, shape (...)
-        Whether the shift is the optimum; elsewhere it is the best that is known.
-    """
-
-    shift_yx: Any
-    scale: Any
-    covariance: Any
-    rms: Any
-    converged: Any
+    shift_yx: Any  # (..., 2) [pixel]
+    scale: Any  # (...)
+    covariance: Any  # (..., 2, 2) of the shift [pixel^2], from the noise variances
+    rms: Any  # (...), weighted, of the residual in the fit zone
+    converged: Any  # (...), whether the shift is the optimum; else it is the best one known
 
 
 class Zone(NamedTuple):
