@@ -97,7 +97,7 @@ def _on_star(exposure: Residuals, sky: tuple[float, float]) -> Any:
 
     wcs = _without_bounding_box(exposure.wcs)
     if exposure.star is None:
-        log.warning("The star of %s is not known; its header's WCS is kept.", exposure.info.name)
+        log.warning("The star of %s is unknown; the WCS of its header is used.", exposure.info.name)
         return wcs
     x, y = wcs.invert(*sky, with_bounding_box=False)
     dx, dy = float(x) - exposure.star.x, float(y) - exposure.star.y
@@ -322,5 +322,5 @@ def _footprint(anchored: list[Any], exposures: list[Residuals], wcs: Any) -> str
     try:
         return str(combine_sregions(texts, wcs.get_transform("detector", "world")))
     except (ValueError, TypeError) as err:
-        log.warning("The footprints could not be joined (%s); S_REGION is left out.", err)
+        log.warning("The footprints could not be joined (%s); the product has no S_REGION.", err)
         return None

@@ -71,5 +71,5 @@ def test_without_references_is_a_reduction_with_the_others(observation):
     )
     np.testing.assert_array_equal(made.residual, alone.residual)
     assert made.aligned.ref_info.targets == tuple("AAACCC")
-    with pytest.raises(LyotError, match="have been left out of this exposure already"):
+    with pytest.raises(LyotError, match="have been excluded from this exposure already"):
         without_refs(made, out[:6])

@@ -24,20 +24,11 @@ class Planes(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class AlignedFrames:
-    """The references on the pixels of one science integration.
-
-    Attributes
-    ----------
-    sci, variance : ndarray, shape (n_ref, n_y, n_x)
-        References and their variance; NaN where every reference is bad.
-    dq : sequence of ndarray, shape (n_y, n_x), uint32
-        Flags of each reference, moved along; FLUX_ESTIMATED where a pixel was filled from the
-        other references. Made when they are asked for.
-    """
+    """The references on the pixels of one science integration."""
 
     sci: NDArray[np.floating]
-    variance: NDArray[np.float32]
-    dq: Planes
+    variance: NDArray[np.float32]  # (n_ref, n_y, n_x), NaN as `sci` where every reference is bad
+    dq: Planes  # of each reference; FLUX_ESTIMATED where it was filled from the others
 
     @property
     def err(self) -> Planes:
@@ -60,21 +51,11 @@ class _SquareRoots:
 
 @dataclass(frozen=True, eq=False)
 class ReferenceInfo:
-    """Target, roll and time of each reference.
+    """Target, roll and time of each reference."""
 
-    Attributes
-    ----------
-    targets : tuple of str
-        Name of the star that it shows.
-    pa_y_deg : ndarray, shape (n_ref,)
-        Position angle of its y axis [degree].
-    mjd : ndarray, shape (n_ref,)
-        Start of its exposure [day]; NaN where it is not recorded.
-    """
-
-    targets: tuple[str, ...]
-    pa_y_deg: NDArray[np.float64]
-    mjd: NDArray[np.float64]
+    targets: tuple[str, ...]  # names of the stars that they show
+    pa_y_deg: NDArray[np.float64]  # position angles of their y axes
+    mjd: NDArray[np.float64]  # starts of their exposures [day]; NaN where not recorded
 
     @classmethod
     def of(cls, targets: Any, pa_y_deg: Any, mjd: Any, /) -> ReferenceInfo | None:
@@ -131,25 +112,8 @@ class AlignedReferences(Protocol):
 class AlignedArrays:
     """Aligned references in arrays, in memory or mapped from a file.
 
-    Parameters
-    ----------
-    sci, err, dq : array, shape (n_ref, n_y, n_x) or (n_int, n_ref, n_y, n_x)
-        The psfalign product.
-    star : StarPosition, optional
-        The star on the science frames.
-    ref_info : ReferenceInfo, optional
-        Target, roll and time of each reference.
-    name : str, optional
-        Name of the product.
-    history : dict, optional
-        What the product records of the steps that made it.
-    dtype : dtype, optional
-        Type of the frames: float32, as products have it, or float64.
-
-    Raises
-    ------
-    LyotError
-        If the arrays have another number of axes.
+    `sci`, `err` and `dq` are ``(n_ref, n_y, n_x)`` or ``(n_int, n_ref, n_y, n_x)``, as in a
+    psfalign product; `history` is what that records of its steps; `dtype` is that of the frames.
     """
 
     def __init__(
@@ -194,11 +158,11 @@ class AlignedArrays:
                 f"has {n_int}; give the psfalign product of this exposure."
             )
 
-    def without(self, left_out: NDArray[np.bool_], /) -> AlignedArrays:
-        """Return these references but for some; nothing is copied until they are asked for."""
+    def without(self, excluded: NDArray[np.bool_], /) -> AlignedArrays:
+        """Return the other references; nothing is copied until they are read."""
         if self._pick is not None:
-            raise LyotError("References have been left out of this exposure already.")
-        pick = np.flatnonzero(~left_out)
+            raise LyotError("References have been excluded from this exposure already.")
+        pick = np.flatnonzero(~excluded)
         rest = AlignedArrays(
             *self._arrays,
             star=self.star,

@@ -232,7 +232,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             target,
             parameters.library,
             align=parameters.recipe.align,
-            leave_out=[self.checksums[p.name] for p in (exposure.science, *exposure.references)],
+            exclude=[self.checksums[p.name] for p in (exposure.science, *exposure.references)],
         )
         log.info(
             "%d of %d frames of the library %s serve %s; their correlation with it is %.4f to "

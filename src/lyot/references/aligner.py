@@ -56,27 +56,9 @@ class _Start(NamedTuple):
 class Aligner:
     """Aligns references to the integrations of one science exposure.
 
-    What it returns for an integration does not depend on what it was asked for before.
-
-    Parameters
-    ----------
-    target : Cube
-        The science exposure.
-    refs : PreparedRefs
-        The references.
-    recipe : AlignRecipe
-        How to align.
-    weight : ndarray, shape (n_y, n_x), optional
-        Weight of the pixels in the fits; the built-in annulus about the star by default.
-    star_xy : tuple of float, optional
-        The star, where the user states it [pixel, 0-based].
-    device : lyot.compute.devices.Device, optional
-        Where the fits and the shifts are computed.
-
-    Raises
-    ------
-    LyotError
-        If target and references are of different modes, or no pixel has weight.
+    What it returns for an integration does not depend on what it was asked for before. `weight`,
+    ``(n_y, n_x)``, is that of the pixels in the fits, by default the built-in annulus about the
+    star; `star_xy` is the star where the user states it [pixel, 0-based].
     """
 
     def __init__(
@@ -90,7 +72,7 @@ class Aligner:
         star_xy: tuple[float, float] | None = None,
         device: devices.Device | None = None,
     ) -> None:
-        """Check the inputs; nothing is computed yet."""
+        """Refuse references of another mode, and a weight that is zero on all good pixels."""
         check_same_mode(target.info, refs.cube.info)
         self.target = target
         self.refs = refs

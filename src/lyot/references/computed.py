@@ -30,22 +30,8 @@ class ComputedReferences:
     """The references of each integration of a science exposure, aligned when they are asked for.
 
     One set is held at a time. What is measured does not depend on the order in which sets are
-    asked for.
-
-    Parameters
-    ----------
-    aligner : Aligner
-        Aligns them.
-    name : str, optional
-        Name of the psfalign product, for the provenance.
-    inputs : sequence of str, optional
-        Names of the exposure and of the stack.
-    weight_origin : str, optional
-        Where the weight of the fits comes from.
-    receive : callable, optional
-        Given the number of each set and the set, the first time that it is computed.
-    warnings : sequence of ReferenceWarning, optional
-        What is known to be wrong with the references; by default they are vetted.
+    asked for. `receive` is given the number of each set and the set, the first time that it is
+    computed. Without `warnings` the references are vetted.
     """
 
     def __init__(

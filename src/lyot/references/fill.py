@@ -19,19 +19,11 @@ MAX_LEARNED_PIXELS = 20_000
 
 
 class Moved(NamedTuple):
-    """References on the pixels of a science integration.
+    """References on the pixels of a science integration; bad pixels hold no information."""
 
-    Attributes
-    ----------
-    sci, variance : ndarray, shape (n_ref, n_y, n_x), float32
-        The images and their variance; they hold no information where they are bad.
-    bad : ndarray of bool, shape (n_ref, n_y, n_x)
-        True where a pixel comes from a bad one, or from outside the frame.
-    """
-
-    sci: NDArray[np.float32]
+    sci: NDArray[np.float32]  # (n_ref, n_y, n_x)
     variance: NDArray[np.float32]
-    bad: Mask
+    bad: Mask  # True where a pixel comes from a bad one, or from outside the frame
 
 
 def move_rest(

@@ -19,24 +19,12 @@ from lyot.types import Mask
 
 @dataclass(frozen=True, eq=False)
 class PreparedRefs:
-    """References, repaired and transformed.
+    """References, repaired and transformed."""
 
-    Attributes
-    ----------
-    cube : Cube
-        The stack, without its errors: they are in the variance.
-    bad : ndarray of bool, shape (n_ref, n_y, n_x)
-        True where a pixel is bad.
-    variance : ndarray, shape (n_ref, n_y, n_x), float32
-        Variance.
-    spectra : ndarray, shape (n_ref, m_y, m_x // 2 + 1), complex128
-        Spectra of the repaired frames.
-    """
-
-    cube: Cube
+    cube: Cube  # the stack, without its errors: they are in the variance
     bad: Mask
     variance: NDArray[np.float32]
-    spectra: NDArray[np.complex128]
+    spectra: NDArray[np.complex128]  # (n_ref, m_y, m_x // 2 + 1), of the repaired frames
 
     def __len__(self) -> int:
         """Return the number of references."""

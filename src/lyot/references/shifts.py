@@ -32,32 +32,14 @@ FIRST_TOLERANCE_PIX = 0.001
 
 @dataclass(frozen=True, eq=False)
 class FitFrames:
-    """Target and references as the fit sees them.
-
-    Attributes
-    ----------
-    target : Cube
-        The science exposure.
-    bad : ndarray of bool, shape (n_int, n_y, n_x)
-        True where one of its pixels is bad.
-    refs : PreparedRefs
-        The references.
-    spectra : array, shape (n_ref, m_y, m_x // 2 + 1)
-        Their spectra on the device, low-passed where they are undersampled.
-    limits : ndarray, shape (n_ref, 2)
-        Largest shift of each reference [pixel].
-    cutoff : float or None
-        Cutoff of the low-pass [Nyquist frequency].
-    device : Device
-        Where fits are computed.
-    """
+    """Target and references as the fit sees them."""
 
     target: Cube
-    bad: Mask
+    bad: Mask  # (n_int, n_y, n_x), of the target
     refs: PreparedRefs
-    spectra: Any
-    limits: NDArray[np.float64]
-    cutoff: float | None
+    spectra: Any  # of the references, on the device, low-passed where they are undersampled
+    limits: NDArray[np.float64]  # (n_ref, 2): largest shift of each reference [pixel]
+    cutoff: float | None  # of the low-pass [Nyquist frequency]
     device: devices.Device
 
     def image(self, i: int, /) -> NDArray[np.float64]:

@@ -28,20 +28,10 @@ RING_PIX = 3.0
 
 @dataclass(frozen=True)
 class ReferenceWarning:
-    """A reference that may spoil a subtraction.
+    """A reference that may spoil a subtraction."""
 
-    Attributes
-    ----------
-    reference : int
-        Its number, from 0.
-    target : str
-        Name of the star that it shows; empty where it is not recorded.
-    reason : str
-        What is wrong with it, in words.
-    """
-
-    reference: int
-    target: str
+    reference: int  # its number, from 0
+    target: str  # name of its star; empty where it is not recorded
     reason: str
 
 

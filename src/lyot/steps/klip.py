@@ -30,7 +30,7 @@ from lyot.references.computed import ComputedReferences
 from lyot.references.star import find_star
 from lyot.steps.base import LyotStep, name_of
 from lyot.steps.spec import spec_of, values_of
-from lyot.subtraction.disc import on_detector, subtract_constrained
+from lyot.subtraction.disc import Constrained, on_detector, subtract_constrained
 from lyot.subtraction.result import Subtracted, Subtraction, speckle_noise
 from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
@@ -86,7 +86,7 @@ class KlipStep(LyotStep):
             fit_weight=_image(files.fit_weight),
         )
         keep_fits = receive is not None
-        results, subtracted, disc_scale = self._subtracted(
+        subtracted, results, disc_scale = self._subtracted(
             cube, aligned, zones, recipe, star, keep_fits=keep_fits
         )
         if receive is not None:
@@ -124,23 +124,23 @@ class KlipStep(LyotStep):
         star: StarPosition,
         *,
         keep_fits: bool,
-    ) -> tuple[list[Subtraction], Subtracted, float]:
-        """Return results, the subtraction without a model of a disc, and the scale of the model."""
+    ) -> Constrained:
+        """Subtract; with a model of a disc, its coefficients are fitted to target less model."""
         device = devices.device(values_of(self, ComputeParameters).device)
 
-        def _run(target: Cube) -> tuple[list[Subtraction], Subtracted]:
-            done = subtract(target, aligned, zones, recipe, device=device, keep_fits=keep_fits)
-            return done.results, done
+        def _run(target: Cube) -> Subtracted:
+            return subtract(target, aligned, zones, recipe, device=device, keep_fits=keep_fits)
 
         if not self.disc_model:
-            return *_run(cube), 0.0
+            subtracted = _run(cube)
+            return Constrained(subtracted, subtracted.results, 0.0)
 
         sky = _image(self.disc_model)
         disc = on_detector(sky, star, cube.info.pa_y_deg, cube.frame_shape)
         counts = np.any([zone.weight > 0 for zone in zones], axis=0)
-        results, subtracted, scale = subtract_constrained(_run, cube, disc, counts)
-        log.info("The model of the disc is %.4g times %s.", scale, self.disc_model)
-        return results, subtracted, scale
+        constrained = subtract_constrained(_run, cube, disc, counts)
+        log.info("The model of the disc is %.4g times %s.", constrained.scale, self.disc_model)
+        return constrained
 
     def _star(self, cube: Cube, recorded: StarPosition | None) -> StarPosition:
         """Return the star: the user's, that of the aligned references, the header's, measured."""

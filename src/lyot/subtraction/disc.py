@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,76 +21,44 @@ from scipy.ndimage import map_coordinates
 from lyot.errors import LyotError
 from lyot.files.exposure import Cube
 from lyot.files.star import StarPosition
-from lyot.subtraction.result import Subtraction
-
-Kept = TypeVar("Kept")
+from lyot.subtraction.result import Subtracted, Subtraction
 
 
 def on_detector(
     image: NDArray[np.floating], star: StarPosition, pa_y_deg: float, shape: tuple[int, int], /
 ) -> NDArray[np.float64]:
-    """Turn an image of the sky onto the pixels of an exposure.
+    """Turn an image of the sky onto the pixels of an exposure, by cubic interpolation.
 
-    Parameters
-    ----------
-    image : ndarray, shape (n_row, n_column)
-        North up, east to the left, the star at the middle pixel ``(n // 2, n // 2)``, pixels as
-        large as the exposure's, and convolved with its PSF; NaN counts as zero.
-    star : StarPosition
-        The star on the exposure.
-    pa_y_deg : float
-        Position angle of the exposure's y axis [degree].
-    shape : tuple of int
-        ``(n_y, n_x)`` of the exposure.
-
-    Returns
-    -------
-    ndarray, shape (n_y, n_x)
-        By cubic interpolation; zero beyond the image.
+    In the image north is up, east to the left, the star at the middle pixel ``(n // 2, n // 2)``,
+    and pixels are as large as the exposure's; NaN, and what lies beyond it, count as zero.
     """
     y, x = np.mgrid[: shape[0], : shape[1]]
     dy, dx = y - star.y, x - star.x
     turn = np.radians(pa_y_deg)
     north = dy * np.cos(turn) + dx * np.sin(turn)
     west = dx * np.cos(turn) - dy * np.sin(turn)
-    at = np.stack([north + image.shape[0] // 2, west + image.shape[1] // 2])
-    found: NDArray[np.float64] = map_coordinates(np.nan_to_num(image), at, order=3, cval=0.0)
-    return found
+    places = np.stack([north + image.shape[0] // 2, west + image.shape[1] // 2])
+    return np.asarray(map_coordinates(np.nan_to_num(image), places, order=3, cval=0.0))
+
+
+class Constrained(NamedTuple):
+    """A subtraction of target less model, its results with the model put back, and its scale."""
+
+    subtracted: Subtracted
+    results: list[Subtraction]
+    scale: float  # of the model, for the last number of modes
 
 
 def subtract_constrained(
-    run: Callable[[Cube], tuple[list[Subtraction], Kept]],
+    run: Callable[[Cube], Subtracted],
     target: Cube,
     disc: NDArray[np.floating],
     counts: NDArray[np.bool_],
     /,
-) -> tuple[list[Subtraction], Kept, float]:
+) -> Constrained:
     """Subtract an exposure with coefficients that a model of its disc does not draw.
 
-    Parameters
-    ----------
-    run : callable
-        Subtracts an exposure, with whatever else it returns.
-    target : Cube
-        The exposure.
-    disc : ndarray, shape (n_y, n_x)
-        The model on its pixels, in any unit.
-    counts : ndarray of bool, shape (n_y, n_x)
-        Pixels by which the scale of the model is fitted.
-
-    Returns
-    -------
-    results : list of Subtraction
-        As from `lyot.subtraction.subtract.subtract`; the disc is in them.
-    kept : object
-        What else the last run returned.
-    scale : float
-        The scale b, of the last number of modes.
-
-    Raises
-    ------
-    LyotError
-        If the model is another shape, or is zero, or what is left of it is.
+    The scale of the model is fitted where `counts` is True.
     """
     if disc.shape != target.frame_shape:
         raise LyotError(
@@ -100,7 +68,7 @@ def subtract_constrained(
         raise LyotError("The model of the disc is zero on the pixels of the fit.")
 
     def _mean(added: float) -> NDArray[np.float64]:
-        sci = run(_with(target, added * disc))[0][-1].sci
+        sci = run(_plus(target, added * disc))[-1].sci
         n = np.maximum(np.isfinite(sci).sum(axis=0), 1)
         return np.asarray(np.nansum(sci, axis=0, dtype=np.float64) / n)
 
@@ -110,12 +78,15 @@ def subtract_constrained(
     of_model = (_mean(unit) - residual) / unit
     power = float((of_model[counts] ** 2).sum())
     if not power > 0.0:
-        raise LyotError("The subtraction leaves nothing of the model of the disc.")
+        raise LyotError(
+            "The subtraction removes the model of the disc entirely; its scale cannot be fitted."
+        )
     scale = max(float((residual * of_model)[counts].sum()) / power, 0.0)
-    results, kept = run(_with(target, -scale * disc))
-    back = (scale * disc).astype(np.float32)
-    return [replace(r, sci=r.sci + back) for r in results], kept, scale
+    subtracted = run(_plus(target, -scale * disc))
+    model = (scale * disc).astype(np.float32)
+    results = [replace(result, sci=result.sci + model) for result in subtracted]
+    return Constrained(subtracted, results, scale)
 
 
-def _with(target: Cube, added: NDArray[np.floating]) -> Cube:
+def _plus(target: Cube, added: NDArray[np.floating]) -> Cube:
     return replace(target, sci=target.sci + added.astype(np.float32))

@@ -27,51 +27,22 @@ class Fit:
     `operator`; the residual of a target is ``T - mean - C_K (R - mean_ref)`` plus a level. A set of
     shared references is one fit where no target has gaps, one fit for each pattern of gaps
     otherwise; chosen references are a fit for each target.
-
-    Attributes
-    ----------
-    rows : ndarray of int, shape (n_t,)
-        The integrations of the exposure that it serves.
-    reference_set : int
-        The integration to whose pixels the references are aligned.
-    refs : ndarray of int, shape (n_ref,)
-        Which of the references, or of the frames made of them, are used.
-    zone : Zone
-        Weight of each pixel in the fit, share of the result, and where the level is taken.
-    mean_target, mean_ref : ndarray, shape (n_t,), (n_ref,)
-        What is subtracted from each target and reference.
-    weight_sum : float
-        Sum of the weights over the good pixels; infinity where no mean is subtracted.
-    offset : ndarray, shape (n_ref,)
-        Mean of each centered reference over the good pixels.
-    level_target, level_offset : ndarray, shape (n_t,), (n_t, n_ref)
-        Mean of centered targets and references where the level is taken.
-    n_level : ndarray of int, shape (n_t,)
-        Number of good pixels there; zero where the level is the mean of the fit itself.
-    gram : ndarray, shape (n_ref, n_ref)
-        Gram matrix of the references over the good pixels.
-    cross : ndarray, shape (n_t, n_ref)
-        Products of the targets with the references.
-    target_square : ndarray, shape (n_t,)
-        Products of the targets with themselves.
-    operator : Operator
-        From products to coefficients, for every number of modes.
     """
 
-    rows: NDArray[np.intp]
-    reference_set: int
-    refs: NDArray[np.intp]
+    rows: NDArray[np.intp]  # (n_t,): the integrations that it serves
+    reference_set: int  # the integration to whose pixels the references are aligned
+    refs: NDArray[np.intp]  # (n_ref,): the references, or frames made of them, that are used
     zone: Zone
-    mean_target: Array
-    mean_ref: Array
-    weight_sum: float
-    offset: Array
-    level_target: Array
-    level_offset: Array
-    n_level: NDArray[np.intp]
-    gram: Array
-    cross: Array
-    target_square: Array
+    mean_target: Array  # (n_t,), subtracted from each target
+    mean_ref: Array  # (n_ref,), subtracted from each reference
+    weight_sum: float  # over the good pixels; infinity where no mean is subtracted
+    offset: Array  # (n_ref,): mean of each centered reference over the good pixels
+    level_target: Array  # (n_t,): mean of each centered target where the level is taken
+    level_offset: Array  # (n_t, n_ref): of each centered reference there
+    n_level: NDArray[np.intp]  # (n_t,): number of good pixels there; zero: that of the fit
+    gram: Array  # (n_ref, n_ref), over the good pixels
+    cross: Array  # (n_t, n_ref): products of the targets with the references
+    target_square: Array  # (n_t,): products of the targets with themselves
     operator: Operator
 
     def coefs(self, n_modes: int) -> Array:
@@ -94,31 +65,15 @@ class Fit:
 
 
 class AreaFits(NamedTuple):
-    """The fits of one area to one set of references, which together serve its targets.
+    """The fits of one area to one set of references, which together serve its targets."""
 
-    Attributes
-    ----------
-    fits : list of Fit
-        One or more; none where no target has a reference.
-    lead : Operator
-        On the references `refs`: its leverage, eigenvalues and number of modes stand for all.
-    refs : ndarray of int, shape (n_union,)
-        All references that are used.
-    first : int
-        The first integration of those that share the references.
-    rows, without : ndarray of int
-        The integrations that are fitted, and those without a reference.
-    one_by_one : bool
-        Whether references were chosen for each target.
-    """
-
-    fits: list[Fit]
-    lead: Operator
-    refs: NDArray[np.intp]
-    first: int
-    rows: NDArray[np.intp]
-    without: NDArray[np.intp]
-    one_by_one: bool
+    fits: list[Fit]  # none where no target has a reference
+    lead: Operator  # on `refs`; its leverage, eigenvalues and number of modes stand for all fits
+    refs: NDArray[np.intp]  # all references that are used
+    first: int  # the first integration of those that share the references
+    rows: NDArray[np.intp]  # integrations that are fitted
+    without: NDArray[np.intp]  # integrations that have no reference
+    one_by_one: bool  # whether references were chosen for each target
 
     @property
     def n_kept(self) -> int:

@@ -45,25 +45,13 @@ class RefPixels:
     """Frames that a model is made of, with the variance of the references behind them.
 
     The frames are the references, filled where some are bad, or what a method makes of them.
-
-    Attributes
-    ----------
-    sci : ndarray, shape (n_frame, n_pix)
-        The frames; finite but where `all_bad`.
-    variance : ndarray, shape (n_ref, n_pix)
-        Variance of the references.
-    all_bad : ndarray of bool, shape (n_pix,)
-        True where every reference is bad.
-    pick : ndarray of int, or None
-        Which of the frames are meant; None for all.
-    component_weights : ndarray, shape (n_frame, n_ref), or None
-        How much of each reference is in each frame; None where the frames are the references.
     """
 
-    sci: Array
-    variance: Array
-    all_bad: NDArray[np.bool_]
-    pick: NDArray[np.intp] | None = None
+    sci: Array  # (n_frame, n_pix), finite but where `all_bad`
+    variance: Array  # (n_ref, n_pix), of the references
+    all_bad: NDArray[np.bool_]  # (n_pix,): True where every reference is bad
+    pick: NDArray[np.intp] | None = None  # which of the frames are meant; None for all
+    # How much of each reference is in each frame, (n_frame, n_ref); None where they are the same.
     component_weights: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
@@ -127,23 +115,13 @@ class RefPixels:
 
 
 class ZonePixels(NamedTuple):
-    """The pixels of a zone: those that count in its fit, or take its result.
+    """The pixels of a zone: those that count in its fit, or take its result."""
 
-    Attributes
-    ----------
-    where : slice or ndarray of int
-        Where they are in the frame; a slice of everything where the zone is the frame.
-    targets, refs : Targets, RefPixels
-        Pixels of the zone.
-    weight, mode_weight : ndarray, shape (n_zone_pix,)
-        Weight in the fit, and when modes are made; zero where there are no data.
-    """
-
-    where: Array | slice
+    where: Array | slice  # pixels of the frame; a slice of everything where the zone is the frame
     targets: Targets
     refs: RefPixels
-    weight: Array
-    mode_weight: Array
+    weight: Array  # (n_zone_pix,), in the fit; zero where there are no data
+    mode_weight: Array  # when modes are made, likewise
 
 
 def cut(targets: Targets, refs: RefPixels, zone: Zone, /) -> ZonePixels:

@@ -25,50 +25,23 @@ class Means(NamedTuple):
 
 
 class Grams(NamedTuple):
-    """Inner products of centered targets and frames over the pixels of a zone.
+    """Inner products of centered targets and frames over the pixels of a zone."""
 
-    Attributes
-    ----------
-    gram, mode_gram : ndarray, shape (n_ref, n_ref)
-        Gram matrix with the weight of the fit, and with that by which modes are made; the same
-        object where the weights are the same.
-    cross : ndarray, shape (n_t, n_ref)
-        Products of the targets with the frames.
-    mean_ref : ndarray, shape (n_ref,)
-        What was subtracted from each frame.
-    weight_sum : float
-        Sum of the weights; infinity where no mean is subtracted.
-    target_square : ndarray, shape (n_t,)
-        Product of each target with itself over its good pixels.
-    """
-
-    gram: Array
-    mode_gram: Array
-    cross: Array
-    mean_ref: Array
-    weight_sum: float
-    target_square: Array
+    gram: Array  # (n_ref, n_ref), with the weight of the fit
+    mode_gram: Array  # with that of the modes; the same object where the weights are the same
+    cross: Array  # (n_t, n_ref): products of the targets with the frames
+    mean_ref: Array  # (n_ref,), subtracted from each frame
+    weight_sum: float  # infinity where no mean is subtracted
+    target_square: Array  # (n_t,): product of each target with itself over its good pixels
 
 
 class Gaps(NamedTuple):
-    """Targets grouped by the pixels of the fit that they miss.
+    """Targets grouped by the pixels of the fit that they miss."""
 
-    Attributes
-    ----------
-    pattern : ndarray of int, shape (n_t,)
-        Number of the pattern of each target.
-    grams : list of ndarray, shape (n_ref, n_ref)
-        For each pattern the Gram matrix over the pixels that are left.
-    offsets : ndarray, shape (n_pattern, n_ref)
-        Mean of each centered frame over them.
-    weight_sums : ndarray, shape (n_pattern,)
-        Sum of the weights of them; infinity where no mean is subtracted.
-    """
-
-    pattern: NDArray[np.intp]
-    grams: list[Array]
-    offsets: Array
-    weight_sums: Array
+    pattern: NDArray[np.intp]  # (n_t,): number of the pattern of each target
+    grams: list[Array]  # of each pattern, over the remaining pixels
+    offsets: Array  # (n_pattern, n_ref): mean of each centered frame over them
+    weight_sums: Array  # (n_pattern,), of those pixels; infinity where no mean is subtracted
 
     def targets(self) -> list[NDArray[np.intp]]:
         """Return the targets of each pattern."""
@@ -80,40 +53,19 @@ class Gaps(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """Means of centered targets and frames where the level of the residual is taken.
+    """Means of centered targets and frames where the level of the residual is taken."""
 
-    Attributes
-    ----------
-    target : ndarray, shape (n_t,)
-        Of each target.
-    offset : ndarray, shape (n_t, n_ref)
-        Of each frame over the good pixels of each target.
-    n : ndarray of int, shape (n_t,)
-        Number of those pixels; zero where the level is the mean of the fit itself.
-    """
-
-    target: Array
-    offset: Array
-    n: NDArray[np.intp]
+    target: Array  # (n_t,)
+    offset: Array  # (n_t, n_ref): of each frame over the good pixels of each target
+    n: NDArray[np.intp]  # (n_t,): number of those pixels; zero where the level is that of the fit
 
 
 class Noise(NamedTuple):
-    """Noise of the targets in a zone.
+    """Noise of the targets in a zone."""
 
-    Attributes
-    ----------
-    typical_variance : ndarray, shape (n_zone_pix,)
-        Mean variance of the targets.
-    scale : ndarray, shape (n_t,)
-        Variance of each target over that.
-    gram : ndarray, shape (n_ref, n_ref), or (0, 0)
-        Gram matrix with the weight ``w^2 typical_variance``; the noise of any coefficients follows
-        from it. Made only where targets are fitted one by one.
-    """
-
-    typical_variance: Array
-    scale: Array
-    gram: Array
+    typical_variance: Array  # (n_zone_pix,): mean of all targets
+    scale: Array  # (n_t,): variance of each target over that
+    gram: Array  # with weight ``w^2 typical_variance``; empty unless fitted one by one
 
 
 class ZoneProducts(NamedTuple):
@@ -191,8 +143,8 @@ def _grams(
 ) -> Grams:
     """Form the Gram matrix and cross products, with the exact mean taken off the frames.
 
-    The rough mean is taken off the pixels first, and only what is left of it algebraically: from
-    frames with a pedestal that would cost the faint modes.
+    The rough mean is taken off the pixels first, and only the remainder algebraically: from frames
+    with a pedestal that would cost the faint modes.
     """
     products = _sum_over_blocks(pixels, means, pixels.weight, device)
     mode_gram = products.gram

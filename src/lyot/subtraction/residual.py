@@ -17,32 +17,16 @@ from lyot.types import Array
 
 
 class AreaPixels(NamedTuple):
-    """The pixels to which the fits of one area are applied, those of its zone.
+    """The pixels to which the fits of one area are applied, those of its zone."""
 
-    Attributes
-    ----------
-    where : slice or ndarray of int
-        Where they are in the frame.
-    targets, refs : Targets, RefPixels
-        The targets that are fitted, and the references in use.
-    mean_target, mean_ref : ndarray, shape (n_t,), (n_ref,)
-        What is subtracted from each.
-    weight, share : ndarray, shape (n_zone_pix,)
-        Weight in the fit, and share of the result.
-    weight_sum : float
-        Sum of the weights; infinity where no mean is subtracted.
-    noise : Noise
-        Noise of these targets.
-    """
-
-    where: Array | slice
-    targets: Targets
-    refs: RefPixels
-    mean_target: Array
-    mean_ref: Array
-    weight: Array
-    share: Array
-    weight_sum: float
+    where: Array | slice  # pixels of the frame
+    targets: Targets  # those that are fitted
+    refs: RefPixels  # those in use
+    mean_target: Array  # (n_t,), subtracted from each target
+    mean_ref: Array  # (n_ref,), subtracted from each reference
+    weight: Array  # (n_zone_pix,), in the fit
+    share: Array  # (n_zone_pix,), of the result
+    weight_sum: float  # infinity where no mean is subtracted
     noise: Noise
 
     @classmethod

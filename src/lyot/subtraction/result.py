@@ -114,45 +114,18 @@ class Subtracted(Sequence[Subtraction]):
 
 
 class SpeckleNoise(NamedTuple):
-    """Scatter of the mean residual against separation, beside its propagated error.
+    """Scatter of the mean residual against separation, beside its propagated error."""
 
-    Attributes
-    ----------
-    separation_arcsec : ndarray, shape (n,)
-        Mid-radius of annuli two pixels wide [arcsec].
-    scatter : ndarray, shape (n,)
-        Standard deviation of the pixels of the mean of the integrations.
-    propagated : ndarray, shape (n,)
-        Rms of the propagated error of that mean.
-    speckle : ndarray, shape (n,)
-        The scatter that the error does not explain: residual speckles, and sources.
-    """
-
-    separation_arcsec: Array
-    scatter: Array
-    propagated: Array
-    speckle: Array
+    separation_arcsec: Array  # middle of annuli two pixels wide
+    scatter: Array  # standard deviation of the mean of the integrations
+    propagated: Array  # rms of the propagated error of that mean
+    speckle: Array  # what the error does not explain: residual speckles, and sources
 
 
 def speckle_noise(
     result: Subtraction, star: StarPosition, pixel_scale_arcsec: float, /
 ) -> SpeckleNoise:
-    """Compare the scatter of the residual with its propagated error.
-
-    Parameters
-    ----------
-    result : Subtraction
-        A subtracted exposure.
-    star : StarPosition
-        Center of the annuli.
-    pixel_scale_arcsec : float
-        Pixel scale [arcsec].
-
-    Returns
-    -------
-    SpeckleNoise
-        NaN in annuli without a good pixel.
-    """
+    """Compare the scatter of the residual with its propagated error."""
     n_good = np.isfinite(result.sci).sum(axis=0)
     n_safe = np.maximum(n_good, 1)
     mean = np.nansum(result.sci, axis=0, dtype=np.float64) / n_safe

@@ -79,8 +79,8 @@ def subtract(
     Raises
     ------
     LyotError
-        If the references have another shape, none is left, or fits are to be kept of several
-        numbers of modes which a method cannot truncate from one another.
+        If the references have another shape, none meets the choice of the recipe, or fits are to
+        be kept of several numbers of modes which a method cannot truncate from one another.
 
     Notes
     -----
@@ -197,37 +197,17 @@ class _TargetSet(NamedTuple):
 
 
 class _AreaResult(NamedTuple):
-    """The residuals of one area and one set of references; lists are by number of modes.
+    """The residuals of one area and one set of references; lists are by number of modes."""
 
-    Attributes
-    ----------
-    number : int
-        Number of the area.
-    fits : AreaFits
-        The fits.
-    pixels : AreaPixels
-        The pixels of its zone.
-    coefs : list of ndarray, shape (n_t, n_ref)
-        Coefficients of the references in use.
-    sci, variance : list of ndarray, shape (n_t, n_zone_pix)
-        Residuals and their variances, times the share of each pixel.
-    variance_refs : list of ndarray, shape (n_zone_pix,)
-        The references' part of the variances, summed over the targets.
-    effects : list of FitVariance
-        How the fits act on variances.
-    power : ndarray, shape (n_t, n_kept + 1)
-        Sum of the squared residual of each target with 0, 1, ... modes.
-    """
-
-    number: int
+    number: int  # of the area
     fits: AreaFits
     pixels: AreaPixels
-    coefs: list[Array]
-    sci: list[Array]
-    variance: list[Array]
-    variance_refs: list[Array]
-    effects: list[FitVariance]
-    power: Array
+    coefs: list[Array]  # (n_t, n_ref), of the references in use
+    sci: list[Array]  # (n_t, n_zone_pix), times the share of each pixel
+    variance: list[Array]  # likewise
+    variance_refs: list[Array]  # (n_zone_pix,): the references' part, summed over the targets
+    effects: list[FitVariance]  # how the fits act on variances
+    power: Array  # (n_t, n_kept + 1): squared residual with 0, 1, ... modes
 
 
 def _areas_of_set(
@@ -397,8 +377,8 @@ def _check_modes(totals: list[_Total], name: str) -> None:
     """Refuse a result without a fit; say where there are fewer modes than asked for."""
     if not totals[0].coherent:
         raise LyotError(
-            f"No reference is left for {name}; lower min_correlation or min_rotation_fwhm, or "
-            "add references."
+            f"No reference meets the choice for {name}; lower min_correlation or "
+            "min_rotation_fwhm, or add references."
         )
     asked, most = max(t.n_modes for t in totals), max(t.n_kept for t in totals)
     if asked > most:

@@ -31,24 +31,12 @@ from lyot.types import Array
 
 
 class FitVariance(NamedTuple):
-    """How the fits of one area with one number of modes act on variances.
+    """How the fits of one area with one number of modes act on variances."""
 
-    Attributes
-    ----------
-    leverage : ndarray, shape (n_zone_pix,)
-        Leverage h of each pixel over its weight.
-    mean_refs : ndarray, shape (n_ref,)
-        Mean variance of each reference, weighted by h.
-    own_noise : ndarray, shape (n_ref,)
-        Variance that the noise of a typical target gives to its coefficients.
-    typical : float
-        Mean variance of that target.
-    """
-
-    leverage: Array
-    mean_refs: Array
-    own_noise: Array
-    typical: float
+    leverage: Array  # (n_zone_pix,): h of each pixel over its weight
+    mean_refs: Array  # (n_ref,): mean variance of each reference, weighted by h
+    own_noise: Array  # (n_ref,): variance that the noise of a typical target gives to coefficients
+    typical: float  # mean variance of that target
 
 
 class Factors(NamedTuple):
@@ -59,22 +47,12 @@ class Factors(NamedTuple):
 
 
 class LeverageSums(NamedTuple):
-    """Sums over a block of pixels, for each number of modes where not said otherwise.
+    """Sums over a block of pixels, the last three for each number of modes."""
 
-    Attributes
-    ----------
-    mode_noise : ndarray, shape (n_kept, n_kept)
-        ``Z w^2 var_T Z^T`` of a typical target; not made where targets are fitted one by one.
-    h : ndarray, shape (n_trunc,)
-        Sum of the leverage.
-    targets, refs : ndarray, shape (n_t, n_trunc), (n_ref, n_trunc)
-        Variances of targets and references, weighted by it.
-    """
-
-    mode_noise: Array
-    h: Array
-    targets: Array
-    refs: Array
+    mode_noise: Array  # ``Z w^2 var_T Z^T`` of a typical target; zero where fitted one by one
+    h: Array  # (n_trunc,): of the leverage
+    targets: Array  # (n_t, n_trunc): of the variances of targets, weighted by the leverage
+    refs: Array  # (n_ref, n_trunc): of those of references, likewise
 
 
 def leverage_of_blocks(

@@ -32,33 +32,7 @@ def make_zones(
     labels: NDArray[np.integer] | None = None,
     fit_weight: NDArray[np.floating] | None = None,
 ) -> list[Zone]:
-    """Make the search areas of a recipe.
-
-    Parameters
-    ----------
-    recipe : SubtractRecipe
-        The recipe.
-    shape : tuple of int
-        ``(n_y, n_x)`` of the frames.
-    star : StarPosition
-        Center of the annuli.
-    pixel_scale_arcsec : float
-        Pixel scale [arcsec].
-    labels : ndarray of int, shape (n_y, n_x), optional
-        Label map for ``zones = "map"``.
-    fit_weight : ndarray, shape (n_y, n_x), optional
-        Weight of each pixel in the fits, >= 0: zero on what is not to be subtracted from itself.
-
-    Returns
-    -------
-    list of Zone
-        At least one zone.
-
-    Raises
-    ------
-    LyotError
-        If the map is missing or of another shape, or no zone holds a pixel.
-    """
+    """Make the search areas of a recipe."""
     zones = _areas(recipe, shape, star, pixel_scale_arcsec, labels)
     limits = _fit_limits(recipe, shape, star, pixel_scale_arcsec)
     if fit_weight is not None:
@@ -88,7 +62,7 @@ def _fit_limits(
 def _level_area(
     recipe: SubtractRecipe, shape: tuple[int, int], star: StarPosition, pixel_scale_arcsec: float
 ) -> NDArray[np.bool_]:
-    """Where the level is taken; nowhere means in the zone itself."""
+    """Where the level is taken; no pixel means that it is that of the fit."""
     if recipe.level_inner_arcsec == 0.0:
         return np.zeros(shape, bool)
     radius = radius_map(shape, star.yx) * pixel_scale_arcsec
@@ -138,21 +112,11 @@ def _areas(
 
 
 class Area(NamedTuple):
-    """Part of a zone whose pixels may use the same references.
+    """Part of a zone whose pixels may use the same references."""
 
-    Attributes
-    ----------
-    zone : int
-        Number of the zone.
-    share : ndarray, shape (n_y, n_x)
-        Share of the result that each pixel takes from this area.
-    allowed : ndarray of bool, shape (n_ref,), or None
-        References that may be used; None for all.
-    """
-
-    zone: int
-    share: NDArray[np.float64]
-    allowed: NDArray[np.bool_] | None
+    zone: int  # number of the zone
+    share: NDArray[np.float64]  # of the result that each pixel takes from this area
+    allowed: NDArray[np.bool_] | None  # (n_ref,): which references may be used; None for all
 
 
 def divide_by_rotation(
@@ -165,7 +129,7 @@ def divide_by_rotation(
 ) -> list[Area]:
     """Divide zones where references that show the target itself have turned too little.
 
-    One area per zone where none is left out. With too small a rotation a source in the reference
+    One area per zone where all may be used. With too small a rotation a source in the reference
     overlaps itself in the target, and is subtracted from itself (self-subtraction).
     """
     undivided = [Area(number, zone.share, None) for number, zone in enumerate(zones)]

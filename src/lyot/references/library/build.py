@@ -101,35 +101,7 @@ def add(
     align: AlignRecipe | None = None,
     report: Progress = no_progress,
 ) -> int:
-    """Add exposures to a library; those that it holds already are skipped.
-
-    Parameters
-    ----------
-    library : Library
-        The library.
-    files : iterable of path
-        Exposures of its mode.
-    spectral_type : str, optional
-        Spectral type of their stars.
-    wavefronts : tuple of ndarray, optional
-        From `read_wavefronts`; the value nearest in time is recorded.
-    outliers : OutlierRecipe, optional
-        How outliers are flagged.
-    align : AlignRecipe, optional
-        How frames are aligned to the library's first.
-    report : callable, optional
-        Told the stage, the number of exposures done, and their total.
-
-    Returns
-    -------
-    int
-        Number of frames that were added.
-
-    Raises
-    ------
-    LyotError
-        If an exposure cannot be read or is of another mode; those before it stay added.
-    """
+    """Add exposures to a library; those that it holds already are skipped."""
     names, number = list(files), spectral_number(spectral_type)
     n_added = 0
     for done, path in enumerate(names):
@@ -222,20 +194,10 @@ def _finite(value: float) -> float | None:
 def zone_pixels(
     frames: NDArray[np.floating], weight: NDArray[np.floating], /
 ) -> NDArray[np.float64]:
-    """Return the pixels by which frames are compared.
+    """Return the pixels ``(n, n_zone)`` by which frames without missing pixels are compared.
 
-    Parameters
-    ----------
-    frames : ndarray, shape (n, n_y, n_x)
-        Frames without a missing pixel.
-    weight : ndarray, shape (n_y, n_x)
-        Weight of the pixels.
-
-    Returns
-    -------
-    ndarray, shape (n, n_zone)
-        Pixels of positive weight less their weighted mean, times the root of the weight: their
-        products are those of the Gram matrix.
+    Pixels of positive weight less their weighted mean, times the root of the weight: their products
+    are those of the Gram matrix.
     """
     at = np.flatnonzero(weight.ravel() > 0)
     w = weight.ravel()[at]

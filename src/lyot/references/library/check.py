@@ -24,26 +24,10 @@ class _Block(NamedTuple):
 def gram_over(
     library: Library, weight: NDArray[np.floating], /, *, tasks: cluster.Tasks | None = None
 ) -> NDArray[np.float64]:
-    """Form the Gram matrix of all frames over any pixels, out of core.
+    """Form the Gram matrix of all centered frames over pixels of positive weight, out of core.
 
-    Parameters
-    ----------
-    library : Library
-        The library.
-    weight : ndarray, shape (n_y, n_x)
-        Weight of the pixels.
-    tasks : lyot.compute.cluster.Tasks, optional
-        Where the blocks are computed; here by default.
-
-    Returns
-    -------
-    ndarray, shape (n, n)
-        Products of the centered frames: the sum over blocks of 8,192 pixels in their order,
-        wherever they were computed.
-
-    Notes
-    -----
-    One block of pixels of all frames is held at a time, ``8 n 8192`` bytes, and two matrices.
+    It is the sum over blocks of 8,192 pixels in their order, wherever they were computed. One block
+    of all frames is held at a time, ``8 n 8192`` bytes, and two matrices.
     """
     at = np.flatnonzero(np.asarray(weight).ravel() > 0)
     w = np.asarray(weight, dtype=np.float64).ravel()[at]
@@ -78,25 +62,7 @@ def _block_products(job: tuple[_Block, NDArray[np.float64]]) -> tuple[Any, Any]:
 
 @threads.calculation
 def check(library: Library, /, *, tasks: cluster.Tasks | None = None) -> float:
-    """Compare the Gram matrix that a library keeps with that of its frames.
-
-    Parameters
-    ----------
-    library : Library
-        The library.
-    tasks : lyot.compute.cluster.Tasks, optional
-        Where the blocks are computed; here by default.
-
-    Returns
-    -------
-    float
-        The largest difference over the largest element; rounding leaves some 1e-15.
-
-    Raises
-    ------
-    LyotError
-        If an array is missing or cannot be read.
-    """
+    """Return how far the stored Gram matrix is from the right one, over its largest element."""
     try:
         kept = library.gram()
         fresh = gram_over(library, library.weight, tasks=tasks)

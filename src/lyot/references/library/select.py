@@ -28,34 +28,12 @@ def select(
     /,
     *,
     align: AlignRecipe | None = None,
-    leave_out: Iterable[str] = (),
+    exclude: Iterable[str] = (),
 ) -> tuple[list[dict[str, Any]], NDArray[np.float64]]:
-    """Choose references for an exposure.
+    """Choose references for an exposure: their rows in the index, and correlations with it.
 
-    Parameters
-    ----------
-    library : Library
-        The library.
-    target : Cube
-        The science exposure; it is compared by the mean of its integrations.
-    recipe : LibraryRecipe
-        How to choose.
-    align : AlignRecipe, optional
-        How the exposure is put on the library's pixels for the comparison.
-    leave_out : iterable of str
-        Checksums of files whose frames are not taken: those that are references already.
-
-    Returns
-    -------
-    rows : list of dict
-        The index of the frames chosen, in the order of their numbers.
-    correlation : ndarray, shape (n,)
-        Correlation of each with the exposure, in the library's zone.
-
-    Raises
-    ------
-    LyotError
-        If the mode differs, no frame may be chosen, or what decides is not recorded.
+    The mean of its integrations is compared, in the zone of the library. Files whose checksums are
+    in `exclude` are references already, and frames of its own star are never taken.
     """
     if target.info.mode != library.mode:
         raise LyotError(
@@ -63,7 +41,7 @@ def select(
             f"{library.mode_text}; take the library of its mode."
         )
     rows = library.query(recipe.where)
-    name, excluded = target.info.target.casefold(), set(leave_out)
+    name, excluded = target.info.target.casefold(), set(exclude)
     rows = [
         r
         for r in rows
@@ -71,8 +49,9 @@ def select(
     ]
     if not rows:
         raise LyotError(
-            f"No frame of {library.path} is left for {target.info.name}: its own star is left out"
-            + (f", and so is what does not meet {recipe.where!r}." if recipe.where else ".")
+            f"No frame of {library.path} can serve {target.info.name}: frames of its own star are "
+            "excluded"
+            + (f", and those that do not meet {recipe.where!r}." if recipe.where else ".")
         )
     correlation, cross = _compare(library, target, align or AlignRecipe())
     allowed = np.zeros(len(cross), bool)
@@ -102,8 +81,8 @@ def _score(
     }[recipe.by]
     if wanted is None or not np.isfinite(wanted):
         raise LyotError(
-            f"References are chosen by {recipe.by}, and that of {target.info.name} is not known; "
-            "give it, or choose by correlation."
+            f"References are chosen by {recipe.by}, which is not recorded for {target.info.name}; "
+            "state it, or choose by correlation."
         )
     score = np.full(len(correlation), -np.inf)
     for row in rows:
@@ -112,8 +91,8 @@ def _score(
             score[row["number"]] = -abs(value - wanted)
     if not np.isfinite(score).any():
         raise LyotError(
-            f"References are chosen by {recipe.by}, which is known of no frame of the library; "
-            "choose by correlation."
+            f"References are chosen by {recipe.by}, which no frame of the library records; choose "
+            "by correlation."
         )
     return score
 

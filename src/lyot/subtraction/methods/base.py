@@ -16,21 +16,14 @@ from lyot.types import Array
 class Operator(NamedTuple):
     """The linear operator from data to coefficients, for every number of modes.
 
-    Attributes
-    ----------
-    matrix : ndarray, shape (n_kept, n_ref)
-        W, which turns references into modes that are orthonormal over the pixels of the fit. Its
-        first K rows are the truncation to K: coefficients are ``B W_K^T W_K`` for the products B
-        of targets with references.
-    values : ndarray, shape (n,)
-        Eigenvalues of the Gram matrix, largest first.
-    n_dropped : int
-        How many were dropped as rounding error.
+    W turns references into modes that are orthonormal over the pixels of the fit; its first K rows
+    are the truncation to K: coefficients are ``B W_K^T W_K`` for the products B of targets with
+    references.
     """
 
-    matrix: Array
-    values: Array
-    n_dropped: int
+    matrix: Array  # W, (n_kept, n_ref)
+    values: Array  # eigenvalues of the Gram matrix, largest first
+    n_dropped: int  # number of modes that were dropped as rounding error
 
 
 class SourceFrames(NamedTuple):
