@@ -86,28 +86,7 @@ def write_contrast(
     known_sources: KnownSources = (),
     tasks: Tasks | None = None,
 ) -> Written[ContrastCurve]:
-    """Measure contrast limits, sensitivity and completeness, and write them.
-
-    Parameters
-    ----------
-    observation : Observation
-        With the brightness of its star.
-    folder : path
-        Where the files go.
-    separations_arcsec : ndarray, optional
-        Separations [arcsec]; 24 by default, from one FWHM to the edge.
-    statistic : Statistic, optional
-        How flux is measured and when it stands out; five sigma of Gaussian noise by default.
-    known_sources : tuple of KnownSource or KnownDisc, optional
-        Companions and discs that are excluded from the noise estimate.
-    tasks : lyot.compute.cluster.Tasks, optional
-        Where the injections run, for an observation that is on disk; here by default.
-
-    Returns
-    -------
-    Written
-        The limits; a table (ECSV), maps (FITS) and figures (PNG).
-    """
+    """Measure contrast limits, sensitivity and completeness, and write them."""
     statistic = statistic or Statistic()
     curve = contrast_curve(
         observation,
@@ -165,24 +144,7 @@ def write_detection(
     statistic: Statistic | None = None,
     known_sources: KnownSources = (),
 ) -> Written[Detection]:
-    """Search for companions, and write the candidates and the maps.
-
-    Parameters
-    ----------
-    observation : Observation
-        The subtracted exposures.
-    folder : path
-        Where the files go.
-    statistic : Statistic, optional
-        How flux is measured and when it stands out; five sigma of Gaussian noise by default.
-    known_sources : tuple of KnownSource or KnownDisc, optional
-        Companions and discs that are excluded from the noise estimate.
-
-    Returns
-    -------
-    Written
-        The detection; a table (ECSV), maps of S/N, flux and STIM (FITS) and a figure (PNG).
-    """
+    """Search for companions, and write the candidates and the maps."""
     found = detect(observation, statistic=statistic, known_sources=known_sources)
     stem = Path(folder) / observation.product
     paths = [
@@ -207,24 +169,7 @@ def write_companions(
     /,
     **options: Any,
 ) -> Written[CompanionFit]:
-    """Fit companions, and write their table, residuals and posteriors.
-
-    Parameters
-    ----------
-    observation : Observation
-        The subtracted exposures.
-    folder : path
-        Where the files go.
-    guesses : list of (float, float)
-        Separation [arcsec] and position angle [degree] of each companion.
-    **options
-        As for `lyot.analysis.companion.fit_companions`.
-
-    Returns
-    -------
-    Written
-        The fit; a table (ECSV) and figures (PNG).
-    """
+    """Fit companions, and write their table, residuals and posteriors."""
     fit = fit_companions(observation, guesses, **options)
     stem = Path(folder) / observation.product
     paths = [

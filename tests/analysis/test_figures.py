@@ -5,8 +5,9 @@ from matplotlib.figure import Figure
 
 from lyot.analysis.companion import fit_companions
 from lyot.analysis.completeness import completeness_map
-from lyot.analysis.contrast import contrast_curve, sensitivity_map
+from lyot.analysis.contrast import ContrastCurve, contrast_curve, sensitivity_map
 from lyot.analysis.detection import detect
+from lyot.parameters import SubtractRecipe
 from lyot.viz import analysis as figures
 
 
@@ -22,6 +23,23 @@ def test_the_curve_that_is_drawn_is_the_result(draw):
     figures.throughput(lower, curve)
     np.testing.assert_array_equal(lower.lines[0].get_ydata(), curve.throughput[0])
     figure.canvas.draw()
+
+
+def test_the_legend_names_the_modes_that_were_used(draw):
+    """Ten references about their common mean have fewer modes than were requested."""
+    recipe = SubtractRecipe(n_modes=(3, 50), level_inner_arcsec=2.0)
+    curve = contrast_curve(draw(23, recipe=recipe), separations_arcsec=np.array([0.6, 1.2]))
+    n_used = curve.n_modes_used[1]
+    assert curve.n_modes_used[0] == 3
+    assert 3 < n_used <= 10
+    upper, lower = Figure().subplots(2, 1)
+    figures.contrast(upper, curve)
+    figures.throughput(lower, curve)
+    for ax, first in ((upper, ""), (lower, "subtraction, ")):
+        labels = [text.get_text() for text in ax.get_legend().get_texts()]
+        assert labels[:2] == [f"{first}3 modes", f"{first}{n_used} modes (50 requested)"]
+    again = ContrastCurve.from_table(curve.to_table())
+    assert again.n_modes_used == curve.n_modes_used
 
 
 def test_maps_and_companions_are_drawn_with_north_up(draw, tmp_path):

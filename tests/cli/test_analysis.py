@@ -1,11 +1,17 @@
 """The commands that analyze a finished run."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import QTable
 
+from lyot.algorithms.statistics import n_positions
+from lyot.analysis.completeness import completeness_map
 from lyot.analysis.exposure import exposure_of_run
+from lyot.analysis.observation import open_run
+from lyot.analysis.statistic import Statistic
 from lyot.files.run import open_products
 from lyot.parameters import SubtractRecipe, from_dict
 from scenes import lyot
@@ -35,6 +41,45 @@ def test_limits_candidates_and_companions(demo, tmp_path):
     fitted = QTable.read(tmp_path / f"{name}_companions.ecsv")
     assert abs(fitted["separation"][0].value - 1.1) < 4 * fitted["separation_err"][0].value
     assert (tmp_path / f"{name}_posterior1.png").exists()
+
+
+def test_all_analyses_share_one_statistic(demo, tmp_path):
+    """Limits, completeness, candidates and companions judge by the statistic of the options."""
+    name = "jw09999_demo_nircam_f444w-mask335r"
+    statistic = Statistic(fpf=1e-3, noise="laplace", others="n", flux_by="aperture")
+    options = ("--star-flux", "0.2", "--fpf", "1e-3", "--noise", "laplace", "--others", "n")
+    options = (*options, "--flux-by", "aperture", "-o", tmp_path)
+    at, separation = ("--at", "1.1", "205", "--likelihoods", "0"), 1.0
+    for command, more in (("contrast", ("--separations", "1")), ("detect", ()), ("companion", at)):
+        done = lyot(command, demo.folder, *options, *more)
+        assert done.exit_code == 0, done.output
+    tables = [
+        QTable.read(tmp_path / f"{name}_{product}.ecsv")
+        for product in ("limits", "candidates", "companions")
+    ]
+    for table in tables:
+        stated = {key: table.meta["lyot"][key] for key in asdict(statistic)}
+        assert stated == asdict(statistic)
+    limits, candidates, companions = tables
+    assert limits["tau"][0] == statistic.tau(int(limits["n_positions"][0]))
+    with fits.open(tmp_path / f"{name}_detection.fits") as hdus:
+        assert hdus[0].header["FPF"] == 1e-3
+    with open_run(demo.folder, star_jy=0.2) as observation:
+        fwhm_arcsec = observation.fwhm_pix * observation.pixel_scale_arcsec
+        complete = completeness_map(
+            observation, separations_arcsec=[separation], statistic=statistic
+        )
+    with fits.open(tmp_path / f"{name}_completeness.fits") as hdus:
+        fraction = complete.fraction.astype(np.float32)
+        np.testing.assert_array_equal(hdus["FRACTION"].data, fraction)
+    # The other candidates are left out of the positions that a candidate is compared with.
+    for table, slack in ((companions, 0), (candidates, 8)):
+        for row in table:
+            n = n_positions(float(row["separation"].value) / fwhm_arcsec)
+            fractions = [
+                statistic.fpf_of(float(row["snr"]), k) for k in range(n - slack, n + slack + 1)
+            ]
+            assert np.isclose(row["false_positive_fraction"], fractions, rtol=1e-12, atol=0).any()
 
 
 def test_a_run_that_knows_the_star_has_limits_in_its_report(small, tmp_path):

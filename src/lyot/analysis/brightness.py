@@ -80,25 +80,7 @@ def star_brightness(
 
 
 def star_flux_in(frame: Array, psf: OffAxisPSF, /) -> float:
-    """Measure the flux of a star in an image without the mask, by fitting the PSF.
-
-    Parameters
-    ----------
-    frame : ndarray, shape (n_y, n_x)
-        Image of the star; NaN is ignored.
-    psf : OffAxisPSF
-        Image of a point source.
-
-    Returns
-    -------
-    float
-        Flux [unit of the frame times pixel].
-
-    Raises
-    ------
-    LyotError
-        If the image has no positive pixel.
-    """
+    """Measure the flux of a star in an image without the mask, by fitting the PSF."""
     from scipy.optimize import minimize
 
     good = np.isfinite(frame)

@@ -37,8 +37,8 @@ class ContrastCurve:
     ----------
     separation_arcsec : ndarray, shape (n_sep,)
         Separations [arcsec].
-    n_modes : tuple of int
-        Numbers of modes.
+    n_modes, n_modes_used : tuple of int
+        Numbers of modes that were requested, and that were used.
     raw, corrected, calibrated : ndarray, shape (n_trunc, n_sep)
         Limits as contrasts: without throughput, with that of the subtraction, and with the
         transmission of the mask too. NaN where `n_positions` is too small.
@@ -75,6 +75,7 @@ class ContrastCurve:
 
     separation_arcsec: Array
     n_modes: tuple[int, ...]
+    n_modes_used: tuple[int, ...]
     raw: Array
     corrected: Array
     calibrated: Array
@@ -134,8 +135,12 @@ class ContrastCurve:
         }
         if self.star_magnitude is not None:
             columns["magnitude"] = (magnitude + self.star_magnitude) * u.mag
-        star = {"star_jy": self.star_jy, "star_magnitude": self.star_magnitude}
-        meta = asdict(self.statistic) | star | self.settings
+        own = {
+            "n_modes_used": list(self.n_modes_used),
+            "star_jy": self.star_jy,
+            "star_magnitude": self.star_magnitude,
+        }
+        meta = asdict(self.statistic) | own | self.settings
         return QTable(columns, meta={"lyot": meta})
 
     def _repr_html_(self) -> str:
@@ -154,6 +159,7 @@ class ContrastCurve:
         return cls(
             separation_arcsec=_grid("separation")[0],
             n_modes=n_modes,
+            n_modes_used=tuple(settings.pop("n_modes_used")),
             raw=_grid("contrast_raw"),
             corrected=_grid("contrast_corrected"),
             calibrated=_grid("contrast"),
@@ -254,6 +260,7 @@ def contrast_curve(
     return ContrastCurve(
         separation_arcsec=separations,
         n_modes=observation.n_modes,
+        n_modes_used=observation.n_modes_used,
         raw=raw,
         corrected=corrected,
         calibrated=calibrated,

@@ -245,26 +245,7 @@ def snr_map(
     statistic: Statistic | None = None,
     known_sources: KnownSources = (),
 ) -> tuple[Array, Array, Array]:
-    """Test every position of the sky against the others at its separation.
-
-    Parameters
-    ----------
-    maps : FluxMaps
-        The fluxes.
-    grid : SkyGrid
-        The positions.
-    n_modes : int, optional
-        Number of modes; the largest by default.
-    statistic : Statistic, optional
-        For its S/N.
-    known_sources : tuple of KnownSource or KnownDisc, optional
-        Companions and discs that are excluded from the noise estimate.
-
-    Returns
-    -------
-    snr, flux, number : ndarray, shape (2 n + 1, 2 n + 1)
-        The statistic t; the flux as measured; the number of positions, the tested one included.
-    """
+    """Test every position of the sky against the others at its separation."""
     truncation = maps.observation.truncation(n_modes)
     radius, pa = grid.polar
     flux = maps.sample(radius, pa)[truncation]

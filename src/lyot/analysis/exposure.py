@@ -75,6 +75,8 @@ class SubtractedExposure:
         Propagated variance of that mean.
     integrations : list of ndarray, shape (n_int, n_y, n_x)
         The integrations, for each number of modes.
+    n_modes_used : tuple of int
+        Numbers of modes that were used, at most the rank of the references.
     maps : FitMaps
         The images that it was subtracted with.
     """
@@ -92,6 +94,7 @@ class SubtractedExposure:
     residual: NDArray[np.float64]
     variance: NDArray[np.float64]
     integrations: list[NDArray[np.floating]]
+    n_modes_used: tuple[int, ...]
     maps: FitMaps = field(default_factory=FitMaps)
 
     @classmethod
@@ -108,32 +111,7 @@ class SubtractedExposure:
         name: str = "",
         maps: FitMaps | None = None,
     ) -> SubtractedExposure:
-        """Take a finished subtraction, made with ``keep_fits = True``, without doing it again.
-
-        Parameters
-        ----------
-        target : Cube
-            The science exposure as it was given to the subtraction: without the model of a disc.
-        aligned : AlignedArrays
-            Its references.
-        star : StarPosition
-            The star on its pixels.
-        recipe : SubtractRecipe
-            How it was subtracted.
-        subtracted : Subtracted
-            The finished subtraction of `target`, before the model of a disc is put back.
-        pa_y_deg : float
-            Position angle of the y axis [degree].
-        name : str, optional
-            Name of the exposure.
-        maps : FitMaps, optional
-            The images that it was subtracted with.
-
-        Returns
-        -------
-        SubtractedExposure
-            For every number of modes of the recipe.
-        """
+        """Take a finished subtraction, made with ``keep_fits = True``, without doing it again."""
         maps = maps or FitMaps()
         results = subtracted.results
         if maps.disc is not None:
@@ -165,6 +143,7 @@ class SubtractedExposure:
             residual=np.array(residual),
             variance=np.array(variance),
             integrations=[r.sci for r in results],
+            n_modes_used=tuple(r.n_kept for r in results),
             maps=maps,
         )
 
@@ -195,20 +174,7 @@ class SubtractedExposure:
         return UpdatedResponse(self) if self.holds_source.any() else LinearResponse(self)
 
     def position(self, separation_pix: Array | float, pa_deg: Array | float, /) -> Any:
-        """Return where a separation and position angle fall on the detector.
-
-        Parameters
-        ----------
-        separation_pix : ndarray or float
-            Separation [pixel].
-        pa_deg : ndarray or float
-            Position angle [degree].
-
-        Returns
-        -------
-        tuple of ndarray
-            ``(y, x)`` [pixel, 0-based].
-        """
+        """Return where a separation and position angle fall on the detector."""
         dy, dx = detector_offset(separation_pix, pa_deg, self.pa_y_deg)
         return self.star.y + dy, self.star.x + dx
 
@@ -226,32 +192,7 @@ def make_exposure(
     maps: FitMaps | None = None,
     dtype: DTypeLike = np.float32,
 ) -> SubtractedExposure:
-    """Subtract an exposure and keep what sources need.
-
-    Parameters
-    ----------
-    target : Cube
-        The science exposure; a model of a disc in `maps` is subtracted from it before the fit.
-    aligned : AlignedArrays
-        Its references; those that show the target of the exposure hold its sources too.
-    star : StarPosition
-        The star on its pixels.
-    recipe : SubtractRecipe
-        How to subtract.
-    pa_y_deg : float
-        Position angle of the y axis [degree].
-    name : str, optional
-        Name of the exposure.
-    maps : FitMaps, optional
-        Weight in the fits, labels of the zones, and a model of a disc.
-    dtype : dtype, optional
-        Type of the residuals.
-
-    Returns
-    -------
-    SubtractedExposure
-        For every number of modes of the recipe.
-    """
+    """Subtract an exposure and keep what sources need."""
     maps = maps or FitMaps()
     zones = make_zones(
         recipe,
@@ -272,22 +213,7 @@ def make_exposure(
 def exposure_of_run(
     run: ExposureProducts, recipe: SubtractRecipe, /, subtracted: Subtracted | None = None
 ) -> SubtractedExposure:
-    """Open an exposure of a finished run for the analysis.
-
-    Parameters
-    ----------
-    run : ExposureProducts
-        The exposure.
-    recipe : SubtractRecipe
-        How to subtract.
-    subtracted : Subtracted, optional
-        The subtraction just done with that recipe; without it, it is done again.
-
-    Returns
-    -------
-    SubtractedExposure
-        For every number of modes of the recipe.
-    """
+    """Open an exposure of a finished run for the analysis."""
     target, disc = run.target, None
     if run.disc_model is not None:
         disc = run.disc_scale * on_detector(
@@ -315,20 +241,7 @@ def exposure_of_run(
 def without_refs(
     exposure: SubtractedExposure, left_out: NDArray[np.bool_], /
 ) -> SubtractedExposure:
-    """Subtract an exposure again without some of its references.
-
-    Parameters
-    ----------
-    exposure : SubtractedExposure
-        The exposure.
-    left_out : ndarray of bool, shape (n_ref,)
-        The references that are left out.
-
-    Returns
-    -------
-    SubtractedExposure
-        Made like the first, shifts and fills included.
-    """
+    """Subtract an exposure again without some of its references."""
     target, disc = exposure.target, exposure.maps.disc
     if disc is not None:
         target = replace(target, sci=target.sci + disc.astype(np.float32))

@@ -134,6 +134,12 @@ class Observation:
         return self.recipe.n_modes
 
     @property
+    def n_modes_used(self) -> tuple[int, ...]:
+        """For each of them, the number that was used: the largest of all exposures."""
+        used = (exposure.n_modes_used for exposure in self.exposures)
+        return tuple(max(numbers) for numbers in zip(*used, strict=True))
+
+    @property
     def filter(self) -> Filter:
         """The filter of the exposures."""
         info = self.exposures[0].target.info
@@ -256,33 +262,7 @@ def make_observation(
     transmission: NDArray[np.floating] | None = None,
     star: StarBrightness | None = None,
 ) -> Observation:
-    """Put together what an analysis works on.
-
-    Parameters
-    ----------
-    product : str
-        Name of the product.
-    exposures : list of SubtractedExposure
-        The science exposures.
-    recipe : SubtractRecipe
-        How they were subtracted.
-    psf : OffAxisPSF, optional
-        Image of an off-axis source; by ``stpsf`` or the package's model by default.
-    transmission : ndarray, shape (n_y, n_x), optional
-        Map of the mask's transmission on the pixels of the frames; a model by default.
-    star : StarBrightness, optional
-        How bright the star is; contrasts need it.
-
-    Returns
-    -------
-    Observation
-        Its pixels are on no disk: its injections run in this process.
-
-    Raises
-    ------
-    LyotError
-        If there is no exposure, the PSF is larger than the frames, or the map has another shape.
-    """
+    """Put together what an analysis works on."""
     if not exposures:
         raise LyotError("There is no exposure to analyze.")
     info, shape = exposures[0].target.info, exposures[0].shape

@@ -194,26 +194,7 @@ def throughputs(
     *,
     tasks: cluster.Tasks | None = None,
 ) -> Array:
-    """Inject sources over separations and evenly spread position angles.
-
-    Parameters
-    ----------
-    maps : FluxMaps
-        How flux is measured.
-    radius_pix : ndarray, shape (n_sep,)
-        Separations [pixel].
-    n_angles : int
-        Number of position angles.
-    flux : ndarray, shape (n_sep,)
-        Flux of the sources; it matters where references contain them.
-    tasks : lyot.compute.cluster.Tasks, optional
-        Where the injections run, for an observation that is on disk; here by default.
-
-    Returns
-    -------
-    ndarray, shape (2, n_trunc, n_sep, n_angles)
-        Throughput with the transmission of the mask, and without.
-    """
+    """Inject sources over separations and evenly spread position angles."""
     angles = 360.0 * (np.arange(n_angles) + 0.25) / n_angles
     positions = [
         _Position(float(r), float(pa) + 7.0 * j, float(flux[j]))

@@ -111,11 +111,12 @@ def detect(run: str, **options: Any) -> None:
 @OUTPUT_DIR
 @parameter_options(*COMMANDS["companion"])
 def companion(run: str, **options: Any) -> None:
-    """Measure companions in RUN: position, flux and their errors."""
+    """Measure companions in RUN: position, flux, significance and their errors."""
+    from lyot.analysis.statistic import Statistic
     from lyot.cli.tables import print_companions
     from lyot.outputs import write_companions
 
-    parameters = taken(CompanionParameters, options)
+    statistic, parameters = taken(Statistic, options), taken(CompanionParameters, options)
     with _opened(run, options) as (observation, folder):
         written = write_companions(
             observation,
@@ -123,6 +124,7 @@ def companion(run: str, **options: Any) -> None:
             list(parameters.at),
             background=parameters.background,
             n_likelihoods=parameters.likelihoods,
+            statistic=statistic,
         )
     print_companions(written.result)
     _list_files(written.paths, folder)

@@ -161,6 +161,6 @@ COMMANDS: dict[str, tuple[type[Parameters], ...]] = {
         ContrastParameters,
     ),
     "detect": (ObservationParameters, ExclusionParameters, StatisticParameters),
-    "companion": (ObservationParameters, CompanionParameters),
+    "companion": (ObservationParameters, StatisticParameters, CompanionParameters),
 }
 """The classes of parameters that each analysis takes."""

@@ -63,9 +63,9 @@ def contrast(ax: Axes, curve: ContrastCurve, /) -> Axes:
     """Draw contrast limits against separation, both logarithmic, with magnitudes on the right."""
     r = curve.separation_arcsec
     one = len(curve.n_modes) == 1
-    for t, n in enumerate(curve.n_modes):
+    for t in range(len(curve.n_modes)):
         color = COLORS[t % len(COLORS)]
-        label = "with the mask's transmission" if one else _modes(n)
+        label = "with the mask's transmission" if one else _modes(curve, t)
         ax.plot(r, curve.calibrated[t], color=color, lw=1.8, label=label)
         if one:
             ax.plot(
@@ -91,8 +91,14 @@ def contrast(ax: Axes, curve: ContrastCurve, /) -> Axes:
     return ax
 
 
-def _modes(n: int) -> str:
-    return f"{n} mode" if n == 1 else f"{n} modes"
+def _modes(curve: ContrastCurve, t: int) -> str:
+    return modes_label(curve.n_modes_used[t], curve.n_modes[t])
+
+
+def modes_label(n_used: int, n_requested: int, /) -> str:
+    """Return the number of modes that were used, and the requested one where that differs."""
+    used = f"{n_used} mode" if n_used == 1 else f"{n_used} modes"
+    return used if n_used == n_requested else f"{used} ({n_requested} requested)"
 
 
 def _sigma_of(fpf: float) -> str:
@@ -134,9 +140,10 @@ def _magnitudes(ax: Axes, star_magnitude: float | None) -> None:
 def throughput(ax: Axes, curve: ContrastCurve, /) -> Axes:
     """Draw the throughput of the subtraction, and the transmission of the mask."""
     r = curve.separation_arcsec
-    for t, n in enumerate(curve.n_modes):
+    for t in range(len(curve.n_modes)):
         color = COLORS[t % len(COLORS)]
-        ax.plot(r, curve.throughput[t], color=color, lw=1.8, label=f"subtraction, {_modes(n)}")
+        label = f"subtraction, {_modes(curve, t)}"
+        ax.plot(r, curve.throughput[t], color=color, lw=1.8, label=label)
         ax.fill_between(
             r,
             curve.throughput[t] - curve.throughput_scatter[t],

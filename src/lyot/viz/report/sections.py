@@ -558,8 +558,7 @@ def _plural(n: int, noun: str) -> str:
 
 
 def _modes(result: CombinedImage | Subtraction) -> str:
-    used = _plural(result.n_modes_used, "mode")
-    return used if result.n_modes_used == result.n_modes else f"{used} ({result.n_modes} requested)"
+    return analysis.modes_label(result.n_modes_used, result.n_modes)
 
 
 def _cell(value: Any) -> Number | str:
