@@ -72,6 +72,31 @@ def small(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def reference_files(simulated):
+    """Return the reference exposures of the simulated observation."""
+    members = json.loads(simulated.read_text())["products"][0]["members"]
+    return [simulated.parent / m["expname"] for m in members if m["exptype"] == "psf"]
+
+
+@pytest.fixture(scope="session")
+def science_files(simulated):
+    """Return the science exposures of the simulated observation."""
+    members = json.loads(simulated.read_text())["products"][0]["members"]
+    return [simulated.parent / m["expname"] for m in members if m["exptype"] == "science"]
+
+
+@pytest.fixture(scope="session")
+def library(reference_files, tmp_path_factory):
+    """Return a library of all reference exposures."""
+    from lyot.references import library as libraries
+
+    path = tmp_path_factory.mktemp("library") / "lib"
+    made = libraries.build(path, reference_files)
+    libraries.add(made, reference_files)
+    return made
+
+
+@pytest.fixture(scope="session")
 def data_dir():
     """Return the folder of real JWST data; skip without it."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"

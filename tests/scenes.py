@@ -8,6 +8,7 @@ from lyot.cli import main
 from lyot.files.aligned import AlignedArrays
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
+from lyot.files.provenance import provenance_of
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 
 SCALE_ARCSEC = 0.063
@@ -84,3 +85,21 @@ def refined(target, refs, start=None, weight=None, var_t=None, var_r=None, **opt
     var_r = np.ones(refs.shape) if var_r is None else var_r
     start = np.zeros((len(refs), 2)) if start is None else start
     return registration.refine(target, weight, var_t, spectra, var_r, start, **options)
+
+
+def snapshot(model):
+    return {
+        "data": np.array(model.data),
+        "err": np.array(model.err),
+        "dq": np.array(model.dq),
+        "steps": dict(model.meta.cal_step.instance),
+        "branch": provenance_of(model),
+    }
+
+
+def assert_unchanged(model, before):
+    after = snapshot(model)
+    for key in ("data", "err", "dq"):
+        np.testing.assert_array_equal(after[key], before[key])
+    assert after["steps"] == before["steps"]
+    assert after["branch"].keys() == before["branch"].keys()

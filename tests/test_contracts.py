@@ -166,6 +166,42 @@ def test_no_file_names_a_registry_or_a_path_of_a_machine():
         assert not pattern.search(path.read_text(errors="ignore")), name
 
 
+MIRRORS_NOTHING = {
+    "test_contracts.py",
+    "test_docs.py",
+    "test_doctests.py",
+    "algorithms/test_torch.py",  # kernels of several modules, on tensors
+    "analysis/test_figures.py",  # of lyot.viz.analysis, with the observations of this folder
+    "parity",
+    "realdata",
+    "robustness",
+}
+"""Tests of no one module: of the house, of real data, and against other software."""
+
+
+def without_source(tests, source):
+    """Return the test files, but for the above, that name no file or package of the source."""
+    found = []
+    for path in sorted(tests.rglob("test_*.py")):
+        where = path.relative_to(tests)
+        name = path.stem.removeprefix("test_")
+        tested = [f.stem for f in (source / where.parent).glob("*") if f.suffix != ".pyc"]
+        if not {where.as_posix(), where.parts[0]} & MIRRORS_NOTHING and name not in tested:
+            found.append(where.as_posix())
+    return found
+
+
+def test_tests_mirror_the_source():
+    assert not without_source(ROOT / "tests", SOURCE)
+
+
+def test_a_test_that_mirrors_nothing_is_seen(tmp_path):
+    for name in ("steps/test_klip.py", "test_sky.py", "steps/test_clip.py", "test_klip.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert without_source(tmp_path, SOURCE) == ["steps/test_clip.py", "test_klip.py"]
+
+
 def test_full_docstrings_say_what_is_returned():
     for path in MODULES:
         if path.parent.name in ("cli", "steps"):
@@ -277,14 +313,11 @@ def texts_of(source):
 
 
 def test_no_message_below_the_command_line_speaks_of_its_options():
-    """An error names the parameter or the function; the command line adds the rest.
-
-    The report is a page for the reader, and may say which command measures what is missing.
-    """
+    """An error names the parameter or the function; the command line adds the rest."""
     found = [
         f"{path.relative_to(SOURCE)}:{line}: {text[:60]}"
         for path in MODULES
-        if path.relative_to(SOURCE).parts[0] != "cli" and "report" not in path.parts
+        if path.relative_to(SOURCE).parts[0] != "cli"
         for line, text in texts_of(path.read_text())
         if OPTION_OR_COMMAND.search(text)
     ]

@@ -2,13 +2,7 @@
 
 
 def get_steps() -> list[tuple[str, str, bool]]:
-    """Return the steps and pipelines of the package.
-
-    Returns
-    -------
-    list of tuple
-        Class name, alias, and whether it is a pipeline.
-    """
+    """Return the steps and pipelines of the package."""
     return [
         ("lyot.pipeline.Coron3Pipeline", "calwebb_coron3", True),
         ("lyot.steps.AlignRefsStep", "align_refs", False),

@@ -103,23 +103,7 @@ class Finished:
 
 
 def expand(sources: Sequence[str], /) -> list[str]:
-    """Find the associations that files and folders stand for.
-
-    Parameters
-    ----------
-    sources : sequence of str
-        Association files, and folders in which they lie, at any depth.
-
-    Returns
-    -------
-    list of str
-        Association files, each once.
-
-    Raises
-    ------
-    LyotError
-        If a folder holds none.
-    """
+    """Find the associations that files and folders stand for."""
     found: list[str] = []
     for source in sources:
         path = Path(source)
@@ -137,25 +121,7 @@ def expand(sources: Sequence[str], /) -> list[str]:
 
 
 def plan(job: Job, associations: Sequence[str], /) -> list[Job]:
-    """Make one job per association, each with a folder of its own where there are several.
-
-    Parameters
-    ----------
-    job : Job
-        What holds for all.
-    associations : sequence of str
-        Association files.
-
-    Returns
-    -------
-    list of Job
-        In their order; one that cannot be read gets a folder by its file's name.
-
-    Raises
-    ------
-    LyotError
-        If two make a product of one name.
-    """
+    """Make one job per association, each with a folder of its own where there are several."""
     if len(associations) == 1:
         return [replace(job, association=associations[0])]
     jobs: list[Job] = []
@@ -176,20 +142,7 @@ def plan(job: Job, associations: Sequence[str], /) -> list[Job]:
 
 
 def run(jobs: Sequence[Job], tasks: cluster.Tasks, /) -> Iterator[Finished]:
-    """Reduce several associations; one that fails does not stop the others.
-
-    Parameters
-    ----------
-    jobs : sequence of Job
-        What to do.
-    tasks : lyot.compute.cluster.Tasks
-        Where it runs.
-
-    Yields
-    ------
-    Finished
-        As each ends.
-    """
+    """Reduce several associations; one that fails does not stop the others."""
     for outcome in tasks.completed(attempt, jobs):
         if outcome.value is not None:
             yield outcome.value
@@ -198,18 +151,7 @@ def run(jobs: Sequence[Job], tasks: cluster.Tasks, /) -> Iterator[Finished]:
 
 
 def attempt(job: Job, /) -> Finished:
-    """Do a job, and tell what went wrong instead of raising it.
-
-    Parameters
-    ----------
-    job : Job
-        The job.
-
-    Returns
-    -------
-    Finished
-        With a message where it failed.
-    """
+    """Do a job, and tell what went wrong instead of raising it."""
     started = time.monotonic()
     try:
         return reduce(job)
@@ -229,25 +171,7 @@ def _failed(job: Job, error: BaseException | None, seconds: float) -> Finished:
 
 
 def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
-    """Reduce an association, unless all that it rests on is as it was.
-
-    Parameters
-    ----------
-    job : Job
-        The job.
-    progress : callable, optional
-        Told the stage, how much of it is done, and how much there is.
-
-    Returns
-    -------
-    Finished
-        Its products.
-
-    Raises
-    ------
-    LyotError
-        If a parameter, the association or a member is not what it should be.
-    """
+    """Reduce an association, unless all that it rests on is as it was."""
     started = time.monotonic()
     folder = Path(job.output_dir)
     asn = read_association(job.association, folder=job.input_dir or None)
@@ -312,22 +236,7 @@ def plan_of(job: Job, /) -> Plan:
 def fingerprint(
     job: Job, asn: Association, checksums: dict[str, str] | None = None, /
 ) -> dict[str, Any]:
-    """Return all that the products of a job rest on, by content.
-
-    Parameters
-    ----------
-    job : Job
-        The job.
-    asn : Association
-        Its association.
-    checksums : dict, optional
-        Checksums of the members, by name, where they are known.
-
-    Returns
-    -------
-    dict
-        Plain values; equal where nothing has changed.
-    """
+    """Return all that the products of a job rest on, by content."""
     members = [*asn.science, *asn.psf]
     known = checksums or {p.name: checksum(p) for p in members}
     values = complete(job.parameters)
@@ -433,20 +342,7 @@ def _log_file(folder: Path, product: str) -> Iterator[None]:
 
 
 def write_summary(finished: Sequence[Finished], folder: str | Path, /) -> str:
-    """Write what became of a survey, one line per association.
-
-    Parameters
-    ----------
-    finished : sequence of Finished
-        The jobs.
-    folder : path
-        Where ``survey.json`` goes.
-
-    Returns
-    -------
-    str
-        Its path.
-    """
+    """Write what became of a survey, one line per association."""
     path = Path(folder) / "survey.json"
     with atomic_write(path) as temporary:
         rows = [asdict(each) for each in finished]

@@ -274,6 +274,15 @@ def test_the_plan_names_the_products_and_writes_none(small, tmp_path):
         assert (tmp_path / "out" / product["name"]).stat().st_size >= product["n_bytes"]
 
 
+@pytest.mark.parametrize("step", ["outlier_detection", "resample", "hlsp"])
+def test_a_step_that_can_be_skipped_is_skipped_by_a_setting(small, step):
+    whole = json.loads(lyot("run", small, "--plan", "--json").stdout)[0]["products"]
+    told = lyot("run", small, "--plan", "--json", "--set", f"{step}.skip=true")
+    assert len(json.loads(told.stdout)[0]["products"]) < len(whole)
+    done = lyot("run", small, "--plan", "--set", "klip.skip=true")
+    assert_refused(done, "'skip' is no parameter of klip; its parameters are")
+
+
 def test_options_and_settings_reach_the_steps_that_take_them(small, tmp_path):
     out = tmp_path / "out"
     settings = ("--set", "align_refs.median_box_length=5", "--truncate", "2", "--star", "25", "24")

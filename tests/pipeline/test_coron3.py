@@ -194,6 +194,13 @@ def test_the_4d_and_3d_runs_and_steps_by_hand_agree(small, tmp_path):
         np.testing.assert_allclose(model.err, by_hand.err, rtol=1e-5)
 
 
+@pytest.mark.parametrize("step", ["stack_refs", "align_refs", "klip"])
+def test_a_step_that_the_others_need_cannot_be_skipped(small, tmp_path, step):
+    with pytest.raises(LyotError, match=f"{step} is skipped; outlier_detection, resample"):
+        Coron3Pipeline.call(str(small), output_dir=str(tmp_path), steps={step: {"skip": True}})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_pipeline_can_run_twice(small, tmp_path):
     pipeline = Coron3Pipeline()
     for number in ("1", "2"):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from lyot.errors import LyotError
+from lyot.files.provenance import provenance_of, star_of
 from lyot.files.star import StarPosition
 
 
@@ -65,6 +66,12 @@ class ReferenceInfo:
         times = np.full(len(targets), np.nan) if mjd is None else np.asarray(mjd, np.float64)
         rolls = np.asarray(pa_y_deg, dtype=np.float64)
         return cls(tuple(str(name) for name in targets), rolls, times)
+
+    @classmethod
+    def recorded(cls, steps: dict[str, Any], /) -> ReferenceInfo | None:
+        """Return what the alignment recorded of each reference; None where it recorded nothing."""
+        align = steps.get("align_psfs", {})
+        return cls.of(align.get("ref_targets", ()), align.get("ref_pa_y_deg"), align.get("ref_mjd"))
 
     def show(self, target: str, /) -> NDArray[np.bool_]:
         """Return True for references that show a star of this name, in any case of letters.
@@ -140,6 +147,20 @@ class AlignedArrays:
         self.name = name
         self._history = history or {}
         self._dtype = np.dtype(dtype)
+
+    @classmethod
+    def from_model(cls, model: Any, name: str, /) -> AlignedArrays:
+        """Take the arrays of a psfalign model, with the star and the history that it records."""
+        history = provenance_of(model).get("steps", {})
+        return cls(
+            model.data,
+            model.err,
+            model.dq,
+            star=star_of(model),
+            ref_info=ReferenceInfo.recorded(history),
+            name=name,
+            history=history,
+        )
 
     @property
     def shared(self) -> bool:

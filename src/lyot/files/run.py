@@ -155,7 +155,7 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> Exposure
     # Flags are not used; as scaled integers they could not be mapped.
     sci = hdus["SCI"].data
     flags = np.broadcast_to(np.uint32(0), sci.shape)
-    ref_info = reference_info(view.provenance.get("steps", {}))
+    ref_info = ReferenceInfo.recorded(view.provenance.get("steps", {}))
     arrays = AlignedArrays(sci, hdus["ERR"].data, flags, star=view.star, ref_info=ref_info)
     klip = view.provenance["steps"]["klip"]
     target = read_cube(flagged)
@@ -168,14 +168,6 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> Exposure
         klip["recipe"],
         disc_scale=float(klip.get("disc_scale", 0.0)),
         **{name: read_image(path)[0] for name, path in klip.get("maps", {}).items()},
-    )
-
-
-def reference_info(steps: dict[str, Any], /) -> ReferenceInfo | None:
-    """Return what the alignment recorded of each reference; None where it recorded nothing."""
-    made = steps.get("align_psfs", {})
-    return ReferenceInfo.of(
-        made.get("ref_targets", ()), made.get("ref_pa_y_deg"), made.get("ref_mjd")
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from stpipe import Pipeline
 
+from lyot.errors import LyotError
 from lyot.files.aligned import AlignedFrames
 from lyot.files.association import read_association
 from lyot.files.atomic import check_free_space, checksum
@@ -51,10 +52,9 @@ from lyot.steps import (
     ResampleStep,
     StackRefsStep,
 )
-from lyot.steps.align_refs import psfalign_model
 from lyot.steps.base import LyotStep
+from lyot.steps.products import psfalign_model, psfstack_model
 from lyot.steps.spec import spec_of, values_of
-from lyot.steps.stack_refs import psfstack_model
 from lyot.subtraction.methods import method_of
 from lyot.subtraction.result import Subtracted
 
@@ -164,6 +164,11 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
     def plan(self, source: Any) -> Plan:
         """Plan the run of an association; no pixel is read."""
+        for step in ("stack_refs", "align_refs", "klip"):
+            if getattr(self, step).skip:
+                raise LyotError(
+                    f"{step} is skipped; outlier_detection, resample and hlsp alone can be."
+                )
         parameters = self.parameters()
         method_of(parameters.recipe.subtract)
         asn = read_association(source, folder=self._members_folder(source))

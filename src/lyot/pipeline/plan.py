@@ -179,29 +179,7 @@ def make_plan(
     *,
     n_library: int = 0,
 ) -> Plan:
-    """Plan a run.
-
-    Parameters
-    ----------
-    association : Association
-        The exposures.
-    infos : mapping of Path to ExposureInfo
-        The headers of all members.
-    parameters : RunParameters
-        Everything else that decides what is done.
-    n_library : int, optional
-        Number of frames in the library.
-
-    Returns
-    -------
-    Plan
-        A value; nothing has been read or written.
-
-    Raises
-    ------
-    LyotError
-        If exposures differ in mode, or a science exposure has no reference.
-    """
+    """Plan a run."""
     first = infos[association.science[0]]
     for path in association.science[1:] + association.psf:
         check_same_mode(first, infos[path])

@@ -10,11 +10,9 @@ import numpy as np
 
 from lyot.compute import devices
 from lyot.files.aligned import AlignedFrames
-from lyot.files.exposure import as_model, cube_from_model
+from lyot.files.exposure import cube_from_model
 from lyot.files.headers import ExposureInfo
-from lyot.files.products import derived_model
-from lyot.files.provenance import stamp
-from lyot.parameters import STEPS, AlignRecipe, ComputeParameters, StarParameters, to_dict
+from lyot.parameters import STEPS, AlignRecipe, ComputeParameters, StarParameters
 from lyot.references.aligner import Aligner
 from lyot.references.computed import ComputedReferences, ignore
 from lyot.references.prepare import PreparedRefs, prepare_refs
@@ -22,7 +20,8 @@ from lyot.references.shifts import undersampling_note
 from lyot.references.star import guess_star
 from lyot.references.vet import ReferenceWarning
 from lyot.references.weights import builtin_weight, read_psfmask
-from lyot.steps.base import LyotStep, crds_is_configured, name_of
+from lyot.steps.base import LyotStep, crds_is_configured, name_of, opened
+from lyot.steps.products import psfalign_model
 from lyot.steps.spec import spec_of, values_of
 from lyot.types import Array
 
@@ -45,36 +44,22 @@ class AlignRefsStep(LyotStep):
     reference_file_types: ClassVar[list[str]] = ["psfmask"]
 
     def process(self, target: Any, psf: Any) -> Any:
-        """Align the references.
+        """Return the references `psf`, a psfstack, on the pixels of the exposure `target`.
 
-        Parameters
-        ----------
-        target : str or CubeModel
-            The science exposure; it is not changed.
-        psf : str or CubeModel
-            The psfstack.
-
-        Returns
-        -------
-        QuadModel or CubeModel
-            ``(n_int, n_ref, n_y, n_x)``; with ``align_to = first`` a cube.
+        ``(n_int, n_ref, n_y, n_x)``; with ``align_to = first`` the first set alone.
         """
-        model, stack = as_model(target, "CubeModel"), as_model(psf, "CubeModel")
-        refs = prepare_refs(cube_from_model(stack), values_of(self, AlignRecipe))
-        aligned = self.references(model, refs, inputs=[name_of(target), name_of(psf)])
-        frames = [aligned.frames(i) for i in range(aligned.n_sets)]
-        arrays: dict[str, Any] = {
-            "data": np.stack([f.sci for f in frames]),
-            "err": np.sqrt(np.stack([f.variance for f in frames])),
-            "dq": np.stack([[f.dq[k] for k in range(len(f.dq))] for f in frames]),
-        }
-        if aligned.shared:
-            arrays = {name: array[0] for name, array in arrays.items()}
-        result = psfalign_model(model, aligned, arrays)
-        for opened, given in ((model, target), (stack, psf)):
-            if opened is not given:
-                opened.close()
-        return result
+        with opened(target, "CubeModel") as model, opened(psf, "CubeModel") as stack:
+            refs = prepare_refs(cube_from_model(stack), values_of(self, AlignRecipe))
+            aligned = self.references(model, refs, inputs=[name_of(target), name_of(psf)])
+            frames = [aligned.frames(i) for i in range(aligned.n_sets)]
+            arrays: dict[str, Any] = {
+                "data": np.stack([f.sci for f in frames]),
+                "err": np.sqrt(np.stack([f.variance for f in frames])),
+                "dq": np.stack([[f.dq[k] for k in range(len(f.dq))] for f in frames]),
+            }
+            if aligned.shared:
+                arrays = {name: array[0] for name, array in arrays.items()}
+            return psfalign_model(model, aligned, arrays)
 
     def references(
         self,
@@ -89,19 +74,7 @@ class AlignRefsStep(LyotStep):
     ) -> ComputedReferences:
         """Return the references of a science exposure, which are computed when they are asked for.
 
-        Parameters
-        ----------
-        target : CubeModel
-            The science exposure.
-        refs : PreparedRefs
-            The references.
-        name, inputs, receive, warnings
-            As for `ComputedReferences`.
-
-        Returns
-        -------
-        ComputedReferences
-            What `process` puts into its product.
+        `name`, `inputs`, `receive` and `warnings` are as for `ComputedReferences`.
         """
         cube, star_xy = cube_from_model(target), values_of(self, StarParameters).xy
         if note := undersampling_note(cube.info):
@@ -148,18 +121,3 @@ class AlignRefsStep(LyotStep):
         except (Exception, SystemExit) as err:  # CRDS leaves through SystemExit
             log.warning("CRDS is set but did not answer (%s); the built-in weight is used.", err)
             return None
-
-
-def psfalign_model(target: Any, aligned: ComputedReferences, arrays: dict[str, Any], /) -> Any:
-    """Make the psfalign product of a science exposure, with its metadata."""
-    model = derived_model("CubeModel" if aligned.shared else "QuadModel", target, arrays)
-    model.meta.cal_step.stack_psfs = "COMPLETE"
-    stamp(
-        model,
-        "align_psfs",
-        recipe=to_dict(aligned.aligner.recipe),
-        inputs=aligned.inputs,
-        star=aligned.star,
-        details=aligned.details(),
-    )
-    return model

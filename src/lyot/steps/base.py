@@ -4,58 +4,39 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 from stpipe import Step
 
 from lyot.compute.threads import single_threaded_blas
-from lyot.files.exposure import open_model
+from lyot.errors import LyotError
+from lyot.files.exposure import as_model, open_model
+from lyot.files.headers import read_info
 from lyot.files.products import save_atomically
 
 log = logging.getLogger(__name__)
 
+# fmt: off
 SUFFIXES = (
-    "calints",
-    "crfints",
-    "psfstack",
-    "psfalign",
-    "psfsub",
-    "i2d",
-    "snr",
-    "contrast",
-    "rateints",
-    "cal",
-    "c1d",
+    "calints", "crfints", "psfstack", "psfalign", "psfsub", "i2d", "snr", "contrast", "rateints",
+    "cal", "c1d",
 )
+# fmt: on
+_CLASS_OF = {2: "ImageModel", 3: "CubeModel", 4: "QuadModel"}
 
 
 def root_of(name: str, /) -> str:
-    """Return a file name without folder, extension and known suffix.
-
-    Parameters
-    ----------
-    name : str
-        For example ``a/jw1_calints.fits``.
-
-    Returns
-    -------
-    str
-        For example ``jw1``.
-    """
+    """Return a file name without folder, extension and known suffix."""
     stem = Path(name).name.removesuffix(".gz").rsplit(".", 1)[0]
     head, _, tail = stem.rpartition("_")
     return head if head and tail in SUFFIXES else stem
 
 
 def crds_is_configured() -> bool:
-    """Tell whether the user set up CRDS.
-
-    Returns
-    -------
-    bool
-        Whether ``CRDS_PATH`` or ``CRDS_SERVER_URL`` is set.
-    """
+    """Tell whether the user set up CRDS."""
     return bool(os.environ.get("CRDS_PATH") or os.environ.get("CRDS_SERVER_URL"))
 
 
@@ -124,19 +105,33 @@ class LyotStep(Step):
 
 
 def name_of(source: Any, /) -> str:
-    """Return a name for the provenance of a product.
-
-    Parameters
-    ----------
-    source : path or model
-        What a step was given.
-
-    Returns
-    -------
-    str
-        File name.
-    """
+    """Return a name for the provenance of a product."""
     if isinstance(source, str | Path):
         return Path(source).name
     meta = getattr(source, "meta", None)
     return str(getattr(meta, "filename", None) or type(source).__name__)
+
+
+def is_one(source: Any, /) -> bool:
+    """Whether a step was given one exposure, a path or a model, and no collection of them."""
+    return isinstance(source, str | Path) or hasattr(source, "getarray_noinit")
+
+
+@contextmanager
+def opened(source: Any, kind: str = "", /) -> Iterator[Any]:
+    """Open a file as a stdatamodels class, by default that of its number of axes, and close it.
+
+    What is no path is passed on and stays open.
+    """
+    is_path = isinstance(source, str | Path)
+    if is_path and not kind:
+        shape = read_info(source).shape
+        kind = _CLASS_OF.get(len(shape), "")
+        if not kind:
+            raise LyotError(f"{source} has {len(shape)} axes; a product has 2 to 4.")
+    model = as_model(source, kind)
+    try:
+        yield model
+    finally:
+        if is_path:
+            model.close()

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
 
 from lyot.algorithms.statistics import NoiseCurve, annulus_noise, finite_mean
 from lyot.errors import LyotError
-from lyot.files.exposure import as_model
-from lyot.files.headers import read_info, take_refused_keywords
+from lyot.files.headers import take_refused_keywords
 from lyot.files.products import derived_model
 from lyot.files.provenance import set_keyword, stamp, star_of
 from lyot.parameters import STEPS, HlspRecipe
-from lyot.steps.base import LyotStep, name_of
+from lyot.steps.base import LyotStep, name_of, opened
 from lyot.steps.spec import spec_of, values_of
-
-log = logging.getLogger(__name__)
-
 
 PRODUCT_SUFFIXES = ("snr", "contrast")
 
@@ -37,53 +32,40 @@ class HlspStep(LyotStep):
     spec = spec_of(*STEPS["hlsp"], save_results=True)
 
     def process(self, source: Any) -> list[Any]:
-        """Make both products, which are saved as ``_snr`` and ``_contrast``.
+        """Return the SNR model of a subtracted cube or image, and its ContrastModel.
 
-        Parameters
-        ----------
-        source : str, ImageModel or CubeModel
-            A subtracted cube or a combined image.
-
-        Returns
-        -------
-        list
-            The SNR model, of the kind of the input, and a ContrastModel with one curve; for a
-            cube it is that of the mean of the integrations.
+        The curve of a cube is that of the mean of its integrations.
         """
-        model = as_model(source, _kind_of(source))
-        kind = type(model).__name__
         recipe = values_of(self, HlspRecipe)
-        data, err = np.asarray(model.data, np.float64), np.asarray(model.err, np.float64)
-        if data.ndim not in (2, 3) or data.size == 0:
-            raise LyotError(f"{name_of(source)} has {data.ndim} axes; hlsp takes 2 or 3.")
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(err > 0, data / err, np.nan)
-        center, origin = _center(recipe, model, data.shape)
-        image = finite_mean(data, axis=0) if data.ndim == 3 else data
-        curve = annulus_noise(image, center, width=float(recipe.annuli_width))
-        parameters = {
-            "annuli_width": recipe.annuli_width,
-            "center_yx": list(center),
-            "center_on": origin,
-        }
-        snr = derived_model(kind, model, {"data": ratio.astype(np.float32)})
-        for name in ("err", "con", "wht", "var_rnoise", "var_poisson", "var_flat", "area"):
-            snr.instance.pop(name, None)
-        snr.meta.bunit_data = ""
-        contrast = _contrast_model(model, curve)
-        star = star_of(model)
-        for product in (snr, contrast):
-            stamp(
-                product,
-                "hlsp",
-                recipe=parameters,
-                inputs=[name_of(source)],
-                star=star if product is snr else None,
-                details={} if star is None else {"star": star.to_dict()},
-            )
-            set_keyword(product, "PRIMARY", "S_HLSP", "COMPLETE", "High-level products")
-        if model is not source:
-            model.close()
+        with opened(source) as model:
+            data, err = np.asarray(model.data, np.float64), np.asarray(model.err, np.float64)
+            if data.ndim not in (2, 3) or data.size == 0:
+                raise LyotError(f"{name_of(source)} has {data.ndim} axes; hlsp takes 2 or 3.")
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = np.where(err > 0, data / err, np.nan)
+            center, origin = _center(recipe, model, data.shape)
+            image = finite_mean(data, axis=0) if data.ndim == 3 else data
+            curve = annulus_noise(image, center, width=float(recipe.annuli_width))
+            snr = derived_model(type(model).__name__, model, {"data": ratio.astype(np.float32)})
+            for name in ("err", "con", "wht", "var_rnoise", "var_poisson", "var_flat", "area"):
+                snr.instance.pop(name, None)
+            snr.meta.bunit_data = ""
+            contrast, star = _contrast_model(model, curve), star_of(model)
+            used = {
+                "annuli_width": recipe.annuli_width,
+                "center_yx": list(center),
+                "center_on": origin,
+            }
+            for product in (snr, contrast):
+                stamp(
+                    product,
+                    "hlsp",
+                    recipe=used,
+                    inputs=[name_of(source)],
+                    star=star if product is snr else None,
+                    details={} if star is None else {"star": star.to_dict()},
+                )
+                set_keyword(product, "PRIMARY", "S_HLSP", "COMPLETE", "High-level products")
         return [snr, contrast]
 
     def save_model(
@@ -118,12 +100,6 @@ def _center(
         return star.yx, "star"
     middle = (round(shape[-2] / 2) - 1.0, round(shape[-1] / 2) - 1.0)
     return middle, "image"
-
-
-def _kind_of(source: Any) -> str:
-    if not isinstance(source, str):
-        return ""
-    return "CubeModel" if len(read_info(source).shape) == 3 else "ImageModel"
 
 
 def _contrast_model(like: Any, curve: NoiseCurve) -> Any:

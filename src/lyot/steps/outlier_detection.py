@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from lyot.files.exposure import as_model, cube_from_model
+from lyot.files.exposure import cube_from_model
 from lyot.files.products import drop_unknown_long_keywords
 from lyot.files.provenance import stamp
 from lyot.parameters import STEPS, OutlierRecipe, to_dict
 from lyot.references.stack import outlier_dq
-from lyot.steps.base import LyotStep, name_of
+from lyot.steps.base import LyotStep, name_of, opened
 from lyot.steps.spec import spec_of, values_of
 
 log = logging.getLogger(__name__)
@@ -30,32 +30,21 @@ class OutlierDetectionStep(LyotStep):
     spec = spec_of(*STEPS["outlier_detection"], suffix="crfints")
 
     def process(self, source: Any) -> Any:
-        """Return a copy of an exposure in which outliers are flagged.
-
-        Parameters
-        ----------
-        source : str or CubeModel
-            The exposure.
-
-        Returns
-        -------
-        CubeModel
-            DQ has OUTLIER and DO_NOT_USE where a pixel is an outlier.
-        """
-        model = as_model(source, "CubeModel")
-        result = model.copy()
-        cube = cube_from_model(model)
+        """Return a copy of an exposure, DQ with OUTLIER and DO_NOT_USE where a pixel is one."""
         recipe = values_of(self, OutlierRecipe)
-        result.dq, n_found = outlier_dq(cube, recipe)
-        log.info("%d outliers in %d integrations of %s.", n_found, len(cube.sci), cube.info.name)
-        drop_unknown_long_keywords(result)
-        stamp(
-            result,
-            "outlier_detection",
-            recipe=to_dict(recipe),
-            inputs=[name_of(source)],
-            details={"n_outliers": n_found},
-        )
-        if model is not source:
-            model.close()
+        with opened(source, "CubeModel") as model:
+            result = model.copy()
+            cube = cube_from_model(model)
+            result.dq, n_found = outlier_dq(cube, recipe)
+            log.info(
+                "%d outliers in %d integrations of %s.", n_found, len(cube.sci), cube.info.name
+            )
+            drop_unknown_long_keywords(result)
+            stamp(
+                result,
+                "outlier_detection",
+                recipe=to_dict(recipe),
+                inputs=[name_of(source)],
+                details={"n_outliers": n_found},
+            )
         return result

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from lyot.files.combined import combined_model, residuals_from_model
-from lyot.files.exposure import as_model
 from lyot.files.provenance import stamp
 from lyot.parameters import STEPS, CombineRecipe, to_dict
 from lyot.sky import combine
-from lyot.steps.base import LyotStep, name_of
+from lyot.steps.base import LyotStep, is_one, name_of, opened
 from lyot.steps.spec import spec_of, values_of
 
 log = logging.getLogger(__name__)
@@ -33,35 +32,23 @@ class ResampleStep(LyotStep):
     spec = spec_of(*STEPS["resample"], suffix="i2d")
 
     def process(self, source: Any) -> Any:
-        """Combine.
-
-        Parameters
-        ----------
-        source : str, CubeModel, or list of these
-            The psfsub products.
-
-        Returns
-        -------
-        ImageModel
-            SCI, ERR, CON, WHT, and VAR_* where the inputs have them.
-        """
-        single = isinstance(source, str | Path) or hasattr(source, "getarray_noinit")
-        items = [source] if single else list(source)
-        models = [as_model(item, "CubeModel") for item in items]
+        """Return the image of a psfsub product, or of a list of them: SCI, ERR, CON, WHT, VAR_*."""
+        items = [source] if is_one(source) else list(source)
         recipe = values_of(self, CombineRecipe)
-        image = combine([residuals_from_model(m, recipe.bad_bits) for m in models], recipe)
-        result = combined_model(models, image, recipe)
-        shape = np.shape(image.sci)
-        log.info("Combined %d exposure(s) into %d x %d pixels.", len(models), shape[1], shape[0])
-        stamp(
-            result,
-            "resample",
-            recipe=to_dict(recipe),
-            inputs=[name_of(i) for i in items],
-            star=image.star,
-            details={"error": "ERR is per pixel; the covariance of drizzling is not in it"},
-        )
-        for model, item in zip(models, items, strict=True):
-            if model is not item:
-                model.close()
+        with ExitStack() as stack:
+            models = [stack.enter_context(opened(item, "CubeModel")) for item in items]
+            image = combine([residuals_from_model(m, recipe.bad_bits) for m in models], recipe)
+            result = combined_model(models, image, recipe)
+            shape = np.shape(image.sci)
+            log.info(
+                "Combined %d exposure(s) into %d x %d pixels.", len(models), shape[1], shape[0]
+            )
+            stamp(
+                result,
+                "resample",
+                recipe=to_dict(recipe),
+                inputs=[name_of(item) for item in items],
+                star=image.star,
+                details={"error": "ERR is per pixel; the covariance of drizzling is not in it"},
+            )
         return result

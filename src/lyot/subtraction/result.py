@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,20 @@ class Subtraction:
     rms_before: NDArray[np.float64]
     rms_after: NDArray[np.float64]
     residual_rms: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+
+    def record(self) -> dict[str, Any]:
+        """Return what a product records of it beside its images."""
+        return {
+            "n_modes": self.n_modes,
+            "n_kept": self.n_kept,
+            "coefficients": self.coefs,
+            "eigenvalues": self.eigenvalues,
+            "variance_refs": self.variance_refs,
+            "variance_refs_coherent": self.variance_refs_coherent,
+            "rms_before": self.rms_before,
+            "rms_after": self.rms_after,
+            "residual_rms": self.residual_rms,
+        }
 
 
 @dataclass(frozen=True, eq=False)

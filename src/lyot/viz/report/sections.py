@@ -167,7 +167,7 @@ def candidates(run: RunFacts, /) -> Section:
     """The map of the signal-to-noise ratio of a point source, and the candidates."""
     found = run.detection
     if found is None:
-        text = "The run has not been searched for point sources. The command lyot detect does so."
+        text = "The run has not been searched for point sources (analysis: detect)."
         return Section("Candidates", [Paragraph(text)])
     scale = found.pixel_scale_arcsec
     middle = found.maps["SNR"].shape[0] // 2
@@ -328,8 +328,8 @@ def contrast(run: RunFacts, /) -> Section:
         drawings.append(drawing(figure, "Scatter against separation", caption))
     if curve is None:
         text = (
-            "No contrast limits have been computed. The command lyot contrast does so, given the "
-            "brightness of the star."
+            "No contrast limits have been computed (analysis: contrast, which needs the "
+            "brightness of the star)."
         )
         below.append(Paragraph(text))
     return Section("Contrast", [Grid(drawings), *below])
