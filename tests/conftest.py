@@ -113,7 +113,8 @@ class Forked:
         from lyot.cli import main
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the child runs the command and nothing else
+            # The child runs the command and nothing else.
+            warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
             self.pid = os.fork()
         if self.pid == 0:
             status = 1

@@ -18,18 +18,7 @@ def no_progress(stage: str, done: int, total: int) -> None:
 
 @contextmanager
 def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
-    """Show the progress of work while the context is open.
-
-    Parameters
-    ----------
-    quiet : bool, optional
-        Whether to show nothing.
-
-    Yields
-    ------
-    callable
-        A `Progress`, for `Coron3Pipeline.progress` and `lyot.survey.reduce`.
-    """
+    """Show the progress of work on standard error while the context is open, unless `quiet`."""
     if quiet:
         yield no_progress
         return

@@ -126,7 +126,6 @@ BAD_FILES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", BAD_FILES)
 def test_bad_exposures_get_one_sentence_and_no_half_product(copy, tmp_path, case):
     number, change, text = BAD_FILES[case]

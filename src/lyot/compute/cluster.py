@@ -26,13 +26,7 @@ class Outcome(Generic[Result]):
 
 
 class Tasks:
-    """Runs large, independent pieces of work: here one after another, or on a Dask cluster.
-
-    Parameters
-    ----------
-    client : distributed.Client, optional
-        The cluster; None for this process.
-    """
+    """Runs large, independent pieces of work: here one after another, or on a Dask cluster."""
 
     def __init__(self, client: Any = None, /) -> None:
         """Store the client."""
@@ -124,21 +118,9 @@ def _readable(error: BaseException) -> Exception:
 def tasks(where: Any = None, /) -> Iterator[Tasks]:
     """Open the place where tasks run.
 
-    Parameters
-    ----------
-    where : str, distributed.Client or None
-        Address of a Dask scheduler; ``local``, or ``local:N``, for N workers on this machine
-        that live as long as the context; a client; None for this process.
-
-    Yields
-    ------
-    Tasks
-        To be used within the context.
-
-    Raises
-    ------
-    LyotError
-        If Dask is not installed, or the scheduler does not answer.
+    `where` is the address of a Dask scheduler; ``local``, or ``local:N``, for N workers on this
+    machine that live as long as the context; a client; or None for this process. Raises `LyotError`
+    if Dask is not installed, or the scheduler does not answer.
     """
     if where is None:
         yield Tasks()

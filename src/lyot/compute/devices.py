@@ -14,14 +14,10 @@ if TYPE_CHECKING:
 
 
 class Device:
-    """Where kernels compute: on NumPy arrays, or on another library's.
+    """Where kernels compute: on NumPy arrays, or on those that `put` makes of them.
 
-    Parameters
-    ----------
-    put : callable or None
-        Takes a NumPy array to the device; None where arrays stay as they are.
-    get : callable
-        Takes an array of the device back.
+    `put` takes a NumPy array to the device, None where arrays stay as they are; `get` takes it
+    back.
     """
 
     def __init__(
@@ -79,20 +75,8 @@ DEVICES = ("cpu", "cuda", "torch")
 def device(name: str = "cpu", /) -> Device:
     """Return a device by its name.
 
-    Parameters
-    ----------
-    name : {"cpu", "cuda", "torch"}
-        NumPy; a GPU by PyTorch, else by CuPy; PyTorch without a GPU.
-
-    Returns
-    -------
-    Device
-        The device.
-
-    Raises
-    ------
-    LyotError
-        If no library for it is installed, or no such name is known.
+    ``cpu`` is NumPy; ``cuda`` a GPU by PyTorch, else by CuPy; ``torch`` PyTorch without a GPU.
+    Raises `LyotError` if no library for it is installed, or no such name is known.
     """
     if name not in DEVICES:
         raise LyotError(f"device is {name!r}; it must be one of {', '.join(DEVICES)}.")

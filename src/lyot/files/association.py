@@ -17,31 +17,15 @@ FOLDER_KEY = "exposure_folder"
 
 @dataclass(frozen=True)
 class Association:
-    """One product and the exposures that make it.
+    """One product and the exposures that make it."""
 
-    Attributes
-    ----------
-    product : str
-        Name of the product, without suffix.
-    science, psf : tuple of Path
-        Exposures, in member order.
-    unused : tuple of (str, str)
-        Name and type of members that this pipeline does not use.
-    asn_id : str
-        Identifier, for example ``c1020``; empty where there is none.
-    pool : str
-        Name of the association pool.
-    table : str
-        Name of the association file.
-    """
-
-    product: str
+    product: str  # its name, without suffix
     science: tuple[Path, ...]
     psf: tuple[Path, ...]
-    unused: tuple[tuple[str, str], ...] = ()
+    unused: tuple[tuple[str, str], ...] = ()  # name and type of members that are not used
     asn_id: str = ""
     pool: str = ""
-    table: str = ""
+    table: str = ""  # name of the association file
 
 
 def read_association(
@@ -200,13 +184,13 @@ def build_associations(paths: Sequence[str | Path], /) -> list[dict[str, Any]]:
     groups: dict[tuple[str, ...], list[Path]] = {}
     for path, info in infos.items():
         groups.setdefault(info.mode, []).append(path)
-    made = [_build_one([(p, infos[p]) for p in sorted(group)]) for group in groups.values()]
-    if not any(made):
+    found = [_build_one([(p, infos[p]) for p in sorted(group)]) for group in groups.values()]
+    if not any(found):
         raise LyotError(
             "No exposure is a science target: IS_PSF is true in all of them; add the science "
             "exposures."
         )
-    return [asn for asn in made if asn]
+    return [asn for asn in found if asn]
 
 
 def _build_one(group: list[tuple[Path, ExposureInfo]]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from lyot.files.products import derived_model
 from lyot.files.provenance import provenance_of, star_of
 from lyot.files.star import StarPosition
 from lyot.parameters import CombineRecipe
+from lyot.types import Array, Mask
 
 VARIANCES = ("var_rnoise", "var_poisson", "var_flat")
 TIMES = (
@@ -29,79 +30,38 @@ TIMES = (
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
-    """The subtracted integrations of one exposure, ready to be combined.
+    """The subtracted integrations of one exposure, ready to be combined."""
 
-    Attributes
-    ----------
-    sci, err : ndarray, shape (n_int, n_y, n_x)
-        Residual and error.
-    bad : ndarray of bool, shape (n_int, n_y, n_x)
-        True where a pixel is left out.
-    wcs : gwcs.wcs.WCS
-        WCS of the exposure, as its header has it.
-    wcsinfo : dict
-        WCS keywords.
-    info : ExposureInfo
-        What the headers say.
-    star : StarPosition or None
-        The star on its pixels.
-    target_radec : tuple of float or None
-        Position of the target [degree].
-    variances : dict
-        VAR_RNOISE, VAR_POISSON and VAR_FLAT where the exposure has them in the shape of SCI.
-    variance_refs, variance_refs_coherent : ndarray, shape (n_y, n_x), or None
-        The references' part of the variance (see `lyot.subtraction.subtract.Subtraction`).
-    """
-
-    sci: NDArray[Any]
-    err: NDArray[Any]
-    bad: NDArray[np.bool_]
-    wcs: Any
+    sci: Array  # (n_int, n_y, n_x), as are err and bad
+    err: Array
+    bad: Mask
+    wcs: Any  # as the header has it
     wcsinfo: dict[str, Any]
     info: ExposureInfo
     star: StarPosition | None
-    target_radec: tuple[float, float] | None
-    variances: dict[str, NDArray[Any]] = field(default_factory=dict)
-    variance_refs: NDArray[Any] | None = None
-    variance_refs_coherent: NDArray[Any] | None = None
+    target_radec: tuple[float, float] | None  # [degree]
+    variances: dict[str, Array] = field(default_factory=dict)  # those of VARIANCES it has
+    variance_refs: Array | None = None  # (n_y, n_x), the references' part of the variance
+    variance_refs_coherent: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Combined:
-    """One image of the sky.
+    """One image of the sky, NaN where no pixel contributes.
 
-    Attributes
-    ----------
-    sci, err : ndarray, shape (n_y, n_x)
-        Image and its error; NaN where no pixel contributes. The error is that of each pixel:
-        the covariance that drizzling puts between neighbors is not in it.
-    wht : ndarray, shape (n_y, n_x)
-        Sum of the weights.
-    con : ndarray, shape (n_plane, n_y, n_x), int32
-        Bit k tells whether integration k contributed.
-    variances : dict
-        Combined variance components, where every exposure has them.
-    wcs : gwcs.wcs.WCS
-        WCS of the image.
-    s_region : str or None
-        Footprint.
-    star : StarPosition or None
-        The star on its pixels.
-    pixel_scale_ratio : float
-        Output over input pixel scale.
-    pixel_area_sr : float
-        Area of an output pixel [sr].
+    The error is that of each pixel: the covariance that drizzling puts between neighbors is not in
+    it. Bit k of `con` tells whether integration k contributed.
     """
 
     sci: NDArray[np.float32]
     err: NDArray[np.float32]
     wht: NDArray[np.float32]
-    con: NDArray[np.int32]
-    variances: dict[str, NDArray[np.float32]]
+    con: NDArray[np.int32]  # (n_plane, n_y, n_x)
+    variances: dict[str, NDArray[np.float32]]  # where every exposure has them
     wcs: Any
     s_region: str | None
     star: StarPosition | None
-    pixel_scale_ratio: float
+    pixel_scale_ratio: float  # output over input
     pixel_area_sr: float
 
 
@@ -112,8 +72,7 @@ def residuals_from_model(model: Any, bad_bits: str, /) -> Residuals:
     """
     cube = cube_from_model(model)
     shape = cube.sci.shape
-    wcs = model.meta.wcs if model.meta.hasattr("wcs") else None
-    made = provenance_of(model).get("steps", {}).get("klip", {})
+    recorded = provenance_of(model).get("steps", {}).get("klip", {})
     target = model.meta.target
     radec = None
     if target.ra is not None and target.dec is not None:
@@ -124,14 +83,14 @@ def residuals_from_model(model: Any, bad_bits: str, /) -> Residuals:
         if array is not None and np.size(array) == int(np.prod(shape)) and np.any(array):
             variances[name] = np.asarray(array, dtype=np.float32).reshape(shape)
     planes = {
-        name: None if made.get(name) is None else np.asarray(made[name], dtype=np.float32)
+        name: None if recorded.get(name) is None else np.asarray(recorded[name], dtype=np.float32)
         for name in ("variance_refs", "variance_refs_coherent")
     }
     return Residuals(
         sci=cube.sci,
         err=cube.err,
         bad=cube.bad(bad_bits),
-        wcs=wcs,
+        wcs=model.meta.wcs if model.meta.hasattr("wcs") else None,
         wcsinfo=dict(model.meta.wcsinfo.instance),
         info=cube.info,
         star=star_of(model),
@@ -149,14 +108,9 @@ _DETECTOR_KEYWORDS = (
     "roll_ref",
     "v3yangle",
     "vparity",
-    "sipiverr",
-    "sipmxerr",
-    "a_order",
-    "b_order",
-    "ap_order",
-    "bp_order",
     "wcsname",
 )
+_DETECTOR_PREFIXES = ("cd1_", "cd2_", "a_", "b_", "ap_", "bp_", "sip")
 
 
 def combined_model(models: list[Any], image: Combined, recipe: CombineRecipe, /) -> Any:
@@ -189,11 +143,10 @@ def combined_model(models: list[Any], image: Combined, recipe: CombineRecipe, /)
 def _describe_wcs(model: Any, image: Combined) -> None:
     """Write the linear WCS of the image into the keywords."""
     info = model.meta.wcsinfo
-    kept = {
+    keywords = {
         k: v
         for k, v in info.instance.items()
-        if k not in _DETECTOR_KEYWORDS
-        and not k.startswith(("cd1_", "cd2_", "a_", "b_", "ap_", "bp_"))
+        if k not in _DETECTOR_KEYWORDS and not k.startswith(_DETECTOR_PREFIXES)
     }
     transform = image.wcs.forward_transform
     crpix, cdelt, crval = (
@@ -201,27 +154,20 @@ def _describe_wcs(model: Any, image: Combined) -> None:
         for name in ("crpix", "cdelt", "crval")
     )
     pc = np.asarray(transform.pc.value, dtype=float)
-    kept |= {
-        "crpix1": float(crpix[0] + 1),
-        "crpix2": float(crpix[1] + 1),
-        "cdelt1": float(cdelt[0]),
-        "cdelt2": float(cdelt[1]),
-        "crval1": float(crval[0]),
-        "crval2": float(crval[1]),
-        "pc1_1": float(pc[0, 0]),
-        "pc1_2": float(pc[0, 1]),
-        "pc2_1": float(pc[1, 0]),
-        "pc2_2": float(pc[1, 1]),
-        "ctype1": "RA---TAN",
-        "ctype2": "DEC--TAN",
-        "cunit1": "deg",
-        "cunit2": "deg",
-        "wcsaxes": 2,
-        "radesys": "ICRS",
-    }
+    for k, kind in enumerate(("RA---TAN", "DEC--TAN")):
+        keywords |= {
+            f"crpix{k + 1}": float(crpix[k] + 1),
+            f"cdelt{k + 1}": float(cdelt[k]),
+            f"crval{k + 1}": float(crval[k]),
+            f"pc{k + 1}_1": float(pc[k, 0]),
+            f"pc{k + 1}_2": float(pc[k, 1]),
+            f"ctype{k + 1}": kind,
+            f"cunit{k + 1}": "deg",
+        }
+    keywords |= {"wcsaxes": 2, "radesys": "ICRS"}
     if image.s_region:
-        kept["s_region"] = image.s_region
-    model.meta.wcsinfo = kept
+        keywords["s_region"] = image.s_region
+    model.meta.wcsinfo = keywords
 
 
 def _describe_times(model: Any, models: list[Any]) -> None:
@@ -229,9 +175,9 @@ def _describe_times(model: Any, models: list[Any]) -> None:
     exposure = model.meta.exposure
     for name in TIMES:
         values = [getattr(m.meta.exposure, name) for m in models]
-        known = [float(v) for v in values if v is not None]
-        if known:
-            setattr(exposure, name, sum(known))
+        recorded = [float(v) for v in values if v is not None]
+        if recorded:
+            setattr(exposure, name, sum(recorded))
     starts = [m.meta.exposure.start_time for m in models if m.meta.exposure.start_time]
     ends = [m.meta.exposure.end_time for m in models if m.meta.exposure.end_time]
     if starts:

@@ -19,6 +19,7 @@ from lyot.files.headers import (
     keep_refused_keywords,
     open_fits,
 )
+from lyot.types import Array, Mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ class Cube:
         """Shape ``(n_y, n_x)`` of a frame."""
         return (int(self.sci.shape[1]), int(self.sci.shape[2]))
 
-    def bad(self, bits: str) -> NDArray[np.bool_]:
+    def bad(self, bits: str) -> Mask:
         """Return the bad pixels: SCI is not finite, or one of the DQ flags `bits` is set."""
         flags = self.info.instrument_value.flag_value(bits)
         return ~np.isfinite(self.sci) | ((self.dq & flags) != 0)
@@ -108,7 +109,7 @@ def _as_cube(arrays: list[Any], info: ExposureInfo) -> Cube:
     return Cube(sci, err, dq, info)
 
 
-def _matching(array: Any, shape: tuple[int, ...], dtype: Any, default: Any) -> NDArray[Any]:
+def _matching(array: Any, shape: tuple[int, ...], dtype: Any, default: Any) -> Array:
     if array is None or np.size(array) != int(np.prod(shape)):
         return np.full(shape, default, dtype=dtype)
     return np.asarray(array).astype(dtype).reshape(shape)
@@ -221,7 +222,7 @@ def stack(cubes: Iterable[Cube], /) -> Cube:
     frame.
     """
     infos: list[ExposureInfo] = []
-    parts: dict[str, list[NDArray[Any]]] = {"sci": [], "err": [], "dq": []}
+    parts: dict[str, list[Array]] = {"sci": [], "err": [], "dq": []}
     for cube in cubes:
         if infos:
             check_same_mode(infos[0], cube.info)

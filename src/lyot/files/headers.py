@@ -237,7 +237,7 @@ _SCI_PATHS = {
 }
 
 
-def set_fact(model: Any, key: str, value: Any, comment: str = "", /) -> None:
+def set_fact(model: Any, key: str, value: Any, /) -> None:
     """Set a keyword of the primary header, beside the schema where that refuses key or value.
 
     The schemas of stdatamodels list the instruments, filters and coronagraphs of JWST and drop
@@ -250,14 +250,14 @@ def set_fact(model: Any, key: str, value: Any, comment: str = "", /) -> None:
             model[path] = value
         if model[path] == value:
             return
-    set_keyword(model, "PRIMARY", key, value, comment)
+    set_keyword(model, "PRIMARY", key, value, "")
 
 
 def keep_refused_keywords(model: Any, path: str | Path, /) -> None:
     """Take from a file's header the values that the schema refused when the model was opened."""
     header = fits.getheader(path)
-    for key in _PRIMARY_PATHS:
-        if key in header and model[_PRIMARY_PATHS[key]] is None:
+    for key, path_in_model in _PRIMARY_PATHS.items():
+        if key in header and model[path_in_model] is None:
             set_keyword(model, "PRIMARY", key, header[key], header.comments[key])
 
 
@@ -287,8 +287,7 @@ def open_fits(path: str | Path, /, *, memmap: bool = True) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             hdus = fits.open(path, memmap=memmap)
-            places = [hdu.fileinfo() for hdu in hdus]
-            expected = max(place["datLoc"] + place["datSpan"] for place in places)
+            expected = max(i["datLoc"] + i["datSpan"] for i in (hdu.fileinfo() for hdu in hdus))
     except FileNotFoundError:
         raise LyotError(f"{path} does not exist; check the path.") from None
     except OSError as err:

@@ -19,7 +19,7 @@ import shutil
 import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -42,50 +42,24 @@ N_ZONES_READ = 64
 
 @dataclass(frozen=True)
 class FrameInfo:
-    """The columns of the index for one frame.
+    """The columns of the index for one frame."""
 
-    Attributes
-    ----------
-    file, sha256 : str
-        Exposure that it comes from, and its checksum.
-    integration : int
-        Number of the integration in it, from 1.
-    target, program, spectral_type : str
-        Star, program, and spectral type where the user gave it.
-    spectral_number : float or None
-        Spectral type as a number: O5 is 5, B0 is 10, M4.5 is 64.5.
-    mjd : float or None
-        Start of the exposure [day].
-    pa_y_deg : float or None
-        Position angle of the y axis [degree].
-    x_offset, y_offset : float
-        Dither [arcsec].
-    wavefront_nm : float or None
-        Rms of the telescope's wavefront at that time [nm], where the user gave a table.
-    scale : float
-        Factor by which the frame was multiplied.
-    shift_y, shift_x : float
-        Shift that was applied [pixel].
-    n_repaired, n_saturated : int
-        Number of pixels that were bad, and that were saturated.
-    """
-
-    file: str
-    sha256: str
-    integration: int
+    file: str  # the exposure that it comes from
+    sha256: str  # the checksum of that file
+    integration: int  # from 1
     target: str
     program: str
-    spectral_type: str
-    spectral_number: float | None
-    mjd: float | None
+    spectral_type: str  # empty where the user gave none
+    spectral_number: float | None  # O5 is 5, B0 is 10, M4.5 is 64.5
+    mjd: float | None  # start of the exposure [day]
     pa_y_deg: float | None
-    x_offset: float
+    x_offset: float  # dither [arcsec]
     y_offset: float
-    wavefront_nm: float | None
-    scale: float
-    shift_y: float
+    wavefront_nm: float | None  # rms of the telescope's, where the user gave a table
+    scale: float  # factor by which the frame was multiplied
+    shift_y: float  # shift that was applied [pixel]
     shift_x: float
-    n_repaired: int
+    n_repaired: int  # pixels that were bad
     n_saturated: int
 
 
@@ -94,35 +68,21 @@ COLUMNS = tuple(f.name for f in fields(FrameInfo))
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Frames of one exposure, ready to be added.
+    """Frames of one exposure, ready to be added: aligned, repaired and scaled.
 
-    Attributes
-    ----------
-    cube : Cube
-        Aligned, repaired and scaled frames; DO_NOT_USE where a pixel was bad.
-    zone : ndarray, shape (n, n_zone)
-        Their pixels in the library's zone, centered, times the root of the weight.
-    ref_info : list of FrameInfo
-        One for each frame.
+    `cube` is DO_NOT_USE where a pixel was bad; `zone` ``(n, n_zone)`` holds the pixels in the
+    library's zone, centered, times the root of the weight.
     """
 
     cube: Cube
     zone: NDArray[np.float64]
-    ref_info: list[FrameInfo]
+    frame_info: list[FrameInfo]
 
 
 class Library:
     """A reference library of one instrument mode.
 
-    Parameters
-    ----------
-    path : path
-        Its folder.
-
-    Raises
-    ------
-    LyotError
-        If the folder is no library, or one of a newer format.
+    Opening it raises `LyotError` if the folder is no library, or one of a newer format.
     """
 
     def __init__(self, path: str | Path, /) -> None:
@@ -222,8 +182,7 @@ class Library:
     def holds(self, sha256: str, /) -> bool:
         """Tell whether any frame of the exposure with this checksum is in the library."""
         with self._read() as index:
-            found = index.execute("SELECT 1 FROM frames WHERE sha256 = ? LIMIT 1", (sha256,))
-            return found.fetchone() is not None
+            return _holds(index, sha256)
 
     def query(self, where: str = "", /) -> list[dict[str, Any]]:
         """Return the rows of the index, one dict per frame, in the order of their numbers.
@@ -257,42 +216,38 @@ class Library:
                 "make a library for each mode."
             )
         name = uuid.uuid4().hex
-        beside = self.path / FRAMES / f"{temporary_prefix()}{name}"
+        temporary = self.path / FRAMES / f"{temporary_prefix()}{name}"
         try:
-            _write_batch(beside, batch)
+            _write_batch(temporary, batch)
             with self._write() as index:
-                taken = index.execute(
-                    "SELECT count(*) FROM frames WHERE sha256 = ?", (batch.ref_info[0].sha256,)
-                )
-                if taken.fetchone()[0]:
+                if _holds(index, batch.frame_info[0].sha256):
                     return 0
                 self._remove_orphans(index)
                 [first] = index.execute("SELECT count(*) FROM frames").fetchone()
                 rows = self._products(index, batch.zone)
-                _group(beside).create_array("gram", data=rows, compressors=None)
-                os.replace(beside, self.path / FRAMES / name)
+                _group(temporary).create_array("gram", data=rows, compressors=None)
+                os.replace(temporary, self.path / FRAMES / name)
                 cursor = index.execute(
                     "INSERT INTO batches (folder, first, n, added_by) VALUES (?, ?, ?, ?)",
-                    (name, first, len(batch.ref_info), f"lyot {__version__}"),
+                    (name, first, len(batch.frame_info), f"lyot {__version__}"),
                 )
-                marks = ", ".join("?" * (2 + len(COLUMNS)))
+                placeholders = ", ".join("?" * (2 + len(COLUMNS)))
                 index.executemany(
-                    f"INSERT INTO frames VALUES ({marks})",
+                    f"INSERT INTO frames VALUES ({placeholders})",
                     [
-                        (first + k, cursor.lastrowid, *astuple(ref_info))
-                        for k, ref_info in enumerate(batch.ref_info)
+                        (first + k, cursor.lastrowid, *astuple(row))
+                        for k, row in enumerate(batch.frame_info)
                     ],
                 )
-            return len(batch.ref_info)
+            return len(batch.frame_info)
         except OSError as err:
             raise LyotError(f"{self.path} cannot be written ({err.strerror or err}).") from None
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def gram(self) -> NDArray[np.float64]:
         """Return the Gram matrix of all frames over the zone, from the rows in each batch."""
-        with self._read() as index:
-            batches = self._batches(index)
+        batches = self._batches()
         n = sum(size for _, _, size in batches)
         out = np.empty((n, n))
         for folder, first, size in batches:
@@ -303,75 +258,58 @@ class Library:
 
     def zones(self) -> Iterator[NDArray[np.float64]]:
         """Yield the centered zone pixels ``(n, n_zone)`` of all frames in order, in groups."""
-        with self._read() as index:
-            batches = self._batches(index)
-        yield from _in_groups(batches)
+        yield from _in_groups(self._batches())
 
-    def pixels(self, at: NDArray[np.intp], /) -> NDArray[np.float64]:
-        """Read the pixels `at` (indices of the flattened frame) of all frames, frame by frame."""
-        with self._read() as index:
-            batches = self._batches(index)
-        out = np.empty((sum(n for _, _, n in batches), len(at)))
+    def pixels(self, indices: NDArray[np.intp], /) -> NDArray[np.float64]:
+        """Read pixels by their indices in the flattened frame, of all frames one after another."""
+        batches = self._batches()
+        out = np.empty((sum(n for _, _, n in batches), len(indices)))
         for folder, first, n in batches:
             sci = _group(folder, "r")["sci"]
             for k in range(n):
-                out[first + k] = sci[k].ravel()[at]
+                out[first + k] = sci[k].ravel()[indices]
         return out
 
     def frames(self, numbers: Sequence[int], /) -> Cube:
         """Read frames in the given order, with the target, roll, time and dither of each."""
-        with self._read() as index:
-            folder_of = {
-                first + k: (folder, k)
-                for folder, first, size in self._batches(index)
-                for k in range(size)
-            }
         rows = {row["number"]: row for row in self.query()}
-        shape = (len(numbers), *self.shape)
-        sci, err = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        dq = np.empty(shape, np.uint32)
-        wanted: dict[Path, list[tuple[int, int]]] = {}
-        for k, number in enumerate(numbers):
+        for number in numbers:
             if number not in rows:
                 raise LyotError(f"{self.path} has no frame {number}.")
-            folder, row = folder_of[number]
-            wanted.setdefault(folder, []).append((k, row))
-        for folder, places in wanted.items():
-            group = _group(folder, "r")
-            first, last = (f(row for _, row in places) for f in (min, max))
-            at, of = [k for k, _ in places], [row - first for _, row in places]
-            for name, out in (("sci", sci), ("err", err), ("dq", dq)):
-                out[at] = group[name][first : last + 1][of]
+        shape, wanted = (len(numbers), *self.shape), np.asarray(numbers, dtype=np.intp)
+        arrays: dict[str, Any] = {
+            "sci": np.empty(shape, np.float32),
+            "err": np.empty(shape, np.float32),
+            "dq": np.empty(shape, np.uint32),
+        }
+        for folder, start, size in self._batches():
+            places = np.flatnonzero((wanted >= start) & (wanted < start + size))
+            if len(places):
+                group, in_batch = _group(folder, "r"), wanted[places] - start
+                first, last = int(in_batch.min()), int(in_batch.max())
+                for name, array in arrays.items():
+                    array[places] = group[name][first : last + 1][in_batch - first]
         chosen = [rows[number] for number in numbers]
         return Cube(
-            sci,
-            err,
-            dq,
-            self._info(chosen[0]["file"] if chosen else ""),
+            **arrays,
+            info=self._info(chosen[0]["file"] if chosen else ""),
             dither_arcsec=np.array([[r["x_offset"], r["y_offset"]] for r in chosen]),
             targets=tuple(r["target"] for r in chosen),
-            pa_y_deg=np.array([_or_nan(r["pa_y_deg"]) for r in chosen]),
-            mjd=np.array([_or_nan(r["mjd"]) for r in chosen]),
+            pa_y_deg=np.array([r["pa_y_deg"] for r in chosen], dtype=float),  # None becomes NaN
+            mjd=np.array([r["mjd"] for r in chosen], dtype=float),
         )
 
     def _info(self, name: str) -> ExposureInfo:
-        instrument, band, pupil, coronagraph, subarray = self.mode
-        return ExposureInfo(
-            name=name,
-            shape=(1, *self.shape),
-            instrument=instrument,
-            detector=self._settings["detector"],
-            filter=band,
-            pupil=pupil,
-            coronagraph=coronagraph,
-            subarray=subarray,
-            pixel_area_sr=self._settings["pixel_area_sr"],
-        )
+        parts = ("instrument", "filter", "pupil", "coronagraph", "subarray")
+        facts: dict[str, Any] = dict(zip(parts, self.mode, strict=True))
+        facts |= {key: self._settings[key] for key in ("detector", "pixel_area_sr")}
+        return ExposureInfo(name=name, shape=(1, *self.shape), **facts)
 
-    def _batches(self, index: sqlite3.Connection) -> list[tuple[Path, int, int]]:
+    def _batches(self, index: sqlite3.Connection | None = None) -> list[tuple[Path, int, int]]:
         """Folder, first number and size of each batch, in order."""
-        found = index.execute("SELECT folder, first, n FROM batches ORDER BY first")
-        return [(self.path / FRAMES / folder, first, n) for folder, first, n in found]
+        with self._read() if index is None else nullcontext(index) as opened:
+            rows = opened.execute("SELECT folder, first, n FROM batches ORDER BY first")
+            return [(self.path / FRAMES / folder, first, n) for folder, first, n in rows]
 
     def _products(self, index: sqlite3.Connection, zone: NDArray[np.float64]) -> Any:
         """Rows of the Gram matrix for new frames: with all before them, and each other."""
@@ -411,8 +349,9 @@ class Library:
             index.execute("COMMIT")
 
 
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
+def _holds(index: sqlite3.Connection, sha256: str) -> bool:
+    rows = index.execute("SELECT 1 FROM frames WHERE sha256 = ? LIMIT 1", (sha256,))
+    return rows.fetchone() is not None
 
 
 def _group(path: Path, mode: str = "a") -> Any:
@@ -426,7 +365,7 @@ def _write_batch(folder: Path, batch: Batch) -> None:
     group, cube = _group(folder, "w"), batch.cube
     for name, array in (("sci", cube.sci), ("err", cube.err), ("dq", cube.dq)):
         options: dict[str, Any] = {} if name == "dq" else {"compressors": None}
-        made = group.create_array(
+        stored = group.create_array(
             name,
             shape=array.shape,
             dtype=array.dtype,
@@ -434,17 +373,17 @@ def _write_batch(folder: Path, batch: Batch) -> None:
             shards=array.shape,
             **options,
         )
-        made[:] = array
+        stored[:] = array
     group.create_array("zone", data=batch.zone, chunks=batch.zone.shape, compressors=None)
 
 
 def _in_groups(batches: list[tuple[Path, int, int]]) -> Iterator[NDArray[np.float64]]:
     """Zones of batches, `N_ZONES_READ` frames at once."""
-    held: list[NDArray[np.float64]] = []
+    zones: list[NDArray[np.float64]] = []
     for folder, _, _ in batches:
-        held.append(np.asarray(_group(folder, "r")["zone"][:]))
-        if sum(map(len, held)) >= N_ZONES_READ:
-            yield np.concatenate(held)
-            held = []
-    if held:
-        yield np.concatenate(held)
+        zones.append(np.asarray(_group(folder, "r")["zone"][:]))
+        if sum(map(len, zones)) >= N_ZONES_READ:
+            yield np.concatenate(zones)
+            zones = []
+    if zones:
+        yield np.concatenate(zones)

@@ -12,6 +12,7 @@ from lyot._version import __version__
 from lyot.errors import LyotError
 from lyot.files.atomic import atomic_write
 from lyot.files.headers import open_fits
+from lyot.types import Array
 
 
 def write_table(table: Any, path: str | Path, /) -> str:
@@ -49,7 +50,7 @@ def read_maps(path: str | Path, /) -> SkyMaps:
 
 
 def write_maps(
-    maps: dict[str, NDArray[Any]],
+    maps: dict[str, Array],
     path: str | Path,
     /,
     *,
@@ -93,12 +94,12 @@ def _primary(keywords: dict[str, Any]) -> Any:
 
 
 def write_grid(
-    image: NDArray[Any],
+    image: Array,
     path: str | Path,
     /,
     *,
     name: str,
-    axes: dict[str, NDArray[Any]],
+    axes: dict[str, Array],
     keywords: dict[str, Any],
 ) -> str:
     """Write an image whose axes are not evenly spaced, with an extension for each axis.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,61 +22,26 @@ from lyot.files.view import View, read_view
 
 @dataclass(frozen=True, eq=False)
 class ExposureProducts:
-    """One science exposure of a finished run.
+    """One science exposure of a finished run."""
 
-    Attributes
-    ----------
-    name : str
-        Name of its psfsub product.
-    target : Cube
-        The exposure as it was subtracted.
-    aligned : AlignedArrays
-        Its references, mapped from the psfalign product.
-    star : StarPosition
-        The star on its pixels.
-    pa_y_deg : float
-        Position angle of its y axis [degree].
-    recipe : dict
-        The parameters of klip, as plain values.
-    fit_weight, zone_map, disc_model : ndarray, or None
-        The maps that were given to klip.
-    disc_scale : float
-        Factor of the disc model that was fitted.
-    """
-
-    name: str
-    target: Cube
-    aligned: AlignedArrays
+    name: str  # of its psfsub product
+    target: Cube  # as it was subtracted
+    aligned: AlignedArrays  # mapped from the psfalign product
     star: StarPosition
     pa_y_deg: float
-    recipe: dict[str, Any]
+    recipe: dict[str, Any]  # of klip, as plain values
     fit_weight: NDArray[np.float64] | None = None
     zone_map: NDArray[np.float64] | None = None
     disc_model: NDArray[np.float64] | None = None
-    disc_scale: float = 0.0
+    disc_scale: float = 0.0  # factor of the disc model that was fitted
 
 
 @contextmanager
 def open_products(folder: str | Path, /) -> Iterator[tuple[str, list[ExposureProducts]]]:
-    """Open the products of a finished run.
+    """Open the products of a finished run: the name of its product, and its exposures by name.
 
-    Parameters
-    ----------
-    folder : path
-        Where the pipeline wrote them.
-
-    Yields
-    ------
-    product : str
-        Name of the product of the association.
-    exposures : list of ExposureProducts
-        Its science exposures, in the order of their names; the references stay mapped until the
-        context ends.
-
-    Raises
-    ------
-    LyotError
-        If products are missing, or of more than one association.
+    The references stay mapped until the context ends. Raises `LyotError` if products are missing,
+    or of more than one association.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -106,10 +71,10 @@ def record_of(folder: Path, /) -> dict[str, Any]:
     """
     found = sorted(folder.glob("*_run.json"))
     try:
-        known = json.loads(found[0].read_text(encoding="utf-8")) if len(found) == 1 else {}
+        record = json.loads(found[0].read_text(encoding="utf-8")) if len(found) == 1 else {}
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
 def _association(view: View) -> dict[str, Any]:
@@ -121,13 +86,12 @@ def _association(view: View) -> dict[str, Any]:
     return found
 
 
-def products_of(folder: Path, pattern: str, names: Iterable[str] | None, /) -> list[Path]:
+def products_of(folder: Path, pattern: str, names: Collection[str] | None, /) -> list[Path]:
     """Find the products of a run by a pattern such as ``*_i2d.fits``, sorted.
 
     `names` are those of the run, for the folder may hold products of earlier ones; None takes all.
     """
-    mine = None if names is None else set(names)
-    return [p for p in sorted(folder.glob(pattern)) if mine is None or p.name in mine]
+    return [p for p in sorted(folder.glob(pattern)) if names is None or p.name in names]
 
 
 def exposure_root(path: Path, /) -> str:
@@ -172,31 +136,7 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> Exposure
 
 
 def read_image(path: str | Path, /) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Read the first image of a FITS file.
-
-    Parameters
-    ----------
-    path : path
-        The file.
-
-    Returns
-    -------
-    image : ndarray
-        Native float64.
-    header : dict
-        The header of its extension.
-
-    Raises
-    ------
-    LyotError
-        If the file cannot be read or has no image.
-
-    Examples
-    --------
-    >>> image, header = read_image("science_calints.fits")
-    >>> image.shape, header["BUNIT"]
-    ((2, 48, 52), 'MJy/sr')
-    """
+    """Read the first image of a FITS file, as native float64, and the header of its extension."""
     with open_fits(path, memmap=False) as hdus:
         for hdu in hdus:
             if hdu.is_image and hdu.data is not None:

@@ -24,17 +24,9 @@ class BlockWriter:
 
     Saving through stdatamodels holds the product twice in memory; here one block is held. Blocks
     are converted and written on a thread of their own, one behind the caller. Space for the
-    headers is reserved at the start and filled at the end.
-
-    Parameters
-    ----------
-    path : path
-        Path of the product.
-    model : callable
-        Makes the model that the headers and the ASDF tree are taken from, with arrays of any
-        shape; called after the last block, when all that it records has been measured.
-    shape : tuple of int
-        Shape of the arrays: three axes, or four, of which the first counts the blocks.
+    headers is reserved at the start and filled at the end from what `model` makes, with arrays of
+    any shape: it is called after the last block, when all that it records has been measured. The
+    arrays have three axes, or four, of which the first counts the blocks.
     """
 
     RESERVED: ClassVar[dict[str, int]] = {"PRIMARY": 40, "SCI": 12, "ERR": 2, "DQ": 2}

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lyot.files.headers import ExposureInfo, info_from_headers, open_fits
 from lyot.files.provenance import PROVENANCE_KEY
 from lyot.files.star import StarPosition
+from lyot.types import Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +45,13 @@ class View:
     """
 
     path: Path
-    data: NDArray[Any] | None
-    err: NDArray[Any] | None
+    data: Array | None
+    err: Array | None
     info: ExposureInfo
     star: StarPosition | None
     provenance: dict[str, Any]
     pa_y_deg: float | None
-    table: dict[str, NDArray[Any]]
+    table: dict[str, Array]
 
 
 def read_view(path: str | Path, /) -> View:
@@ -134,28 +134,9 @@ _STEPS = {
 
 
 def describe(path: str | Path, /) -> dict[str, Any]:
-    """Describe a FITS file in a few words.
+    """Describe an exposure or product in a few words.
 
-    Parameters
-    ----------
-    path : path
-        An exposure or product.
-
-    Returns
-    -------
-    dict
-        Strings under ``file``, ``what``, ``shape``, ``target``, ``mode``, ``roll``, ``star`` and
-        ``steps``.
-
-    Raises
-    ------
-    LyotError
-        If the file cannot be read.
-
-    Examples
-    --------
-    >>> describe("reference_calints.fits")["what"]
-    'reference exposure'
+    Under ``file``, ``what``, ``shape``, ``target``, ``mode``, ``roll``, ``star`` and ``steps``.
     """
     path = Path(path)
     with open_fits(path) as hdus:

@@ -20,7 +20,6 @@ from lyot.files.results import write_maps, write_table  # noqa: E402
 from lyot.viz.report import write_report  # noqa: E402
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.filterwarnings("ignore")
 if not (CHROMIUM and DRIVER):
     pytest.skip(
         "Chromium and its driver are not installed (Debian: chromium, chromium-driver)",

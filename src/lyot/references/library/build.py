@@ -119,7 +119,7 @@ def add(
         if wavefronts is not None and np.isfinite(cube.info.mjd):
             nearest = int(np.argmin(np.abs(wavefronts[0] - cube.info.mjd)))
             columns["wavefront_nm"] = float(wavefronts[1][nearest])
-        batch = replace(batch, ref_info=[replace(f, **columns) for f in batch.ref_info])
+        batch = replace(batch, frame_info=[replace(f, **columns) for f in batch.frame_info])
         n_added += library.add(batch)
     report("add exposures", len(names), len(names))
     return n_added
