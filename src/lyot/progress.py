@@ -25,25 +25,18 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
     if not (sys.stderr.isatty() or _in_notebook()):
         yield _plain_lines()
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as display:
+    with progress.Progress(*columns, console=Console(stderr=True)) as display:
         tasks: dict[str, Any] = {}
 
         def _update(stage: str, done: int, total: int) -> None:

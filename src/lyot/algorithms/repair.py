@@ -58,11 +58,7 @@ def _box_medians(
     for start in range(0, len(at), chunk):
         y, x = (at[start : start + chunk] + half).T
         stack = padded[y[:, None, None] + offsets[:, None], x[:, None, None] + offsets[None, :]]
-        stack = np.sort(stack.reshape(len(stack), -1), axis=1)  # NaN sorts to the end
-        n = np.isfinite(stack).sum(axis=1)
-        rows = np.arange(len(stack))
-        middle = stack[rows, np.maximum(n - 1, 0) // 2] + stack[rows, n // 2]
-        out[start : start + chunk] = np.where(n > 0, 0.5 * middle, np.nan)
+        out[start : start + chunk] = finite_median(stack.reshape(len(stack), -1).T)
     return out
 
 

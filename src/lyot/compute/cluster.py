@@ -29,7 +29,6 @@ class Tasks:
     """Runs large, independent pieces of work: here one after another, or on a Dask cluster."""
 
     def __init__(self, client: Any = None, /) -> None:
-        """Store the client."""
         self._client = client
 
     @property

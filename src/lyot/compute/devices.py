@@ -25,7 +25,6 @@ class Device:
         put: Callable[[np.ndarray], Any] | None = None,
         get: Callable[[Any], np.ndarray] | None = None,
     ) -> None:
-        """Store the two functions."""
         self._put, self._get = put, get
 
     @property

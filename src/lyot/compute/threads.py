@@ -118,6 +118,10 @@ def calculation(function: Callable[Parameters, Result], /) -> Callable[Parameter
     return _held
 
 
+_inside = threading.local()
+"""Whether this thread is inside `map_ordered`."""
+
+
 def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], /) -> list[Result]:
     """Apply a function to every item on threads and return the results in order.
 
@@ -125,7 +129,7 @@ def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], /) ->
     """
     work = list(items)
     threads = min(n_threads(), len(work))
-    if _inside.map:
+    if getattr(_inside, "map", False):
         return [function(item) for item in work]
     with single_threaded_blas():
         if threads <= 1:
@@ -139,15 +143,6 @@ def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], /) ->
                 _inside.map = False
 
         return list(_pool(n_threads(), os.getpid()).map(_within, work))
-
-
-class _Inside(threading.local):
-    """Whether this thread is inside `map_ordered`."""
-
-    map = False
-
-
-_inside = _Inside()
 
 
 @cache
@@ -165,7 +160,6 @@ class _Workspace(threading.local):
     """
 
     def __init__(self) -> None:
-        """Start without arrays."""
         self._arrays: dict[str, np.ndarray] = {}
 
     def array(self, name: str, shape: tuple[int, ...], /) -> np.ndarray:

@@ -162,7 +162,7 @@ def info_from_headers(
         roll_ref_deg=_number(sci.get(keys.roll)),
         v3i_yangle_deg=_number(sci.get(keys.v3i_yangle)),
         vparity=int(sci.get(keys.vparity) or -1),
-        wcs_pa_y_deg=_angle(_number(sci.get("PC1_2")), _number(sci.get("PC2_2"))),
+        wcs_pa_y_deg=_angle(sci.get("PC1_2"), sci.get("PC2_2")),
         dither_arcsec=(
             _number(primary.get(keys.dither[0]), 0.0),
             _number(primary.get(keys.dither[1]), 0.0),
@@ -186,8 +186,8 @@ def _number(*candidates: object) -> float:
     return float("nan")
 
 
-def _angle(y: float, x: float) -> float:
-    return float(np.degrees(np.arctan2(y, x)) % 360.0)
+def _angle(y: object, x: object) -> float:
+    return float(np.degrees(np.arctan2(_number(y), _number(x))) % 360.0)
 
 
 def _position(sci: Mapping[str, Any], keys: tuple[str, str]) -> tuple[float, float] | None:

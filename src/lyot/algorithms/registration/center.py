@@ -74,7 +74,6 @@ def symmetry_center(
     shape = image.shape
     n_y, n_x = shape
     pivot = (round(guess_yx[0]), round(guess_yx[1]))
-    turned = xp.flip(xp.flip(image, axis=0), axis=1)
     # Turning the frame sends pixel p to n - 1 - p; this shift brings the pivot back to itself.
     to_pivot = xp.asarray(
         [2.0 * pivot[0] - (n_y - 1), 2.0 * pivot[1] - (n_x - 1)], dtype=xp.float64
@@ -83,12 +82,8 @@ def symmetry_center(
     x = xp.arange(n_x, dtype=xp.float64)[None, :] - pivot[1]
     radius = xp.sqrt(y * y + x * x)
     limit = min(outer_pix, pivot[0], pivot[1], n_y - 1 - pivot[0], n_x - 1 - pivot[1])
-    bad_turned = _roll_to(xp.flip(xp.flip(bad, axis=0), axis=1), to_pivot)
-    keep = (radius >= inner_pix) & (radius <= limit) & ~bad & ~bad_turned
+    keep = (radius >= inner_pix) & (radius <= limit) & ~bad & ~_turned(bad, to_pivot)
     weight = xp.astype(keep, xp.float64)
-    rolled = _roll_to(turned, to_pivot)
-    spectra = fourier.spectrum(rolled)[None, ...]
-    v_turned = _roll_to(xp.flip(xp.flip(variance, axis=0), axis=1), to_pivot)
     start = xp.asarray(
         [[2.0 * (guess_yx[0] - pivot[0]), 2.0 * (guess_yx[1] - pivot[1])]], dtype=xp.float64
     )
@@ -97,8 +92,8 @@ def symmetry_center(
         xp.astype(image, xp.float64),
         weight,
         variance,
-        spectra,
-        v_turned[None, ...],
+        fourier.spectrum(_turned(image, to_pivot))[None, ...],
+        _turned(variance, to_pivot)[None, ...],
         start,
         bound_yx=bound,
     )
@@ -112,6 +107,7 @@ def symmetry_center(
     return Center(center, covariance, contrast, bool(fit.converged[0]))
 
 
-def _roll_to(image: Any, to_pivot: Any) -> Any:
+def _turned(image: Any, to_pivot: Any) -> Any:
     xp = array_namespace(image)
-    return xp.roll(image, (int(to_pivot[0]), int(to_pivot[1])), axis=(0, 1))
+    turned = xp.flip(xp.flip(image, axis=0), axis=1)
+    return xp.roll(turned, (int(to_pivot[0]), int(to_pivot[1])), axis=(0, 1))

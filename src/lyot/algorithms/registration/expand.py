@@ -99,16 +99,13 @@ def pair_targets(targets: Any, weight: Any, bad: Any, variance: Any, /) -> PairT
     """
     xp = array_namespace(targets, weight, bad, variance)
     zone = zone_of(weight)
-    w, s, v, bad_at = [], [], [], []
-    common = pick(weight, zone)
+    common, excluded = pick(weight, zone), pick_rows(bad[:, zone.rows, :], zone)
     zero = xp.zeros_like(common)
-    for i in range(targets.shape[0]):
-        excluded = pick(bad[i, ...], zone)
-        w.append(xp.where(excluded, zero, common))
-        s.append(xp.where(excluded, zero, xp.astype(pick(targets[i, ...], zone), xp.float64)))
-        v.append(xp.where(excluded, zero, xp.astype(pick(variance[i, ...], zone), xp.float64)))
-        bad_at.append(xp.nonzero(excluded)[0])
-    weights, data = xp.stack(w), xp.stack(s)
+    data, noise = (
+        xp.where(excluded, zero, xp.astype(pick_rows(a[:, zone.rows, :], zone), xp.float64))
+        for a in (targets, variance)
+    )
+    weights = xp.where(excluded, zero, common)
     weighted = weights * data
     return PairTargets(
         (targets.shape[-2], targets.shape[-1]),
@@ -117,9 +114,9 @@ def pair_targets(targets: Any, weight: Any, bad: Any, variance: Any, /) -> PairT
         weighted,
         xp.sum(weighted * data, axis=1),
         xp.sum(weights, axis=1),
-        bad_at,
+        [xp.nonzero(excluded[i, :])[0] for i in range(targets.shape[0])],
         weights * weights,
-        xp.stack(v),
+        noise,
     )
 
 
