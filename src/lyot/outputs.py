@@ -18,7 +18,7 @@ from lyot.analysis.contrast import ContrastCurve, contrast_curve, sensitivity_ma
 from lyot.analysis.detection import Detection, detect
 from lyot.analysis.noise import KnownDisc, KnownSource, KnownSources
 from lyot.analysis.observation import Observation, open_run
-from lyot.analysis.statistic import Statistic
+from lyot.analysis.statistic import FIVE_SIGMA, Statistic
 from lyot.compute.cluster import Tasks
 from lyot.files.results import write_grid, write_maps, write_table
 from lyot.parameters import ExclusionParameters, ObservationParameters
@@ -30,15 +30,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Written(Generic[Result]):
-    """The result of an analysis, and the files that show it.
-
-    Attributes
-    ----------
-    result : object
-        For example a `lyot.analysis.contrast.ContrastCurve`.
-    paths : list of str
-        The table first.
-    """
+    """The result of an analysis, and the files that show it: the table first."""
 
     result: Result
     paths: list[str]
@@ -82,12 +74,11 @@ def write_contrast(
     /,
     *,
     separations_arcsec: ArrayLike | None = None,
-    statistic: Statistic | None = None,
+    statistic: Statistic = FIVE_SIGMA,
     known_sources: KnownSources = (),
     tasks: Tasks | None = None,
 ) -> Written[ContrastCurve]:
     """Measure contrast limits, sensitivity and completeness, and write them."""
-    statistic = statistic or Statistic()
     curve = contrast_curve(
         observation,
         separations_arcsec=separations_arcsec,
@@ -141,7 +132,7 @@ def write_detection(
     folder: str | Path,
     /,
     *,
-    statistic: Statistic | None = None,
+    statistic: Statistic = FIVE_SIGMA,
     known_sources: KnownSources = (),
 ) -> Written[Detection]:
     """Search for companions, and write the candidates and the maps."""
@@ -155,9 +146,7 @@ def write_detection(
             pixel_scale_arcsec=found.pixel_scale_arcsec,
             keywords={"FPF": found.statistic.fpf, "NMODES": found.n_modes},
         ),
-        draw.save(
-            f"{stem}_detection.png", lambda figure: draw.detection_figure(figure, found), (6.4, 5.4)
-        ),
+        draw.save(f"{stem}_detection.png", lambda f: draw.snr_map(f.subplots(), found), (6.4, 5.4)),
     ]
     return Written(found, paths)
 
@@ -176,7 +165,7 @@ def write_companions(
         write_table(fit.to_table(), f"{stem}_companions.ecsv"),
         draw.save(
             f"{stem}_companions.png",
-            lambda figure: draw.companion_figure(figure, fit),
+            lambda f: draw.companion(f.subplots(len(fit.boxes), 3, squeeze=False), fit),
             (6.0, 2.1 * len(fit.boxes)),
         ),
     ]

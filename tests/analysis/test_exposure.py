@@ -5,7 +5,7 @@ import pytest
 
 from lyot.analysis.brightness import star_brightness
 from lyot.analysis.detection import detect
-from lyot.analysis.exposure import make_exposure, without_refs
+from lyot.analysis.exposure import make_exposure
 from lyot.analysis.observation import make_observation
 from lyot.analysis.psf import psf_from_image
 from lyot.analysis.statistic import Statistic
@@ -64,7 +64,7 @@ def test_what_rests_on_one_star_is_told(observation):
 def test_without_references_is_a_reduction_with_the_others(observation):
     [exposure] = observation.exposures
     out = np.array([name == "B" for name in exposure.aligned.ref_info.targets])
-    made = without_refs(exposure, out)
+    made = exposure.without_refs(out)
     sci, err, dq = (a[~out] for a in exposure.aligned._arrays)
     alone = make_exposure(
         exposure.target, AlignedArrays(sci, err, dq), STAR, observation.recipe, pa_y_deg=0.0
@@ -72,4 +72,4 @@ def test_without_references_is_a_reduction_with_the_others(observation):
     np.testing.assert_array_equal(made.residual, alone.residual)
     assert made.aligned.ref_info.targets == tuple("AAACCC")
     with pytest.raises(LyotError, match="have been excluded from this exposure already"):
-        without_refs(made, out[:6])
+        made.without_refs(out[:6])

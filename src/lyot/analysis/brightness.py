@@ -15,21 +15,11 @@ from lyot.types import Array
 
 @dataclass(frozen=True)
 class StarBrightness:
-    """How bright the star would be without the mask.
-
-    Attributes
-    ----------
-    jy : float
-        Flux density [Jy].
-    magnitude : float or None
-        Vega magnitude; None where the filter has no zero point.
-    origin : str
-        Where it comes from, in words.
-    """
+    """How bright the star would be without the mask."""
 
     jy: float
-    magnitude: float | None
-    origin: str
+    magnitude: float | None  # Vega; None where the filter has no zero point
+    origin: str  # where it comes from, in words
 
 
 def star_brightness(

@@ -12,7 +12,7 @@ from lyot.analysis.contrast import default_separations
 from lyot.analysis.noise import KnownSources, noise_rings
 from lyot.analysis.observation import Observation
 from lyot.analysis.photometry import FluxMaps, throughputs
-from lyot.analysis.statistic import MIN_POSITIONS, Statistic
+from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic
 from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.types import Array
@@ -62,7 +62,7 @@ def completeness_map(
     contrasts: ArrayLike | None = None,
     n_modes: int | None = None,
     n_angles: int = 6,
-    statistic: Statistic | None = None,
+    statistic: Statistic = FIVE_SIGMA,
     known_sources: KnownSources = (),
 ) -> Completeness:
     """Count which injected sources the detection would find.
@@ -105,7 +105,6 @@ def completeness_map(
     >>> found.fraction.ravel().tolist()
     [0.0, 1.0]
     """
-    statistic = statistic or Statistic()
     if separations_arcsec is None:
         separations_arcsec = default_separations(observation)
     separations = np.atleast_1d(np.asarray(separations_arcsec, dtype=np.float64))

@@ -21,7 +21,7 @@ from lyot.analysis.grid import SkyGrid, sky_grid
 from lyot.analysis.noise import KnownSources, NoiseRings, noise_rings
 from lyot.analysis.observation import Observation
 from lyot.analysis.photometry import FluxMaps, throughputs
-from lyot.analysis.statistic import MIN_POSITIONS, Statistic
+from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic
 from lyot.compute import cluster, threads
 from lyot.errors import LyotError
 from lyot.types import Array
@@ -108,16 +108,12 @@ class ContrastCurve:
         from astropy.table import QTable
 
         n_t, n_s = self.calibrated.shape
-
-        def _each(values: Array) -> Array:
-            return np.tile(values, n_t)
-
         with np.errstate(invalid="ignore", divide="ignore"):
             magnitude = -2.5 * np.log10(self.calibrated).ravel()
-        best = self.best[None, :] == np.arange(n_t)[:, None]
+        few = self.n_positions < MIN_POSITIONS
         columns: dict[str, Any] = {
             "n_modes": np.repeat(np.array(self.n_modes), n_s),
-            "separation": _each(self.separation_arcsec) * u.arcsec,
+            "separation": np.tile(self.separation_arcsec, n_t) * u.arcsec,
             "contrast_raw": self.raw.ravel(),
             "contrast_corrected": self.corrected.ravel(),
             "contrast": self.calibrated.ravel(),
@@ -126,12 +122,12 @@ class ContrastCurve:
             "noise": self.noise.ravel() * u.MJy / u.sr * u.pix,
             "throughput": self.throughput.ravel(),
             "throughput_scatter": self.throughput_scatter.ravel(),
-            "transmission": _each(self.transmission),
-            "n_positions": _each(self.n_positions),
-            "tau": _each(self.tau),
+            "transmission": np.tile(self.transmission, n_t),
+            "n_positions": np.tile(self.n_positions, n_t),
+            "tau": np.tile(self.tau, n_t),
             "normality": self.normality.ravel(),
-            "best": best.ravel(),
-            "too_few_positions": _each(self.n_positions < MIN_POSITIONS),
+            "best": (self.best[None, :] == np.arange(n_t)[:, None]).ravel(),
+            "too_few_positions": np.tile(few, n_t),
         }
         if self.star_magnitude is not None:
             columns["magnitude"] = (magnitude + self.star_magnitude) * u.mag
@@ -191,7 +187,7 @@ def contrast_curve(
     *,
     separations_arcsec: ArrayLike | None = None,
     n_angles: int = 6,
-    statistic: Statistic | None = None,
+    statistic: Statistic = FIVE_SIGMA,
     known_sources: KnownSources = (),
     tasks: cluster.Tasks | None = None,
 ) -> ContrastCurve:
@@ -236,7 +232,6 @@ def contrast_curve(
     >>> bool((curve.calibrated >= curve.corrected).all())
     True
     """
-    statistic = statistic or Statistic()
     star_flux = observation.star_flux
     if separations_arcsec is None:
         separations_arcsec = default_separations(observation)

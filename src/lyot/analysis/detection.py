@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from lyot.algorithms.statistics import finite_mean
-from lyot.analysis.exposure import without_refs
 from lyot.analysis.grid import SkyGrid, sky_grid
 from lyot.analysis.noise import (
     RING_STEP_PIX,
@@ -19,7 +18,7 @@ from lyot.analysis.noise import (
 )
 from lyot.analysis.observation import Observation
 from lyot.analysis.photometry import FluxMaps, throughputs
-from lyot.analysis.statistic import MIN_POSITIONS, Statistic
+from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic
 from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.types import Array
@@ -156,7 +155,7 @@ def detect(
     /,
     *,
     n_modes: int | None = None,
-    statistic: Statistic | None = None,
+    statistic: Statistic = FIVE_SIGMA,
     known_sources: KnownSources = (),
 ) -> Detection:
     """Search for companions.
@@ -195,7 +194,6 @@ def detect(
     >>> [c.snr > found.statistic.threshold(20) for c in found.candidates[:2]]
     [True, True]
     """
-    statistic = statistic or Statistic()
     maps, grid = FluxMaps(observation, statistic.flux_by), sky_grid(observation)
     t = observation.truncation(n_modes)
     n_modes = observation.n_modes[t]
@@ -242,7 +240,7 @@ def snr_map(
     /,
     *,
     n_modes: int | None = None,
-    statistic: Statistic | None = None,
+    statistic: Statistic = FIVE_SIGMA,
     known_sources: KnownSources = (),
 ) -> tuple[Array, Array, Array]:
     """Test every position of the sky against the others at its separation."""
@@ -254,7 +252,7 @@ def snr_map(
     rings = noise_rings(maps, radii, known_sources=known_sources)
     mean, scatter, number = _others_at(rings, truncation, radius, pa, first)
     with np.errstate(invalid="ignore", divide="ignore"):
-        snr = (flux - mean) / (scatter * (statistic or Statistic()).spread(number + 1))
+        snr = (flux - mean) / (scatter * statistic.spread(number + 1))
     transmission, _ = maps.transmission(radius, pa)
     enough = (number + 1 >= MIN_POSITIONS) & ~(transmission < MIN_TRANSMISSION)
     return np.where(enough & np.isfinite(snr), snr, np.nan), flux, number + 1
@@ -394,7 +392,7 @@ def _without_star(observation: Observation, star: str) -> Observation:
         names = ref_info.targets if ref_info is not None else ()
         left_out = np.array([name == star for name in names], bool)
         if left_out.any() and not left_out.all():
-            exposure = without_refs(exposure, left_out)
+            exposure = exposure.without_refs(left_out)
         exposures.append(exposure)
     return replace(observation, exposures=exposures, folder=None)
 

@@ -12,15 +12,9 @@ from lyot.types import Array
 
 @dataclass(frozen=True, eq=False)
 class SkyGrid:
-    """A grid of the sky, north up and east to the left, with the star on the middle pixel.
+    """A grid of the sky, north up and east to the left, with the star on the middle pixel."""
 
-    Attributes
-    ----------
-    half_pix : int
-        Half its width without the middle pixel.
-    """
-
-    half_pix: int
+    half_pix: int  # half its width without the middle pixel
 
     @property
     def offsets(self) -> tuple[Array, Array]:

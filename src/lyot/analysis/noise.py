@@ -81,19 +81,12 @@ def _distance(r: Array, pa_deg: Array, other_r: float, other_pa_deg: float) -> A
 class NoiseRings:
     """Fluxes along circles about the star, and the noise among independent positions.
 
-    Attributes
-    ----------
-    radius_pix : ndarray, shape (n_ring,)
-        Radii [pixel].
-    flux : list of ndarray, shape (n_trunc, n_position, n_phase)
-        Flux at independent positions (one FWHM apart), for each starting angle.
-    used : list of ndarray of bool, shape (n_position, n_phase)
-        False where the flux is unknown, and on known sources.
+    Positions are one FWHM apart, on each ring from a number of starting angles (phases).
     """
 
-    radius_pix: Array
-    flux: list[Array]
-    used: list[Array]
+    radius_pix: Array  # (n_ring,)
+    flux: list[Array]  # (n_trunc, n_position, n_phase) on each ring
+    used: list[Array]  # (n_position, n_phase), False where unknown, and on known sources
 
     def noise(self, ring: int, truncation: int, /) -> float:
         """Return the scatter that a tested position of a ring is compared with.

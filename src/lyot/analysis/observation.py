@@ -39,19 +39,6 @@ class StoredRun:
 
     PSF, transmission and star are carried, never derived again: another computer may have another
     PSF (stpsf, its data), and even the same model differs there in the last digits.
-
-    Attributes
-    ----------
-    folder : str
-        Folder of the products.
-    recipe : SubtractRecipe
-        How the exposures are subtracted.
-    psf : OffAxisPSF
-        Image of an off-axis source.
-    transmission : Transmission
-        Transmission of the mask.
-    star : StarBrightness or None
-        How bright the star is.
     """
 
     folder: str

@@ -30,13 +30,7 @@ class FluxMaps:
     :math:`F = \sum q d / \sum q p`, both sums over good pixels: 1 for a source of unit flux,
     whatever is missing. Exposures are averaged with their number of integrations times the
     transmission of the mask at the position, each at its own roll: nothing is resampled.
-
-    Attributes
-    ----------
-    observation : Observation
-        The exposures, the PSF and the transmission of the mask.
-    flux_by : {"matched", "aperture"}
-        Weighted with the PSF, or summed in an aperture of one FWHM and corrected to the total.
+    `flux_by` is "matched" (weighted with the PSF) or "aperture" (summed in one FWHM).
     """
 
     observation: Observation
@@ -108,12 +102,10 @@ class FluxMaps:
         for exposure, (_, missing) in zip(self.observation.exposures, self._splines, strict=True):
             y, x = exposure.position(separation_pix, pa_deg)
             transmission = self.observation.transmission.at(y, x, star_yx=exposure.star.yx)
-            inside = (y >= 0) & (y <= exposure.shape[0] - 1) & (x >= 0)
-            inside &= x <= exposure.shape[1] - 1
             row = np.clip(np.rint(y).astype(int), 0, exposure.shape[0] - 1)
             column = np.clip(np.rint(x).astype(int), 0, exposure.shape[1] - 1)
             weight = len(exposure.bad) * np.maximum(transmission, MIN_WEIGHT_TRANSMISSION)
-            weights.append(np.where(inside & ~missing[row, column], weight, 0.0))
+            weights.append(np.where(exposure.contains(y, x) & ~missing[row, column], weight, 0.0))
             transmissions.append(transmission)
         return np.array(weights), np.array(transmissions)
 

@@ -31,22 +31,12 @@ if TYPE_CHECKING:
 
 
 class PointSource(NamedTuple):
-    """A source in the sky.
-
-    Attributes
-    ----------
-    psf : OffAxisPSF
-        Its image.
-    separation_pix, pa_deg : float
-        Separation [pixel] and position angle [degree].
-    transmission : float
-        Fraction of its light that the mask lets through.
-    """
+    """A source in the sky."""
 
     psf: OffAxisPSF
     separation_pix: float
     pa_deg: float
-    transmission: float = 1.0
+    transmission: float = 1.0  # fraction of its light that the mask lets through
 
     def on(self, exposure: SubtractedExposure) -> tuple[Box, Array]:
         """Return its pixels on an exposure, and its image there at unit flux."""
@@ -65,21 +55,19 @@ class Added(NamedTuple):
     pixels: NDArray[np.float64]
 
 
+Response = Callable[[PointSource, float], Array]
+
+
 class PatchResponse(NamedTuple):
     """The response on some pixels to a source whose position changes.
 
-    Attributes
-    ----------
-    per_flux : callable
-        Takes a `PointSource` and the flux at which the response is evaluated; returns what it adds
-        per unit flux, ``(n_pix,)``.
-    whitened : callable
-        Takes a function that whitens columns ``(n_pix, n)``, and returns another such callable
-        whose answers are whitened.
+    `per_flux` takes a source and the flux at which the response is evaluated, and gives what it
+    adds per unit flux, ``(n_pix,)``. `whitened` takes a function that whitens columns
+    ``(n_pix, n)``, and gives another such callable whose answers are whitened.
     """
 
-    per_flux: Callable[[PointSource, float], Array]
-    whitened: Callable[[Callable[[Array], Array]], Callable[[PointSource, float], Array]]
+    per_flux: Response
+    whitened: Callable[[Callable[[Array], Array]], Response]
 
 
 class LinearResponse:
@@ -115,9 +103,7 @@ class LinearResponse:
         def _per_flux(source: PointSource, _: float) -> Array:
             return np.asarray(_image(source) @ operator)
 
-        def _whitened(
-            whiten: Callable[[Array], Array],
-        ) -> Callable[[PointSource, float], Array]:
+        def _whitened(whiten: Callable[[Array], Array]) -> Response:
             white = whiten(operator.T)
             return lambda source, _: white @ _image(source)
 
@@ -133,26 +119,11 @@ class LinearResponse:
         *,
         truncation: int | None = None,
     ) -> NDArray[np.float64]:
-        """Return what images of unit flux add to the residual.
+        """Return what images ``(n_s, n_rows, n_columns)`` on `box` add to the residual.
 
-        The pixels of the references in both boxes are read once for each set of references;
-        nothing else is.
-
-        Parameters
-        ----------
-        box : tuple of slice
-            Rows and columns where the images have light.
-        images : ndarray, shape (n_s, n_rows, n_columns), or None
-            The images there; None for one in each pixel, which gives the operator on any.
-        wanted : tuple of slice
-            Rows and columns where the response is wanted.
-        truncation : int, optional
-            Which number of modes; all by default.
-
-        Returns
-        -------
-        ndarray, shape (n_trunc, n_s, n_rows_wanted, n_columns_wanted)
-            Exactly; NaN where the residual is.
+        Exactly, ``(n_trunc, n_s, n_rows_wanted, n_columns_wanted)``; NaN where the residual is. For
+        None, one image in each pixel: the operator on any. The pixels of the references in both
+        boxes are read once for each set of references; nothing else is.
         """
         exposure = self.exposure
         size = (box[0].stop - box[0].start, box[1].stop - box[1].start)
@@ -286,9 +257,7 @@ class UpdatedResponse:
             unit = np.nan_to_num(pixels[truncation]) / flux
             return onto_box(unit[None], there, wanted).ravel()
 
-        def _whitened(
-            whiten: Callable[[Array], Array],
-        ) -> Callable[[PointSource, float], Array]:
+        def _whitened(whiten: Callable[[Array], Array]) -> Response:
             return lambda source, flux: whiten(_per_flux(source, flux))
 
         return PatchResponse(_per_flux, _whitened)
@@ -365,31 +334,15 @@ class UpdatedResponse:
 
 
 class _Stamps(NamedTuple):
-    """A source of unit flux on all pixels where it has light, in the target or in a reference.
+    """A source of unit flux on all pixels where it has light, in the target or in a reference."""
 
-    Attributes
-    ----------
-    box : tuple of slice
-        Rows and columns of its image in the target.
-    at : ndarray of int, shape (n_at,)
-        The pixels, flattened.
-    in_box : ndarray of int
-        Which of them are those of the box.
-    in_target, in_refs : ndarray, shape (n_at,), (n_ref, n_at)
-        The source in the target, and in each reference.
-    bounds : tuple of slice
-        Rows and columns that hold all of them.
-    cells : tuple of ndarray of int, shape (n_at,)
-        Their rows and columns within the bounds.
-    """
-
-    box: Box
-    at: NDArray[np.intp]
-    in_box: NDArray[np.intp]
-    in_target: Array
-    in_refs: Array
-    bounds: Box
-    cells: tuple[NDArray[np.intp], NDArray[np.intp]]
+    box: Box  # of its image in the target
+    at: NDArray[np.intp]  # (n_at,), the pixels, flattened
+    in_box: NDArray[np.intp]  # which of them are those of the box
+    in_target: Array  # (n_at,)
+    in_refs: Array  # (n_ref, n_at)
+    bounds: Box  # that hold all pixels
+    cells: tuple[NDArray[np.intp], NDArray[np.intp]]  # their rows and columns within the bounds
 
     @classmethod
     def of(cls, exposure: SubtractedExposure, source: PointSource) -> _Stamps:
@@ -438,20 +391,7 @@ def _level(
 
 
 def onto_box(images: Array, box: Box, wanted: Box, /) -> NDArray[np.float64]:
-    """Cut images from one part of the frame to another, zero where they have no pixel.
-
-    Parameters
-    ----------
-    images : ndarray, shape (n, n_rows, n_columns)
-        Images on `box`.
-    box, wanted : tuple of slice
-        Rows and columns that they have, and that are wanted.
-
-    Returns
-    -------
-    ndarray, shape (n, n_rows_wanted, n_columns_wanted)
-        The same images there.
-    """
+    """Cut images ``(n, n_rows, n_columns)`` from one box to another, zero where they have none."""
     out = np.zeros((len(images), *(s.stop - s.start for s in wanted)))
     rows, columns = (
         slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, wanted, strict=True)

@@ -64,3 +64,7 @@ class Statistic(StatisticParameters):
         values, inverse = np.unique(n, return_inverse=True)
         each = [self.tau(int(v)) if v >= MIN_POSITIONS else np.nan for v in values]
         return np.asarray(np.array(each, dtype=np.float64)[inverse].reshape(np.shape(n)))
+
+
+FIVE_SIGMA = Statistic()
+"""Of Gaussian noise: the default of every analysis."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
@@ -18,7 +19,7 @@ from lyot.analysis.contrast import ContrastCurve, SensitivityMap
 from lyot.analysis.detection import Detection
 from lyot.files.atomic import atomic_write
 from lyot.types import Array
-from lyot.viz.figures import COLORS
+from lyot.viz.figures import COLORS, GRAY
 
 
 def save(path: str | Path, draw: Callable[[Figure], Any], size: tuple[float, float], /) -> str:
@@ -44,16 +45,6 @@ def sensitivity_figure(figure: Figure, limits: SensitivityMap, complete: Complet
     completeness(right, complete)
 
 
-def detection_figure(figure: Figure, found: Detection, /) -> None:
-    """Draw the map of S/N."""
-    snr_map(figure.subplots(), found)
-
-
-def companion_figure(figure: Figure, fit: CompanionFit, /) -> None:
-    """Draw data, model and residual of every exposure and companion."""
-    companion(figure.subplots(len(fit.boxes), 3, squeeze=False), fit)
-
-
 def posterior_figure(figure: Figure, /, *, fit: CompanionFit, number: int) -> None:
     """Draw the posterior of a companion."""
     posterior(figure.subplots(3, 3), fit, number=number)
@@ -68,23 +59,17 @@ def contrast(ax: Axes, curve: ContrastCurve, /) -> Axes:
         label = "with the mask's transmission" if one else _modes(curve, t)
         ax.plot(r, curve.calibrated[t], color=color, lw=1.8, label=label)
         if one:
-            ax.plot(
-                r,
-                curve.corrected[t],
-                color=COLORS[1],
-                ls="--",
-                lw=1.3,
-                label="throughput of the subtraction",
-            )
-            ax.plot(r, curve.raw[t], color="#8a94a3", ls=":", lw=1.3, label="raw")
+            label = "throughput of the subtraction"
+            ax.plot(r, curve.corrected[t], color=COLORS[1], ls="--", lw=1.3, label=label)
+            ax.plot(r, curve.raw[t], color=GRAY, ls=":", lw=1.3, label="raw")
     if not one:
-        ax.plot(r, curve.best_limit, color="#8a94a3", lw=0.9, ls="--", label="best of all")
+        ax.plot(r, curve.best_limit, color=GRAY, lw=0.9, ls="--", label="best of all")
     ax.set_xscale("log")
     ax.set_yscale("log")
     _separation_axis(ax, r)
     sigma = _sigma_of(curve.statistic.fpf)
     ax.set_ylabel(f"contrast, {sigma}" if sigma else f"contrast at FPF = {curve.statistic.fpf:.1g}")
-    ax.grid(True, which="major", color="#8a94a3", alpha=0.35, lw=0.6)
+    ax.grid(True, which="major", color=GRAY, alpha=0.35, lw=0.6)
     ax.set_axisbelow(True)
     ax.legend(frameon=False, fontsize=8)
     _magnitudes(ax, curve.star_magnitude)
@@ -144,22 +129,15 @@ def throughput(ax: Axes, curve: ContrastCurve, /) -> Axes:
         color = COLORS[t % len(COLORS)]
         label = f"subtraction, {_modes(curve, t)}"
         ax.plot(r, curve.throughput[t], color=color, lw=1.8, label=label)
-        ax.fill_between(
-            r,
-            curve.throughput[t] - curve.throughput_scatter[t],
-            curve.throughput[t] + curve.throughput_scatter[t],
-            color=color,
-            alpha=0.2,
-            lw=0,
-        )
-    ax.plot(
-        r, curve.transmission, color="#8a94a3", ls="--", lw=1.3, label="transmission of the mask"
-    )
+        low, high = (curve.throughput[t] + s * curve.throughput_scatter[t] for s in (-1, 1))
+        ax.fill_between(r, low, high, color=color, alpha=0.2, lw=0)
+    label = "transmission of the mask"
+    ax.plot(r, curve.transmission, color=GRAY, ls="--", lw=1.3, label=label)
     ax.set_xscale("log")
     _separation_axis(ax, r)
     ax.set_ylim(0, 1.08)
     ax.set_ylabel("fraction of the flux")
-    ax.grid(True, color="#8a94a3", alpha=0.35, lw=0.6)
+    ax.grid(True, color=GRAY, alpha=0.35, lw=0.6)
     ax.legend(frameon=False, fontsize=8, loc="lower right")
     return ax
 
@@ -180,13 +158,17 @@ def _sky_image(
     ax.plot(0, 0, "+", color="black", markersize=9, markeredgewidth=1.2)
     ax.set_xlabel("offset to the east [arcsec]")
     ax.set_ylabel("offset to the north [arcsec]")
+    return _with_colorbar(ax, shown, label)
+
+
+def _with_colorbar(ax: Axes, shown: ScalarMappable, label: str) -> Axes:
     figure = ax.get_figure()
     if figure is not None:
         figure.colorbar(shown, ax=ax, label=label, fraction=0.046, pad=0.03)
     return ax
 
 
-def snr_map(ax: Axes, found: Detection, /, *, half_width_arcsec: float | None = None) -> Axes:
+def snr_map(ax: Axes, found: Detection, /) -> Axes:
     """Draw the S/N of every position, north up, with the candidates marked and numbered."""
     norm = Normalize(-6.0, 6.0)
     _sky_image(ax, found.snr, found.pixel_scale_arcsec, norm=norm, cmap="RdBu_r", label="S/N")
@@ -197,9 +179,6 @@ def snr_map(ax: Axes, found: Detection, /, *, half_width_arcsec: float | None = 
         ax.annotate(
             f"{number}", (east, north), xytext=(8, 6), textcoords="offset points", fontsize=9
         )
-    if half_width_arcsec is not None:
-        ax.set_xlim(half_width_arcsec, -half_width_arcsec)
-        ax.set_ylim(-half_width_arcsec, half_width_arcsec)
     return ax
 
 
@@ -232,10 +211,7 @@ def completeness(ax: Axes, result: Completeness, /) -> Axes:
     ax.set_yscale("log")
     _separation_axis(ax, x)
     ax.set_ylabel("contrast")
-    figure = ax.get_figure()
-    if figure is not None:
-        figure.colorbar(shown, ax=ax, label="fraction found", fraction=0.046, pad=0.03)
-    return ax
+    return _with_colorbar(ax, shown, "fraction found")
 
 
 def _edges(middles: Array) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from lyot.analysis.companion.likelihood import Likelihood
 from lyot.analysis.companion.result import Bias, Companion, CompanionFit, ErrorBudget, Measured
 from lyot.analysis.companion.sampling import injected_errors, sample
 from lyot.analysis.observation import ROLL_ERR_DEG, SCALE_ERR, Observation
-from lyot.analysis.statistic import Statistic
+from lyot.analysis.statistic import FIVE_SIGMA, Statistic
 from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.types import Array
@@ -32,7 +31,7 @@ def fit_companions(
     background: str = "constant",
     n_likelihoods: int = 10_000,
     n_injections: int = 12,
-    statistic: Statistic | None = None,
+    statistic: Statistic = FIVE_SIGMA,
     seed: int = 0,
 ) -> CompanionFit:
     """Fit position and flux of companions together.
@@ -83,7 +82,6 @@ def fit_companions(
     if not guesses:
         raise LyotError("Give at least one companion to fit: its separation and position angle.")
     t, scale = observation.truncation(n_modes), observation.pixel_scale_arcsec
-    statistic = statistic or Statistic()
     polar = np.radians([pa for _, pa in guesses])
     radius = np.array([s for s, _ in guesses]) / scale
     start = np.column_stack([radius * np.sin(polar), radius * np.cos(polar)])
@@ -92,7 +90,7 @@ def fit_companions(
     likelihood = Likelihood(observation, t, start, background, data, start)
     samples = sample(likelihood, likelihood.optimum(), n_likelihoods, seed)
     middle = np.median(samples, axis=0)
-    quality = _Quality(likelihood.chi2(middle[:, :2], middle[:, 2]), likelihood.n_data)
+    quality = likelihood.chi2(middle[:, :2], middle[:, 2]), likelihood.n_data
     companions = []
     for k in range(len(guesses)):
         errors = injected_errors(observation, t, middle, k, background, n_injections)
@@ -122,7 +120,7 @@ def _check(observation: Observation, offsets: Array) -> None:
         best = 0.0
         for exposure in observation.exposures:
             y, x = (float(v) for v in exposure.position(r, pa))
-            if not (0 <= y <= exposure.shape[0] - 1 and 0 <= x <= exposure.shape[1] - 1):
+            if not exposure.contains(y, x):
                 raise LyotError(
                     f"Companion {k + 1} at {r * observation.pixel_scale_arcsec:.2f} arcsec, "
                     f"{pa % 360:.1f} degrees lies outside the frame of {exposure.name}."
@@ -147,30 +145,21 @@ def _boxes(likelihood: Likelihood, companions: Array) -> list[tuple[str, Array, 
     return boxes
 
 
-class _Quality(NamedTuple):
-    chi2: float
-    n_data: int
+def _spread(samples: Array, injected: Array) -> tuple[Array, Array]:
+    """Errors along the radius, along the angle [pixel] and of the flux, and their mean (bias).
 
-
-class _Spread(NamedTuple):
-    """Errors along the radius and along the angle [pixel] and of the flux, and their mean."""
-
-    err: Array
-    bias: Array
-
-
-def _spread(samples: Array, injected: Array) -> _Spread:
-    """Errors of the fit, widened to the scatter of injected companions where that is larger."""
+    Those of the fit, widened to the scatter of injected companions where that is larger.
+    """
     east, north, _ = np.median(samples, axis=0)
     along = np.array([east, north]) / np.hypot(east, north)
     across = np.array([along[1], -along[0]])
     moved = samples[:, :2] - (east, north)
     err = np.array([np.std(moved @ along), np.std(moved @ across), np.std(samples[:, 2])])
     if len(injected) < MIN_INJECTED:
-        return _Spread(err, np.full(3, np.nan))
+        return err, np.full(3, np.nan)
     scatter = injected.std(axis=0, ddof=1)
     err = np.hypot(err, np.sqrt(np.maximum(scatter**2 - err**2, 0.0)))
-    return _Spread(err, injected.mean(axis=0))
+    return err, injected.mean(axis=0)
 
 
 def _star_err_pix(observation: Observation) -> float:
@@ -183,7 +172,7 @@ def _describe(
     observation: Observation,
     samples: Array,
     injected: Array,
-    quality: _Quality,
+    quality: tuple[float, int],
     statistic: Statistic,
 ) -> Companion:
     """Turn a posterior into values with errors."""
@@ -196,20 +185,20 @@ def _describe(
     radial = float(np.sqrt(err[0] ** 2 + star**2 + size**2))
     tangential = float(np.sqrt(err[1] ** 2 + star**2 + roll**2))
     snr = float(flux / err[2])
-    magnitude = float("nan")
-    if observation.star is not None and observation.star.magnitude is not None and flux > 0:
-        magnitude = float(observation.star.magnitude - 2.5 * np.log10(flux / observation.star_flux))
+    magnitude, brightness = float("nan"), observation.star
+    if brightness is not None and brightness.magnitude is not None and flux > 0:
+        magnitude = float(brightness.magnitude - 2.5 * np.log10(flux / observation.star_flux))
+    d_ra_err, d_dec_err = (
+        float(np.hypot(radial * a / r, tangential * b / r)) * scale
+        for a, b in ((east, north), (north, east))
+    )
     return Companion(
         separation_arcsec=Measured(r * scale, radial * scale),
         pa_deg=Measured(
             float(np.degrees(np.arctan2(east, north)) % 360.0), float(np.degrees(tangential / r))
         ),
-        d_ra_arcsec=Measured(
-            east * scale, float(np.hypot(radial * east / r, tangential * north / r)) * scale
-        ),
-        d_dec_arcsec=Measured(
-            north * scale, float(np.hypot(radial * north / r, tangential * east / r)) * scale
-        ),
+        d_ra_arcsec=Measured(east * scale, d_ra_err),
+        d_dec_arcsec=Measured(north * scale, d_dec_err),
         flux=Measured(flux, float(err[2])),
         contrast=Measured(observation.contrast_of(flux), observation.contrast_of(float(err[2]))),
         jy=flux * observation.jy_per_unit,
@@ -225,6 +214,6 @@ def _describe(
         bias=Bias(
             float(bias[2]), float(bias[0]) * scale, float(np.degrees(bias[1] / r)), len(injected)
         ),
-        chi2=quality.chi2,
-        n_data=quality.n_data,
+        chi2=quality[0],
+        n_data=quality[1],
     )

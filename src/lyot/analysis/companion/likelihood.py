@@ -112,7 +112,7 @@ class Likelihood:
             for y, x in places
         ]
         whiten = partial(_whiten, root, good)
-        white = _solve(root, image[box].ravel()[good])
+        white = whiten(image[box].ravel())
         whitened = [response.whitened(whiten) for response in responses]
         return Patch(exposure, box, root, white, good, responses, whitened)
 
@@ -285,7 +285,7 @@ class Likelihood:
             for move in product((-step, 0.0, step), repeat=2):
                 moved = offsets.copy()
                 moved[k] += move
-                if all(_is_inside(p.exposure, *moved[k]) for p in self.patches):
+                if all(p.exposure.contains(*_at(p.exposure, *moved[k])) for p in self.patches):
                     tried.append((self.best_flux(moved)[1], moved))
             offsets = min(tried, key=lambda pair: pair[0])[1]
         return offsets
@@ -296,20 +296,11 @@ def _at(exposure: SubtractedExposure, east: float, north: float) -> tuple[float,
     return float(y), float(x)
 
 
-def _is_inside(exposure: SubtractedExposure, east: float, north: float) -> bool:
-    y, x = _at(exposure, east, north)
-    return 0 <= y <= exposure.shape[0] - 1 and 0 <= x <= exposure.shape[1] - 1
-
-
-def _solve(root: Array, right: Array) -> Array:
+def _whiten(root: Array, good: Array, columns: Array) -> Array:
+    """Whiten values on the pixels of a patch, ``(n_pix,)`` or ``(n_pix, n)``."""
     from scipy.linalg import solve_triangular
 
-    return np.asarray(solve_triangular(root, right, lower=True))
-
-
-def _whiten(root: Array, good: Array, columns: Array) -> Array:
-    """Whiten responses on the pixels of a patch, ``(n_pix,)`` or ``(n_pix, n)``."""
-    return _solve(root, columns[good])
+    return np.asarray(solve_triangular(root, columns[good], lower=True))
 
 
 def _box(y: float, x: float, half: int, shape: tuple[int, int]) -> Box:

@@ -95,7 +95,7 @@ def _injected_error(
     data = []
     for exposure, image in zip(observation.exposures, cleaned, strict=True):
         y, x = (float(v) for v in exposure.position(r, pa))
-        if not (0 <= y <= exposure.shape[0] - 1 and 0 <= x <= exposure.shape[1] - 1):
+        if not exposure.contains(y, x):
             return None
         box, added = observation.added(exposure, r, pa, flux)
         changed = image.copy()
