@@ -285,7 +285,7 @@ def test_a_run_with_limits_subtracts_each_exposure_once(targets, tmp_path, monke
     out, again = tmp_path / "out", tmp_path / "again"
     with monkeypatch.context() as patch:
         # The analysis of a folder subtracts its exposures by this; the analysis in a run must not.
-        patch.setattr(exposure, "make_exposure", _refuse)
+        patch.setattr(exposure, "subtract", _refuse)
         run_options = ("--no-report", "--truncate", "1,3", "--star-mag", "4.0")
         done = lyot("run", targets / "one_asn.json", "-o", out, *run_options)
         assert done.exit_code == 0, done.output

@@ -34,35 +34,6 @@ SCALE_ERR = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class StoredRun:
-    """A finished run on disk and the values it is analyzed with: what a worker is sent.
-
-    PSF, transmission and star are carried, never derived again: another computer may have another
-    PSF (stpsf, its data), and even the same model differs there in the last digits.
-    """
-
-    folder: str
-    recipe: SubtractRecipe
-    psf: OffAxisPSF
-    transmission: Transmission
-    star: StarBrightness | None
-
-    @contextmanager
-    def open(self) -> Iterator[Observation]:
-        """Read the products and subtract them with the values that are carried."""
-        with open_products(self.folder) as (product, runs):
-            yield Observation(
-                product,
-                [exposure_of_run(run, self.recipe) for run in runs],
-                self.psf,
-                self.transmission,
-                self.star,
-                self.recipe,
-                self.folder,
-            )
-
-
-@dataclass(frozen=True, eq=False)
 class Observation:
     """A subtracted observation that tells what its subtraction would do to a source.
 
@@ -109,11 +80,19 @@ class Observation:
         )
 
     @property
-    def stored(self) -> StoredRun | None:
-        """What another process needs to work on it; None where its pixels are on no disk."""
-        if self.folder is None:
-            return None
-        return StoredRun(self.folder, self.recipe, self.psf, self.transmission, self.star)
+    def without_pixels(self) -> Observation | None:
+        """What another process needs to open the run again; None where it is on no disk.
+
+        PSF, transmission and star travel, they are not derived again: another computer may have
+        another PSF (stpsf, its data), and even the same model differs there in the last digits.
+        """
+        return None if self.folder is None else replace(self, exposures=[])
+
+    @contextmanager
+    def with_pixels(self) -> Iterator[Observation]:
+        """Read the products of `folder` again, and subtract them."""
+        with open_products(str(self.folder)) as (_, runs):
+            yield replace(self, exposures=[exposure_of_run(run, self.recipe) for run in runs])
 
     @property
     def n_modes(self) -> tuple[int, ...]:

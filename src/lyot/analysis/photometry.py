@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lyot.analysis.exposure import SubtractedExposure
-from lyot.analysis.observation import Observation, StoredRun
+from lyot.analysis.observation import Observation
 from lyot.analysis.response import PointSource
 from lyot.analysis.statistic import MATCHED
 from lyot.compute import cluster, threads
@@ -193,7 +193,7 @@ def throughputs(
         for j, r in enumerate(radius_pix)
         for pa in angles
     ]
-    stored = maps.observation.stored
+    stored = maps.observation.without_pixels
     if tasks is None or tasks.is_here or stored is None:
         found = _inject_here(maps, positions)
     else:
@@ -208,9 +208,9 @@ def throughputs(
 
 
 class _Injections(NamedTuple):
-    """A job for a worker: the run with its PSF, transmission and star, and the positions."""
+    """A job for a worker: an observation that is on disk, and the positions."""
 
-    run: StoredRun
+    observation: Observation
     flux_by: str
     positions: tuple[_Position, ...]
 
@@ -228,5 +228,5 @@ def _inject_here(maps: FluxMaps, positions: Sequence[_Position]) -> Array:
 
 
 def _inject_on_worker(job: _Injections) -> Array:
-    with job.run.open() as observation:
+    with job.observation.with_pixels() as observation:
         return _inject_here(FluxMaps(observation, job.flux_by), job.positions)

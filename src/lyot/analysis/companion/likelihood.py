@@ -9,7 +9,6 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import detector_offset
 from lyot.analysis.companion.noise import covariance_matrix, residual_covariance
@@ -252,10 +251,10 @@ class Likelihood:
             theta = x.reshape(n, 3)
             return theta[:, :2], theta[:, 2]
 
-        def _residual(x: NDArray[np.float64]) -> Array:
+        def _residual(x: Array) -> Array:
             return self.residual(*_split(x))
 
-        def _design(x: NDArray[np.float64]) -> Array:
+        def _design(x: Array) -> Array:
             return self.design(*_split(x))
 
         best = least_squares(

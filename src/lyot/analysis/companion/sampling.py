@@ -67,7 +67,9 @@ def injected_errors(
     clear = np.degrees(2.0 * CLEAR_FWHM * observation.fwhm_pix / max(r, 1e-9))
     if n_injections < 1 or clear > MAX_EXCLUDED_DEG or not flux > 0:
         return np.empty((0, 3))
-    cleaned = _without(observation, truncation, companions)
+    data = [exposure.residual[truncation] for exposure in observation.exposures]
+    fitted = [(np.hypot(e, n), np.degrees(np.arctan2(e, n)), -f) for e, n, f in companions]
+    cleaned = _added(observation, truncation, data, fitted)
 
     def _one(angle: float) -> Array | None:
         return _injected_error(
@@ -92,15 +94,9 @@ def _injected_error(
     r, pa, flux = source
     along = np.array([np.sin(np.radians(pa)), np.cos(np.radians(pa))])
     place = r * along[None]
-    data = []
-    for exposure, image in zip(observation.exposures, cleaned, strict=True):
-        y, x = (float(v) for v in exposure.position(r, pa))
-        if not exposure.contains(y, x):
-            return None
-        box, added = observation.added(exposure, r, pa, flux)
-        changed = image.copy()
-        changed[box] += added[truncation]
-        data.append(changed)
+    if not all(e.contains(*e.position(r, pa)) for e in observation.exposures):
+        return None
+    data = _added(observation, truncation, cleaned, [source])
     try:
         exclude = np.concatenate([companions, place])
         likelihood = Likelihood(
@@ -114,14 +110,18 @@ def _injected_error(
     return np.array([difference @ along, difference @ across, found.flux[0] - flux])
 
 
-def _without(observation: Observation, truncation: int, companions: Array) -> list[Array]:
-    """The residuals with the fitted companions taken out."""
+def _added(
+    observation: Observation,
+    truncation: int,
+    images: list[Array],
+    sources: list[tuple[float, float, float]],
+) -> list[Array]:
+    """The images of the exposures with sources (separation [pixel], position angle, flux) added."""
     out = []
-    for exposure in observation.exposures:
-        image = exposure.residual[truncation].copy()
-        for east, north, flux in companions:
-            r, pa = np.hypot(east, north), np.degrees(np.arctan2(east, north))
-            box, added = observation.added(exposure, r, pa, -flux)
-            image[box] += added[truncation]
-        out.append(image)
+    for exposure, image in zip(observation.exposures, images, strict=True):
+        changed = image.copy()
+        for source in sources:
+            box, added = observation.added(exposure, *source)
+            changed[box] += added[truncation]
+        out.append(changed)
     return out
