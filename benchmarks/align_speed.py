@@ -8,12 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from common import best_of, line, machine, peer_python, pointings, run_peer, speckled
-from lyot.files.exposure import Cube
-from lyot.files.headers import ExposureInfo
-from lyot.parameters import AlignRecipe
-from lyot.references.aligner import Aligner
-from lyot.references.prepare import prepare_refs
+from common import (
+    align_all,
+    best_of,
+    cube_of,
+    line,
+    machine,
+    peer_python,
+    pointings,
+    run_peer,
+    speckled,
+)
 
 N_TARGET, N_REF, SHAPE = 20, 100, (320, 320)
 JWST = """
@@ -34,30 +39,12 @@ def main() -> None:
     print(machine())
     shifts = np.concatenate([pointings((N_TARGET,), 0.1), pointings((1,) * N_REF, 0.0)])
     images, (x0, y0) = speckled(shifts, SHAPE)
-    info = ExposureInfo(
-        "bench",
-        (N_TARGET, *SHAPE),
-        filter="F444W",
-        crpix_xy=(x0, y0),
-        detector="NRCALONG",
-        instrument="NIRCAM",
-    )
-
-    def cube(sci: np.ndarray) -> Cube:
-        return Cube(sci, np.full_like(sci, 0.6), np.zeros(sci.shape, np.uint32), info)
-
-    target, refs = cube(images[:N_TARGET]), cube(images[N_TARGET:])
-    recipe = AlignRecipe()
-
-    def ours() -> None:
-        aligner = Aligner(target, prepare_refs(refs, recipe), recipe, star_xy=(x0, y0))
-        for i in range(N_TARGET):
-            aligner.align(i)
-
+    target = cube_of(images[:N_TARGET], crpix_xy=(x0, y0))
+    refs = cube_of(images[N_TARGET:], crpix_xy=(x0, y0))
     y, x = np.ogrid[: SHAPE[0], : SHAPE[1]]
     r = np.hypot(y - y0, x - x0)
     weight = ((r > 8) & (r < 48)).astype(float)
-    seconds = best_of(ours, 1)
+    seconds = best_of(lambda: align_all(target, refs, (x0, y0)), 1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frames.npz"
         np.savez(path, targets=target.sci, refs=refs.sci, weight=weight)

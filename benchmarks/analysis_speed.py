@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import best_of, line, machine, peer_python, pointings, run_peer, speckled
+from common import aligned_of, best_of, cube_of, line, machine, peer_python, run_peer, speckled
 from lyot.analysis.brightness import star_brightness
 from lyot.analysis.companion import fit_companions
 from lyot.analysis.contrast import contrast_curve
@@ -22,7 +22,6 @@ from lyot.analysis.psf import model_psf
 from lyot.analysis.response import PointSource
 from lyot.files.aligned import AlignedArrays
 from lyot.files.exposure import Cube
-from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.instruments import NIRCAM
 from lyot.parameters import SubtractRecipe
@@ -75,27 +74,18 @@ print(json.dumps({"reduction": time.perf_counter() - start}))
 def observation() -> tuple[Observation, dict[str, np.ndarray], Cube, AlignedArrays]:
     """Make the reduction, and the same frames for the peers."""
     n = N_INT * len(ROLLS)
-    drift = np.concatenate([pointings((n,), 0.0) * 0.0, pointings((N_REF,), 0.0) * 0.0])
-    images, (x0, y0) = speckled(drift, SHAPE)
+    images, (x0, y0) = speckled(np.zeros((n + N_REF, 2)), SHAPE)
     refs = images[n:]
-    aligned = AlignedArrays(
-        refs, np.full_like(refs, 0.6), np.broadcast_to(np.uint32(0), refs.shape)
-    )
+    aligned = aligned_of(refs)
     recipe, star = SubtractRecipe(n_modes=MODES), StarPosition(x0, y0, 0.1, 0.1)
     exposures, first = [], None
     for number, roll in enumerate(ROLLS):
         sci = images[number * N_INT : (number + 1) * N_INT]
-        info = ExposureInfo(
-            f"roll{number}",
-            sci.shape,
-            filter="F444W",
-            coronagraph="MASKA335R",
-            detector="NRCALONG",
-            instrument="NIRCAM",
-        )
-        cube = Cube(sci, np.full_like(sci, 0.6), np.zeros(sci.shape, np.uint32), info)
+        cube = cube_of(sci, coronagraph="MASKA335R")
         first = first or cube
-        exposures.append(make_exposure(cube, aligned, star, recipe, pa_y_deg=roll, name=info.name))
+        exposures.append(
+            make_exposure(cube, aligned, star, recipe, pa_y_deg=roll, name=f"roll{number}")
+        )
     star_jy = star_brightness(NIRCAM.filter("F444W"), magnitude=6.0)
     made = make_observation("bench", exposures, recipe, star=star_jy)
     psf = model_psf(NIRCAM, NIRCAM.coronagraph("MASK335R"), NIRCAM.filter("F444W"), 0.063)

@@ -13,7 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
+from lyot.algorithms import fourier
 from lyot.compute import process
+from lyot.files.aligned import AlignedArrays
+from lyot.files.exposure import Cube
+from lyot.files.headers import ExposureInfo
+from lyot.files.products import save_atomically
+from lyot.instruments import NIRCAM
+from lyot.instruments.optics import draw_wavefront
+from lyot.parameters import AlignRecipe
+from lyot.references.aligner import Aligner
+from lyot.references.prepare import prepare_refs
+from lyot.simulate.exposure_model import Pointing, exposure_model
 
 process.own()  # as the command line does in its process
 
@@ -96,12 +107,28 @@ def frames(n_target: int, n_ref: int, shape: tuple[int, int], seed: int = 0):
     return draw(n_target), draw(n_ref)
 
 
+def cube_of(sci: np.ndarray, **info: object) -> Cube:
+    """Give frames errors, flags and what a header of NIRCam says."""
+    known = {"filter": "F444W", "detector": "NRCALONG", "instrument": "NIRCAM"} | info
+    header = ExposureInfo("bench", sci.shape, **known)
+    return Cube(sci, np.full_like(sci, 0.6), np.zeros(sci.shape, np.uint32), header)
+
+
+def aligned_of(refs: np.ndarray) -> AlignedArrays:
+    """Give frames that need no alignment errors and flags."""
+    return AlignedArrays(refs, np.full_like(refs, 0.6), np.zeros(refs.shape, np.uint32))
+
+
+def align_all(target: Cube, refs: Cube, star_xy: tuple[float, float]) -> None:
+    """Align every reference to every integration."""
+    recipe = AlignRecipe()
+    aligner = Aligner(target, prepare_refs(refs, recipe), recipe, star_xy=star_xy)
+    for i in range(len(target.sci)):
+        aligner.align(i)
+
+
 def speckled(shifts_yx: np.ndarray, shape: tuple[int, int], seed: int = 0):
     """Draw float32 images of a star behind a coronagraph, shifted as told [pixel]."""
-    from lyot.algorithms import fourier
-    from lyot.instruments import NIRCAM
-    from lyot.instruments.optics import draw_wavefront
-
     rng = np.random.default_rng(seed)
     center = (shape[1] / 2 - 10.0, shape[0] / 2 + 14.0)
     optics = NIRCAM.model("MASK335R", "F444W", shape, n_wavelengths=1)
@@ -126,47 +153,47 @@ def pointings(counts: tuple[int, ...], drift: float, seed: int = 1) -> np.ndarra
     return np.concatenate([rng.normal(0, 0.3, 2) + rng.normal(0, drift, (n, 2)) for n in counts])
 
 
+def write_exposure(path: Path, images: np.ndarray, pointing: Pointing) -> None:
+    """Write an exposure with the noise of `speckled`, and 0.3 % of bad pixels at fixed places."""
+    data = images.astype(np.float32)
+    bad = np.random.default_rng(1).random(data.shape[1:]) < 0.003
+    variance = np.maximum(data, 0) * 0.05
+    dq = np.zeros(data.shape, np.uint32)
+    data[:, bad], dq[:, bad], variance[:, bad] = np.nan, 1, 0.0
+    arrays = {
+        "data": data,
+        "err": np.sqrt(variance + 0.36),
+        "dq": dq,
+        "var_poisson": variance,
+        "var_rnoise": np.full(data.shape, 0.36, np.float32),
+    }
+    model = exposure_model(arrays, pointing)
+    save_atomically(model, path)
+    model.close()
+
+
 def observation(name: str, n_science: tuple[int, ...], n_refs: tuple[int, ...]) -> Path:
     """Write an observation of 320 x 320 frames, and return its association."""
-    from lyot.files.products import save_atomically
-    from lyot.simulate.exposure_model import Pointing, exposure_model
-
     folder, shape = SCRATCH / name, (320, 320)
     path = folder / "bench_asn.json"
     if path.exists():
         return path
     images, center = speckled(pointings((*n_science, *n_refs), 0.03), shape)
-    bad = np.random.default_rng(1).random(shape) < 0.003
     members, start = [], 0
     plan = [(n, False) for n in n_science] + [(n, True) for n in n_refs]
     for number, (n, is_psf) in enumerate(plan):
-        data = images[start : start + n].copy()
-        start += n
-        variance = np.maximum(data, 0) * 0.05
-        dq = np.zeros(data.shape, np.uint32)
-        data[:, bad], dq[:, bad] = np.nan, 1
-        variance[:, bad] = 0.0
-        model = exposure_model(
-            {
-                "data": data,
-                "err": np.sqrt(variance + 0.36),
-                "dq": dq,
-                "var_poisson": variance,
-                "var_rnoise": np.full(data.shape, 0.36, np.float32),
-            },
-            Pointing(
-                target="R" if is_psf else "T",
-                radec_deg=(150.0, -25.0),
-                crpix_xy=center,
-                roll_ref_deg=60.0 + 10.0 * number,
-                v3i_yangle_deg=0.05,
-                is_psf=is_psf,
-                number=number,
-            ),
-        )
         file = f"jw08888{number + 1:03d}001_03102_00001_nrcalong_calints.fits"
-        save_atomically(model, folder / file)
-        model.close()
+        pointing = Pointing(
+            target="R" if is_psf else "T",
+            radec_deg=(150.0, -25.0),
+            crpix_xy=center,
+            roll_ref_deg=60.0 + 10.0 * number,
+            v3i_yangle_deg=0.05,
+            is_psf=is_psf,
+            number=number,
+        )
+        write_exposure(folder / file, images[start : start + n], pointing)
+        start += n
         members.append({"expname": file, "exptype": "psf" if is_psf else "science"})
     content = {
         "asn_type": "coron3",
@@ -193,16 +220,14 @@ imports = time.perf_counter() - start
 import contextlib, io
 start = time.perf_counter()
 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-    options = ["--align-to", sys.argv[3], "--no-report", "--rerun"]
-    main(["run", sys.argv[1], "-o", sys.argv[2], *options], standalone_mode=False)
+    main(["run", *sys.argv[1:], "--no-report", "--rerun"], standalone_mode=False)
 seconds = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"seconds": seconds, "imports": imports, "peak_mb": peak}))
 """
 
 
-def our_run(association: Path, align_to: str) -> dict:
+def our_run(association: Path, *options: str) -> dict:
     """Run `lyot run` in a process of its own, and return its times and peak memory."""
-    return run_peer(
-        sys.executable, RUN, str(association), str(association.parent / "ours"), align_to
-    )
+    folder = str(association.parent / "ours")
+    return run_peer(sys.executable, RUN, str(association), "-o", folder, *options)

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from common import best_of, frames, line, machine, peer_python, run_peer
+from common import aligned_of, best_of, cube_of, frames, line, machine, peer_python, run_peer
 from lyot.algorithms.zones import full_frame
 from lyot.files.aligned import AlignedArrays
-from lyot.files.exposure import Cube
-from lyot.files.headers import ExposureInfo
 from lyot.parameters import SubtractRecipe
 from lyot.subtraction.subtract import subtract
 
@@ -49,13 +47,6 @@ class Each:
         self.frames = refs.frames
 
 
-def inputs(targets: np.ndarray, refs: np.ndarray):
-    """Make what `subtract` takes."""
-    info = ExposureInfo("bench", targets.shape)
-    target = Cube(targets, np.ones_like(targets), np.zeros(targets.shape, np.uint32), info)
-    return target, AlignedArrays(refs, np.full_like(refs, 0.3), np.zeros(refs.shape, np.uint32))
-
-
 def floor(targets: np.ndarray, refs: np.ndarray, truncations: tuple[int, ...]) -> None:
     """Do KLIP in the fewest lines of NumPy: Gram matrix, decomposition, T - C R; no errors."""
     t, r = (a.reshape(len(a), -1).astype(np.float64) for a in (targets, refs))
@@ -74,7 +65,7 @@ def main() -> None:
     print(machine())
     jwst = peer_python("jwst==3.0.0")
     targets, refs = frames(20, 100, (320, 320))
-    target, shared = inputs(targets, refs)
+    target, shared = cube_of(targets), aligned_of(refs)
     zones, recipe = full_frame((320, 320)), SubtractRecipe(n_modes=(50,))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frames.npz"
@@ -85,7 +76,7 @@ def main() -> None:
         ours = best_of(lambda: subtract(target, Each(shared), zones, recipe), 2)
         line("the same with a 4-D psfalign", ours, theirs, "jwst 3-D", 5)
         targets, refs = frames(120, 540, (224, 288))
-        target, shared = inputs(targets, refs)
+        target, shared = cube_of(targets), aligned_of(refs)
         zones = full_frame((224, 288))
         five = SubtractRecipe(n_modes=(5, 10, 20, 35, 50))
         ours = best_of(lambda: subtract(target, shared, zones, five), 2)

@@ -6,69 +6,39 @@ by exposure, and reduces an observation with it at several sizes on the way.
 
 import json
 import shutil
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from common import SCRATCH, machine, pointings, run_peer, speckled
+from common import SCRATCH, machine, our_run, pointings, speckled, write_exposure
 from lyot.files.exposure import read_cube
 from lyot.files.library_store import Library
-from lyot.files.products import save_atomically
 from lyot.parameters import LibraryRecipe
 from lyot.references import library as libraries
-from lyot.simulate.exposure_model import Pointing, exposure_model
+from lyot.simulate.exposure_model import Pointing
 
 SHAPE, N_INT = (224, 288), 20
 SIZES = (240, 500, 1000, 2000)
 ALL_UP_TO = 500
 """Libraries of which a run takes all frames at once, too."""
-RUN = """
-import json, logging, resource, sys, time
-logging.disable(logging.WARNING)
-import contextlib, io
-from lyot.cli import main
-start = time.perf_counter()
-options = ["--library", sys.argv[3], "--library-n", sys.argv[4], "--no-report", "--rerun"]
-options += ["--align-to", sys.argv[5]]
-with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-    main(["run", sys.argv[1], "-o", sys.argv[2], *options], standalone_mode=False)
-seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"seconds": seconds, "peak_mb": peak}))
-"""
 
 
 def exposure(folder: Path, number: int, target: str, *, is_psf: bool, n_int: int = N_INT) -> Path:
     """Write one exposure of speckles of its own star."""
     images, center = speckled(pointings((n_int,), 0.03, seed=number), SHAPE, seed=7)
     rng = np.random.default_rng(number)
-    data = (images * rng.uniform(0.5, 2.0)).astype(np.float32)
-    bad = np.random.default_rng(1).random(SHAPE) < 0.003
-    variance = np.maximum(data, 0) * 0.05
-    dq = np.zeros(data.shape, np.uint32)
-    data[:, bad], dq[:, bad], variance[:, bad] = np.nan, 1, 0.0
-    model = exposure_model(
-        {
-            "data": data,
-            "err": np.sqrt(variance + 0.36),
-            "dq": dq,
-            "var_poisson": variance,
-            "var_rnoise": np.full(data.shape, 0.36, np.float32),
-        },
-        Pointing(
-            target=target,
-            radec_deg=(150.0, -25.0),
-            crpix_xy=center,
-            roll_ref_deg=60.0 + 10.0 * (number % 2),
-            is_psf=is_psf,
-            number=number,
-        ),
+    data = images * rng.uniform(0.5, 2.0)
+    pointing = Pointing(
+        target=target,
+        radec_deg=(150.0, -25.0),
+        crpix_xy=center,
+        roll_ref_deg=60.0 + 10.0 * (number % 2),
+        is_psf=is_psf,
+        number=number,
     )
     path = folder / f"jw07777{number:03d}001_03102_00001_nrcalong_calints.fits"
-    save_atomically(model, path)
-    model.close()
+    write_exposure(path, data, pointing)
     return path
 
 
@@ -115,18 +85,11 @@ def main() -> None:
         for n, align_to in ((200, "all"), (200, "first"), (0, "first")):
             if n == 0 and size > ALL_UP_TO:
                 continue
-            made = run_peer(
-                sys.executable,
-                RUN,
-                str(association),
-                str(folder / "out"),
-                str(path),
-                str(n),
-                align_to,
-            )
+            options = ("--library", str(path), "--library-n", str(n), "--align-to", align_to)
+            made = our_run(association, *options)
             print(
                 f"      run with {n or len(library):4d} of them, align_to = {align_to:5s} "
-                f"{made['seconds']:6.1f} s, {made['peak_mb']:5.0f} MB",
+                f"{made['imports'] + made['seconds']:6.1f} s, {made['peak_mb']:5.0f} MB",
                 flush=True,
             )
 

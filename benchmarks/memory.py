@@ -11,7 +11,7 @@ def main() -> None:
     exposure = max(p.stat().st_size for p in association.parent.glob("*_calints.fits")) / 2**20
     bound = 1024 + 2.5 * exposure + 4 * 200 * plane
     for align_to in ("first", "all"):
-        ours = our_run(association, align_to)
+        ours = our_run(association, "--align-to", align_to)
         verdict = "yes" if ours["peak_mb"] < bound else "NO"
         print(
             f"lyot run, 60 x 200, align_to = {align_to}: {ours['seconds']:.0f} s, peak "

@@ -45,7 +45,7 @@ def main() -> None:
             ("first", must_first, "3-D"),
             ("all", must_all, f"4-D, {size}"),
         ):
-            ours = our_run(association, align_to)
+            ours = our_run(association, "--align-to", align_to)
             line(
                 f"lyot run, {what} frames, {kind}", ours["seconds"], theirs["seconds"], "jwst", must
             )

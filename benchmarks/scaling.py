@@ -12,14 +12,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common import best_of, frames, machine, observation, pointings, speckled
-from lyot.files.aligned import AlignedArrays
-from lyot.files.exposure import Cube
-from lyot.files.headers import ExposureInfo
+from common import (
+    align_all,
+    aligned_of,
+    best_of,
+    cube_of,
+    frames,
+    machine,
+    observation,
+    pointings,
+    speckled,
+)
 from lyot.files.star import StarPosition
-from lyot.parameters import AlignRecipe, SubtractRecipe
-from lyot.references.aligner import Aligner
-from lyot.references.prepare import prepare_refs
+from lyot.parameters import SubtractRecipe
 from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
 
@@ -33,26 +38,12 @@ class Size:
     side: int = 320
 
 
-def cube_of(sci: np.ndarray, center: float) -> Cube:
-    """Give frames errors and facts."""
-    info = ExposureInfo(
-        "bench",
-        sci.shape,
-        filter="F444W",
-        crpix_xy=(center, center),
-        detector="NRCALONG",
-        instrument="NIRCAM",
-    )
-    return Cube(sci, np.full_like(sci, 0.6), np.zeros(sci.shape, np.uint32), info)
-
-
 def klip_seconds(size: Size) -> float:
     """Time the subtraction with one set of references."""
     shape = (size.side, size.side)
     targets, refs = frames(size.n_int, size.n_ref, shape)
-    aligned = AlignedArrays(refs, np.full_like(refs, 0.6), np.zeros(refs.shape, np.uint32))
     recipe, star = SubtractRecipe(), StarPosition(size.side / 2, size.side / 2)
-    target = cube_of(targets, size.side / 2)
+    target, aligned = cube_of(targets), aligned_of(refs)
     zones = make_zones(recipe, shape, star, 0.063)
     return best_of(lambda: subtract(target, aligned, zones, recipe), 2)
 
@@ -60,16 +51,9 @@ def klip_seconds(size: Size) -> float:
 def align_seconds(size: Size) -> float:
     """Time the alignment of all pairs."""
     counts = np.concatenate([pointings((size.n_int,), 0.03), pointings((1,) * size.n_ref, 0.0)])
-    images, (x, y) = speckled(counts, (size.side, size.side))
-    target, refs = cube_of(images[: size.n_int], 0.0), cube_of(images[size.n_int :], 0.0)
-    recipe = AlignRecipe()
-
-    def _all() -> None:
-        aligner = Aligner(target, prepare_refs(refs, recipe), recipe, star_xy=(x, y))
-        for i in range(size.n_int):
-            aligner.align(i)
-
-    return best_of(_all, 1)
+    images, star_xy = speckled(counts, (size.side, size.side))
+    target, refs = cube_of(images[: size.n_int]), cube_of(images[size.n_int :])
+    return best_of(lambda: align_all(target, refs, star_xy), 1)
 
 
 CASES = (
@@ -127,7 +111,7 @@ def _kind(path: str, function: str) -> str:
         return "GEMM"
     if "tdriz" in function:
         return "drizzle"
-    io = ("asdf", "astropy/io", "stdatamodels", "yaml", "jsonschema", "gwcs", "models/products")
+    io = ("asdf", "astropy/io", "stdatamodels", "yaml", "jsonschema", "gwcs", "files/products")
     if any(part in path for part in io) or any(w in function for w in ("tofile", "read", "write")):
         return "files and models"
     return "lyot's array arithmetic" if "/lyot/" in path else "other Python"

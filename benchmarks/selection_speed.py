@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import best_of, frames, line, machine, peer_python, run_peer
-from klip_speed import inputs
+from common import aligned_of, best_of, cube_of, frames, line, machine, peer_python, run_peer
 from lyot.algorithms.geometry import radius_map
 from lyot.files.star import StarPosition
 from lyot.parameters import SubtractRecipe
@@ -59,7 +58,7 @@ def main() -> None:
         n_sectors=4,
         level_inner_arcsec=0.0,
     )
-    target, aligned = inputs(targets, refs)
+    target, aligned = cube_of(targets), aligned_of(refs)
     zones = make_zones(recipe, SHAPE, STAR, 0.063)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frames.npz"

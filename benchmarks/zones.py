@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lyot.algorithms.repair import MAD_TO_SIGMA
 from lyot.files.aligned import AlignedArrays
 from lyot.files.exposure import Cube, read_cube, stack
 from lyot.files.star import StarPosition
@@ -98,7 +99,7 @@ def measure(target: Cube, frames: AlignedArrays, star: StarPosition, name: str) 
             n = int(2 * np.pi * r / FWHM)
             around = 2 * np.pi * np.arange(n) / n
             flux = [aperture(plain, star.y + r * np.cos(a), star.x + r * np.sin(a)) for a in around]
-            noise = 1.4826 * np.median(np.abs(flux - np.median(flux)))
+            noise = MAD_TO_SIGMA * np.median(np.abs(flux - np.median(flux)))
             through = float(np.mean(kept))
             cells.append(f"{through:6.2f} {noise / max(through, 1e-9):8.2f} {disc_kept:6.2f} ")
         print(f"{label:32s}" + "".join(cells), flush=True)
