@@ -76,7 +76,7 @@ def test_exposures_show_as_many_integrations_as_there_is_room_for(facts, monkeyp
     def n_frames(limit):
         monkeypatch.setattr(sections, "MAX_FRAME_CHARACTERS", limit)
         [grid] = sections.before_after(facts).blocks
-        return [len(viewer.panel.frames) for viewer in grid.blocks]
+        return [len(viewer.frames) for viewer in grid.blocks]
 
     n_int = len(facts.exposures[0].best.view.data)
     assert n_frames(100_000_000)[0] == 2 * (n_int + 1)  # before and after, and their means
@@ -86,10 +86,10 @@ def test_exposures_show_as_many_integrations_as_there_is_room_for(facts, monkeyp
 def test_every_choice_of_a_viewer_has_its_frame(facts):
     for section in (sections.combined(facts), sections.before_after(facts)):
         for grid in (block for block in section.blocks if isinstance(block, Grid)):
-            for panel in (b.panel for b in grid.blocks if b.kind == "viewer"):
-                n_choices = np.prod([len(names) for _, names in panel.axes])
-                assert len(panel.frames) == n_choices
-                assert len({frame.name for frame in panel.frames}) == n_choices
+            for viewer in (b for b in grid.blocks if b.kind == "viewer"):
+                n_choices = np.prod([len(names) for _, names in viewer.axes])
+                assert len(viewer.frames) == n_choices
+                assert len({frame.name for frame in viewer.frames}) == n_choices
 
 
 def test_the_star_is_said_to_be_aligned_only_where_it_was(facts):

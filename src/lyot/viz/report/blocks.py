@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,27 +27,33 @@ def number(value: Any, form: str, /) -> Number | str:
     return Number(format(value, form), repr(value)) if np.isfinite(value) else ""
 
 
+class Block:
+    """What the templates render, each kind by the macro of its name."""
+
+    @property
+    def kind(self) -> str:
+        """Name of the macro."""
+        return type(self).__name__.lower()
+
+
 @dataclass(frozen=True)
-class Paragraph:
+class Paragraph(Block):
     """A paragraph of text."""
 
-    kind: ClassVar[str] = "paragraph"
     text: str
 
 
 @dataclass(frozen=True)
-class Code:
+class Code(Block):
     """Text to copy: a command, or parameters as JSON."""
 
-    kind: ClassVar[str] = "code"
     text: str
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Block):
     """A table, which can be downloaded as CSV."""
 
-    kind: ClassVar[str] = "table"
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[Number | str]]
@@ -55,20 +61,17 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A drawing as SVG in the colors of the page; `alt` says what it shows."""
+class Drawing(Block):
+    """A drawing as SVG in the colors of the page."""
 
-    kind: ClassVar[str] = "drawing"
     svg: str
-    alt: str
     caption: str
 
 
 @dataclass(frozen=True)
-class Picture:
+class Picture(Block):
     """A figure that an analysis saved, as PNG."""
 
-    kind: ClassVar[str] = "picture"
     png: bytes
     alt: str
 
@@ -78,30 +81,19 @@ class Picture:
         return base64.b64encode(self.png).decode("ascii")
 
 
-@dataclass(frozen=True, eq=False)
-class Viewer:
-    """An interactive image; `panel` is read by the script of the page."""
-
-    kind: ClassVar[str] = "viewer"
-    panel: Panel
-    caption: str
-
-
 @dataclass(frozen=True)
-class Grid:
+class Grid(Block):
     """Lay blocks beside one another where the page is wide enough."""
 
-    kind: ClassVar[str] = "grid"
-    blocks: Sequence[Any]
+    blocks: Sequence[Block]
 
 
 @dataclass(frozen=True)
-class Details:
+class Details(Block):
     """Fold blocks away until they are asked for."""
 
-    kind: ClassVar[str] = "details"
     summary: str
-    blocks: Sequence[Any]
+    blocks: Sequence[Block]
 
 
 @dataclass(frozen=True)
@@ -109,7 +101,7 @@ class Section:
     """A part of the report with a title and a place in the table of contents."""
 
     title: str
-    blocks: Sequence[Any]
+    blocks: Sequence[Block]
 
     @property
     def anchor(self) -> str:
@@ -171,8 +163,8 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False)
-class Panel:
-    """Frames to choose from along one axis or several."""
+class Viewer(Block):
+    """An interactive image: frames to choose from along one axis or several."""
 
     title: str
     axes: list[tuple[str, list[str]]]
@@ -181,7 +173,7 @@ class Panel:
     """In the order of the choices; the last axis varies first."""
     start: tuple[int, ...]
     """Choice along each axis at the beginning."""
-    colors: str = "inferno"
+    caption: str
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain values that viewer.js reads."""
@@ -191,5 +183,4 @@ class Panel:
                 for (title, names), start in zip(self.axes, self.start, strict=True)
             ],
             "frames": [frame.to_json() for frame in self.frames],
-            "map": self.colors,
         }

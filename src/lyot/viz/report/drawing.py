@@ -12,6 +12,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from lyot.viz.figures import GRAY
 from lyot.viz.report.blocks import Drawing
 
 INK = "#010203"
@@ -24,12 +25,12 @@ def page_style() -> Iterator[None]:
     inked = ("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor")
     style: dict[Any, Any] = dict.fromkeys((*inked, "xtick.color", "ytick.color"), INK)
     style |= dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none")
-    style |= {"legend.frameon": False, "font.family": "sans-serif", "grid.color": "#8a94a3"}
+    style |= {"legend.frameon": False, "font.family": "sans-serif", "grid.color": GRAY}
     with mpl.rc_context(style):
         yield
 
 
-def drawing(figure: Figure, alt: str, caption: str = "", /) -> Drawing:
+def drawing(figure: Figure, alt: str, caption: str, /) -> Drawing:
     """Make a drawing of a figure; `alt` must differ between the drawings of a page."""
     buffer = io.BytesIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -46,4 +47,4 @@ def drawing(figure: Figure, alt: str, caption: str = "", /) -> Drawing:
             element.setAttribute("style", inked)
     root.setAttribute("role", "img")
     root.setAttribute("aria-label", alt)
-    return Drawing(root.toxml(), alt, caption)
+    return Drawing(root.toxml(), caption)

@@ -112,8 +112,8 @@ class RunFacts:
     """Tables of contrast limits and of fitted companions; None where there are none."""
     pictures: dict[str, bytes]
     """Figures of the companion fits, as PNG, by title."""
-    noise_curves: dict[str, tuple[Array, Array]]
-    """Radius [pixel] and 1-sigma scatter by product."""
+    noise_curves: dict[str, dict[str, Array]]
+    """Table of the scatter by product: ``radius`` [pixel] and ``sigma``."""
     pixels: list[PixelCounts]
 
     @property
@@ -168,7 +168,7 @@ def read_facts(
             p.stem.removeprefix(name).strip("_"): p.read_bytes() for p in fit_figures if p.is_file()
         },
         noise_curves={
-            path.name: _noise_curve(path) for path in products_of(folder, "*_contrast.fits", own)
+            path.name: read_view(path).table for path in products_of(folder, "*_contrast.fits", own)
         },
         pixels=[
             _count_pixels(path)
@@ -259,11 +259,6 @@ def _detection(folder: Path, name: str) -> DetectionFacts | None:
     found = read_maps(path)
     fpf = float(found.keywords.get("FPF", np.nan))
     return DetectionFacts(candidates, found.maps, found.pixel_scale_arcsec, fpf)
-
-
-def _noise_curve(path: Path) -> tuple[Array, Array]:
-    radius, sigma = list(read_view(path).table.values())[:2]
-    return radius, sigma
 
 
 def _count_pixels(path: Path) -> PixelCounts:

@@ -22,7 +22,6 @@ from lyot.viz.report.blocks import (
     Frame,
     Grid,
     Number,
-    Panel,
     Paragraph,
     Picture,
     Section,
@@ -119,12 +118,13 @@ def combined(run: RunFacts, /) -> Section:
         ("modes", [_modes(image) for image in run.images]),
         ("image", ["surface brightness", "SCI / ERR"]),
     ]
-    panel = Panel("Combined image", axes, frames, start=(run.images.index(run.main), 0))
     caption = (
         "All integrations of all rolls, combined on one grid of the sky. The cross marks the star. "
         "ERR contains the noise of photons, detector and references, but not residual speckles."
     )
-    return Section("Combined image", [Grid([Viewer(panel, caption), _summary(run)])])
+    start = (run.images.index(run.main), 0)
+    viewer = Viewer("Combined image", axes, frames, start, caption)
+    return Section("Combined image", [Grid([viewer, _summary(run)])])
 
 
 def _combined_frames(run: RunFacts, image: CombinedImage) -> list[Frame]:
@@ -184,16 +184,15 @@ def candidates(run: RunFacts, /) -> Section:
             ("STIM", "STIM", (0.0, 3.0)),
         )
     ]
-    panel = Panel("Search for point sources", [("map", [f.name for f in frames])], frames, (0,))
     caption = (
         "S/N of each position relative to the others at the same separation (Mawet et al. 2014). "
         "North is up, east to the left. Circles mark the candidates of the table."
     )
-    beside = _candidate_table(found.candidates)
-    if not beside.rows:
-        text = f"No candidate above the threshold (false-positive fraction {found.fpf:.2g})."
-        return Section("Candidates", [Grid([Viewer(panel, caption), Paragraph(text)])])
-    return Section("Candidates", [Grid([Viewer(panel, caption), beside])])
+    axes = [("map", [frame.name for frame in frames])]
+    viewer = Viewer("Search for point sources", axes, frames, (0,), caption)
+    text = f"No candidate above the threshold (false-positive fraction {found.fpf:.2g})."
+    beside = _candidate_table(found.candidates) if marks else Paragraph(text)
+    return Section("Candidates", [Grid([viewer, beside])])
 
 
 def _candidate_table(candidates: Any) -> Table:
@@ -222,24 +221,15 @@ def _candidate_table(candidates: Any) -> Table:
 def before_after(run: RunFacts, /) -> Section:
     """Each exposure before and after subtraction, integration by integration."""
     share = MAX_FRAME_CHARACTERS // max(len(run.exposures), 1)
-    viewers = []
-    for exposure in run.exposures:
-        best = exposure.best
-        viewers.append(
-            Viewer(
-                _exposure_panel(exposure, share),
-                f"Position angle of the y axis: {best.view.pa_y_deg or 0.0:.1f} degrees. The rms "
-                f"of the frame is {best.rms_before:.3g} MJy/sr before subtraction and "
-                f"{best.rms_after:.3g} MJy/sr after.",
-            )
-        )
+    viewers = [_exposure_viewer(exposure, share) for exposure in run.exposures]
     return Section("Before and after", [Grid(viewers)] if viewers else [])
 
 
-def _exposure_panel(exposure: ExposureFacts, share: int) -> Panel:
+def _exposure_viewer(exposure: ExposureFacts, share: int) -> Viewer:
     """The mean, and as many integrations as fit in the share of the page."""
+    best = exposure.best
     sources = [(f"after, {_modes(s)}", s.view) for s in exposure.subtractions]
-    start = exposure.subtractions.index(exposure.best)
+    start = exposure.subtractions.index(best)
     if exposure.before is not None:
         sources.insert(0, ("before", exposure.before))
         start += 1
@@ -269,7 +259,12 @@ def _exposure_panel(exposure: ExposureFacts, share: int) -> Panel:
         ("image", [text for text, _ in sources]),
         ("integration", ["mean", *(str(i + 1) for i in range(n_shown))]),
     ]
-    return Panel(exposure.root, axes, frames, start=(start, 0))
+    caption = (
+        f"Position angle of the y axis: {best.view.pa_y_deg or 0.0:.1f} degrees. The rms of the "
+        f"frame is {best.rms_before:.3g} MJy/sr before subtraction and {best.rms_after:.3g} "
+        "MJy/sr after."
+    )
+    return Viewer(exposure.root, axes, frames, (start, 0), caption)
 
 
 def _frame(
@@ -300,9 +295,7 @@ def contrast(run: RunFacts, /) -> Section:
     curve = run.curve
     if curve is not None:
         figure = _figure(5.6)
-        upper, lower = figure.subplots(2, 1, height_ratios=(2.0, 1.0))
-        analysis.contrast(upper, curve)
-        analysis.throughput(lower, curve)
+        analysis.contrast_figure(figure, curve, title="")
         settings = curve.settings
         caption = (
             f"Star: {settings.get('star', '')}. Off-axis PSF: {settings.get('psf', '')}. "
@@ -317,8 +310,8 @@ def contrast(run: RunFacts, /) -> Section:
         figure = _figure(3.6)
         ax = figure.subplots()
         scale = run.main.view.info.pixel_scale_arcsec
-        for name, (radius, sigma) in run.noise_curves.items():
-            figures.noise_curve(ax, radius * scale, sigma, label=name)
+        for name, table in run.noise_curves.items():
+            figures.noise_curve(ax, table["radius"] * scale, table["sigma"], label=name)
         if len(run.noise_curves) > 1:
             ax.legend(fontsize=7)
         caption = (
@@ -440,7 +433,7 @@ def star(run: RunFacts, /) -> Section:
 
 def alignment(run: RunFacts, /) -> Section:
     """The shifts of the references, drawn and listed."""
-    drawings, rows = [], []
+    drawings, rows = [], list[list[Number | str]]()
     for exposure in run.exposures:
         align = exposure.alignment
         several = len(align.shift_yx) > 1
@@ -456,25 +449,23 @@ def alignment(run: RunFacts, /) -> Section:
             )
         caption += f" Weight of the fit: {align.weight or 'not recorded'}."
         drawings.append(drawing(figure, f"Shifts of {exposure.root}", caption))
-        rows += [_shift_row(exposure, k) for k in range(align.shift_yx.shape[1])]
+        for k, target in enumerate(align.targets):
+            y, x = align.shift_yx[:, k].mean(axis=0)
+            shift_and_error = (x, y, np.hypot(*align.shift_error_yx[:, k].mean(axis=0)))
+            rows.append(
+                [
+                    exposure.root,
+                    str(k + 1),
+                    target,
+                    *(number(value, ".4f") for value in shift_and_error),
+                    number(align.scale[:, k].mean(), ".4g"),
+                    "yes" if align.converged[:, k].all() else "no",
+                ]
+            )
     header = ["exposure", "reference", "star", "shift x [pixel]", "shift y [pixel]"]
     header += ["error [pixel]", "scale", "converged"]
     table = Table("Alignment of the references", header, rows)
     return Section("Alignment", [Grid(drawings), Details("Table of shifts", [table])])
-
-
-def _shift_row(exposure: ExposureFacts, k: int) -> list[Number | str]:
-    align = exposure.alignment
-    return [
-        exposure.root,
-        str(k + 1),
-        align.targets[k],
-        number(align.shift_yx[:, k, 1].mean(), ".4f"),
-        number(align.shift_yx[:, k, 0].mean(), ".4f"),
-        number(np.hypot(*align.shift_error_yx[:, k].mean(axis=0)), ".4f"),
-        number(align.scale[:, k].mean(), ".4g"),
-        "yes" if align.converged[:, k].all() else "no",
-    ]
 
 
 def modes(run: RunFacts, /) -> Section:

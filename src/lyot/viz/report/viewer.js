@@ -44,9 +44,9 @@
       this.panel = values(root.querySelector("script"));
       this.canvas = root.querySelector("canvas.image");
       this.readout = root.querySelector(".readout");
-      this.choice = this.panel.axes.map((axis) => axis.start || 0);
+      this.choice = this.panel.axes.map((axis) => axis.start);
       this.zoom = 1;
-      this.map = this.panel.map;
+      this.map = Object.keys(lut)[0];
       this.shape = "asinh";
       this.low = 0; this.high = 1;
       this.cursor = null;
@@ -252,7 +252,7 @@
         const [x, y] = this.place(f.star[0], f.star[1], s, size), r = 6 * ratio;
         stroke(() => { ctx.moveTo(x - r, y); ctx.lineTo(x + r, y); ctx.moveTo(x, y - r); ctx.lineTo(x, y + r); }, "#fff");
       }
-      for (const mark of f.marks || []) {
+      for (const mark of f.marks) {
         const [x, y] = this.place(mark.x, mark.y, s, size), r = Math.max(mark.r * s, 6 * ratio);
         stroke(() => ctx.arc(x, y, r, 0, 7), "#5ff0a0");
         write(mark.text, x + r + 9 * ratio, y - r);
