@@ -39,71 +39,33 @@ REDUCED, UNCHANGED, FAILED = "reduced", "unchanged", "failed"
 
 @dataclass(frozen=True)
 class Job:
-    """An association, and how it is reduced.
-
-    Attributes
-    ----------
-    association : str
-        Its file.
-    output_dir : str
-        Where its products go.
-    parameters : mapping
-        Parameters of the pipeline and its steps, by step; `lyot.parameters.by_step` makes it.
-    input_dir : str
-        Folder of the members; empty for that of the association.
-    observation : ObservationParameters or None
-        The star, PSF and mask with which contrast limits are measured; None for no limits.
-    report : bool
-        Whether a report is written.
-    rerun : bool
-        Whether an association that is up to date is reduced again.
-    command : tuple of str
-        The command that was typed, for the report.
-    """
+    """An association, and how it is reduced."""
 
     association: str
     output_dir: str
     parameters: StepParameters = field(default_factory=dict)
-    input_dir: str = ""
-    observation: ObservationParameters | None = None
+    input_dir: str = ""  # folder of the members; by default that of the association
+    observation: ObservationParameters | None = None  # for contrast limits; None for no limits
     report: bool = True
-    rerun: bool = False
-    command: tuple[str, ...] = ()
+    rerun: bool = False  # whether an association that is up to date is reduced again
+    command: tuple[str, ...] = ()  # that was typed, for the report
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What became of a job.
-
-    Attributes
-    ----------
-    association : str
-        Its file.
-    product : str
-        Name of its product; empty where the association could not be read.
-    state : {"reduced", "unchanged", "failed"}
-        What was done.
-    products : tuple of str
-        Paths of the products.
-    summary : list of dict
-        One entry per science exposure.
-    seconds : float
-        How long it took.
-    message : str
-        Why it failed.
-    """
+    """What became of a job."""
 
     association: str
-    product: str
-    state: str
-    products: tuple[str, ...] = ()
-    summary: tuple[dict[str, Any], ...] = ()
+    product: str  # its name; empty where the association could not be read
+    state: str  # REDUCED, UNCHANGED or FAILED
+    products: tuple[str, ...] = ()  # paths
+    summary: tuple[dict[str, Any], ...] = ()  # one entry per science exposure
     seconds: float = 0.0
-    message: str = ""
+    message: str = ""  # why it failed
 
 
 def expand(sources: Sequence[str], /) -> list[str]:
-    """Find the associations that files and folders stand for."""
+    """Find association files, each once; those of a folder lie in it at any depth."""
     found: list[str] = []
     for source in sources:
         path = Path(source)
@@ -151,7 +113,7 @@ def run(jobs: Sequence[Job], tasks: cluster.Tasks, /) -> Iterator[Finished]:
 
 
 def attempt(job: Job, /) -> Finished:
-    """Do a job, and tell what went wrong instead of raising it."""
+    """Do a job; where it fails, the message says why, and nothing is raised."""
     started = time.monotonic()
     try:
         return reduce(job)
@@ -171,7 +133,7 @@ def _failed(job: Job, error: BaseException | None, seconds: float) -> Finished:
 
 
 def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
-    """Reduce an association, unless all that it rests on is as it was."""
+    """Reduce an association, unless nothing that its products rest on has changed."""
     started = time.monotonic()
     folder = Path(job.output_dir)
     asn = read_association(job.association, folder=job.input_dir or None)
@@ -236,9 +198,12 @@ def plan_of(job: Job, /) -> Plan:
 def fingerprint(
     job: Job, asn: Association, checksums: dict[str, str] | None = None, /
 ) -> dict[str, Any]:
-    """Return all that the products of a job rest on, by content."""
+    """Return all that the products of a job rest on, by content, as plain values.
+
+    `checksums` are those of the members, by name, where they have been computed.
+    """
     members = [*asn.science, *asn.psf]
-    known = checksums or {p.name: checksum(p) for p in members}
+    sha256 = checksums or {p.name: checksum(p) for p in members}
     values = complete(job.parameters)
     all_values = [value for given in values.values() for value in given]
     if job.observation is not None:
@@ -254,8 +219,8 @@ def fingerprint(
         "version": __version__,
         "product": asn.product,
         "asn_id": asn.asn_id,
-        "science": [[p.name, known[p.name]] for p in asn.science],
-        "psf": [[p.name, known[p.name]] for p in asn.psf],
+        "science": [[p.name, sha256[p.name]] for p in asn.science],
+        "psf": [[p.name, sha256[p.name]] for p in asn.psf],
         "steps": {
             step: {name: each for value in given for name, each in to_names(value).items()}
             for step, given in values.items()
@@ -279,7 +244,7 @@ def _library_state(path: str) -> str:
 
 
 def _unchanged(job: Job, asn: Association, record: Path) -> Finished | None:
-    """Return what was made before, if that is whole and nothing under it has changed."""
+    """Return what was made before, if its products and all that they rest on are unchanged."""
     try:
         before = json.loads(record.read_text(encoding="utf-8"))
         if before["fingerprint"] != fingerprint(job, asn):
@@ -287,7 +252,7 @@ def _unchanged(job: Job, asn: Association, record: Path) -> Finished | None:
         for name, digest in before["products"].items():
             path = record.parent / name
             if not path.is_file() or sampled_checksum(path) != digest:
-                log.info("%s is not as it was written; %s is reduced again.", path, asn.product)
+                log.info("%s has been changed or removed; %s is reduced again.", path, asn.product)
                 return None
         return Finished(
             job.association,
@@ -309,8 +274,7 @@ def _write_record(record: Path, job: Job, finished: Finished, made_of: dict[str,
         "summary": list(finished.summary),
         "seconds": finished.seconds,
     }
-    with atomic_write(record) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    _write_json(record, content)
 
 
 @contextmanager
@@ -341,10 +305,11 @@ def _log_file(folder: Path, product: str) -> Iterator[None]:
         handler.close()
 
 
-def write_summary(finished: Sequence[Finished], folder: str | Path, /) -> str:
-    """Write what became of a survey, one line per association."""
-    path = Path(folder) / "survey.json"
+def write_summary(finished: Sequence[Finished], folder: str | Path, /) -> None:
+    """Write what became of a survey to ``survey.json`` in a folder."""
+    _write_json(Path(folder) / "survey.json", [asdict(each) for each in finished])
+
+
+def _write_json(path: Path, content: Any) -> None:
     with atomic_write(path) as temporary:
-        rows = [asdict(each) for each in finished]
-        temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    return str(path)
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,13 +1,18 @@
-"""Every step runs from the shell, without CRDS."""
+"""What the steps share: files that are opened; they run from the shell without CRDS."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+from astropy.io import fits
 from stdatamodels.jwst import datamodels
 
+from lyot.errors import LyotError
 from lyot.files.provenance import provenance_of
+from lyot.steps.base import is_one, opened
 
 BIN = Path(sys.executable).parent
 
@@ -46,3 +51,32 @@ def test_steps_run_from_the_shell_without_crds(files, small, tmp_path):
     [subtracted] = tmp_path.glob("*_psfsub.fits")
     with datamodels.open(subtracted) as model:
         assert provenance_of(model)["steps"]["klip"]["n_kept"] == 2
+
+
+@pytest.mark.parametrize(
+    ("n_axes", "kind"), [(2, "ImageModel"), (3, "CubeModel"), (4, "QuadModel")]
+)
+def test_a_file_is_opened_as_what_its_axes_are(tmp_path, n_axes, kind):
+    path = tmp_path / "a.fits"
+    getattr(datamodels, kind)(np.ones((2,) * n_axes, np.float32)).save(path)
+    for given in (path, str(path)):
+        with opened(given) as model:
+            assert type(model).__name__ == kind
+            with opened(model) as same:
+                assert same is model
+            assert model.data.shape == (2,) * n_axes
+
+
+def test_a_file_with_other_axes_is_refused(tmp_path):
+    path = tmp_path / "five.fits"
+    hdu = fits.ImageHDU(np.ones((1, 1, 1, 2, 2), np.float32), name="SCI")
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path)
+    with pytest.raises(LyotError, match="has 5 axes; a product has 2 to 4"), opened(path):
+        pass
+
+
+def test_one_exposure_is_told_from_several(target, files):
+    assert is_one(target)
+    assert is_one(files[0][0])
+    assert not is_one(files[0])
+    assert not is_one(iter(files[0]))

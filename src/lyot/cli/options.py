@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
 import click
 
-from lyot.parameters import STEPS, P, Parameter, Parameters, from_names, parameters_of
+from lyot.parameters import (
+    STEPS,
+    P,
+    Parameter,
+    Parameters,
+    from_names,
+    parameters_of,
+    parameters_of_step,
+)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -100,10 +108,9 @@ def taken(kind: type[P], options: Mapping[str, Any], /) -> P:
 def typed_steps(options: Mapping[str, Any], /) -> dict[str, dict[str, Any]]:
     """Sort the options of a run into the parameters of the steps that take them."""
     typed, steps = given(options), {}
-    for step, kinds in STEPS.items():
-        names: Iterable[Parameter] = (each for kind in kinds for each in parameters_of(kind))
-        values = {e.step: typed[e.step] for e in names if e.option and e.step in typed}
-        if values:
+    for step in STEPS:
+        names = [each.step for each in parameters_of_step(step) if each.option]
+        if values := {name: typed[name] for name in names if name in typed}:
             steps[step] = values
     return steps
 
@@ -117,11 +124,10 @@ def option_of(command: click.Command, name: str, /) -> str:
         if name in names and isinstance(param, click.Option):
             return max(param.opts, key=len)
     if any(param.name == "settings" for param in command.params):
-        for step, kinds in STEPS.items():
-            for kind in kinds:
-                for each in parameters_of(kind):
-                    if name in (each.name, each.step):
-                        return f"--set {step}.{each.step}=VALUE"
+        for step in STEPS:
+            for each in parameters_of_step(step):
+                if name in (each.name, each.step):
+                    return f"--set {step}.{each.step}=VALUE"
     return ""
 
 

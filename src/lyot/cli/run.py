@@ -6,19 +6,14 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lyot.cli.main import fail, main, shown_warnings
-from lyot.cli.options import (
-    AS_JSON,
-    SCHEDULER,
-    parameter_options,
-    taken,
-    typed_steps,
-)
+from lyot.cli.options import AS_JSON, SCHEDULER, parameter_options, taken, typed_steps
 from lyot.errors import LyotError
 from lyot.parameters import (
     PIPELINE,
@@ -96,10 +91,6 @@ def asn(files: tuple[str, ...], output: str | None) -> None:
         click.echo(f"{path}: {len(members) - n} science, {n} psf")
 
 
-def _option_name(parameter: Any) -> str:
-    return str(parameter.option)
-
-
 @main.command()
 @click.argument("associations", nargs=-1, required=True, metavar="ASN...")
 @click.option(
@@ -111,7 +102,7 @@ def _option_name(parameter: Any) -> str:
     help="Folder of the products.",
 )
 @click.option("--input-dir", metavar="DIR", help="Folder of the members of the associations.")
-@parameter_options(*_STEP_CLASSES, name_of=_option_name)
+@parameter_options(*_STEP_CLASSES, name_of=attrgetter("option"))
 @click.option(
     "--star",
     nargs=2,
@@ -126,7 +117,7 @@ def _option_name(parameter: Any) -> str:
     help="Write only the combined image, SNR image and contrast curve.",
 )
 @click.option("--no-report", is_flag=True, help="Do not write the report.")
-@parameter_options(ObservationParameters, name_of=_option_name)
+@parameter_options(ObservationParameters, name_of=attrgetter("option"))
 @click.option(
     "--set",
     "settings",
@@ -243,8 +234,7 @@ def _print_finished(finished: Sequence[Finished], output_dir: str, *, as_json: b
     if as_json:
         click.echo(json.dumps([asdict(each) for each in finished], indent=2))
     elif len(finished) == 1 and finished[0].state != "failed":
-        for product in finished[0].products:
-            click.echo(product)
+        click.echo("\n".join(finished[0].products))
         print_run(finished[0])
     else:
         print_survey(finished, output_dir)

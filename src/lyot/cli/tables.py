@@ -3,47 +3,51 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
-    from lyot.analysis.companion import CompanionFit
+    from lyot.analysis.companion import CompanionFit, Measured
     from lyot.analysis.contrast import ContrastCurve
     from lyot.analysis.detection import Detection
     from lyot.survey import Finished
+    from lyot.types import Array
 
 MAX_COLUMNS = 2000
 """Width of a table that is not printed on a terminal; rows are only as long as they need."""
 
+# fmt: off
 _FRAME_COLUMNS = (
-    "number",
-    "file",
-    "integration",
-    "target",
-    "spectral_type",
-    "mjd",
-    "pa_y_deg",
-    "wavefront_nm",
-    "scale",
-    "n_repaired",
-    "n_saturated",
+    "number", "file", "integration", "target", "spectral_type", "mjd", "pa_y_deg", "wavefront_nm",
+    "scale", "n_repaired", "n_saturated",
 )
+# fmt: on
+
+T = TypeVar("T")
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], /) -> None:
-    """Print a table that fits the terminal; in a file no row is broken."""
+def print_table(
+    items: Iterable[T], columns: Mapping[str, Callable[[T], str]], /, *, numbered: str = ""
+) -> None:
+    """Print a row for each item: under each heading, what its function makes of the item.
+
+    `numbered` is the heading of a first column that counts from one. The table fits the terminal;
+    in a file no row is broken.
+    """
     from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD)
-    for text in header:
-        table.add_column(escape(text), overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(text) for text in row))
+    for heading in [*([numbered] if numbered else []), *columns]:
+        table.add_column(escape(heading), overflow="fold")
+    for number, item in enumerate(items, start=1):
+        cells = [escape(text(item)) for text in columns.values()]
+        table.add_row(*([str(number)] if numbered else []), *cells)
     console = Console()
     if not console.is_terminal:
         console = Console(width=MAX_COLUMNS)
@@ -58,29 +62,19 @@ def _shown(value: float, form: str) -> str:
 def print_run(finished: Finished, /) -> None:
     """Print the exposures of one reduction."""
     print_table(
-        [
-            "exposure",
-            "integrations",
-            "references",
-            "shift [pixel]",
-            "modes",
-            "rms before",
-            "rms after",
-            "star x, y",
-        ],
-        [
-            [
-                r["exposure"],
-                str(r["integrations"]),
-                str(r["references"]),
-                f"{r['median_shift_pix']:.3f} (max {r['largest_shift_pix']:.3f})",
-                f"{r['n_kept']}",
-                f"{r['rms_before']:.3g}",
-                f"{r['rms_after']:.3g}",
-                f"{r['star']['x']:.2f}, {r['star']['y']:.2f} ({r['star']['origin']})",
-            ]
-            for r in finished.summary
-        ],
+        finished.summary,
+        {
+            "exposure": lambda r: r["exposure"],
+            "integrations": lambda r: str(r["integrations"]),
+            "references": lambda r: str(r["references"]),
+            "shift [pixel]": lambda r: (
+                f"{r['median_shift_pix']:.3f} (max {r['largest_shift_pix']:.3f})"
+            ),
+            "modes": lambda r: str(r["n_kept"]),
+            "rms before": lambda r: f"{r['rms_before']:.3g}",
+            "rms after": lambda r: f"{r['rms_after']:.3g}",
+            "star x, y": lambda r: "{x:.2f}, {y:.2f} ({origin})".format(**r["star"]),
+        },
     )
     if finished.state == "unchanged":
         click.echo("The products are up to date; --rerun reduces the association again.")
@@ -90,24 +84,25 @@ def print_run(finished: Finished, /) -> None:
 
 def print_survey(finished: Sequence[Finished], output_dir: str, /) -> None:
     """Print one line for each association."""
-    rows = []
-    for each in finished:
-        before = [r["rms_before"] for r in each.summary]
-        after = [r["rms_after"] for r in each.summary]
-        rows.append(
-            [
-                each.product or each.association,
-                each.state,
-                str(len(each.summary)) if each.summary else "",
-                ", ".join(sorted({str(r["references"]) for r in each.summary})),
-                f"{sum(before) / len(before):.3g}" if before else "",
-                f"{sum(after) / len(after):.3g}" if after else "",
-                f"{each.seconds:.1f} s" if each.seconds else "",
-                each.message,
-            ]
-        )
+
+    def _mean(each: Finished, name: str) -> str:
+        values = [r[name] for r in each.summary]
+        return f"{sum(values) / len(values):.3g}" if values else ""
+
     print_table(
-        ["product", "state", "exposures", "references", "rms before", "rms after", "time", ""], rows
+        finished,
+        {
+            "product": lambda each: each.product or each.association,
+            "state": lambda each: each.state,
+            "exposures": lambda each: str(len(each.summary) or ""),
+            "references": lambda each: ", ".join(
+                sorted({str(r["references"]) for r in each.summary})
+            ),
+            "rms before": lambda each: _mean(each, "rms_before"),
+            "rms after": lambda each: _mean(each, "rms_after"),
+            "time": lambda each: f"{each.seconds:.1f} s" if each.seconds else "",
+            "": lambda each: each.message,
+        },
     )
     click.echo(f"The products are in {output_dir}; survey.json there lists the associations.")
 
@@ -115,92 +110,71 @@ def print_survey(finished: Sequence[Finished], output_dir: str, /) -> None:
 def print_frames(rows: Sequence[dict[str, Any]], /, *extra: str) -> None:
     """Print frames of a library."""
 
-    def _text(value: Any) -> str:
-        return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    def _column(name: str) -> Callable[[dict[str, Any]], str]:
+        def _text(row: dict[str, Any]) -> str:
+            value = row[name]
+            text = f"{value:.6g}" if isinstance(value, float) else str(value)
+            return "" if value is None else text
 
-    columns = [*_FRAME_COLUMNS, *extra]
-    print_table(columns, [[_text(row[name]) for name in columns] for row in rows])
+        return _text
+
+    print_table(rows, {name: _column(name) for name in (*_FRAME_COLUMNS, *extra)})
 
 
 def print_files(rows: Sequence[dict[str, str]], /) -> None:
     """Print what files are."""
-    names = {
-        "file": "file",
-        "what": "kind",
-        "shape": "shape",
-        "target": "target",
-        "mode": "mode",
-        "roll": "roll",
-        "star": "star x, y",
-        "steps": "steps",
-    }
-    print_table(list(names.values()), [[row[name] for name in names] for row in rows])
+    headings = {"what": "kind", "star": "star x, y"}
+    names = ("file", "what", "shape", "target", "mode", "roll", "star", "steps")
+    print_table(rows, {headings.get(name, name): itemgetter(name) for name in names})
 
 
 def print_limits(curve: ContrastCurve, /) -> None:
     """Print the best limit at each separation."""
-    rows = []
-    for j, separation in enumerate(curve.separation_arcsec):
-        t = int(curve.best[j])
-        tested = not math.isnan(curve.tau[j])
-        normality = curve.normality[t, j]
-        rows.append(
-            [
-                f"{separation:.2f}",
-                str(curve.n_modes[t]),
-                f"{curve.raw[t, j]:.2e}" if tested else "too few positions",
-                f"{curve.corrected[t, j]:.2e}" if tested else "",
-                f"{curve.calibrated[t, j]:.2e}" if tested else "",
-                f"{curve.throughput[t, j]:.2f}",
-                f"{curve.transmission[j]:.2f}",
-                str(int(curve.n_positions[j])),
-                f"{curve.tau[j]:.2f}" if tested else "",
-                f"{normality:.2g}" if normality >= 0 else "",
-            ]
-        )
+
+    def _best(array: Array, form: str, otherwise: str = "") -> Callable[[int], str]:
+        def _text(j: int) -> str:
+            untested = math.isnan(curve.tau[j])
+            return otherwise if untested else format(array[int(curve.best[j]), j], form)
+
+        return _text
+
+    def _normality(j: int) -> str:
+        p = curve.normality[int(curve.best[j]), j]
+        return f"{p:.2g}" if p >= 0 else ""
+
     print_table(
-        [
-            "separation [arcsec]",
-            "modes",
-            "raw",
-            "corrected",
-            "contrast",
-            "throughput",
-            "mask",
-            "positions",
-            "tau",
-            "normality p",
-        ],
-        rows,
+        range(len(curve.separation_arcsec)),
+        {
+            "separation [arcsec]": lambda j: f"{curve.separation_arcsec[j]:.2f}",
+            "modes": lambda j: str(curve.n_modes[int(curve.best[j])]),
+            "raw": _best(curve.raw, ".2e", "too few positions"),
+            "corrected": _best(curve.corrected, ".2e"),
+            "contrast": _best(curve.calibrated, ".2e"),
+            "throughput": lambda j: f"{curve.throughput[int(curve.best[j]), j]:.2f}",
+            "transmission": lambda j: f"{curve.transmission[j]:.2f}",
+            "positions": lambda j: str(int(curve.n_positions[j])),
+            "tau": lambda j: _shown(curve.tau[j], ".2f"),
+            "normality p": _normality,
+        },
     )
 
 
 def print_candidates(found: Detection, /) -> None:
     """Print the candidates of a search."""
     print_table(
-        [
-            "candidate",
-            "separation [arcsec]",
-            "PA [degree]",
-            "S/N",
-            "false alarms in the image",
-            "contrast",
-            "S/N without the most influential reference star",
-            "known",
-        ],
-        [
-            [
-                str(number),
-                f"{c.separation_arcsec:.3f}",
-                f"{c.pa_deg:.2f}",
-                f"{c.snr:.1f}",
-                f"{c.false_alarms:.1e}",
-                _shown(c.contrast, ".2e"),
-                "" if math.isnan(c.jackknife_snr) else f"{c.jackknife_snr:.1f} ({c.key_reference})",
-                "yes" if c.is_known else "",
-            ]
-            for number, c in enumerate(found.candidates, start=1)
-        ],
+        found.candidates,
+        {
+            "separation [arcsec]": lambda c: f"{c.separation_arcsec:.3f}",
+            "PA [degree]": lambda c: f"{c.pa_deg:.2f}",
+            "S/N": lambda c: f"{c.snr:.1f}",
+            "false alarms in the image": lambda c: f"{c.false_alarms:.1e}",
+            "contrast": lambda c: _shown(c.contrast, ".2e"),
+            "S/N without the most influential reference star": lambda c: (
+                "" if math.isnan(c.jackknife_snr) else f"{c.jackknife_snr:.1f} ({c.key_reference})"
+            ),
+            "known": lambda c: "yes" if c.is_known else "",
+        },
+        numbered="candidate",
     )
     if not found.candidates:
         click.echo(f"No candidate above the threshold (FPF = {found.statistic.fpf:.3g}).")
@@ -208,28 +182,21 @@ def print_candidates(found: Detection, /) -> None:
 
 def print_companions(fit: CompanionFit, /) -> None:
     """Print the companions that were fitted."""
+
+    def _with_error(measured: Measured, form: str, error_form: str) -> str:
+        if math.isnan(measured.value):
+            return ""
+        return f"{measured.value:{form}} +- {measured.err:{error_form}}"
+
     print_table(
-        [
-            "companion",
-            "separation [arcsec]",
-            "PA [degree]",
-            "contrast",
-            "magnitude",
-            "S/N",
-            "bias / error",
-        ],
-        [
-            [
-                str(number),
-                f"{c.separation_arcsec.value:.4f} +- {c.separation_arcsec.err:.4f}",
-                f"{c.pa_deg.value:.2f} +- {c.pa_deg.err:.2f}",
-                ""
-                if math.isnan(c.contrast.value)
-                else f"{c.contrast.value:.3e} +- {c.contrast.err:.1e}",
-                _shown(c.magnitude, ".2f"),
-                f"{c.snr:.1f}",
-                _shown(c.bias.flux / c.flux.err, "+.2f"),
-            ]
-            for number, c in enumerate(fit.companions, start=1)
-        ],
+        fit.companions,
+        {
+            "separation [arcsec]": lambda c: _with_error(c.separation_arcsec, ".4f", ".4f"),
+            "PA [degree]": lambda c: _with_error(c.pa_deg, ".2f", ".2f"),
+            "contrast": lambda c: _with_error(c.contrast, ".3e", ".1e"),
+            "magnitude": lambda c: _shown(c.magnitude, ".2f"),
+            "S/N": lambda c: f"{c.snr:.1f}",
+            "bias / error": lambda c: _shown(c.bias.flux / c.flux.err, "+.2f"),
+        },
+        numbered="companion",
     )

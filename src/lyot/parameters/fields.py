@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from inspect import get_annotations
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -18,63 +18,24 @@ _KEY = "parameter"
 P = TypeVar("P", bound="Parameters")
 
 
-def parameter(
-    default: Any,
-    help: str,
-    /,
-    *,
-    unit: str = "",
-    choices: tuple[str, ...] = (),
-    minimum: float | None = None,
-    maximum: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    required: bool = False,
-    step: str = "",
-    option: str = "",
-    metavar: str = "",
-) -> Any:
-    """Make the field of a parameter.
-
-    ``above`` and ``below`` are bounds that are not themselves allowed; ``required`` forbids an
-    empty value; ``step`` is its name as a parameter of a step where that differs from the field's;
-    ``option`` makes it an option of the command line.
-    """
-    said = {"help": help, "unit": unit, "choices": choices, "minimum": minimum, "maximum": maximum}
-    said |= {
-        "above": above,
-        "below": below,
-        "required": required,
-        "step": step or None,
-        "option": option,
-    }
-    return field(default=default, metadata={_KEY: said | {"metavar": metavar}})
-
-
-def _described(help: str, unit: str) -> str:
-    """Put the unit behind the first clause, which says what is measured."""
-    first, semicolon, rest = help.partition(";")
-    return f"{first} [{unit}]{semicolon}{rest}" if unit else help
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Parameter:
     """A parameter as its field declares it."""
 
-    name: str
-    type: Any
-    default: Any
     help: str
-    unit: str
-    choices: tuple[str, ...]
-    minimum: float | None
-    maximum: float | None
-    above: float | None
-    below: float | None
-    required: bool
-    step: str
-    option: str
-    metavar: str
+    unit: str = ""
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None  # a bound that is not itself allowed, as is the next
+    below: float | None = None
+    required: bool = False  # forbids an empty value
+    step: str = ""  # its name as a parameter of a step, where that differs from the field's
+    option: str = ""  # its name as an option of `run`; none where it is empty
+    metavar: str = ""
+    name: str = ""
+    type: Any = None
+    default: Any = None
 
     @property
     def optional(self) -> bool:
@@ -116,8 +77,9 @@ class Parameter:
 
     @property
     def description(self) -> str:
-        """Help and unit, as a page or a spec shows them."""
-        return _described(self.help, self.unit)
+        """Help with the unit behind its first clause, which says what is measured."""
+        first, semicolon, rest = self.help.partition(";")
+        return f"{first} [{self.unit}]{semicolon}{rest}" if self.unit else self.help
 
     def check(self, value: Any, /, *, name: str = "") -> None:
         """Raise a `LyotError` that names the parameter, the value and what is allowed."""
@@ -190,6 +152,11 @@ class Parameter:
             raise self._refused(value, f"give {words}", name) from None
 
 
+def parameter(default: Any, help: str, /, **declared: Any) -> Any:
+    """Make the field of a parameter; what it may declare are the fields of `Parameter`."""
+    return field(default=default, metadata={_KEY: Parameter(help=help, **declared)})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
     """The base of all classes of parameters: checks each field as it declares itself."""
@@ -198,10 +165,9 @@ class Parameters:
         """Write the Attributes section of the docstring from the fields."""
         entries = []
         for name, kind in get_annotations(cls).items():
-            said = getattr(cls.__dict__.get(name), "metadata", {}).get(_KEY)
-            if said:
-                text = _described(said["help"], said["unit"])
-                entries.append(f"    {name} : {kind}\n        {text}.")
+            declared = getattr(cls.__dict__.get(name), "metadata", {}).get(_KEY)
+            if declared:
+                entries.append(f"    {name} : {kind}\n        {declared.description}.")
         if entries:
             head, mark, tail = (cls.__doc__ or "").partition("    Examples\n")
             section = "\n".join(["    Attributes", "    ----------", *entries])
@@ -213,24 +179,19 @@ class Parameters:
             each.check(getattr(self, each.name))
 
 
-_DECLARED: dict[type[Parameters], tuple[Parameter, ...]] = {}
+_OF_CLASS: dict[type[Parameters], tuple[Parameter, ...]] = {}
 
 
 def parameters_of(kind: type[Parameters], /) -> tuple[Parameter, ...]:
     """Return the parameters of a class, in order."""
-    if kind not in _DECLARED:
+    if kind not in _OF_CLASS:
         types = get_type_hints(kind)
-        _DECLARED[kind] = tuple(
-            Parameter(
-                name=f.name,
-                type=types[f.name],
-                default=f.default,
-                **(f.metadata[_KEY] | {"step": f.metadata[_KEY]["step"] or f.name}),
-            )
-            for f in fields(kind)
-            if _KEY in f.metadata
+        declared = [(f, f.metadata[_KEY]) for f in fields(kind) if _KEY in f.metadata]
+        _OF_CLASS[kind] = tuple(
+            replace(p, name=f.name, type=types[f.name], default=f.default, step=p.step or f.name)
+            for f, p in declared
         )
-    return _DECLARED[kind]
+    return _OF_CLASS[kind]
 
 
 def from_names(kind: type[P], values: Mapping[str, Any], /) -> P:

@@ -9,14 +9,9 @@ from lyot.parameters.fields import Parameters, parameter
 
 ALL_INTEGRATIONS, FIRST_INTEGRATION = "all", "first"
 AUTO, BY_SYMMETRY, BY_MODEL = "auto", "symmetry", "model"
-ZONE_KINDS = ("full", "annuli", "map")
-SPACINGS = ("constant", "linear", "log")
 PROPAGATED, SCATTER = "propagated", "scatter"
-ERROR_KINDS = (PROPAGATED, SCATTER)
 ALL_REFS, BY_CORRELATION, BY_RESIDUAL, BY_TIME = "all", "correlation", "residual", "time"
-LIBRARY_CHOICES = (BY_CORRELATION, BY_RESIDUAL, BY_TIME, "wavefront", "spectral_type")
 STRATEGIES = (AUTO, "rdi", "adi", "adi+rdi")
-DEVICES = ("cpu", "cuda", "torch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +138,7 @@ class ComputeParameters(Parameters):
         "cpu",
         "Where arrays are computed: cpu by NumPy, cuda on a GPU by PyTorch or CuPy, torch by "
         "PyTorch on the CPU",
-        choices=DEVICES,
+        choices=("cpu", "cuda", "torch"),
         option="device",
     )
 
@@ -210,13 +205,15 @@ class SubtractRecipe(Parameters):
     zones: str = parameter(
         "full",
         "Zones that are fitted separately: the full frame, annuli, or those of zone_map",
-        choices=ZONE_KINDS,
+        choices=("full", "annuli", "map"),
         option="zones",
     )
     n_annuli: int = parameter(5, "Number of annuli", minimum=1)
     n_sectors: int = parameter(1, "Number of sectors in each annulus", minimum=1)
     annuli_spacing: str = parameter(
-        "constant", "How the width of the annuli grows with separation", choices=SPACINGS
+        "constant",
+        "How the width of the annuli grows with separation",
+        choices=("constant", "linear", "log"),
     )
     inner_arcsec: float = parameter(
         0.0, "Inner edge of the first annulus", unit="arcsec", minimum=0.0
@@ -259,7 +256,7 @@ class SubtractRecipe(Parameters):
         PROPAGATED,
         "What ERR is: the propagated errors, or the scatter of the residuals of the references "
         "as in the official pipeline",
-        choices=ERROR_KINDS,
+        choices=(PROPAGATED, SCATTER),
     )
     bad_bits: str = parameter(
         "DO_NOT_USE",
@@ -420,7 +417,7 @@ class LibraryRecipe(Parameters):
         "How frames of the library are chosen for each science exposure: the most correlated; one "
         "after another the one that lowers the residual most; the nearest in time, wavefront or "
         "spectral type",
-        choices=LIBRARY_CHOICES,
+        choices=(BY_CORRELATION, BY_RESIDUAL, BY_TIME, "wavefront", "spectral_type"),
         step="library_by",
         option="library-by",
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lyot.errors import LyotError
-from lyot.parameters.fields import Parameters, from_names, parameters_of
+from lyot.parameters.fields import Parameter, Parameters, from_names, parameters_of
 from lyot.parameters.reduction import (
     AlignInputs,
     AlignRecipe,
@@ -37,6 +37,11 @@ STEPS: dict[str, tuple[type[Parameters], ...]] = {
 
 StepParameters = Mapping[str, tuple[Parameters, ...]]
 """Values for the pipeline and its steps, by name; a class without a value has its defaults."""
+
+
+def parameters_of_step(step: str, /) -> tuple[Parameter, ...]:
+    """Return the parameters of a step, class after class."""
+    return tuple(each for kind in STEPS[step] for each in parameters_of(kind))
 
 
 def complete(values: StepParameters, /) -> dict[str, tuple[Parameters, ...]]:
@@ -109,12 +114,11 @@ def read_steps(values: Mapping[str, Mapping[str, Any]], /) -> dict[str, tuple[Pa
     for step, given in values.items():
         if step not in STEPS:
             raise LyotError(f"{step!r} is no step; the steps are {', '.join(STEPS)}.")
-        names = [each.step for kind in STEPS[step] for each in parameters_of(kind)]
+        names = sorted(each.step for each in parameters_of_step(step))
         for name in given:
             if name not in names:
                 raise LyotError(
-                    f"{name!r} is no parameter of {step}; its parameters are "
-                    f"{', '.join(sorted(names))}."
+                    f"{name!r} is no parameter of {step}; its parameters are {', '.join(names)}."
                 )
         done[step] = tuple(from_names(kind, given) for kind in STEPS[step])
     return done

@@ -64,11 +64,6 @@ log = logging.getLogger(__name__)
 class Coron3Pipeline(Pipeline, LyotStep):
     """Reduce an association of coronagraphic exposures.
 
-    Parameters
-    ----------
-    *args, **kwargs : object
-        Name, parent and parameters, as for any `stpipe` step.
-
     Attributes
     ----------
     keep_fits : bool
@@ -110,18 +105,9 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.subtracted: dict[str, Subtracted] = {}
 
     def process(self, source: Any) -> Any:
-        """Run all steps.
+        """Return the combined image of an association, one for each number of modes.
 
-        Parameters
-        ----------
-        source : str or dict
-            The association.
-
-        Returns
-        -------
-        ImageModel, list of ImageModel or None
-            The combined image; one for each number of modes; None where ``resample`` is
-            skipped.
+        None where ``resample`` is skipped.
         """
         plan = self.plan(source)
         members = plan.association.science + plan.association.psf
@@ -240,14 +226,9 @@ class Coron3Pipeline(Pipeline, LyotStep):
             exclude=[self.checksums[p.name] for p in (exposure.science, *exposure.references)],
         )
         log.info(
-            "%d of %d frames of the library %s serve %s; their correlation with it is %.4f to "
-            "%.4f.",
-            len(rows),
-            len(library),
-            library.path,
-            exposure.science.name,
-            correlation.min(),
-            correlation.max(),
+            f"{len(rows)} of {len(library)} frames of the library {library.path} serve "
+            f"{exposure.science.name}; their correlation with it is {correlation.min():.4f} to "
+            f"{correlation.max():.4f}."
         )
         record = {
             "library": str(library.path.resolve()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,34 +33,16 @@ AUTO, RDI, ADI, ADI_RDI = STRATEGIES
 
 @dataclass(frozen=True, kw_only=True)
 class RunParameters:
-    """Everything that decides what a run does.
-
-    Attributes
-    ----------
-    recipe : Recipe
-        The parameters of the steps.
-    references : ReferenceParameters
-        The strategy, and the reference library.
-    library : LibraryRecipe
-        How references are chosen from the library.
-    save : SaveParameters
-        Which intermediate products are written.
-    combine, contrast : bool
-        Whether the combined image, and its SNR image and contrast curve, are made.
-    suffix : str
-        Suffix of the combined image.
-    save_results : bool
-        Whether anything is written.
-    """
+    """Everything that decides what a run does."""
 
     recipe: Recipe = field(default_factory=Recipe)
     references: ReferenceParameters = field(default_factory=ReferenceParameters)
     library: LibraryRecipe = field(default_factory=LibraryRecipe)
     save: SaveParameters = field(default_factory=SaveParameters)
-    combine: bool = True
-    contrast: bool = True
-    suffix: str = "i2d"
-    save_results: bool = True
+    combine: bool = True  # whether the combined image is made
+    contrast: bool = True  # whether its SNR image and contrast curve are made
+    suffix: str = "i2d"  # of the combined image
+    save_results: bool = True  # whether anything is written
 
 
 @dataclass(frozen=True)
@@ -73,32 +55,16 @@ class PlannedProduct:
 
 @dataclass(frozen=True)
 class PlannedExposure:
-    """One science exposure, its references, and the names of its products.
-
-    Attributes
-    ----------
-    science : Path
-        The exposure.
-    n_int : int
-        Number of its integrations.
-    references : tuple of Path
-        Reference exposures, in the order in which they are stacked.
-    n_references : int
-        Number of reference frames, with the most that come from the library.
-    psfstack, crfints, psfalign : str
-        Names of the products; exposures that share a stack share its name.
-    psfsub : tuple of str
-        One name for each number of modes.
-    """
+    """One science exposure, its references, and the names of its products."""
 
     science: Path
     n_int: int
-    references: tuple[Path, ...]
-    n_references: int
-    psfstack: str
+    references: tuple[Path, ...]  # in the order in which they are stacked
+    n_references: int  # frames, with the most that come from the library
+    psfstack: str  # exposures that share a stack share its name
     crfints: str
     psfalign: str
-    psfsub: tuple[str, ...]
+    psfsub: tuple[str, ...]  # one for each number of modes
 
 
 @dataclass(frozen=True)
@@ -112,30 +78,14 @@ class PlannedImage:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do.
-
-    Attributes
-    ----------
-    association : Association
-        The exposures.
-    parameters : RunParameters
-        With the strategy that ``auto`` stands for.
-    exposures : tuple of PlannedExposure
-        One for each science exposure, in member order.
-    images : tuple of PlannedImage
-        One for each number of modes; none where exposures are not combined.
-    products : tuple of PlannedProduct
-        What will be written.
-    warnings : tuple of str
-        What the user should know before it is done.
-    """
+    """What a run will do."""
 
     association: Association
-    parameters: RunParameters
-    exposures: tuple[PlannedExposure, ...]
-    images: tuple[PlannedImage, ...]
-    products: tuple[PlannedProduct, ...]
-    warnings: tuple[str, ...] = ()
+    parameters: RunParameters  # with the strategy that ``auto`` stands for
+    exposures: tuple[PlannedExposure, ...]  # one for each science exposure, in member order
+    images: tuple[PlannedImage, ...]  # one for each number of modes; none without a combination
+    products: tuple[PlannedProduct, ...]  # what will be written
+    warnings: tuple[str, ...] = ()  # what the user should know before it is done
 
     def saves(self, name: str, /) -> bool:
         """Whether a product of this name is written."""
@@ -179,12 +129,12 @@ def make_plan(
     *,
     n_library: int = 0,
 ) -> Plan:
-    """Plan a run."""
+    """Plan a run from the headers of all members and the number of frames in the library."""
     first = infos[association.science[0]]
     for path in association.science[1:] + association.psf:
         check_same_mode(first, infos[path])
     strategy, warnings = _resolve(association, parameters)
-    chosen = [_REFERENCES[strategy](association, infos, path) for path in association.science]
+    chosen = [_references(strategy, association, infos, path) for path in association.science]
     for path, references in zip(association.science, chosen, strict=True):
         if not references and strategy != RDI:
             raise LyotError(
@@ -192,20 +142,34 @@ def make_plan(
                 f"another roll than {path.name}, from which it could be subtracted; add either."
             )
     library = bool(parameters.references.library)
-    extra = min(parameters.library.n or n_library, n_library) if library else 0
+    n_most = min(parameters.library.n or n_library, n_library) if library else 0
+    tags = [f"_k{n:03d}" for n in parameters.recipe.subtract.n_modes]
+    tags = tags if len(tags) > 1 else [""]
     stacks = _stacks(association, chosen, library=library)
-    exposures = tuple(
-        _exposure(association, infos, path, references, parameters, n_library=extra, stack=stack)
-        for path, references, stack in zip(association.science, chosen, stacks, strict=True)
-    )
-    images = tuple(_images(association, parameters)) if parameters.combine else ()
-    products = tuple(_products(exposures, images, first, parameters))
+    exposures = []
+    for path, references, stack in zip(association.science, chosen, stacks, strict=True):
+        root = _root(association, path)
+        exposures.append(
+            PlannedExposure(
+                science=path,
+                n_int=_n_int(infos[path]),
+                references=references,
+                n_references=sum(_n_int(infos[each]) for each in references) + n_most,
+                psfstack=f"{stack}_psfstack.fits",
+                crfints=f"{root}_crfints.fits",
+                psfalign=f"{root}_psfalign.fits",
+                psfsub=tuple(f"{root}{tag}_psfsub.fits" for tag in tags),
+            )
+        )
+    roots = [association.product + tag for tag in tags] if parameters.combine else []
+    kinds = (parameters.suffix, "snr", "contrast")
+    images = [PlannedImage(*(f"{root}_{kind}.fits" for kind in kinds)) for root in roots]
     return Plan(
         association,
         replace(parameters, references=replace(parameters.references, strategy=strategy)),
-        exposures,
-        images,
-        products,
+        tuple(exposures),
+        tuple(images),
+        tuple(_products(exposures, images, first, parameters)),
         tuple(warnings),
     )
 
@@ -256,77 +220,24 @@ def _resolve(association: Association, parameters: RunParameters) -> tuple[str, 
     return strategy, warnings
 
 
-def _psf_members(
-    association: Association, infos: Mapping[Path, ExposureInfo], science: Path
+def _references(
+    strategy: str, association: Association, infos: Mapping[Path, ExposureInfo], science: Path
 ) -> tuple[Path, ...]:
-    """Reference-star differential imaging: all psf members."""
-    del infos, science
-    return association.psf
-
-
-def _other_rolls(
-    association: Association, infos: Mapping[Path, ExposureInfo], science: Path
-) -> tuple[Path, ...]:
-    """Angular differential imaging: the science exposures at other rolls."""
+    """Return the exposures that a strategy subtracts from a science exposure."""
+    if strategy == RDI:
+        return association.psf
     roll = infos[science].pa_y_deg
-    return tuple(
+    others = tuple(
         other
         for other in association.science
         if abs((infos[other].pa_y_deg - roll + 180.0) % 360.0 - 180.0) >= MIN_ROLL_DIFFERENCE_DEG
     )
-
-
-def _both(
-    association: Association, infos: Mapping[Path, ExposureInfo], science: Path
-) -> tuple[Path, ...]:
-    rolls = _other_rolls(association, infos, science)
-    return rolls + association.psf if rolls else ()
-
-
-_REFERENCES = {RDI: _psf_members, ADI: _other_rolls, ADI_RDI: _both}
-"""Which exposures each strategy subtracts from a science exposure."""
-
-
-def _exposure(
-    association: Association,
-    infos: Mapping[Path, ExposureInfo],
-    science: Path,
-    references: tuple[Path, ...],
-    parameters: RunParameters,
-    *,
-    n_library: int,
-    stack: str,
-) -> PlannedExposure:
-    root = _root(association, science)
-    return PlannedExposure(
-        science=science,
-        n_int=_n_int(infos[science]),
-        references=references,
-        n_references=sum(_n_int(infos[path]) for path in references) + n_library,
-        psfstack=f"{stack}_psfstack.fits",
-        crfints=f"{root}_crfints.fits",
-        psfalign=f"{root}_psfalign.fits",
-        psfsub=tuple(f"{root}{tag}_psfsub.fits" for tag in _tags(parameters)),
-    )
-
-
-def _images(association: Association, parameters: RunParameters) -> Iterator[PlannedImage]:
-    for tag in _tags(parameters):
-        root = f"{association.product}{tag}"
-        yield PlannedImage(
-            f"{root}_{parameters.suffix}.fits", f"{root}_snr.fits", f"{root}_contrast.fits"
-        )
-
-
-def _tags(parameters: RunParameters) -> list[str]:
-    """What tells the products of several numbers of modes apart."""
-    n_modes = parameters.recipe.subtract.n_modes
-    return [f"_k{n:03d}" for n in n_modes] if len(n_modes) > 1 else [""]
+    return others + association.psf if strategy == ADI_RDI and others else others
 
 
 def _products(
-    exposures: tuple[PlannedExposure, ...],
-    images: tuple[PlannedImage, ...],
+    exposures: Sequence[PlannedExposure],
+    images: Sequence[PlannedImage],
     first: ExposureInfo,
     parameters: RunParameters,
 ) -> Iterator[PlannedProduct]:

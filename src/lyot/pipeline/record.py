@@ -14,18 +14,10 @@ from lyot.pipeline.plan import Plan, PlannedExposure
 
 @dataclass(frozen=True)
 class Record:
-    """Records a run in its products.
-
-    Attributes
-    ----------
-    plan : Plan
-        What was done.
-    checksums : dict of str
-        SHA-256 checksums of the members of the association, by name.
-    """
+    """Records a run in its products."""
 
     plan: Plan
-    checksums: dict[str, str]
+    checksums: dict[str, str]  # SHA-256, of the members of the association, by name
 
     def exposure(self, model: Any, /, *, library: dict[str, Any]) -> None:
         """Record the run in a psfsub product, in place; `library` says which frames it chose."""
