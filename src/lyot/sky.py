@@ -36,17 +36,16 @@ def combine(exposures: list[Residuals], recipe: CombineRecipe, /) -> Combined:
                 "assign_wcs on it, or skip the step resample."
             )
     anchored, sky = anchored_wcs(exposures, recipe), _common_sky(exposures)
-    wcs, ratio = _output_wcs(anchored, exposures, recipe)
-    layers = _layers(anchored, exposures, _Grid(wcs, recipe, ratio))
-    star = None
-    if recipe.align_on == "header":
-        sky = next((star_on_sky(e) for e in exposures if e.star is not None), None)
+    wcs, ratio = _output_wcs(anchored, exposures, recipe), recipe.pixel_scale_ratio
+    layers = _layers(anchored, exposures, _Grid(wcs, recipe))
+    stars, star = [e.star for e in exposures if e.star is not None], None
+    if recipe.align_on == "header" and stars:
+        sky = next(_star_on_sky(e) for e in exposures if e.star is not None)
     if sky is not None:
         x, y = (float(v) for v in wcs.invert(*sky, with_bounding_box=False))
-        errs = [(e.star.x_err, e.star.y_err) for e in exposures if e.star is not None]
+        errs = [(s.x_err, s.y_err) for s in stars]
         err = float(np.sqrt(np.mean(np.square(errs))) / np.sqrt(len(errs))) / ratio
-        origin = next(e.star.origin for e in exposures if e.star is not None)
-        star = StarPosition(x, y, err, err, origin)
+        star = StarPosition(x, y, err, err, stars[0].origin)
     area = float(np.abs(np.linalg.det(wcs.forward_transform.pc.value))) * np.prod(
         np.deg2rad(wcs.forward_transform.cdelt.value)
     )
@@ -60,10 +59,9 @@ def combine(exposures: list[Residuals], recipe: CombineRecipe, /) -> Combined:
     )
 
 
-def star_on_sky(exposure: Residuals, /) -> tuple[float, float] | None:
-    """Return where an exposure's header puts its star, if its pixel is known [degree]."""
-    if exposure.star is None:
-        return None
+def _star_on_sky(exposure: Residuals) -> tuple[float, float]:
+    """Where the header of an exposure puts its star [degree]."""
+    assert exposure.star is not None
     ra, dec = exposure.wcs(exposure.star.x, exposure.star.y, with_bounding_box=False)
     return float(ra), float(dec)
 
@@ -82,7 +80,7 @@ def anchored_wcs(exposures: list[Residuals], recipe: CombineRecipe, /) -> list[A
 def _common_sky(exposures: list[Residuals]) -> tuple[float, float] | None:
     """Where the star is on the sky: the target's position, else where the first header puts it."""
     first = next((e for e in exposures if e.star is not None), None)
-    return None if first is None else first.target_radec or star_on_sky(first)
+    return None if first is None else first.target_radec or _star_on_sky(first)
 
 
 def _without_bounding_box(wcs: Any) -> Any:
@@ -116,26 +114,18 @@ def _on_star(exposure: Residuals, sky: tuple[float, float]) -> Any:
     return wcs
 
 
-def _corners(shape: tuple[int, int]) -> tuple[NDArray[Any], NDArray[Any]]:
-    n_y, n_x = shape
+def _sky_footprint(wcs: Any, exposure: Residuals) -> NDArray[np.float64]:
+    n_y, n_x = exposure.sci.shape[-2:]
     x = np.array([-0.5, n_x - 0.5, n_x - 0.5, -0.5])
     y = np.array([-0.5, -0.5, n_y - 0.5, n_y - 0.5])
-    return x, y
-
-
-def _sky_footprint(wcs: Any, exposure: Residuals) -> NDArray[np.float64]:
-    x, y = _corners((exposure.sci.shape[-2], exposure.sci.shape[-1]))
     return np.stack(wcs(x, y, with_bounding_box=False), axis=1)
 
 
-def _output_wcs(
-    anchored: list[Any], exposures: list[Residuals], recipe: CombineRecipe
-) -> tuple[Any, float]:
+def _output_wcs(anchored: list[Any], exposures: list[Residuals], recipe: CombineRecipe) -> Any:
     """Return the WCS that holds all exposures, by the rules of the official pipeline."""
     from stcal.alignment.util import compute_scale, wcs_from_sregions
 
-    first = exposures[0]
-    info = first.wcsinfo
+    info = exposures[0].wcsinfo
     fiducial = np.array([info["ra_ref"], info["dec_ref"]])
     scale = float(compute_scale(anchored[0], fiducial)) * recipe.pixel_scale_ratio
     headers = [e.wcsinfo.get("s_region") for e in exposures]
@@ -143,10 +133,9 @@ def _output_wcs(
         footprints: list[Any] = [str(h) for h in headers]
     else:
         footprints = [_sky_footprint(w, e) for w, e in zip(anchored, exposures, strict=True)]
-    n_int = [len(e.sci) for e in exposures]
     # One footprint per integration: the fiducial is the middle of all of them.
-    repeated = [f for f, n in zip(footprints, n_int, strict=True) for _ in range(n)]
-    wcs = wcs_from_sregions(
+    repeated = [f for f, e in zip(footprints, exposures, strict=True) for _ in e.sci]
+    return wcs_from_sregions(
         repeated,
         ref_wcs=anchored[0],
         ref_wcsinfo=info,
@@ -154,7 +143,6 @@ def _output_wcs(
         pscale=scale,
         rotation=recipe.rotation,
     )
-    return wcs, recipe.pixel_scale_ratio
 
 
 def _weight(exposure: Residuals, i: int, recipe: CombineRecipe) -> NDArray[np.float32]:
@@ -162,9 +150,7 @@ def _weight(exposure: Residuals, i: int, recipe: CombineRecipe) -> NDArray[np.fl
     good = ~exposure.bad[i] & np.isfinite(exposure.sci[i])
     if recipe.weight_type == "exptime":
         time = exposure.info.exposure_time_s
-        return np.where(
-            good, np.float32(time if np.isfinite(time) and time > 0 else 1.0), np.float32(0)
-        )
+        return np.where(good, np.float32(time if 0 < time < np.inf else 1.0), np.float32(0))
     noise = exposure.variances.get("var_rnoise")
     if recipe.weight_type == "uniform" or noise is None:
         return good.astype(np.float32)
@@ -178,7 +164,6 @@ class _Grid(NamedTuple):
 
     wcs: Any
     recipe: CombineRecipe
-    ratio: float
 
     def empty(self, **options: Any) -> Any:
         """Return an empty image, to be drizzled onto."""
@@ -201,7 +186,7 @@ class _Grid(NamedTuple):
             data2=squared,
             weight_map=weight,
             pixfrac=self.recipe.pixfrac,
-            pixel_scale_ratio=self.ratio,
+            pixel_scale_ratio=self.recipe.pixel_scale_ratio,
             in_units="cps",
         )
 
@@ -295,12 +280,8 @@ def _roll_groups(exposures: list[Residuals]) -> list[int]:
     """Number the exposures that see the sky alike: same roll, star on the same pixel."""
     groups: list[int] = []
     for e, exposure in enumerate(exposures):
-        for other in range(e):
-            if _seen_alike(exposure, exposures[other]):
-                groups.append(groups[other])
-                break
-        else:
-            groups.append(e)
+        alike = (groups[other] for other in range(e) if _seen_alike(exposure, exposures[other]))
+        groups.append(next(alike, e))
     return groups
 
 

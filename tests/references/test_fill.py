@@ -6,7 +6,13 @@ import pytest
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.parameters import AlignRecipe
-from lyot.references.fill import Moved, MovedFlags, fill_moved, learn_prediction, move_rest
+from lyot.references.fill import (
+    Moved,
+    MovedFlags,
+    fill_moved,
+    learn_prediction,
+    move_variance_and_bad,
+)
 from lyot.references.prepare import prepare_refs
 
 SHAPE = (12, 14)
@@ -31,14 +37,16 @@ def refs(dq):
 def test_a_bad_pixel_moves_with_its_image(shift, bad):
     dq = np.zeros((1, *SHAPE), np.uint32)
     dq[0, 5, 6] = 1
-    _, moved = move_rest(refs(dq), 0, np.array(shift))
+    _, moved = move_variance_and_bad(refs(dq), 0, np.array(shift))
     inside = np.zeros(SHAPE, bool)
     inside[3:-3, 3:-3] = True
     assert {tuple(p) for p in np.argwhere(moved & inside)} == set(bad)
 
 
 def test_pixels_from_outside_the_frame_are_bad():
-    _, moved = move_rest(refs(np.zeros((1, *SHAPE), np.uint32)), 0, np.array([3.0, 0.0]))
+    _, moved = move_variance_and_bad(
+        refs(np.zeros((1, *SHAPE), np.uint32)), 0, np.array([3.0, 0.0])
+    )
     np.testing.assert_array_equal(np.flatnonzero(moved.all(axis=1)), [0, 1, 2])
     assert not moved[3:].any()
 

@@ -133,7 +133,7 @@ def test_where_no_roll_turns_enough_there_is_nothing(scene, caplog):
     np.testing.assert_array_equal(np.isnan(out.sci[0]), moved < 0.5)
     np.testing.assert_array_equal(np.isnan(out.err[0]), moved < 0.5)
     assert "No roll turns a source by 0.5 FWHM" in caplog.text
-    with pytest.raises(LyotError, match="min_rotation_fwhm needs references whose targets"):
+    with pytest.raises(LyotError, match="min_rotation_fwhm needs references with recorded targets"):
         subtract(target, aligned(refs), full_frame(SHAPE), recipe)
 
 

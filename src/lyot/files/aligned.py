@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,24 +31,6 @@ class AlignedFrames:
     sci: NDArray[np.floating]
     variance: NDArray[np.float32]  # (n_ref, n_y, n_x), NaN as `sci` where every reference is bad
     dq: Planes  # of each reference; FLUX_ESTIMATED where it was filled from the others
-
-    @property
-    def err(self) -> Planes:
-        """The errors, made a plane at a time."""
-        return _SquareRoots(self.variance)
-
-
-class _SquareRoots:
-    """Square roots of planes, made when they are asked for."""
-
-    def __init__(self, planes: NDArray[np.float32]) -> None:
-        self._planes = planes
-
-    def __getitem__(self, number: int, /) -> NDArray[np.float32]:
-        return np.sqrt(self._planes[number])
-
-    def __len__(self) -> int:
-        return len(self._planes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,35 +70,6 @@ class ReferenceInfo:
         return ReferenceInfo(names, self.pa_y_deg[pick], self.mjd[pick])
 
 
-class AlignedReferences(Protocol):
-    """The references of each science integration: computed when asked for, or from a product."""
-
-    @property
-    def shared(self) -> bool:
-        """Whether one set of references serves every integration."""
-
-    @property
-    def star(self) -> StarPosition | None:
-        """The star on the science frames, where it is known."""
-
-    @property
-    def ref_info(self) -> ReferenceInfo | None:
-        """Target, roll and time of each reference, where they are recorded."""
-
-    @property
-    def name(self) -> str:
-        """Name of their product, for the provenance."""
-
-    def frames(self, integration: int, /) -> AlignedFrames:
-        """Return the references on the pixels of one science integration."""
-
-    def section(self, integration: int, rows: slice, columns: slice, /) -> NDArray[np.float64]:
-        """Return part of the references on the pixels of one integration, in native float64."""
-
-    def history(self) -> dict[str, Any]:
-        """Return how they were made, by step, as plain values for a product."""
-
-
 class AlignedArrays:
     """Aligned references in arrays, in memory or mapped from a file.
 
@@ -141,6 +95,7 @@ class AlignedArrays:
                 f"Aligned references have {np.ndim(sci)} axes; a psfalign product has 3 or 4."
             )
         self._arrays = (sci, err, dq)
+        self.shared = np.ndim(sci) == 3  # one set of references serves every integration
         self._pick: NDArray[np.intp] | None = None
         self.star = star
         self.ref_info = ref_info
@@ -162,11 +117,6 @@ class AlignedArrays:
             history=history,
         )
 
-    @property
-    def shared(self) -> bool:
-        """Whether one set of references serves every integration."""
-        return np.ndim(self._arrays[0]) == 3
-
     def history(self) -> dict[str, Any]:
         """Return how they were made, by step, as the product records it."""
         return dict(self._history)
@@ -183,17 +133,10 @@ class AlignedArrays:
         """Return the other references; nothing is copied until they are read."""
         if self._pick is not None:
             raise LyotError("References have been excluded from this exposure already.")
-        pick = np.flatnonzero(~excluded)
-        rest = AlignedArrays(
-            *self._arrays,
-            star=self.star,
-            ref_info=None if self.ref_info is None else self.ref_info.subset(pick),
-            name=self.name,
-            history=self._history,
-            dtype=self._dtype,
-        )
-        rest._pick = pick
-        return rest
+        others = copy.copy(self)
+        others._pick = np.flatnonzero(~excluded)
+        others.ref_info = None if self.ref_info is None else self.ref_info.subset(others._pick)
+        return others
 
     def section(self, integration: int, rows: slice, columns: slice, /) -> NDArray[np.float64]:
         """Return part of the references on the pixels of one integration.

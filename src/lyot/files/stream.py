@@ -67,7 +67,7 @@ class BlockWriter:
         return self
 
     def write(self, block: int, sci: Any, err: Any, dq: Any, /) -> None:
-        """Write block number `block`, given as sequences of planes ``(n_y, n_x)``.
+        """Write block number `block`, given as planes ``(n_y, n_x)`` to go through once.
 
         It returns before the block is written: the planes must not be changed afterwards.
         """
@@ -87,8 +87,7 @@ class BlockWriter:
         """Convert and write a plane at a time: the converted copy stays small."""
         for name, planes in (("SCI", sci), ("ERR", err), ("DQ", dq)):
             self._file.seek(self._offset[name] + 4 * self._block * block)
-            for number in range(len(planes)):
-                plane = planes[number]
+            for plane in planes:
                 if name == "DQ":
                     plane = (plane ^ np.uint32(0x80000000)).view(np.int32)  # BZERO = 2^31
                 self._file.write(plane.astype(">i4" if name == "DQ" else ">f4").data)

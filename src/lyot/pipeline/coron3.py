@@ -264,7 +264,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             def receive(i: int, frames: AlignedFrames) -> None:
                 self.progress(stage, i, n_sets)
                 if writer is not None:
-                    writer.write(i, frames.sci, frames.err, frames.dq)
+                    writer.write(i, frames.sci, map(np.sqrt, frames.variance), frames.dq)
 
             aligned = self.align_refs.references(
                 target,

@@ -1,4 +1,1 @@
-"""Running a recipe on models: stack, align, subtract, combine.
-
-Shared by the steps and the analysis, so that they cannot drift apart.
-"""
+"""Reference images: stacked, prepared, aligned, vetted, and chosen from a library."""

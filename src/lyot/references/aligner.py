@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,14 +15,18 @@ from lyot.compute import devices, threads
 from lyot.errors import LyotError
 from lyot.files.aligned import AlignedFrames
 from lyot.files.exposure import Cube, check_same_mode
-from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.parameters import FIRST_INTEGRATION, AlignRecipe
-from lyot.references.fill import Moved, MovedFlags, fill_moved, learn_prediction, move_rest
+from lyot.references.fill import (
+    Moved,
+    MovedFlags,
+    fill_moved,
+    learn_prediction,
+    move_variance_and_bad,
+)
 from lyot.references.prepare import PreparedRefs
 from lyot.references.shifts import (
     FitFrames,
-    FitTarget,
     first_shifts,
     fit_all_pairs,
     groups_of,
@@ -77,6 +81,8 @@ class Aligner:
         self.target = target
         self.refs = refs
         self.recipe = recipe
+        self.shared = recipe.align_to == FIRST_INTEGRATION  # one set serves every integration
+        self.n_sets = 1 if self.shared else len(target.sci)
         self._device = device or devices.device("cpu")
         self._star_xy = star_xy
         self._guess = guess_star(target.info, star_xy)
@@ -89,16 +95,6 @@ class Aligner:
             raise LyotError(f"No good pixel of {target.info.name} has weight in the alignment.")
 
     @property
-    def shared(self) -> bool:
-        """Whether one set of references serves every integration."""
-        return self.recipe.align_to == FIRST_INTEGRATION
-
-    @property
-    def n_sets(self) -> int:
-        """Number of sets of aligned references: one, or one per integration."""
-        return 1 if self.shared else len(self.target.sci)
-
-    @property
     def weight(self) -> NDArray[np.float64]:
         """Weight of the pixels in the fits, with what no reference has weighed down."""
         return self._start.weight
@@ -107,10 +103,23 @@ class Aligner:
     def align(self, i: int, /) -> AlignedSet:
         """Align the references to one integration; what is bad in some is filled from the rest."""
         fit, moved = self._moved(i)
-        _report(fit, self.target.info, i)
+        failed = np.flatnonzero(~fit.converged)
+        if failed.size:
+            log.warning(
+                "The alignment of %d of %d references to integration %d of %s did not converge or "
+                "met its bound (first: reference %d).",
+                failed.size,
+                len(fit.converged),
+                i + 1,
+                self.target.info.name,
+                failed[0] + 1,
+            )
         if moved.bad.any():
             if self._prediction is None:
-                self._prediction = self._learn(moved if i == 0 else self._moved(0)[1])
+                # How references follow from one another is learned on their first set.
+                first = moved if i == 0 else self._moved(0)[1]
+                weight = np.where(self._bad[0], 0.0, self._start.weight)
+                self._prediction = learn_prediction(*first, weight)
             fill_moved(moved, self._prediction)
         flags = MovedFlags(self.refs.cube, fit.shift_yx, moved.bad)
         return AlignedSet(AlignedFrames(moved.sci, moved.variance, flags), fit)
@@ -148,14 +157,10 @@ class Aligner:
         bad = np.empty((n_ref, *shape), bool)
         pending = np.flatnonzero(~fit.converged)
         groups = [pending[pick].tolist() for pick in groups_of(pending.size)]
-        target = FitTarget(
-            self._frames.image(i),
-            np.where(self._bad[i], 0.0, self._start.weight),
-            self._variance[i].astype(np.float64),
-        )
-        refined = threads.map_ordered(
-            lambda pick: refine_pairs(self._frames, target, pick, fit.shift_yx[pick]), groups
-        )
+        image, variances = self._frames.image(i), self._variance[i].astype(np.float64)
+        weight = np.where(self._bad[i], 0.0, self._start.weight)
+        refine = partial(refine_pairs, self._frames, image, weight, variances)
+        refined = threads.map_ordered(lambda pick: refine(pick, fit.shift_yx[pick]), groups)
         for pick, (values, aligned) in zip(groups, refined, strict=True):
             for array, value in zip(fit, values, strict=True):
                 array[pick] = value
@@ -168,7 +173,7 @@ class Aligner:
             if k not in done:
                 shift = fit.shift_yx[k]
                 sci[k] = self._device.run(fourier.shift, self._spectra[k], shift, shape=shape)
-            variance[k], bad[k] = move_rest(refs, k, fit.shift_yx[k])
+            variance[k], bad[k] = move_variance_and_bad(refs, k, fit.shift_yx[k])
 
         threads.map_ordered(_move, range(n_ref))
         return fit, Moved(sci, variance, bad)
@@ -197,28 +202,3 @@ class Aligner:
         if self.n_sets == 1 or frames.cutoff is not None or not (robust > 0).any():
             return _Start(unfitted(start_yx, self.n_sets), robust)
         return _Start(fit_all_pairs(frames, robust, self._variance, start_yx), robust)
-
-    def _learn(self, moved: Moved) -> repair.CrossPrediction:
-        """Fit how references follow from one another, on their set for the first integration."""
-        n_ref = len(self.refs)
-        weight = np.where(self._bad[0], 0.0, self._start.weight)
-        return learn_prediction(
-            moved.sci.reshape(n_ref, -1),
-            moved.variance.reshape(n_ref, -1),
-            moved.bad.reshape(n_ref, -1),
-            weight.ravel(),
-        )
-
-
-def _report(fit: ShiftFit, info: ExposureInfo, integration: int) -> None:
-    failed = np.flatnonzero(~fit.converged)
-    if failed.size:
-        log.warning(
-            "The alignment of %d of %d references to integration %d of %s did not converge or "
-            "met its bound (first: reference %d).",
-            failed.size,
-            len(fit.converged),
-            integration + 1,
-            info.name,
-            failed[0] + 1,
-        )

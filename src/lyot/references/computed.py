@@ -12,18 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms.registration import ShiftFit
-from lyot.files.aligned import AlignedFrames, ReferenceInfo
+from lyot.files.aligned import AlignedArrays, AlignedFrames
 from lyot.files.star import StarPosition
 from lyot.parameters import to_dict
 from lyot.references.aligner import AlignedSet, Aligner
 from lyot.references.shifts import undersampling_note
-from lyot.references.vet import ReferenceWarning, vet_references
+from lyot.references.vet import ReferenceWarning, find_contaminated, find_saturated
 
 log = logging.getLogger(__name__)
-
-
-def ignore(number: int, frames: AlignedFrames, /) -> None:
-    """Do nothing with a set of aligned references."""
 
 
 class ComputedReferences:
@@ -42,11 +38,12 @@ class ComputedReferences:
         name: str = "",
         inputs: Sequence[str] = (),
         weight_origin: str = "built in",
-        receive: Callable[[int, AlignedFrames], None] = ignore,
+        receive: Callable[[int, AlignedFrames], None] | None = None,
         warnings: Sequence[ReferenceWarning] | None = None,
     ) -> None:
         """Store the arguments; nothing is computed yet."""
-        self.aligner = aligner
+        self.aligner, self.ref_info = aligner, aligner.refs.info
+        self.shared, self.n_sets = aligner.shared, aligner.n_sets
         self.name = name
         self.inputs = list(inputs)
         self._weight_origin = weight_origin
@@ -54,21 +51,6 @@ class ComputedReferences:
         self._warnings = warnings
         self._fits: dict[int, ShiftFit] = {}
         self._latest: tuple[int, AlignedSet] | None = None
-
-    @property
-    def shared(self) -> bool:
-        """Whether one set of references serves every integration."""
-        return self.aligner.shared
-
-    @property
-    def n_sets(self) -> int:
-        """Number of sets of aligned references: one, or one per integration."""
-        return self.aligner.n_sets
-
-    @property
-    def ref_info(self) -> ReferenceInfo | None:
-        """Target, roll and time of each reference, where they are recorded."""
-        return self.aligner.refs.info
 
     @cached_property
     def star(self) -> StarPosition:
@@ -81,7 +63,8 @@ class ComputedReferences:
         if self._warnings is not None:
             return list(self._warnings)
         target, refs = self.aligner.target, self.aligner.refs
-        warnings = vet_references(refs.cube, self.frames(0), self.ref_info, self.star, target.info)
+        warnings = find_saturated(refs.cube, self.star)
+        warnings += find_contaminated(self.frames(0), self.ref_info, self.star, target.info)
         for warning in warnings:
             log.warning(
                 "Reference %d of %s%s: %s.",
@@ -138,9 +121,14 @@ class ComputedReferences:
         if self._latest is not None and self._latest[0] == i:
             return self._latest[1]
         self._latest = None  # so that one set is held, not two
-        made = self.aligner.align(i)
-        self._latest = (i, made)
+        aligned = self.aligner.align(i)
+        self._latest = (i, aligned)
         if i not in self._fits:
-            self._fits[i] = made.fit
-            self._receive(i, made.frames)
-        return made
+            self._fits[i] = aligned.fit
+            if self._receive is not None:
+                self._receive(i, aligned.frames)
+        return aligned
+
+
+AlignedReferences = AlignedArrays | ComputedReferences
+"""The references of each science integration: from a product, or computed when asked for."""

@@ -26,7 +26,7 @@ class Moved(NamedTuple):
     bad: Mask  # True where a pixel comes from a bad one, or from outside the frame
 
 
-def move_rest(
+def move_variance_and_bad(
     refs: PreparedRefs, k: int, shift_yx: NDArray[np.float64], /
 ) -> tuple[NDArray[np.float32], Mask]:
     """Return variance and bad pixels of a reference, moved along with its image."""
@@ -44,11 +44,11 @@ def _spread(
 ) -> NDArray[np.float32]:
     """Share of each pixel that comes from given pixels, by linear interpolation."""
     share = np.zeros(shape, np.float32)
-    whole = np.floor(shift_yx).astype(int)
-    part = shift_yx - whole
+    pixels = np.floor(shift_yx).astype(int)
+    part = shift_yx - pixels
     for step_y, weight_y in ((0, 1 - part[0]), (1, part[0])):
         for step_x, weight_x in ((0, 1 - part[1]), (1, part[1])):
-            to_y, to_x = y + whole[0] + step_y, x + whole[1] + step_x
+            to_y, to_x = y + pixels[0] + step_y, x + pixels[1] + step_x
             inside = (to_y >= 0) & (to_y < shape[0]) & (to_x >= 0) & (to_x < shape[1])
             np.add.at(share, (to_y[inside], to_x[inside]), np.float32(weight_y * weight_x))
     return share
@@ -57,7 +57,7 @@ def _spread(
 class MovedFlags:
     """Flags of the references, moved by whole pixels, with what was filled marked.
 
-    They are made when they are asked for: most runs look at few of them.
+    Each is computed when it is read: most runs read few of them.
     """
 
     def __init__(self, refs: Cube, shift_yx: NDArray[np.float64], bad: Mask, /) -> None:
@@ -71,8 +71,8 @@ class MovedFlags:
         return len(self._dq)
 
     def __getitem__(self, k: int, /) -> NDArray[np.uint32]:
-        whole = tuple(round(float(s)) for s in self._shift_yx[k])
-        dq = np.roll(self._dq[k], whole, axis=(0, 1))
+        pixels = tuple(round(float(s)) for s in self._shift_yx[k])
+        dq = np.roll(self._dq[k], pixels, axis=(0, 1))
         bad = self._bad[k]
         dq[bad] = (dq[bad] & ~self._do_not_use) | self._estimated
         dq[self._all_bad] |= self._do_not_use
@@ -84,15 +84,17 @@ def learn_prediction(
 ) -> repair.CrossPrediction:
     """Fit how each reference follows from the others, over pixels that are good in all.
 
-    Arrays are ``(n_ref, n_pix)``; pixels of zero weight do not count where there are enough
-    others. At most `MAX_LEARNED_PIXELS` pixels are used, evenly spread.
+    Arrays are ``(n_ref, ...)``; pixels of zero weight do not count where there are enough others.
+    At most `MAX_LEARNED_PIXELS` pixels are used, evenly spread.
     """
+    n_ref = len(sci)
     good = ~bad.any(axis=0)
-    if weight is not None and (good & (weight > 0)).sum() > 4 * len(sci):
+    if weight is not None and (good & (weight > 0)).sum() > 4 * n_ref:
         good = good & (weight > 0)
     at = np.flatnonzero(good)
     at = at[:: max(1, at.size // MAX_LEARNED_PIXELS)]
-    return repair.fit_cross_prediction(sci[:, at], variance[:, at])
+    rows = (array.reshape(n_ref, -1)[:, at] for array in (sci, variance))
+    return repair.fit_cross_prediction(*rows)
 
 
 def fill_moved(moved: Moved, prediction: repair.CrossPrediction, /) -> None:

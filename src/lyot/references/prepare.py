@@ -1,4 +1,4 @@
-"""References made ready once for any number of targets."""
+"""References repaired and transformed once for any number of targets."""
 
 from __future__ import annotations
 

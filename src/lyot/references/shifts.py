@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,11 +126,7 @@ def fit_all_pairs(
 
     def _fit(k: int, center_yx: Array) -> ShiftFit:
         fit: ShiftFit = frames.device.run(
-            registration.fit_pairs,
-            targets,
-            frames.spectra[k],
-            frames.refs.variance[k],
-            center_yx,
+            registration.fit_pairs, targets, frames.spectra[k], frames.refs.variance[k], center_yx
         )
         return fit
 
@@ -155,26 +151,24 @@ def unfitted(start_yx: Array, n_int: int, /) -> ShiftFit:
     )
 
 
-class FitTarget(NamedTuple):
-    """One integration as the fit sees it: `FitFrames.image`, its weight and its variance."""
-
-    image: Array
-    weight: Array
-    variance: Array
-
-
 def refine_pairs(
-    frames: FitFrames, target: FitTarget, pick: list[int], start_yx: Array, /
+    frames: FitFrames,
+    image: Array,
+    weight: Array,
+    variance: Array,
+    pick: list[int],
+    start: Array,
+    /,
 ) -> Refined:
-    """Fit some references to one integration until they converge; images are float32."""
+    """Fit some references to one `FitFrames.image` until they converge; images are float32."""
     fit, aligned = frames.device.run(
         registration.refine,
-        target.image,
-        target.weight,
-        target.variance,
+        image,
+        weight,
+        variance,
         frames.spectra[pick],
         frames.refs.variance[pick],
-        start_yx,
+        start,
         bound_yx=(-frames.limits[pick], frames.limits[pick]),
         cutoff=frames.cutoff,
     )

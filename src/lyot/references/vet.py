@@ -35,18 +35,6 @@ class ReferenceWarning:
     reason: str
 
 
-def vet_references(
-    refs: Cube,
-    frames: AlignedFrames,
-    ref_info: ReferenceInfo | None,
-    star: StarPosition,
-    info: ExposureInfo,
-    /,
-) -> list[ReferenceWarning]:
-    """Find saturated and contaminated references; `frames` are those of one integration."""
-    return find_saturated(refs, star) + find_contaminated(frames, ref_info, star, info)
-
-
 def find_saturated(refs: Cube, star: StarPosition, /) -> list[ReferenceWarning]:
     """Find references with more than a few saturated pixels within an arcsecond of the star."""
     flag = np.uint32(refs.info.instrument_value.flag_value("SATURATED"))

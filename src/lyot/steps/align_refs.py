@@ -14,7 +14,7 @@ from lyot.files.exposure import cube_from_model
 from lyot.files.headers import ExposureInfo
 from lyot.parameters import STEPS, AlignRecipe, ComputeParameters, StarParameters
 from lyot.references.aligner import Aligner
-from lyot.references.computed import ComputedReferences, ignore
+from lyot.references.computed import ComputedReferences
 from lyot.references.prepare import PreparedRefs, prepare_refs
 from lyot.references.shifts import undersampling_note
 from lyot.references.star import guess_star
@@ -69,7 +69,7 @@ class AlignRefsStep(LyotStep):
         *,
         name: str = "",
         inputs: Sequence[str] = (),
-        receive: Callable[[int, AlignedFrames], None] = ignore,
+        receive: Callable[[int, AlignedFrames], None] | None = None,
         warnings: Sequence[ReferenceWarning] | None = None,
     ) -> ComputedReferences:
         """Return the references of a science exposure, which are computed when they are asked for.

@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from lyot.algorithms import klip, selection
 from lyot.algorithms.zones import Zone
-from lyot.compute import devices
-from lyot.files.aligned import ReferenceInfo
-from lyot.parameters import BY_CORRELATION, BY_RESIDUAL, BY_TIME, SubtractRecipe
-from lyot.subtraction.methods import Method, Operator
-from lyot.subtraction.products import ZoneProducts
+from lyot.parameters import BY_CORRELATION, BY_RESIDUAL, BY_TIME
+from lyot.subtraction.methods import Operator
+from lyot.subtraction.products import Run, TargetSet, ZoneProducts
 from lyot.types import Array
 
 
@@ -104,27 +102,15 @@ class AreaFits(NamedTuple):
 
 
 def fit_shared(
-    products: ZoneProducts,
-    share: Array,
-    first: int,
-    method: Method,
-    device: devices.Device,
-    /,
-    *,
-    n_modes: int,
+    run: Run, target_set: TargetSet, products: ZoneProducts, share: Array, /
 ) -> AreaFits:
     """Fit all targets with all references: one fit for each pattern of gaps."""
-    gram, gaps = products.grams.gram, products.gaps
+    gram, gaps, first = products.grams.gram, products.gaps, target_set.first
     # The operator without gaps is always made: its leverage and eigenvalues stand for all.
     grams = [gram, *(each for each in gaps.grams if each is not gram)]
-    operators = {
-        id(each): _truncated(operator, n_modes)
-        for each, operator in zip(
-            grams,
-            method.compute(grams, [products.grams.mode_gram] * len(grams), device.run),
-            strict=True,
-        )
-    }
+    found = run.method.compute(grams, [products.grams.mode_gram] * len(grams), run.device.run)
+    n_modes = max(run.recipe.n_modes)
+    operators = {id(g): each.truncated(n_modes) for g, each in zip(grams, found, strict=True)}
     refs = np.arange(len(gram))
     fits = [
         _fit(products, share, first, rows, refs, each, operators[id(each)])
@@ -135,20 +121,13 @@ def fit_shared(
 
 
 def fit_each(
-    products: ZoneProducts,
-    share: Array,
-    first: int,
-    chosen: NDArray[np.bool_],
-    method: Method,
-    /,
-    *,
-    n_modes: int,
+    run: Run, target_set: TargetSet, products: ZoneProducts, share: Array, chosen: Array, /
 ) -> AreaFits:
     """Fit each target with the references chosen for it: small problems, solved many at once.
 
     The lead, and with it the leverage of the pixels, is that of the first target with most modes.
     """
-    counts = chosen.sum(axis=1)
+    counts, n_modes, first = chosen.sum(axis=1), max(run.recipe.n_modes), target_set.first
     fits: dict[int, Fit] = {}
     for count in np.unique(counts[counts > 0]):
         targets = np.flatnonzero(counts == count)
@@ -156,18 +135,12 @@ def fit_each(
         square = (picks[:, :, None], picks[:, None, :])
         grams = products.grams.gram[square]
         if len(products.gaps.grams) > 1:
-            grams = np.stack(
-                [
-                    products.gaps.gram_of(int(i))[np.ix_(p, p)]
-                    for i, p in zip(targets, picks, strict=True)
-                ]
-            )
-        operators = method.compute_stack(grams, products.grams.mode_gram[square], n_modes)
-        for i, pick, gram, operator in zip(targets, picks, grams, operators, strict=True):
-            row = np.array([i])
-            fits[int(i)] = _fit(
-                products, share, first, row, pick, gram, _truncated(operator, n_modes)
-            )
+            of_targets = zip(targets, picks, strict=True)
+            grams = np.stack([products.gaps.gram_of(int(i))[np.ix_(p, p)] for i, p in of_targets])
+        found = run.method.compute_stack(grams, products.grams.mode_gram[square], n_modes)
+        for i, pick, gram, operator in zip(targets, picks, grams, found, strict=True):
+            row, operator = np.array([i]), operator.truncated(n_modes)
+            fits[int(i)] = _fit(products, share, first, row, pick, gram, operator)
     union = np.flatnonzero(chosen.any(axis=0))
     in_order = [fits[i] for i in sorted(fits)]
     lead = Operator(np.empty((0, len(union))), np.empty(0), 0)
@@ -177,19 +150,8 @@ def fit_each(
         matrix[:, np.searchsorted(union, longest.refs)] = longest.operator.matrix
         n_dropped = max(fit.operator.n_dropped for fit in in_order)
         lead = Operator(matrix, in_order[-1].operator.values, n_dropped)
-    return AreaFits(
-        in_order,
-        lead,
-        union,
-        first,
-        first + np.flatnonzero(counts > 0),
-        first + np.flatnonzero(counts == 0),
-        one_by_one=True,
-    )
-
-
-def _truncated(operator: Operator, n_modes: int) -> Operator:
-    return operator._replace(matrix=operator.matrix[:n_modes])
+    fitted, without = (first + np.flatnonzero(rows) for rows in (counts > 0, counts == 0))
+    return AreaFits(in_order, lead, union, first, fitted, without, one_by_one=True)
 
 
 def _fit(
@@ -224,22 +186,14 @@ def _fit(
 
 
 def choose(
-    products: ZoneProducts,
-    allowed: NDArray[np.bool_] | None,
-    recipe: SubtractRecipe,
-    method: Method,
-    days: Array | None,
-    /,
+    run: Run, target_set: TargetSet, products: ZoneProducts, allowed: NDArray[np.bool_] | None, /
 ) -> NDArray[np.bool_]:
-    """Return the references of each target ``(n_t, n_ref)``, of those that are allowed.
-
-    `days` is how far each reference lies in time, NaN where that is unknown.
-    """
+    """Return the references of each target ``(n_t, n_ref)``, of those that are allowed."""
+    recipe, method = run.recipe, run.method
     n_t, n_ref = products.grams.cross.shape
-    free = np.ones(n_ref, bool) if allowed is None else allowed
     chosen = np.empty((n_t, n_ref), bool)
     for i in range(n_t):
-        taken = free
+        taken = np.ones(n_ref, bool) if allowed is None else allowed
         gram, cross = products.gaps.gram_of(int(i)), products.grams.cross[i]
         if recipe.select == BY_CORRELATION or recipe.min_correlation > -1.0:
             square = float(products.grams.target_square[i])
@@ -249,13 +203,8 @@ def choose(
                 taken = selection.highest(correlation, taken, recipe.n_refs)
         if recipe.select == BY_RESIDUAL:
             taken = selection.stepwise(gram, cross, taken, recipe.n_refs)
-        elif recipe.select == BY_TIME and days is not None:
-            distance = np.where(np.isfinite(days), days, np.inf)
+        elif recipe.select == BY_TIME and target_set.days is not None:
+            distance = np.where(np.isfinite(target_set.days), target_set.days, np.inf)
             taken = selection.highest(-distance, taken, recipe.n_refs)
         chosen[i] = taken & method.select(gram, cross) if method.selects else taken
     return chosen
-
-
-def days_between(ref_info: ReferenceInfo | None, mjd: float, /) -> Array | None:
-    """Return how far each reference lies in time from a day; None where nothing is known."""
-    return None if ref_info is None else np.abs(ref_info.mjd - mjd)

@@ -58,6 +58,11 @@ class RefPixels:
         """Return the number of frames."""
         return len(self.sci) if self.pick is None else len(self.pick)
 
+    @property
+    def n_refs(self) -> int:
+        """Number of references behind the frames."""
+        return len(self) if self.component_weights is None else self.component_weights.shape[1]
+
     def of(self, pick: NDArray[np.intp]) -> RefPixels:
         """Return some of the frames; no pixel is copied."""
         return self if len(pick) == len(self.sci) else replace(self, pick=pick)

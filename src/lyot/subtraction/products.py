@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +10,33 @@ from numpy.typing import NDArray
 from lyot.algorithms import klip
 from lyot.algorithms.zones import Zone
 from lyot.compute import devices, threads
+from lyot.parameters import PROPAGATED, SubtractRecipe
+from lyot.subtraction.methods import Method, fits_each
 from lyot.subtraction.pixels import RefPixels, Targets, ZonePixels, cut
 from lyot.types import Array
 
 MAX_NOISE_PIXELS = 1024
 """Most pixels from which the noise of coefficients is computed where references are chosen."""
+
+
+class Run(NamedTuple):
+    """How an exposure is subtracted."""
+
+    zones: list[Zone]
+    recipe: SubtractRecipe
+    method: Method
+    device: devices.Device
+    dtype: np.dtype[Any]
+
+
+class TargetSet(NamedTuple):
+    """Targets that share references."""
+
+    first: int  # the first integration of them
+    targets: Targets
+    refs: RefPixels  # or the frames made of them
+    noise_scale: Array  # (n_t,): mean variance of each target over that of all
+    days: Array | None  # (n_ref,): how far each reference lies in time, NaN where unknown
 
 
 class Means(NamedTuple):
@@ -80,37 +102,25 @@ class ZoneProducts(NamedTuple):
     noise: Noise
 
 
-def zone_products(
-    targets: Targets,
-    refs: RefPixels,
-    zone: Zone,
-    device: devices.Device,
-    /,
-    *,
-    subtract_mean: bool,
-    with_noise_gram: bool,
-    noise_scale: Array,
-) -> ZoneProducts:
+def zone_products(run: Run, target_set: TargetSet, zone: Zone, /) -> ZoneProducts:
     """Touch the pixels of a zone for the first of two times."""
-    pixels = cut(targets, refs, zone)
-    counted = np.array(
-        [pixels.weight.sum() - pixels.weight[row].sum() for row in pixels.targets.bad]
-    )
-    means = _means(pixels, counted) if subtract_mean else _no_means(pixels)
-    grams = _grams(pixels, means, device, subtract_mean=subtract_mean)
-    weight_sums = counted if subtract_mean else np.full(len(counted), np.inf)
-    gaps = _gaps(pixels, grams, weight_sums)
+    recipe, targets, refs = run.recipe, target_set.targets, target_set.refs
+    pixels, subtract_mean = cut(targets, refs, zone), recipe.subtract_mean
+    n_t = len(targets.sci)
+    counted = np.array([pixels.weight.sum() - pixels.weight[b].sum() for b in pixels.targets.bad])
+    means = Means(np.zeros(n_t), np.zeros(len(refs)))
+    if subtract_mean:
+        means = _means(pixels, counted)
+    grams = _grams(pixels, means, run.device, subtract_mean=subtract_mean)
+    gaps = _gaps(pixels, grams, counted if subtract_mean else np.full(n_t, np.inf))
+    levels = Levels(np.zeros(n_t), gaps.offsets[gaps.pattern], np.zeros(n_t, np.intp))
     if subtract_mean and zone.level.any():
         levels = _levels(targets, refs, zone, means.target, grams.mean_ref)
-    else:
-        levels = Levels(
-            np.zeros(len(counted)), gaps.offsets[gaps.pattern], np.zeros(len(counted), np.intp)
-        )
     typical = pixels.targets.variance.mean(axis=0, dtype=np.float64)
     noise_gram = np.empty((0, 0))
-    if with_noise_gram:
+    if fits_each(recipe) and recipe.error == PROPAGATED:
         noise_gram = _noise_gram(pixels.refs, grams.mean_ref, pixels.weight**2 * typical)
-    noise = Noise(typical, noise_scale, noise_gram)
+    noise = Noise(typical, target_set.noise_scale, noise_gram)
     return ZoneProducts(zone, pixels, means, grams, gaps, levels, noise)
 
 
@@ -120,10 +130,6 @@ def noise_scale(targets: Targets, /) -> Array:
     return np.asarray(brightness / max(brightness.mean(), np.finfo(float).tiny))
 
 
-def _no_means(pixels: ZonePixels) -> Means:
-    return Means(np.zeros(len(pixels.targets.sci)), np.zeros(len(pixels.refs)))
-
-
 def _means(pixels: ZonePixels, counted: Array) -> Means:
     """Weighted means; those of frames by every 64th pixel, which takes off the pedestal."""
     weight, (sci, missing, _) = pixels.weight, pixels.targets
@@ -131,10 +137,10 @@ def _means(pixels: ZonePixels, counted: Array) -> Means:
     for i, (row, gaps) in enumerate(zip(sci, missing, strict=True)):
         data = np.where(gaps, 0.0, row) if gaps.any() else row.astype(np.float64)
         target[i] = data @ weight / counted[i] if counted[i] > 0 else 0.0
-    every = slice(None, None, 64)
-    w = weight[every]
+    sparse = slice(None, None, 64)
+    w = weight[sparse]
     total = float(w.sum())
-    rows = np.where(w > 0, pixels.refs.sci[:, every], 0.0)
+    rows = np.where(w > 0, pixels.refs.sci[:, sparse], 0.0)
     return Means(target, np.asarray(rows @ w / total if total > 0 else np.zeros(len(rows))))
 
 
@@ -147,21 +153,18 @@ def _grams(
     with a pedestal that would cost the faint modes.
     """
     products = _sum_over_blocks(pixels, means, pixels.weight, device)
-    mode_gram = products.gram
-    if pixels.mode_weight is not pixels.weight:
-        whole = _sum_over_blocks(pixels, means, pixels.mode_weight, device)
-        mode_gram = whole.gram
-        if subtract_mean and pixels.mode_weight.any():
-            mode_gram = klip.recenter(
-                mode_gram, whole.ref_sum, float(pixels.mode_weight.sum())
-            ).gram
     gram, mean_ref, weight_sum = products.gram, means.rough_ref, np.inf
     if subtract_mean and pixels.weight.any():
         weight_sum = float(pixels.weight.sum())
         centered = klip.recenter(gram, products.ref_sum, weight_sum)
         gram, mean_ref = centered.gram, means.rough_ref + centered.mean
-    if pixels.mode_weight is pixels.weight:
-        mode_gram = gram
+    mode_gram = gram
+    if pixels.mode_weight is not pixels.weight:
+        of_modes = _sum_over_blocks(pixels, means, pixels.mode_weight, device)
+        mode_gram = of_modes.gram
+        if subtract_mean and pixels.mode_weight.any():
+            total = float(pixels.mode_weight.sum())
+            mode_gram = klip.recenter(mode_gram, of_modes.ref_sum, total).gram
     square = _squares(pixels, means.target)
     return Grams(gram, mode_gram, products.cross, mean_ref, weight_sum, square)
 
@@ -212,14 +215,14 @@ def _gaps(pixels: ZonePixels, grams: Grams, weight_sums: Array) -> Gaps:
                 reduced.append(grams.gram)
                 offsets.append(np.zeros(len(grams.gram)))
             else:
-                rest = klip.leave_out(
+                remaining = klip.leave_out(
                     grams.gram,
                     pixels.refs.sci[:, at] - grams.mean_ref[:, None],
                     pixels.weight[at],
                     weight_sums[i] if weight_sums[i] > 0 else np.inf,
                 )
-                reduced.append(rest.gram)
-                offsets.append(rest.mean)
+                reduced.append(remaining.gram)
+                offsets.append(remaining.mean)
         pattern[i] = numbers[key]
     return Gaps(pattern, reduced, np.array(offsets), np.array(sums))
 
@@ -245,7 +248,6 @@ def _levels(
 
 def _noise_gram(refs: RefPixels, mean_ref: Array, weight: Array) -> NDArray[np.float64]:
     """Gram matrix by evenly spread pixels: enough to correct squares of coefficients."""
-    every = max(len(weight) // MAX_NOISE_PIXELS, 1)
-    at = slice(None, None, every)
+    at = slice(None, None, max(len(weight) // MAX_NOISE_PIXELS, 1))
     rows = refs.centered(at, mean_ref) * np.sqrt(weight[at])
     return np.asarray(rows @ rows.T * (weight.sum() / max(weight[at].sum(), 1e-300)))

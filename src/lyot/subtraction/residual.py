@@ -9,10 +9,9 @@ import numpy as np
 
 from lyot.algorithms import klip
 from lyot.compute import threads
-from lyot.compute.devices import Device
 from lyot.subtraction.fit import AreaFits
 from lyot.subtraction.pixels import RefPixels, Targets
-from lyot.subtraction.products import Noise, ZoneProducts
+from lyot.subtraction.products import Noise, Run, ZoneProducts
 from lyot.types import Array
 
 
@@ -62,15 +61,12 @@ class Residuals(NamedTuple):
 
 
 def residuals(
+    run: Run,
     area: AreaPixels,
     fits: AreaFits,
-    n_modes: tuple[int, ...],
     coefs: list[Array],
-    device: Device,
-    /,
-    *,
-    dtype: Any,
     of_block: OfBlock | None = None,
+    /,
 ) -> Residuals:
     """Subtract the models with several numbers of modes in one pass over the pixels.
 
@@ -81,7 +77,7 @@ def residuals(
     `of_block` is called with each block, its centered references and the modes there.
     """
     by_modes = of_block is not None and len(fits.fits) == 1 and not fits.one_by_one
-    used = [min(n, fits.n_kept) for n in n_modes]
+    used = [min(n, fits.n_kept) for n in run.recipe.n_modes]
     offset = fits.stack(lambda fit: fit.level_offset)
     level_target = np.empty(len(fits.rows))
     for fit in fits.fits:
@@ -90,8 +86,8 @@ def residuals(
     factors = coefs
     if by_modes:
         factors = [fits.fits[0].cross @ fits.lead.matrix[:n].T for n in used]
-    sci = [np.empty(area.targets.sci.shape, dtype) for _ in n_modes]
-    everywhere = bool((area.share == 1.0).all())
+    sci = [np.empty(area.targets.sci.shape, run.dtype) for _ in used]
+    full_share = bool((area.share == 1.0).all())
 
     def _block(inside: slice) -> Any:
         rows = area.refs.centered(inside, area.mean_ref)
@@ -102,8 +98,8 @@ def residuals(
         data = area.targets.centered(inside, area.mean_target)
         for k, n in enumerate(used):
             basis = modes[:n] if by_modes else rows
-            out = device.run(klip.residual, data, basis, factors[k], level[k])
-            sci[k][:, inside] = out if everywhere else area.share[inside] * out
+            out = run.device.run(klip.residual, data, basis, factors[k], level[k])
+            sci[k][:, inside] = out if full_share else area.share[inside] * out
         return None if of_block is None else of_block(inside, rows, modes)
 
     return Residuals(sci, threads.map_ordered(_block, threads.pixel_blocks(len(area.share))))

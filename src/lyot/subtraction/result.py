@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, overload
 
@@ -121,10 +121,6 @@ class Subtracted(Sequence[Subtraction]):
     def __getitem__(self, number: int | slice, /) -> Subtraction | list[Subtraction]:
         """Return the result for one of the numbers of modes."""
         return self.results[number]
-
-    def __iter__(self) -> Iterator[Subtraction]:
-        """Go through the results."""
-        return iter(self.results)
 
 
 class SpeckleNoise(NamedTuple):

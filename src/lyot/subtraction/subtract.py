@@ -14,25 +14,25 @@ from numpy.typing import DTypeLike, NDArray
 from lyot.algorithms.zones import Zone
 from lyot.compute import devices, threads
 from lyot.errors import LyotError
-from lyot.files.aligned import AlignedReferences
 from lyot.files.exposure import Cube
 from lyot.parameters import PROPAGATED, SubtractRecipe
-from lyot.subtraction.fit import AreaFits, Fit, choose, days_between, fit_each, fit_shared
-from lyot.subtraction.methods import Method, fits_each, method_of
+from lyot.references.computed import AlignedReferences
+from lyot.subtraction.fit import AreaFits, Fit, choose, fit_each, fit_shared
+from lyot.subtraction.methods import fits_each, method_of
 from lyot.subtraction.pixels import RefPixels, Targets
-from lyot.subtraction.products import noise_scale, zone_products
+from lyot.subtraction.products import Run, TargetSet, noise_scale, zone_products
 from lyot.subtraction.residual import AreaPixels, residuals
 from lyot.subtraction.result import Subtracted, Subtraction
 from lyot.subtraction.variance import (
     CoherentNoise,
     FitVariance,
     LeverageSums,
+    Propagated,
+    error_from_scatter,
     leverage_of_blocks,
-    no_effect,
-    propagate,
     scatter_of_blocks,
-    variance_again,
     variance_of_fits,
+    variance_of_later_fits,
 )
 from lyot.subtraction.zones import Area, divide_by_rotation
 from lyot.types import Array
@@ -108,39 +108,26 @@ def subtract(
                 f"The fits of method = {recipe.method} are kept for one number of modes at a "
                 f"time; n_modes is {', '.join(map(str, recipe.n_modes))}."
             )
-        alone = [
-            subtract(
-                target, aligned, zones, replace(recipe, n_modes=(n,)), device=device, dtype=dtype
-            )
-            for n in recipe.n_modes
-        ]
+        once = partial(subtract, target, aligned, zones, device=device, dtype=dtype)
+        alone = [once(replace(recipe, n_modes=(n,))) for n in recipe.n_modes]
         return Subtracted([each[0] for each in alone], alone[0].missing)
-    run = _Run(zones, recipe, method, device or devices.device("cpu"), np.dtype(dtype))
+    run = Run(zones, recipe, method, device or devices.device("cpu"), np.dtype(dtype))
     return _subtract(target, aligned, run, keep_fits)
 
 
-class _Run(NamedTuple):
-    """How an exposure is subtracted."""
-
-    zones: list[Zone]
-    recipe: SubtractRecipe
-    method: Method
-    device: devices.Device
-    dtype: np.dtype[Any]
-
-
-def _subtract(target: Cube, aligned: AlignedReferences, run: _Run, keep_fits: bool) -> Subtracted:
+def _subtract(target: Cube, aligned: AlignedReferences, run: Run, keep_fits: bool) -> Subtracted:
     """Go through the sets of references; all results are added up here."""
     n_int, shape = len(target.sci), target.frame_shape
-    every = Targets(
+    all_targets = Targets(
         target.sci.reshape(n_int, -1),
         target.bad(run.recipe.bad_bits).reshape(n_int, -1),
         target.variance().reshape(n_int, -1),
     )
-    areas = divide_by_rotation(run.zones, run.recipe, target.info, aligned.ref_info, aligned.star)
-    days = days_between(aligned.ref_info, target.info.mjd)
+    ref_info = aligned.ref_info
+    areas = divide_by_rotation(run.zones, run.recipe, target.info, ref_info, aligned.star)
+    days = None if ref_info is None else np.abs(ref_info.mjd - target.info.mjd)
     covered = np.sum([zone.share for zone in run.zones], axis=0).ravel() > 0
-    missing = every.bad.copy()
+    missing = all_targets.bad.copy()
     unreferenced = np.zeros(missing.shape, bool)
     totals: list[_Total] = []
     fits: list[Fit] = []
@@ -151,7 +138,7 @@ def _subtract(target: Cube, aligned: AlignedReferences, run: _Run, keep_fits: bo
     for rows in [range(n_int)] if aligned.shared else [range(i, i + 1) for i in range(n_int)]:
         pixels = None
         refs = RefPixels.from_frames(aligned.frames(rows[0]))
-        if refs.sci.shape[1] != every.sci.shape[1]:
+        if refs.sci.shape[1] != all_targets.sci.shape[1]:
             raise LyotError(
                 f"References of {refs.sci.shape[1]} pixels do not fit frames of {shape}."
             )
@@ -163,37 +150,27 @@ def _subtract(target: Cube, aligned: AlignedReferences, run: _Run, keep_fits: bo
         if not totals:
             counts = (len(areas), n_int, len(pixels))
             totals = [_Total(counts, covered.size, n, run.dtype) for n in run.recipe.n_modes]
-        targets = every.rows(slice(rows.start, rows.stop))
-        of_set = _TargetSet(rows[0], targets, pixels, noise_scale(targets), days)
-        for result in _areas_of_set(run, of_set, areas, effects):
+        targets = all_targets.rows(slice(rows.start, rows.stop))
+        target_set = TargetSet(rows[0], targets, pixels, noise_scale(targets), days)
+        for result in _areas_of_set(run, target_set, areas, effects):
             if result.fits.without.size:
                 where = np.flatnonzero(areas[result.number].share.ravel() > 0)
                 unreferenced[np.ix_(result.fits.without, where)] = True
             for k, total in enumerate(totals):
                 total.add(result, k, pixels)
             if not result.fits.one_by_one and run.recipe.error == PROPAGATED:
-                effects.setdefault(result.number, result.effects)
+                effects.setdefault(result.number, [each.effect for each in result.errors])
             if keep_fits:
                 fits += result.fits.fits
             del result
-        del of_set
+        del target_set
     if pixels is None:
         raise LyotError(f"{target.info.name} has no integrations.")
     _check_modes(totals, target.info.name)
-    nothing = missing | unreferenced | ~covered
-    before = _rms(every.sci, every.bad)
-    results = [total.finish(pixels, nothing, covered, shape, before) for total in totals]
+    no_result = missing | unreferenced | ~covered
+    before = _rms(all_targets.sci, all_targets.bad)
+    results = [total.finish(pixels, no_result, covered, shape, before) for total in totals]
     return Subtracted(results, missing, fits, frames)
-
-
-class _TargetSet(NamedTuple):
-    """Targets that share references, from integration `first` on, and what their fits need."""
-
-    first: int
-    targets: Targets
-    pixels: RefPixels
-    noise_scale: Array
-    days: Array | None
 
 
 class _AreaResult(NamedTuple):
@@ -204,96 +181,75 @@ class _AreaResult(NamedTuple):
     pixels: AreaPixels
     coefs: list[Array]  # (n_t, n_ref), of the references in use
     sci: list[Array]  # (n_t, n_zone_pix), times the share of each pixel
-    variance: list[Array]  # likewise
-    variance_refs: list[Array]  # (n_zone_pix,): the references' part, summed over the targets
-    effects: list[FitVariance]  # how the fits act on variances
+    errors: list[Propagated]
     power: Array  # (n_t, n_kept + 1): squared residual with 0, 1, ... modes
 
 
 def _areas_of_set(
-    run: _Run, of_set: _TargetSet, areas: list[Area], effects: dict[int, list[FitVariance]]
+    run: Run, target_set: TargetSet, areas: list[Area], effects: dict[int, list[FitVariance]]
 ) -> Iterator[_AreaResult]:
     """Yield the result of each area; as many zones are worked on at once as there are threads."""
-    do = partial(_areas_of_zone, run, of_set, areas, effects)
+    fit_zone = partial(_areas_of_zone, run, target_set, areas, effects)
     at_once = threads.n_threads() if run.device.is_numpy else 1
     for start in range(0, len(run.zones), at_once):
         numbers = range(start, min(start + at_once, len(run.zones)))
-        batch = threads.map_ordered(do, numbers)
+        batch = threads.map_ordered(fit_zone, numbers)
         while batch:
             yield from batch.pop(0)
 
 
 def _areas_of_zone(
-    run: _Run,
-    of_set: _TargetSet,
+    run: Run,
+    target_set: TargetSet,
     areas: list[Area],
     effects: dict[int, list[FitVariance]],
     zone: int,
 ) -> list[_AreaResult]:
     """Fit the areas of one zone to one set of references, and apply the fits."""
-    recipe, method = run.recipe, run.method
-    each = fits_each(recipe)
-    products = zone_products(
-        of_set.targets,
-        of_set.pixels,
-        run.zones[zone],
-        run.device,
-        subtract_mean=recipe.subtract_mean,
-        with_noise_gram=each and recipe.error == PROPAGATED,
-        noise_scale=of_set.noise_scale,
-    )
+    products = zone_products(run, target_set, run.zones[zone])
     results = []
-    first, most = of_set.first, max(recipe.n_modes)
     for number, area in enumerate(areas):
         if area.zone != zone:
             continue
-        if each:
-            chosen = choose(products, area.allowed, recipe, method, of_set.days)
-            fits = fit_each(products, area.share, first, chosen, method, n_modes=most)
+        if fits_each(run.recipe):
+            chosen = choose(run, target_set, products, area.allowed)
+            fits = fit_each(run, target_set, products, area.share, chosen)
         else:
-            fits = fit_shared(products, area.share, first, method, run.device, n_modes=most)
+            fits = fit_shared(run, target_set, products, area.share)
         cut = AreaPixels.of(products, fits, area.share)
-        known = effects.get(number, [])
-        results.append(_apply(run, number, cut, fits, products.grams.mode_gram, known))
+        earlier = effects.get(number, [])
+        results.append(_apply(run, number, cut, fits, products.grams.mode_gram, earlier))
     return results
 
 
 def _apply(
-    run: _Run,
+    run: Run,
     number: int,
     area: AreaPixels,
     fits: AreaFits,
     mode_gram: Array,
-    known: list[FitVariance],
+    earlier: list[FitVariance],
 ) -> _AreaResult:
-    """Subtract the models and propagate the errors; `known` are effects of an earlier set."""
-    n_modes, device, n_pix = run.recipe.n_modes, run.device, len(area.share)
+    """Subtract the models and propagate the errors; `earlier` are effects of an earlier set."""
     if not fits.fits:
-        return _AreaResult(number, fits, area, [], [], [], [], [], np.empty((0, 1)))
+        return _AreaResult(number, fits, area, [], [], [], np.empty((0, 1)))
+    n_modes = run.recipe.n_modes
     coefs = [fits.coefs(n) for n in n_modes]
-    power = fits.residual_power(fits.n_kept)
-    subtract_models = partial(residuals, area, fits, n_modes, coefs, device, dtype=run.dtype)
-    by_pixel = np.zeros((len(n_modes), n_pix))
+    by_pixel = np.zeros((len(n_modes), len(area.share)))
     if run.recipe.error != PROPAGATED:
-        scatter = scatter_of_blocks(area, mode_gram, n_modes, by_pixel, device)
-        sci = subtract_models(of_block=scatter).sci
-        shape = area.targets.sci.shape
-        variance = [np.broadcast_to(v.astype(np.float32), shape) for v in by_pixel]
-        none = [np.zeros(n_pix)] * len(n_modes)
-        effects = [no_effect(area, fits)] * len(n_modes)
-        return _AreaResult(number, fits, area, coefs, sci, variance, none, effects, power)
-    if known:
-        sci = subtract_models().sci
-        acting = variance_again(area, coefs, known)
+        scatter = scatter_of_blocks(run, area, mode_gram, by_pixel)
+        sci = residuals(run, area, fits, coefs, scatter).sci
+        errors = [error_from_scatter(area, variance) for variance in by_pixel]
+    elif earlier:
+        sci = residuals(run, area, fits, coefs).sci
+        errors = variance_of_later_fits(area, coefs, earlier)
     else:
-        leverage = leverage_of_blocks(area, fits, n_modes, by_pixel, device)
-        sci, parts = subtract_models(of_block=leverage)
+        leverage = leverage_of_blocks(run, area, fits, by_pixel)
+        sci, parts = residuals(run, area, fits, coefs, leverage)
         sums = LeverageSums(*(sum(p) for p in zip(*parts, strict=True)))
-        acting = variance_of_fits(area, fits, n_modes, coefs, by_pixel, sums)
-    errors = [propagate(area, effect, factors) for effect, factors in acting]
-    variance, of_refs = [e.variance for e in errors], [e.refs for e in errors]
-    effects = [effect for effect, _ in acting]
-    return _AreaResult(number, fits, area, coefs, sci, variance, of_refs, effects, power)
+        errors = variance_of_fits(run, area, fits, coefs, by_pixel, sums)
+    power = fits.residual_power(fits.n_kept)
+    return _AreaResult(number, fits, area, coefs, sci, errors, power)
 
 
 class _Total:
@@ -318,18 +274,19 @@ class _Total:
         fits, number, index = area.fits, area.number, area.pixels.where
         if not fits.fits:
             return
+        variance, variance_refs, effect = area.errors[k]
         if area.sci[k].shape == self.sci.shape and not self.coherent:
             # The first part, if it is all there is, takes the place of zeros: no memory is added.
-            self.sci, self.variance = area.sci[k], np.require(area.variance[k], requirements="W")
+            self.sci, self.variance = area.sci[k], np.require(variance, requirements="W")
         else:
             at = _at(fits.rows, index)
             self.sci[at] += area.sci[k]
-            self.variance[at] += area.variance[k]
+            self.variance[at] += variance
         self.coefs[number, fits.rows[:, None], fits.refs] = area.coefs[k]
-        self.variance_refs[index] += area.variance_refs[k]
+        self.variance_refs[index] += variance_refs
         if number not in self.coherent:
-            self.coherent[number] = CoherentNoise.none(area.pixels, len(pixels.variance))
-        self.coherent[number].add(area.pixels, fits, area.effects[k])
+            self.coherent[number] = CoherentNoise(area.pixels, len(pixels.variance))
+        self.coherent[number].add(area.pixels, fits, effect)
         n_used = min(self.n_modes, fits.n_kept)
         power = area.power[:, : self.n_modes + 1].sum(axis=0)
         self.power[number] += np.pad(power, (0, self.n_modes + 1 - len(power)), mode="edge")
@@ -342,7 +299,7 @@ class _Total:
     def finish(
         self,
         pixels: RefPixels,
-        nothing: NDArray[np.bool_],
+        no_result: NDArray[np.bool_],
         covered: NDArray[np.bool_],
         shape: tuple[int, int],
         before: Array,
@@ -353,9 +310,9 @@ class _Total:
         for number, noise in self.coherent.items():
             part = noise.variance(pixels, self.coefs[number].mean(axis=0), n_int)
             coherent[noise.where] += part
-        self.sci[nothing] = np.nan
+        self.sci[no_result] = np.nan
         err = np.sqrt(self.variance, out=self.variance)
-        err[nothing] = np.nan
+        err[no_result] = np.nan
         return Subtraction(
             n_modes=self.n_modes,
             n_kept=self.n_kept,
@@ -366,7 +323,7 @@ class _Total:
             variance_refs=_plane(self.variance_refs / n_int, covered, shape),
             variance_refs_coherent=_plane(coherent, covered, shape),
             rms_before=before,
-            rms_after=_rms(self.sci, nothing),
+            rms_after=_rms(self.sci, no_result),
             residual_rms=np.sqrt(
                 self.power[:, : self.n_kept + 1] / np.maximum(self.weight, 1e-300)[:, None]
             ),
@@ -407,6 +364,3 @@ def _rms(frames: Array, bad: Array) -> Array:
             for frame, b in zip(frames, bad, strict=True)
         ]
     )
-
-
-__all__ = ["Subtracted", "Subtraction", "subtract"]

@@ -16,16 +16,15 @@ integrations and the mean over them, through the fit as before.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from lyot.algorithms import klip, propagation
 from lyot.compute import threads
-from lyot.compute.devices import Device
 from lyot.subtraction.fit import AreaFits
 from lyot.subtraction.pixels import RefPixels
+from lyot.subtraction.products import Run
 from lyot.subtraction.residual import AreaPixels
 from lyot.types import Array
 
@@ -39,11 +38,12 @@ class FitVariance(NamedTuple):
     typical: float  # mean variance of that target
 
 
-class Factors(NamedTuple):
-    """What turns variances into those of residuals; the last row is the references alone."""
+class Propagated(NamedTuple):
+    """Variance of residuals, times the share of each pixel, and what gave it."""
 
-    squared: Array
-    means: Array
+    variance: Array  # (n_t, n_zone_pix)
+    refs: Array  # (n_zone_pix,): the references' part, summed over the targets
+    effect: FitVariance
 
 
 class LeverageSums(NamedTuple):
@@ -56,20 +56,20 @@ class LeverageSums(NamedTuple):
 
 
 def leverage_of_blocks(
-    area: AreaPixels, fits: AreaFits, n_modes: tuple[int, ...], leverage: Array, device: Device
+    run: Run, area: AreaPixels, fits: AreaFits, leverage: Array, /
 ) -> Callable[[slice, Array, Array], LeverageSums]:
     """Return a function of blocks that writes `leverage` ``(n_trunc, n_zone_pix)`` and sums."""
 
     def _block(inside: slice, _: Array, modes: Array) -> LeverageSums:
         w = area.weight[inside]
-        for k, n in enumerate(n_modes):
+        for k, n in enumerate(run.recipe.n_modes):
             used = modes[: min(n, fits.n_kept)]
-            leverage[k, inside] = device.run(propagation.leverage, used, 1.0 / area.weight_sum)
+            leverage[k, inside] = run.device.run(propagation.leverage, used, 1.0 / area.weight_sum)
         h = leverage[:, inside] * w
         noise = np.zeros(1)
         if not fits.one_by_one:
             typical = area.noise.typical_variance[inside]
-            noise = device.run(propagation.coefficient_noise, modes, typical, w)
+            noise = run.device.run(propagation.coefficient_noise, modes, typical, w)
         return LeverageSums(
             noise,
             h.sum(axis=1),
@@ -81,29 +81,29 @@ def leverage_of_blocks(
 
 
 def variance_of_fits(
+    run: Run,
     area: AreaPixels,
     fits: AreaFits,
-    n_modes: tuple[int, ...],
     coefs: list[Array],
     leverage: Array,
     sums: LeverageSums,
     /,
-) -> list[tuple[FitVariance, Factors]]:
-    """Return how the fits act on variances, for each number of modes."""
+) -> list[Propagated]:
+    """Propagate variances through the fits, for each number of modes."""
     typical = float(area.noise.typical_variance.mean())
     out = []
-    for k, (n, c) in enumerate(zip(n_modes, coefs, strict=True)):
+    for k, (n, c) in enumerate(zip(run.recipe.n_modes, coefs, strict=True)):
         per_h = 1.0 / sums.h[k] if sums.h[k] > 0 else 0.0
         own = _own_noise(area, fits, n, sums.mode_noise)
         effect = FitVariance(leverage[k], per_h * sums.refs[:, k], own.mean(axis=0), typical)
         squared = area.refs.in_references(c) ** 2 - area.noise.scale[:, None] * own
-        out.append((effect, _factors(squared, per_h * sums.targets[:, k], effect)))
+        out.append(_propagate(area, effect, squared, per_h * sums.targets[:, k]))
     return out
 
 
-def variance_again(
+def variance_of_later_fits(
     area: AreaPixels, coefs: list[Array], effects: list[FitVariance], /
-) -> list[tuple[FitVariance, Factors]]:
+) -> list[Propagated]:
     """Do as `variance_of_fits` for a later set of references, with the leverage of the first."""
     out = []
     for effect, c in zip(effects, coefs, strict=True):
@@ -112,24 +112,8 @@ def variance_again(
         h = effect.leverage * area.weight
         total = float(h.sum())
         own = (area.targets.variance * h).sum(axis=1) / total if total > 0 else 0.0
-        out.append((effect, _factors(squared, own, effect)))
+        out.append(_propagate(area, effect, squared, own))
     return out
-
-
-def no_effect(area: AreaPixels, fits: AreaFits, /) -> FitVariance:
-    """Return the effect of fits whose error is not propagated: none."""
-    matrix = area.refs.in_references(fits.lead.matrix)
-    none = np.zeros(matrix.shape[1])
-    return FitVariance(np.zeros(len(area.share)), none, none, 1.0)
-
-
-def _factors(squared: Array, mean_targets: Array | float, effect: FitVariance) -> Factors:
-    means = mean_targets + squared @ effect.mean_refs
-    average = squared.mean(axis=0, keepdims=True)
-    return Factors(
-        np.concatenate([squared, average]).astype(np.float32),
-        np.concatenate([means, average @ effect.mean_refs]),
-    )
 
 
 def _own_noise(area: AreaPixels, fits: AreaFits, n_modes: int, mode_noise: Array) -> Array:
@@ -142,8 +126,7 @@ def _own_noise(area: AreaPixels, fits: AreaFits, n_modes: int, mode_noise: Array
         matrix = area.refs.in_references(fits.lead.matrix)
         return np.asarray(propagation.own_noise(matrix, mode_noise, n_modes=n_modes))[None]
     weights = area.refs.component_weights
-    n_ref = len(area.refs) if weights is None else weights.shape[1]
-    out = np.zeros((len(fits.rows), n_ref))
+    out = np.zeros((len(fits.rows), area.refs.n_refs))
     for i, fit in enumerate(fits.fits):
         matrix = fit.operator.matrix[:n_modes]
         noise = matrix @ area.noise.gram[np.ix_(fit.refs, fit.refs)] @ matrix.T
@@ -153,68 +136,61 @@ def _own_noise(area: AreaPixels, fits: AreaFits, n_modes: int, mode_noise: Array
     return out
 
 
-class Propagated(NamedTuple):
-    """Variance of residuals ``(n_t, n_zone_pix)``, and the references' part summed over targets."""
-
-    variance: Array
-    refs: Array
-
-
-def propagate(area: AreaPixels, effect: FitVariance, factors: Factors, /) -> Propagated:
-    """Return ``var_T + squared @ var_R`` through the fit, times the share of each pixel."""
+def _propagate(
+    area: AreaPixels, effect: FitVariance, squared: Array, mean_targets: Array | float
+) -> Propagated:
+    """Return ``var_T + squared @ var_R`` through the fit; a last row is the references alone."""
     out = np.empty(area.targets.sci.shape, np.float32)
     refs_part = np.zeros(len(area.share))
+    average = squared.mean(axis=0, keepdims=True)
+    means = np.concatenate([mean_targets + squared @ effect.mean_refs, average @ effect.mean_refs])
+    factors = np.concatenate([squared, average]).astype(np.float32)
 
     def _block(inside: slice) -> None:
-        variance = factors.squared @ area.refs.variance_at(inside)
+        variance = factors @ area.refs.variance_at(inside)
         variance[:-1] += area.targets.variance[:, inside]
         after = propagation.propagate_through_fit(
-            variance, effect.leverage[inside], area.weight[inside], factors.means
+            variance, effect.leverage[inside], area.weight[inside], means
         )
         after *= area.share[inside]
         out[:, inside] = after[:-1]
         refs_part[inside] = len(out) * after[-1]
 
     threads.map_ordered(_block, threads.pixel_blocks(len(area.share)))
-    return Propagated(out, refs_part)
+    return Propagated(out, refs_part, effect)
 
 
 def scatter_of_blocks(
-    area: AreaPixels, mode_gram: Array, n_modes: tuple[int, ...], out: Array, device: Device
+    run: Run, area: AreaPixels, mode_gram: Array, out: Array, /
 ) -> Callable[[slice, Array, Array], None]:
     """Return a function of blocks that writes the scatter of the references about their modes."""
-    modes = device.run(klip.decompose, mode_gram)
+    modes = run.device.run(klip.decompose, mode_gram)
 
     def _block(inside: slice, rows: Array, _: Array) -> None:
-        for k, n in enumerate(n_modes):
+        for k, n in enumerate(run.recipe.n_modes):
             scatter = klip.reference_scatter(rows, modes, n_modes=n)
             out[k, inside] = area.share[inside] * scatter**2
 
     return _block
 
 
-@dataclass(eq=False)
+def error_from_scatter(area: AreaPixels, variance: Array, /) -> Propagated:
+    """Return the scatter as the variance of every target; none of it counts as the references'."""
+    n_pix, zeros = len(area.share), np.zeros(area.refs.n_refs)
+    by_target = np.broadcast_to(variance.astype(np.float32), area.targets.sci.shape)
+    return Propagated(by_target, np.zeros(n_pix), FitVariance(np.zeros(n_pix), zeros, zeros, 1.0))
+
+
 class CoherentNoise:
     """Sums over all sets of one area, for the noise of references that integrations share.
 
     No pixel of targets or references is held: a set is gone before the next one is read.
     """
 
-    where: Array | slice
-    share: Array
-    weight: Array
-    leverage: Array
-    mean_refs: Array
-    own_noise: Array
-    n_refs: Array
-    n_targets: int = 0
-
-    @classmethod
-    def none(cls, area: AreaPixels, n_ref: int) -> CoherentNoise:
-        """Start with nothing summed."""
-        first, second, third = (np.zeros(n_ref) for _ in range(3))
-        leverage = np.zeros(len(area.share))
-        return cls(area.where, area.share, area.weight, leverage, first, second, third)
+    def __init__(self, area: AreaPixels, n_ref: int, /) -> None:
+        self.where, self.share, self.weight = area.where, area.share, area.weight
+        self.leverage, self.n_targets = np.zeros(len(area.share)), 0
+        self.mean_refs, self.own_noise, self.n_refs = np.zeros((3, n_ref))
 
     def add(self, area: AreaPixels, fits: AreaFits, effect: FitVariance) -> None:
         """Add the fits to one set of references; the weight of the last set stands for all."""

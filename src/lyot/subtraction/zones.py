@@ -34,12 +34,14 @@ def make_zones(
 ) -> list[Zone]:
     """Make the search areas of a recipe."""
     zones = _areas(recipe, shape, star, pixel_scale_arcsec, labels)
-    limits = _fit_limits(recipe, shape, star, pixel_scale_arcsec)
+    radius = radius_map(shape, star.yx) * pixel_scale_arcsec
+    outer = recipe.fit_outer_arcsec or np.inf
+    limits = ((radius >= recipe.fit_inner_arcsec) & (radius <= outer)).astype(np.float64)
     if fit_weight is not None:
         if fit_weight.shape != shape:
             raise LyotError(f"The fit weight is {fit_weight.shape} pixels and frames are {shape}.")
         limits = limits * np.maximum(np.nan_to_num(fit_weight), 0.0)
-    level = _level_area(recipe, shape, star, pixel_scale_arcsec)
+    level = _level_area(recipe, radius)
     all_pixels = method_of(recipe).modes_of_all_pixels
     zones = [
         Zone(zone.weight * limits, zone.share, level, zone.weight if all_pixels else NO_MAP)
@@ -50,22 +52,10 @@ def make_zones(
     return zones
 
 
-def _fit_limits(
-    recipe: SubtractRecipe, shape: tuple[int, int], star: StarPosition, pixel_scale_arcsec: float
-) -> Array:
-    """1 where pixels count in the fit by their distance from the star, else 0."""
-    radius = radius_map(shape, star.yx) * pixel_scale_arcsec
-    outer = recipe.fit_outer_arcsec or np.inf
-    return ((radius >= recipe.fit_inner_arcsec) & (radius <= outer)).astype(np.float64)
-
-
-def _level_area(
-    recipe: SubtractRecipe, shape: tuple[int, int], star: StarPosition, pixel_scale_arcsec: float
-) -> NDArray[np.bool_]:
+def _level_area(recipe: SubtractRecipe, radius: Array) -> NDArray[np.bool_]:
     """Where the level is taken; no pixel means that it is that of the fit."""
     if recipe.level_inner_arcsec == 0.0:
-        return np.zeros(shape, bool)
-    radius = radius_map(shape, star.yx) * pixel_scale_arcsec
+        return np.zeros(radius.shape, bool)
     area = np.asarray(radius >= recipe.level_inner_arcsec)
     if not area.any():
         log.warning(
@@ -137,7 +127,7 @@ def divide_by_rotation(
         return undivided
     if ref_info is None or star is None:
         raise LyotError(
-            "min_rotation_fwhm needs references whose targets and rolls are known, and the star; "
+            "min_rotation_fwhm needs references with recorded targets and rolls, and the star; "
             "give the psfalign product of a run, or min_rotation_fwhm = 0."
         )
     holds = ref_info.show(info.target)

@@ -1,8 +1,9 @@
-"""Libraries begun, and frames made ready for them: aligned, repaired and scaled alike."""
+"""Reference libraries: created, and filled with frames that are aligned, repaired and scaled."""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -65,14 +66,10 @@ def spectral_number(text: str, /) -> float | None:
     text = text.strip().upper()
     if not text:
         return None
-    digits = ""
-    for letter in text[1:]:
-        if not (letter.isdigit() or letter == "."):
-            break
-        digits += letter
-    if text[0] not in SPECTRAL_CLASSES or not digits.strip("."):
+    match = re.match(rf"([{SPECTRAL_CLASSES}])(\d+\.?\d*|\.\d+)", text)
+    if match is None:
         raise LyotError(f"Spectral type {text!r} is not like M1V; give a class and a subclass.")
-    return 10.0 * SPECTRAL_CLASSES.index(text[0]) + float(digits)
+    return 10.0 * SPECTRAL_CLASSES.index(match[1]) + float(match[2])
 
 
 def read_wavefronts(path: str | Path, /) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

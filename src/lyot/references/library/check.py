@@ -36,15 +36,15 @@ def gram_over(
     ]
     # Two passes: the mean first, so that the pedestal is taken off the pixels themselves.
     n = len(library)
-    total, gram, rest = np.zeros(n), np.zeros((n, n)), np.zeros(n)
+    total, gram, pedestal = np.zeros(n), np.zeros((n, n)), np.zeros(n)
     where = tasks or cluster.Tasks()
     for part in where.ordered(_block_sum, blocks):
         total += part
     mean = total / w.sum()
-    for product, pedestal in where.ordered(_block_products, [(b, mean) for b in blocks]):
+    for product, part in where.ordered(_block_products, [(b, mean) for b in blocks]):
         gram += product
-        rest += pedestal
-    return np.asarray(klip.recenter(gram, rest, float(w.sum()))[0])
+        pedestal += part
+    return np.asarray(klip.recenter(gram, pedestal, float(w.sum()))[0])
 
 
 def _block_sum(block: _Block) -> NDArray[np.float64]:
@@ -64,8 +64,8 @@ def _block_products(job: tuple[_Block, NDArray[np.float64]]) -> tuple[Any, Any]:
 def check(library: Library, /, *, tasks: cluster.Tasks | None = None) -> float:
     """Return how far the stored Gram matrix is from the right one, over its largest element."""
     try:
-        kept = library.gram()
+        stored = library.gram()
         fresh = gram_over(library, library.weight, tasks=tasks)
     except (OSError, KeyError, ValueError) as err:
         raise LyotError(f"A batch of {library.path} cannot be read ({err}).") from None
-    return float(np.abs(kept - fresh).max() / max(np.abs(fresh).max(), np.finfo(float).tiny))
+    return float(np.abs(stored - fresh).max() / max(np.abs(fresh).max(), np.finfo(float).tiny))

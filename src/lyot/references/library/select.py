@@ -73,11 +73,10 @@ def _score(
     """Higher for frames that are nearer to the target in what the recipe names."""
     if recipe.by == "correlation":
         return correlation
-    column = {"time": "mjd", "wavefront": "wavefront_nm", "spectral_type": "spectral_number"}
-    wanted = {
-        "time": target.info.mjd,
-        "wavefront": recipe.wavefront_nm,
-        "spectral_type": spectral_number(recipe.spectral_type),
+    column, wanted = {
+        "time": ("mjd", target.info.mjd),
+        "wavefront": ("wavefront_nm", recipe.wavefront_nm),
+        "spectral_type": ("spectral_number", spectral_number(recipe.spectral_type)),
     }[recipe.by]
     if wanted is None or not np.isfinite(wanted):
         raise LyotError(
@@ -86,7 +85,7 @@ def _score(
         )
     score = np.full(len(correlation), -np.inf)
     for row in rows:
-        value = row[column[recipe.by]]
+        value = row[column]
         if value is not None:
             score[row["number"]] = -abs(value - wanted)
     if not np.isfinite(score).any():

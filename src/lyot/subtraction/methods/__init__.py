@@ -22,7 +22,7 @@ METHODS: dict[str, Method] = {
 
 
 def method_of(recipe: SubtractRecipe, /) -> Method:
-    """Return the method of a recipe; an error where there is none, or it cannot do the rest."""
+    """Return the method of a recipe; refuse a recipe that it cannot follow."""
     method = METHODS.get(recipe.method)
     if method is None:
         raise LyotError(

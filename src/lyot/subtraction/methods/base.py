@@ -25,6 +25,10 @@ class Operator(NamedTuple):
     values: Array  # eigenvalues of the Gram matrix, largest first
     n_dropped: int  # number of modes that were dropped as rounding error
 
+    def truncated(self, n_modes: int) -> Operator:
+        """Return the operator of the first modes."""
+        return self._replace(matrix=self.matrix[:n_modes])
+
 
 class SourceFrames(NamedTuple):
     """Frames of a fit at some pixels, and what a source in the references adds per unit flux."""

@@ -14,9 +14,8 @@ class Klip(Method):
 
     has_kl_modes = True
 
-    def compute_stack(self, grams: Array, mode_grams: Array, n_modes: int, /) -> list[Operator]:
+    def compute_stack(self, grams: Array, _mode_grams: Array, n_modes: int, /) -> list[Operator]:
         """Decompose many small matrices in one call."""
-        del mode_grams
         return decompose_stack(grams, n_modes)
 
 

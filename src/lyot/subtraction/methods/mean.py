@@ -16,10 +16,9 @@ class Mean(Method):
     """One mode: the mean of references that were brought to unit norm."""
 
     def compute(
-        self, grams: Sequence[Array], mode_grams: Sequence[Array], run: Callable[..., Any], /
+        self, grams: Sequence[Array], _mode_grams: Sequence[Array], run: Callable[..., Any], /
     ) -> list[Operator]:
         """Return the one mode; the eigenvalues are for the record."""
-        del mode_grams
         operators = []
         for gram in grams:
             modes = run(klip.decompose, gram)

@@ -27,17 +27,15 @@ class Median(Method):
 
     takes_choice = False
 
-    def init(self, refs: RefPixels, n_modes: int, /) -> MedianFrame:
+    def init(self, refs: RefPixels, _n_modes: int, /) -> MedianFrame:
         """Take the median of the references, and its variance."""
-        del n_modes
         level, factor = _scaling(refs)
         median = np.empty(refs.sci.shape[1], refs.sci.dtype)
         variance = np.empty(median.shape, np.float32)
 
         def _block(at: slice) -> None:
-            sci = np.where(refs.all_bad[at], 0.0, refs.sci[:, at])
-            median[at] = scaled_median(sci, level, factor)
-            scaled = (sci - level[:, None]) * factor[:, None]
+            scaled = _scaled(np.where(refs.all_bad[at], 0.0, refs.sci[:, at]), level, factor)
+            median[at] = np.median(scaled, axis=0)
             variance[at] = median_variance(scaled, refs.variance_at(at) * factor[:, None] ** 2)
 
         threads.map_ordered(_block, threads.pixel_blocks(len(median)))
@@ -53,15 +51,15 @@ class Median(Method):
             return SourceFrames(median, np.zeros_like(median))
         plain = np.where(np.isfinite(refs), refs, 0.0)
         before, after = (
-            scaled_median(plain + a * sources, frames.level, frames.factor) for a in (0.0, flux)
+            np.median(_scaled(plain + a * sources, frames.level, frames.factor), axis=0)
+            for a in (0.0, flux)
         )
         return SourceFrames(median, ((after - before) / flux)[None])
 
 
-def scaled_median(sci: Array, level: Array, factor: Array, /) -> NDArray[np.float64]:
-    """Return the median of references ``(n_ref, n_pix)`` less a level each, times a factor each."""
-    scaled = np.subtract(sci, level[:, None], dtype=np.float64) * factor[:, None]
-    return np.asarray(np.median(scaled, axis=0))
+def _scaled(sci: Array, level: Array, factor: Array) -> NDArray[np.float64]:
+    """Return references ``(n_ref, n_pix)`` less a level each, times a factor each."""
+    return np.subtract(sci, level[:, None], dtype=np.float64) * factor[:, None]
 
 
 def _scaling(refs: RefPixels) -> tuple[Array, Array]:

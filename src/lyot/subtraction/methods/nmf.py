@@ -43,7 +43,6 @@ class Nmf(Method):
         """Return the components of the non-negative least-squares fit."""
         return nmf.non_negative(gram, cross)
 
-    def compute_stack(self, grams: Array, mode_grams: Array, n_modes: int, /) -> list[Operator]:
+    def compute_stack(self, grams: Array, _mode_grams: Array, n_modes: int, /) -> list[Operator]:
         """Solve unconstrained: with these components alone that is the non-negative fit."""
-        del mode_grams
         return decompose_stack(grams, n_modes)
