@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lyot.algorithms.statistics import finite_mean
-from lyot.analysis.contrast import default_separations
+from lyot.analysis.contrast import separations_of
 from lyot.analysis.noise import KnownSources, noise_rings
 from lyot.analysis.observation import Observation
 from lyot.analysis.photometry import FluxMaps, throughputs
@@ -105,9 +105,7 @@ def completeness_map(
     >>> found.fraction.ravel().tolist()
     [0.0, 1.0]
     """
-    if separations_arcsec is None:
-        separations_arcsec = default_separations(observation)
-    separations = np.atleast_1d(np.asarray(separations_arcsec, dtype=np.float64))
+    separations = separations_of(observation, separations_arcsec)
     radius = separations / observation.pixel_scale_arcsec
     t = observation.truncation(n_modes)
     maps = FluxMaps(observation, statistic.flux_by)

@@ -173,8 +173,10 @@ class ContrastCurve:
         )
 
 
-def default_separations(observation: Observation, /) -> Array:
-    """Return 24 separations [arcsec] from one FWHM to the edge, in a geometric series."""
+def separations_of(observation: Observation, separations_arcsec: ArrayLike | None, /) -> Array:
+    """Return separations [arcsec]; by default 24 from one FWHM to the edge, in even ratios."""
+    if separations_arcsec is not None:
+        return np.atleast_1d(np.asarray(separations_arcsec, dtype=np.float64))
     scale = observation.pixel_scale_arcsec
     inner, outer = observation.fwhm_pix * scale, observation.reach_pix * scale
     return np.geomspace(inner, outer, N_SEPARATIONS)
@@ -233,9 +235,7 @@ def contrast_curve(
     True
     """
     star_flux = observation.star_flux
-    if separations_arcsec is None:
-        separations_arcsec = default_separations(observation)
-    separations = np.atleast_1d(np.asarray(separations_arcsec, dtype=np.float64))
+    separations = separations_of(observation, separations_arcsec)
     radius = _checked_radii(observation, separations)
     maps = FluxMaps(observation, statistic.flux_by)
     rings = noise_rings(maps, radius, known_sources=known_sources)

@@ -198,9 +198,7 @@ def detect(
     t = observation.truncation(n_modes)
     n_modes = observation.n_modes[t]
     search = _Search(observation, grid, n_modes, statistic, known_sources)
-    snr, flux, number = snr_map(
-        maps, grid, n_modes=n_modes, statistic=statistic, known_sources=known_sources
-    )
+    snr, flux, number = search.snr_map(maps, known_sources)
     if not np.isfinite(snr).any():
         raise LyotError("No separation has enough independent positions to test one.")
     corrected = flux / _throughput_map(maps, grid, t)
@@ -213,10 +211,7 @@ def detect(
             KnownSource(r * observation.pixel_scale_arcsec, pa)
             for r, pa in (_refined(flux, y, x, grid) for y, x in peaks)
         )
-        excluded = known_sources + found
-        snr, _, number = snr_map(
-            maps, grid, n_modes=n_modes, statistic=statistic, known_sources=excluded
-        )
+        snr, _, number = search.snr_map(maps, known_sources + found)
         peaks = sorted({_highest_near(snr, y, x, observation.fwhm_pix) for y, x in peaks})
     candidates = [search.candidate(snr, corrected, number, peak) for peak in peaks]
     candidates = search.without_each_star(candidates)
@@ -243,7 +238,11 @@ def snr_map(
     statistic: Statistic = FIVE_SIGMA,
     known_sources: KnownSources = (),
 ) -> tuple[Array, Array, Array]:
-    """Test every position of the sky against the others at its separation."""
+    """Test every position of the sky against the others at its separation.
+
+    Returns the statistic t, the flux as measured, and the number of positions, the tested one
+    included, each ``(2 n + 1, 2 n + 1)``.
+    """
     truncation = maps.observation.truncation(n_modes)
     radius, pa = grid.polar
     flux = maps.sample(radius, pa)[truncation]
@@ -325,6 +324,11 @@ class _Search:
     statistic: Statistic
     known_sources: KnownSources
 
+    def snr_map(self, maps: FluxMaps, known: KnownSources) -> tuple[Array, Array, Array]:
+        """The map of S/N with some sources excluded from the noise, as `snr_map` gives it."""
+        n_modes, statistic = self.n_modes, self.statistic
+        return snr_map(maps, self.grid, n_modes=n_modes, statistic=statistic, known_sources=known)
+
     def peaks(self, snr: Array, number: Array) -> list[tuple[int, int]]:
         """Local maxima above the threshold for their number of positions."""
         from scipy.ndimage import maximum_filter
@@ -367,13 +371,8 @@ class _Search:
         snr_without: dict[str, Array] = {}
         for star in stars:
             observation = _without_star(self.observation, star)
-            snr, _, _ = snr_map(
-                FluxMaps(observation, self.statistic.flux_by),
-                self.grid,
-                n_modes=self.n_modes,
-                statistic=self.statistic,
-                known_sources=self.known_sources + found,
-            )
+            maps = FluxMaps(observation, self.statistic.flux_by)
+            snr, _, _ = self.snr_map(maps, self.known_sources + found)
             snr_without[star] = np.array([_nearest(snr, self.grid, c, scale) for c in candidates])
         tested = []
         for k, candidate in enumerate(candidates):

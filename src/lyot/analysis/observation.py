@@ -74,8 +74,9 @@ class Observation:
 
     def __repr__(self) -> str:
         """Say what it is, without its pixels."""
+        name = f"{self.filter.name}, " if self.exposures else ""
         return (
-            f"<Observation {self.product}: {len(self.exposures)} exposures, {self.filter.name}, "
+            f"<Observation {self.product}: {len(self.exposures)} exposures, {name}"
             f"{self.recipe.method}, {', '.join(map(str, self.n_modes))} modes>"
         )
 
@@ -228,7 +229,10 @@ def make_observation(
     transmission: NDArray[np.floating] | None = None,
     star: StarBrightness | None = None,
 ) -> Observation:
-    """Put together what an analysis works on."""
+    """Put together what an analysis works on: its pixels are on no disk.
+
+    PSF and transmission, a map on the pixels of the frames, are models by default.
+    """
     if not exposures:
         raise LyotError("There is no exposure to analyze.")
     info, shape = exposures[0].target.info, exposures[0].shape

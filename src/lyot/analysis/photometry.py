@@ -186,7 +186,11 @@ def throughputs(
     *,
     tasks: cluster.Tasks | None = None,
 ) -> Array:
-    """Inject sources over separations and evenly spread position angles."""
+    """Inject sources over separations and evenly spread position angles: the fraction measured.
+
+    With the transmission of the mask and without it, ``(2, n_trunc, n_sep, n_angles)``. The flux
+    of the source at each separation matters where references contain it.
+    """
     angles = 360.0 * (np.arange(n_angles) + 0.25) / n_angles
     positions = [
         _Position(float(r), float(pa) + 7.0 * j, float(flux[j]))
