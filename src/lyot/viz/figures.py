@@ -30,7 +30,6 @@ def image(
     unit: str = "MJy/sr",
     norm: Normalize | None = None,
     pa_y_deg: float | None = None,
-    half_width_arcsec: float | None = None,
 ) -> Axes:
     """Draw an image in arcsec from its star; `pa_y_deg` adds arrows to the north and the east."""
     n_y, n_x = data.shape
@@ -50,9 +49,6 @@ def image(
     ax.set_title(title, fontsize=10)
     ax.set_xlabel("x offset [arcsec]")
     ax.set_ylabel("y offset [arcsec]")
-    if half_width_arcsec is not None:
-        ax.set_xlim(-half_width_arcsec, half_width_arcsec)
-        ax.set_ylim(-half_width_arcsec, half_width_arcsec)
     bar = ax.figure.colorbar(shown, ax=ax, fraction=0.046, pad=0.03)
     bar.set_label(unit)
     if isinstance(shown.norm, AsinhNorm):
