@@ -247,6 +247,12 @@ def test_a_field_more_is_in_the_docstring_and_in_messages():
         Toy(counts=())
 
 
+def test_true_is_no_number():
+    for wrong in ({"strength": True}, {"counts": (True,)}):
+        with pytest.raises(LyotError, match="is True; it must be"):
+            Toy(**wrong)
+
+
 def test_the_unit_stands_behind_what_is_measured():
     [n] = [p for p in parameters_of(SubtractRecipe) if p.name == "outer_arcsec"]
     assert n.description.startswith("Outer edge of the last annulus [arcsec]; 0 for the nearest")

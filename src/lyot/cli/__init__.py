@@ -2,5 +2,3 @@
 
 from lyot.cli import analysis, library, run
 from lyot.cli.main import main
-
-__all__ = ["analysis", "library", "main", "run"]

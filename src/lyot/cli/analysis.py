@@ -97,10 +97,7 @@ def detect(run: str, **options: Any) -> None:
     statistic, known = taken(Statistic, options), taken(ExclusionParameters, options)
     with _opened(run, options) as (observation, folder):
         written = outputs.write_detection(
-            observation,
-            folder,
-            statistic=statistic,
-            known_sources=outputs.excluded_sources(known),
+            observation, folder, statistic=statistic, known_sources=outputs.excluded_sources(known)
         )
     print_candidates(written.result)
     _list_files(written.paths, folder)

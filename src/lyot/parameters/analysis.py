@@ -23,12 +23,7 @@ class ObservationParameters(Parameters):
         None, "Vega magnitude of the star", option="star-mag", metavar="MAG"
     )
     star_flux: float | None = parameter(
-        None,
-        "Flux density of the star",
-        unit="Jy",
-        above=0.0,
-        option="star-flux",
-        metavar="JY",
+        None, "Flux density of the star", unit="Jy", above=0.0, option="star-flux", metavar="JY"
     )
     star_frame: str | None = parameter(
         None,

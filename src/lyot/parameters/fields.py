@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from inspect import get_annotations
 from numbers import Integral, Real
@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from lyot.errors import LyotError
 
 _KINDS = {bool: "boolean", int: "integer", float: "float", str: "string"}
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 _KEY = "parameter"
 
 P = TypeVar("P", bound="Parameters")
@@ -99,15 +100,8 @@ class Parameter:
             for item, its in zip(value, kinds, strict=True):
                 self._check_type(item, its, name)
             return
-        is_right: Callable[[Any], bool]
-        is_right, words = {
-            bool: (lambda v: isinstance(v, bool), "true or false"),
-            int: (lambda v: isinstance(v, Integral) and not isinstance(v, bool), "a whole number"),
-            float: (lambda v: isinstance(v, Real) and math.isfinite(v), "a number"),
-            str: (lambda v: isinstance(v, str), "a string"),
-        }[kind]
-        if not is_right(value):
-            raise self._refused(value, f"it must be {self.allowed or words}", name)
+        if not _is_a(value, kind):
+            raise self._refused(value, f"it must be {self.allowed or _WORDS[kind]}", name)
         if self.choices and value not in self.choices:
             raise self._refused(value, f"it must be {self.allowed}", name)
         if kind in (int, float) and not self._within(value):
@@ -142,14 +136,23 @@ class Parameter:
         if not isinstance(value, str) or kind is str:
             return value
         text = value.strip()
-        if kind is bool and text.lower() in ("true", "false"):
-            return text.lower() == "true"
+        if kind is bool:
+            return {"true": True, "false": False}.get(text.lower(), text)
         try:
-            return kind(text) if kind in (int, float) else text
+            return kind(text)
         except ValueError:
-            words = {int: "whole number", float: "number"}[kind]
-            words = f"{words}s" if self.kind == "list" else f"a {words}"
+            words = _WORDS[kind]
+            words = f"{words.removeprefix('a ')}s" if self.kind == "list" else words
             raise self._refused(value, f"give {words}", name) from None
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    """Whether a value is of the type of a parameter; a number must be finite, and no bool."""
+    if kind in (bool, str):
+        return isinstance(value, kind)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, Integral if kind is int else Real) and math.isfinite(value)
 
 
 def parameter(default: Any, help: str, /, **declared: Any) -> Any:

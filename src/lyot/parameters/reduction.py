@@ -225,10 +225,7 @@ class SubtractRecipe(Parameters):
         minimum=0.0,
     )
     sector_overlap: float = parameter(
-        0.0,
-        "Overlap of neighboring sectors as a fraction of a sector",
-        minimum=0.0,
-        maximum=0.5,
+        0.0, "Overlap of neighboring sectors as a fraction of a sector", minimum=0.0, maximum=0.5
     )
     fit_inner_arcsec: float = parameter(
         0.0,

@@ -1,5 +1,3 @@
 """From an association to its products."""
 
 from lyot.pipeline.coron3 import Coron3Pipeline
-
-__all__ = ["Coron3Pipeline"]

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from stpipe import Pipeline
 
+from lyot import steps
 from lyot.errors import LyotError
 from lyot.files.aligned import AlignedFrames
 from lyot.files.association import read_association
@@ -44,14 +45,6 @@ from lyot.references.library import select
 from lyot.references.prepare import PreparedRefs, prepare_refs
 from lyot.references.stack import flag_outliers
 from lyot.references.vet import ReferenceWarning
-from lyot.steps import (
-    AlignRefsStep,
-    HlspStep,
-    KlipStep,
-    OutlierDetectionStep,
-    ResampleStep,
-    StackRefsStep,
-)
 from lyot.steps.base import LyotStep
 from lyot.steps.products import psfalign_model, psfstack_model
 from lyot.steps.spec import spec_of, values_of
@@ -84,12 +77,12 @@ class Coron3Pipeline(Pipeline, LyotStep):
     spec = spec_of(*STEPS[PIPELINE], suffix="i2d", save_results=True)
 
     step_defs: ClassVar[dict[str, type]] = {
-        "outlier_detection": OutlierDetectionStep,
-        "stack_refs": StackRefsStep,
-        "align_refs": AlignRefsStep,
-        "klip": KlipStep,
-        "resample": ResampleStep,
-        "hlsp": HlspStep,
+        "outlier_detection": steps.OutlierDetectionStep,
+        "stack_refs": steps.StackRefsStep,
+        "align_refs": steps.AlignRefsStep,
+        "klip": steps.KlipStep,
+        "resample": steps.ResampleStep,
+        "hlsp": steps.HlspStep,
     }
 
     prefetch_references = False
@@ -138,16 +131,6 @@ class Coron3Pipeline(Pipeline, LyotStep):
     def save_model(self, *_: Any, **__: Any) -> None:
         """Save nothing: `process` has saved each product under its planned name."""
 
-    def recipe(self) -> Recipe:
-        """Return the parameters of all steps as one value."""
-        return Recipe(
-            star_xy=values_of(self.klip, StarParameters).xy,
-            outlier=values_of(self.outlier_detection, OutlierRecipe),
-            align=values_of(self.align_refs, AlignRecipe),
-            subtract=values_of(self.klip, SubtractRecipe),
-            combine=values_of(self.resample, CombineRecipe),
-        )
-
     def plan(self, source: Any) -> Plan:
         """Plan the run of an association; no pixel is read."""
         for step in ("stack_refs", "align_refs", "klip"):
@@ -169,7 +152,13 @@ class Coron3Pipeline(Pipeline, LyotStep):
     def parameters(self) -> RunParameters:
         """Return everything that decides what a run does."""
         return RunParameters(
-            recipe=self.recipe(),
+            recipe=Recipe(
+                star_xy=values_of(self.klip, StarParameters).xy,
+                outlier=values_of(self.outlier_detection, OutlierRecipe),
+                align=values_of(self.align_refs, AlignRecipe),
+                subtract=values_of(self.klip, SubtractRecipe),
+                combine=values_of(self.resample, CombineRecipe),
+            ),
             references=values_of(self, ReferenceParameters),
             library=values_of(self, LibraryRecipe),
             save=values_of(self, SaveParameters),

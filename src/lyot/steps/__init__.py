@@ -6,12 +6,3 @@ from lyot.steps.klip import KlipStep
 from lyot.steps.outlier_detection import OutlierDetectionStep
 from lyot.steps.resample import ResampleStep
 from lyot.steps.stack_refs import StackRefsStep
-
-__all__ = [
-    "AlignRefsStep",
-    "HlspStep",
-    "KlipStep",
-    "OutlierDetectionStep",
-    "ResampleStep",
-    "StackRefsStep",
-]

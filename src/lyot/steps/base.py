@@ -86,19 +86,16 @@ class LyotStep(Step):
         return (head, "_") if separator and tail in SUFFIXES else (name, "_")
 
     def save_model(
-        self,
-        model: Any,
-        suffix: str | None = None,
-        idx: Any = None,
-        output_file: str | None = None,
-        force: bool = False,
-        **components: Any,
+        self, model: Any, *, output_file: str | None = None, force: bool = False, **parts: Any
     ) -> Any:
-        """Save a model under the step's name for it, whole or not at all."""
+        """Save a model under the step's name for it, whole or not at all.
+
+        `parts` are those of the name, as `make_output_path` takes them.
+        """
         output_file = output_file or self.output_file
         if not (force or self.save_results or output_file):
             return None
-        path = self.make_output_path(basepath=output_file, suffix=suffix, idx=idx, **components)
+        path = self.make_output_path(basepath=output_file, **parts)
         saved = save_atomically(model, path)
         log.info("Saved %s", saved)
         return saved

@@ -68,20 +68,12 @@ class HlspStep(LyotStep):
                 set_keyword(product, "PRIMARY", "S_HLSP", "COMPLETE", "High-level products")
         return [snr, contrast]
 
-    def save_model(
-        self,
-        model: Any,
-        suffix: str | None = None,
-        idx: Any = None,
-        output_file: str | None = None,
-        force: bool = False,
-        **components: Any,
-    ) -> Any:
+    def save_model(self, model: Any, *, idx: int | None = None, **parts: Any) -> Any:
         """Save one of the products, named after the input with the product's own suffix."""
         if idx is not None:
-            suffix = PRODUCT_SUFFIXES[idx]
-            output_file = output_file or self.output_file or model.meta.filename
-        return super().save_model(model, suffix, None, output_file, force, **components)
+            parts["suffix"] = PRODUCT_SUFFIXES[idx]
+            parts.setdefault("output_file", self.output_file or model.meta.filename)
+        return super().save_model(model, **parts)
 
 
 def _center(

@@ -117,17 +117,8 @@ class KlipStep(LyotStep):
             return recorded
         return find_star(cube.info, cube, cube.variance(), cube.bad(self.bad_bits), star_xy=given)
 
-    def save_model(
-        self,
-        model: Any,
-        suffix: str | None = None,
-        idx: Any = None,
-        output_file: str | None = None,
-        force: bool = False,
-        **components: Any,
-    ) -> Any:
+    def save_model(self, model: Any, *, idx: int | None = None, **parts: Any) -> Any:
         """Save a product; one of several is named by its number of modes."""
         if idx is not None:
-            n = provenance_of(model)["steps"]["klip"]["n_modes"]
-            components["modes"], idx = f"k{n:03d}", None
-        return super().save_model(model, suffix, idx, output_file, force, **components)
+            parts["modes"] = f"k{provenance_of(model)['steps']['klip']['n_modes']:03d}"
+        return super().save_model(model, **parts)
