@@ -90,8 +90,7 @@ def test_a_companion_under_the_mask_is_refused(draw, gaussian_psf):
 def test_slopes_are_those_of_the_response(draw):
     """The design matrix against finite steps of the exact response, where the mask matters."""
     mask = Transmission(
-        coronagraph=NIRCAM.coronagraph("MASK335R"),
-        lambda_over_d_arcsec=0.14,
+        optics=NIRCAM.optics("MASK335R", "F444W"),
         pixel_scale_arcsec=0.063,
         origin="model",
     )

@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
-from lyot.analysis.psf import best_psf, model_psf, psf_from_image
+from lyot.analysis.observation import read_psf
+from lyot.analysis.psf import best_psf, model_optics, model_psf, psf_from_image
 from lyot.errors import LyotError
+from lyot.files.headers import ExposureInfo
 from lyot.instruments import MIRI, NIRCAM
 from scenes import gaussian
 
@@ -76,9 +79,43 @@ def test_bad_images_are_refused(image, options, text):
 def test_the_model_has_the_width_of_its_filter():
     psf = model_psf(*MODE, 0.063)
     diffraction = 4.421e-6 / 6.5 * 206265 / 0.063
-    # The Lyot stop is narrower than the pupil.
+    # The openings of the Lyot stop reach less far than the pupil.
     assert diffraction < psf.fwhm_pix < 1.3 * diffraction
-    assert 0.8 < psf.stamp(0.0, 0.0).sum() < 1.0
+    assert 0.8 < psf.stamp(0.0, 0.0).sum() < 0.87
+
+
+@pytest.mark.parametrize("half_width", [24, 12])
+@pytest.mark.parametrize("states_share", [True, False])
+def test_a_file_of_the_model_s_psf_gives_the_same_fluxes(half_width, states_share, tmp_path):
+    model = model_psf(*MODE, 0.063)
+    small = model.cropped(half_width)
+    hdu = fits.PrimaryHDU(7.5 * small.data)
+    hdu.header["OVERSAMP"] = small.oversample
+    if states_share:
+        hdu.header["STAMPFRC"] = small.data.sum()
+    hdu.writeto(tmp_path / "psf.fits")
+    mode = {"instrument": "NIRCAM", "filter": "F444W", "coronagraph": "MASKA335R"}
+    info = ExposureInfo("x", (2, 90, 90), pixel_area_sr=(0.063 / 206264.806) ** 2, **mode)
+    psf = read_psf(tmp_path / "psf.fits", info)
+    frame = model.place(45.3, 44.6, (90, 90))[1]
+    assert frame.sum() == pytest.approx(model.data.sum(), rel=0.005)
+    ours, theirs = (p.cropped(8).stamp(0.3, -0.4) for p in (model, psf))
+    flux = (ours * theirs).sum() / (theirs**2).sum()
+    assert flux == pytest.approx(1.0, abs=0.005)
+
+
+def test_near_a_mask_the_image_is_that_of_the_place():
+    psf = model_psf(MIRI, MIRI.coronagraph("4QPM_1140"), MIRI.filter("F1140C"), 0.111)
+    optics = psf.near_mask.optics
+    for place in ((3.0, 0.11), (-0.47, 0.9), (0.3, -0.2)):
+        exact = optics.psf(optics.along_detector(place), n_pixels=49, oversample=3).image
+        found = psf.behind(place).data
+        assert np.abs(found - exact).max() < 0.03 * exact.max()
+        assert np.abs(found - exact).max() < 0.25 * np.abs(psf.data - exact).max()
+    assert psf.behind((3.0, -3.0)) is psf
+    round_mask = model_psf(*MODE, 0.063)
+    assert round_mask.behind((3.0, 1.0)) is round_mask
+    assert round_mask.behind((0.5, 0.3)) is not round_mask
 
 
 def test_stpsf_is_used_where_it_is_installed_with_its_data(monkeypatch):
@@ -131,6 +168,7 @@ def test_the_psf_does_not_depend_on_the_threads_of_the_linear_algebra():
     made = []
     for n in (1, 2):
         model_psf.cache_clear()
+        model_optics.cache_clear()
         with threadpool_limits(n, user_api="blas"):
             made.append(model_psf(*MODE, 0.063).data)
     np.testing.assert_array_equal(*made)

@@ -14,13 +14,10 @@ Y, X = (np.mgrid[-40:41, -40:41] + 0.5) * 0.07
 
 
 @pytest.mark.parametrize(("instrument", "coronagraph"), ALL, ids=IDS)
-def test_transmission_lies_between_nothing_and_everything(instrument, coronagraph):
-    for band in instrument.filters:
-        width = instrument.lambda_over_d_arcsec(band)
-        t = coronagraph.transmission(X, Y, lambda_over_d_arcsec=width)
-        assert t.shape == X.shape
-        assert t.min() >= 0.0
-        assert t.max() <= 1.0
+def test_amplitudes_lie_between_plus_and_minus_one(instrument, coronagraph):
+    amplitude = coronagraph.amplitude(X[:1], Y[:, :1])
+    assert amplitude.shape == X.shape
+    assert np.abs(amplitude).max() <= 1.0
 
 
 @pytest.mark.parametrize(("instrument", "coronagraph"), ALL, ids=IDS)
@@ -39,16 +36,17 @@ def test_round_masks_are_those_of_an_independent_code(name):
     wave.planetype = poppy.poppy_core.PlaneType.image
     y, x = wave.coordinates()
     ours = coronagraph.amplitude(np.asarray(x), np.asarray(y))
-    np.testing.assert_allclose(ours, peer.get_transmission(wave), atol=1e-12)
+    # Within the first side lobe, after which the hardware is cut off.
+    pattern = np.hypot(x, y) * coronagraph.sigma_per_arcsec < 2.0 * np.pi
+    np.testing.assert_allclose(ours[pattern], peer.get_transmission(wave)[pattern], atol=1e-12)
+    np.testing.assert_allclose(ours[~pattern], coronagraph.background)
 
 
 @pytest.mark.parametrize("name", ["MASK210R", "MASK335R", "MASK430R"])
 def test_half_of_the_light_passes_at_the_half_width(name):
     coronagraph = NIRCAM.coronagraph(name)
     at = coronagraph.half_width_arcsec
-    assert coronagraph.transmission(0.0, at, lambda_over_d_arcsec=0.1) == pytest.approx(
-        0.5, abs=0.01
-    )
+    assert coronagraph.amplitude(0.0, at) ** 2 == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("name", ["MASKSWB", "MASKLWB"])
@@ -60,7 +58,7 @@ def test_a_bar_is_two_to_six_lambda_over_d_wide(name):
     assert bar.half_width(30.0) == bar.half_width(7.5)
     for x in (-7.0, 0.0, 5.0):
         edge = float(bar.half_width(x))
-        assert bar.transmission(x, edge, lambda_over_d_arcsec=0.1) == pytest.approx(0.5, abs=1e-4)
+        assert bar.amplitude(x, edge) ** 2 == pytest.approx(0.5, abs=1e-4)
     assert bar.half_width_arcsec == pytest.approx(4.0 * unit, rel=0.15)
 
 
@@ -70,50 +68,33 @@ def test_the_short_bar_widens_with_x_and_the_long_one_narrows():
     assert long(5.0) < long(-5.0)
 
 
-@pytest.mark.parametrize(
-    ("name", "filters"),
-    [("MASKSWB", ("F182M", "F200W", "F212N")), ("MASKLWB", ("F277W", "F360M", "F480M"))],
-)
-def test_a_star_is_put_where_the_bar_is_four_lambda_over_d_wide(name, filters):
+@pytest.mark.parametrize(("name", "scatter"), [("MASKSWB", 1.2), ("MASKLWB", 1.5)])
+def test_a_star_is_put_about_where_the_bar_is_four_lambda_over_d_wide(name, scatter):
+    """The observatory's positions follow the width of the bar, not to better than an arcsecond."""
     bar = NIRCAM.coronagraph(name)
-    for band in filters:
+    for band, at in bar.star_positions_arcsec.items():
         width = NIRCAM.lambda_over_d_arcsec(NIRCAM.filter(band))
-        at = bar.star_x_arcsec(width)
-        assert abs(at) <= 7.5
-        np.testing.assert_allclose(bar.half_width(at), 4.0 * width)
-    assert NIRCAM.coronagraph("MASK335R").star_x_arcsec(width) == 0.0
+        nominal = 15.0 * (width / abs(bar.lambda_over_d_arcsec) - 1.0)
+        assert at == pytest.approx(np.sign(bar.lambda_over_d_arcsec) * nominal, abs=scatter)
+    narrow = float(bar.half_width(bar.star_x_arcsec(band, narrow=True)))
+    assert narrow == pytest.approx(2.0 * abs(bar.lambda_over_d_arcsec))
+    assert NIRCAM.coronagraph("MASK335R").star_x_arcsec("F335M") == 0.0
 
 
 def test_neighboring_quadrants_of_a_phase_mask_differ_by_half_a_wave():
     mask = MIRI.coronagraph("4QPM_1140")
     turn = np.radians(mask.tilt_deg + np.array([45.0, 135.0, 225.0, 315.0]))
-    signs = mask.amplitude(np.cos(turn), np.sin(turn))
+    signs = mask.amplitude(*mask.along_axes(np.cos(turn), np.sin(turn)))
     np.testing.assert_array_equal(signs * signs[0], [1.0, -1.0, 1.0, -1.0])
+    plain, crossed = mask.coefficients(mask.design_wavelength_m)
+    assert abs(plain) < 1e-12
+    assert crossed == pytest.approx(1.0)
 
 
-def test_a_phase_mask_takes_most_on_its_axes_and_nothing_far_from_them():
-    mask = MIRI.coronagraph("4QPM_1140")
-    width = 0.36
-    on_axis, between = np.radians(mask.tilt_deg), np.radians(mask.tilt_deg + 45.0)
-    r = 6.0
-    along = mask.transmission(r * np.cos(on_axis), r * np.sin(on_axis), lambda_over_d_arcsec=width)
-    free = mask.transmission(r * np.cos(between), r * np.sin(between), lambda_over_d_arcsec=width)
-    assert along == pytest.approx(mask.floor, rel=1e-3)
-    assert free > 0.99
-    assert mask.transmission(0.0, 0.0, lambda_over_d_arcsec=width) == pytest.approx(mask.floor**2)
-
-
-def test_the_edge_of_a_lyot_spot_is_as_soft_as_the_image_is_wide():
+def test_a_lyot_spot_stands_on_its_support():
     spot = MIRI.coronagraph("LYOT_2300")
-    at = spot.half_width_arcsec
-    for width in (0.3, 0.7):
-        inside, edge, outside = (
-            float(spot.transmission(at + d, 0.0, lambda_over_d_arcsec=width))
-            for d in (-width, 0.0, width)
-        )
-        assert edge == 0.5
-        assert inside == pytest.approx(1.0 - outside)
-        assert inside < 0.02
+    assert spot.amplitude(0.0, 30.0) == 0.0
+    assert spot.amplitude(0.5, 30.0) == 1.0
 
 
 def test_only_a_bar_hides_speckles_far_from_the_star():
@@ -127,7 +108,7 @@ def test_without_a_model_everything_passes():
     none = NIRCAM.find_coronagraph("CLEAR")
     assert isinstance(none, NoMask)
     assert not none.is_modeled
-    np.testing.assert_array_equal(none.transmission(X, Y, lambda_over_d_arcsec=0.1), 1.0)
+    np.testing.assert_array_equal(none.amplitude(X, Y), 1.0)
     with pytest.raises(LyotError, match="Coronagraph 'CLEAR' is not in the table of NIRCAM"):
         NIRCAM.coronagraph("CLEAR")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lyot.errors import LyotError
+from lyot.instruments.coronagraphs import FourQuadrantMask
 from lyot.instruments.flight import flight_optics
-from lyot.instruments.focal_masks import PhaseQuadrants
 from lyot.instruments.pupil import FLIGHT_PUPIL, sample_grid
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 from lyot.instruments.wavefront import WavefrontBudget, draw_wavefront
@@ -30,7 +30,7 @@ def by_fft(optics, offset, padding=8):
     field = np.zeros((size, size), complex)
     field[:n, :n] = pupil * np.exp(2j * np.pi * tilt) * half[:, None] * half[None, :]
     at_mask = np.fft.fftshift(np.fft.fft2(field))
-    if isinstance(optics.mask, PhaseQuadrants):
+    if isinstance(optics.mask, FourQuadrantMask):
         plain, crossed = optics.mask.coefficients(wavelength)
         mask = plain + crossed * np.sign(places)[None, :] * np.sign(places)[:, None]
     else:

@@ -3,34 +3,53 @@
 import numpy as np
 import pytest
 
-from lyot.instruments import NIRCAM
+from lyot.instruments import MIRI, NIRCAM
 from lyot.instruments.transmission import Transmission
 
 
-def transmission(name="MASK335R", image=None, width=0.14):
+def transmission(name="MASK335R", image=None, band="F444W", **places):
     return Transmission(
-        coronagraph=NIRCAM.find_coronagraph(name),
-        lambda_over_d_arcsec=width,
+        optics=NIRCAM.optics(name, band),
         pixel_scale_arcsec=0.063,
         origin="test",
         image=image,
+        **places,
     )
 
 
-def test_the_model_is_measured_from_the_star():
+def test_the_model_is_measured_from_the_mask():
     x = np.array([10.0, 15.0, 20.0, 30.0])
-    found = transmission().at(7.0, x, star_yx=(7.0, 10.0))
-    expected = NIRCAM.coronagraph("MASK335R").transmission(
-        (x - 10.0) * 0.063, 0.0, lambda_over_d_arcsec=0.14
-    )
-    np.testing.assert_allclose(found, expected)
+    found = transmission().at(7.0, x, mask_yx=(7.0, 10.0))
+    optics = NIRCAM.optics("MASK335R", "F444W")
+    expected = [optics.exact_transmission((d, 0.0)) for d in (x - 10.0) * 0.063]
+    np.testing.assert_allclose(found, expected, atol=0.01)
 
 
-def test_a_bar_is_as_wide_at_the_star_as_its_filter_asks():
-    width = NIRCAM.lambda_over_d_arcsec(NIRCAM.filter("F277W"))
-    edge = 4.0 * width / 0.063
-    found = transmission("MASKLWB", width=width).at(20.0 + edge, 20.0, star_yx=(20.0, 20.0))
-    assert found == pytest.approx(0.5, abs=1e-4)
+@pytest.mark.parametrize(
+    ("instrument", "name", "band"),
+    [
+        (NIRCAM, "MASK335R", "F444W"),
+        (NIRCAM, "MASKLWB", "F335M"),
+        (MIRI, "4QPM_1140", "F1140C"),
+        (MIRI, "LYOT_2300", "F2300C"),
+    ],
+)
+def test_the_table_is_the_propagation(instrument, name, band):
+    optics = instrument.optics(name, band)
+    table = Transmission(optics=optics, pixel_scale_arcsec=1.0, origin="test")
+    places = np.random.default_rng(1).uniform(-3.0, 3.0, (25, 2))
+    expected = [optics.exact_transmission(optics.along_mask(tuple(p))) for p in places]
+    found = table.at(places[:, 1], places[:, 0], mask_yx=(0.0, 0.0))
+    assert np.abs(found - expected).max() < 0.03
+    assert np.sqrt(np.mean((found - expected) ** 2)) < 0.012
+
+
+def test_a_bar_is_as_wide_at_the_star_as_where_it_is_put():
+    bar = NIRCAM.coronagraph("MASKLWB")
+    at = bar.star_x_arcsec("F277W")
+    edge = float(bar.half_width(at)) / 0.063
+    through = transmission("MASKLWB", band="F277W", mask_xy_arcsec=(at, 0.0)).at
+    assert through(20.0 + edge, 20.0, mask_yx=(20.0, 20.0)) == pytest.approx(0.5, abs=1e-3)
 
 
 def test_a_map_is_interpolated_and_its_gaps_are_opaque():
@@ -38,13 +57,13 @@ def test_a_map_is_interpolated_and_its_gaps_are_opaque():
     image[5, 5] = np.nan
     at = transmission(image=image).at
     np.testing.assert_allclose(
-        at(np.array([2.0, 2.0]), np.array([3.0, 3.5]), star_yx=(0, 0)), [0.3, 0.35]
+        at(np.array([2.0, 2.0]), np.array([3.0, 3.5]), mask_yx=(0, 0)), [0.3, 0.35]
     )
-    assert at(np.array(5.0), np.array(5.0), star_yx=(0, 0)) == 0.0
+    assert at(np.array(5.0), np.array(5.0), mask_yx=(0, 0)) == 0.0
 
 
 def test_a_coronagraph_without_a_model_transmits_everything():
     np.testing.assert_array_equal(
-        transmission("SOMETHING").at(np.zeros((3, 1)), np.arange(4.0), star_yx=(1.0, 1.0)),
+        transmission("SOMETHING").at(np.zeros((3, 1)), np.arange(4.0), mask_yx=(1.0, 1.0)),
         np.ones((3, 4)),
     )

@@ -25,6 +25,9 @@ from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
 from lyot.types import Array
 
+MAX_ACQUISITION_PIX = 5.0
+"""How far from the reference point of its aperture a star lies at most."""
+
 
 @dataclass(frozen=True, eq=False)
 class FitMaps:
@@ -63,6 +66,20 @@ class SubtractedExposure:
     def n_modes(self) -> tuple[int, ...]:
         """The numbers of modes."""
         return self.recipe.n_modes
+
+    @property
+    def mask_yx(self) -> tuple[float, float]:
+        """Where the mask's place for stars lies on its pixels [pixel, 0-based].
+
+        By MASKCENX/Y, else CRPIX, the reference point of the aperture, where that is near the star
+        as target acquisition leaves it; else the star itself.
+        """
+        info = self.target.info
+        if info.mask_xy is not None:
+            return info.mask_xy[1], info.mask_xy[0]
+        x, y = info.crpix_xy or (np.inf, np.inf)
+        near = np.hypot(x - self.star.x, y - self.star.y) < MAX_ACQUISITION_PIX
+        return (y, x) if near else self.star.yx
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from lyot.analysis.brightness import StarBrightness, star_brightness, star_flux_in
 from lyot.analysis.exposure import SubtractedExposure, exposure_of_run
-from lyot.analysis.psf import OffAxisPSF, best_psf, psf_from_image
+from lyot.analysis.psf import OffAxisPSF, best_psf, model_optics, psf_from_image
 from lyot.analysis.response import Added, PointSource
 from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.files.headers import ExposureInfo
 from lyot.files.run import open_products, read_image
+from lyot.instruments.coronagraphs import Coronagraph
 from lyot.instruments.filters import Filter
+from lyot.instruments.instrument import Instrument
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 from lyot.instruments.transmission import Transmission
 from lyot.parameters import SubtractRecipe, from_dict
@@ -185,8 +187,11 @@ class Observation:
     ) -> PointSource:
         """Return a source, seen through the mask, that can be put into an exposure."""
         y, x = exposure.position(separation_pix, pa_deg)
-        through = float(self.transmission.at(y, x, star_yx=exposure.star.yx))
-        return PointSource(self.psf, separation_pix, pa_deg, through)
+        mask_yx = exposure.mask_yx
+        through = float(self.transmission.at(y, x, mask_yx=mask_yx))
+        along, across = self.transmission.along_mask(y, x, mask_yx=mask_yx)
+        psf = self.psf.behind((float(along), float(across)))
+        return PointSource(psf, separation_pix, pa_deg, through)
 
     def with_source(
         self, separation_arcsec: float, pa_deg: float, contrast: float, /
@@ -237,11 +242,7 @@ def make_observation(
         raise LyotError("There is no exposure to analyze.")
     info, shape = exposures[0].target.info, exposures[0].shape
     if psf is None:
-        # Rounded, so that exposures whose pixel areas differ in the last digit share a model.
-        scale = round(info.pixel_scale_arcsec, 6)
-        instrument = info.instrument_value
-        psf = best_psf(instrument, info.coronagraph_value, instrument.filter(info.filter), scale)
-        psf = psf.cropped((min(shape) - 1) // 4)
+        psf = best_psf(*_mode(info)).cropped((min(shape) - 1) // 4)
     if 2 * psf.half_pix + 1 > min(shape):
         raise LyotError(
             f"The PSF is {2 * psf.half_pix + 1} pixels wide and the frames are {shape[1]} x "
@@ -255,21 +256,27 @@ def make_observation(
     return Observation(product, exposures, psf, through, star, recipe)
 
 
+def _mode(info: ExposureInfo) -> tuple[Instrument, Coronagraph, Filter, float]:
+    """What the optics of an exposure are made of."""
+    instrument = info.instrument_value
+    # Rounded, so that exposures whose pixel areas differ in the last digit share a model.
+    scale = round(info.pixel_scale_arcsec, 6)
+    return instrument, info.coronagraph_value, instrument.filter(info.filter), scale
+
+
 def _transmission(info: ExposureInfo, image: NDArray[np.floating] | None) -> Transmission:
     """Take the user's map, else the model; 1 everywhere for a coronagraph without a model."""
-    coronagraph, width, origin = info.coronagraph_value, np.nan, "model of the package"
+    coronagraph, origin = info.coronagraph_value, "model of the package"
     if image is not None:
         origin = "map given by the user"
     elif not coronagraph.is_modeled:
         origin = "none: the coronagraph is unknown"
         log.warning("Coronagraph %r is unknown: its transmission is taken as 1.", info.coronagraph)
-    else:
-        instrument = info.instrument_value
-        width = instrument.lambda_over_d_arcsec(instrument.filter(info.filter))
+    at_narrow_end = info.aperture.endswith("NARROW")
     return Transmission(
-        coronagraph=coronagraph,
-        lambda_over_d_arcsec=width,
+        optics=model_optics(*_mode(info)),
         pixel_scale_arcsec=info.pixel_scale_arcsec,
+        mask_xy_arcsec=(coronagraph.star_x_arcsec(info.filter, narrow=at_narrow_end), 0.0),
         origin=origin,
         image=None if image is None else np.asarray(image, dtype=np.float64),
     )
@@ -322,7 +329,7 @@ def open_run(
     --------
     >>> with open_run(folder, star_magnitude=5.0) as observation:
     ...     print(observation.filter.name, round(observation.fwhm_pix, 1))
-    F444W 2.4
+    F444W 2.7
     """
     with open_products(folder) as (product, runs):
         of_run: SubtractRecipe = from_dict(SubtractRecipe, runs[0].recipe)
@@ -333,7 +340,7 @@ def open_run(
             product,
             exposures,
             recipe,
-            psf=None if psf is None else read_psf(psf),
+            psf=None if psf is None else read_psf(psf, exposures[0].target.info),
             transmission=None if transmission is None else read_image(transmission)[0],
         )
         given = [v for v in (star_jy, star_magnitude, star_frame) if v is not None]
@@ -351,8 +358,16 @@ def open_run(
         yield replace(observation, folder=str(Path(folder).resolve()))
 
 
-def read_psf(path: str | Path, /) -> OffAxisPSF:
-    """Read a FITS image of an off-axis PSF, with OVERSAMP or DET_SAMP as its oversampling."""
+def read_psf(path: str | Path, info: ExposureInfo, /) -> OffAxisPSF:
+    """Read a FITS image of an off-axis PSF, with OVERSAMP or DET_SAMP as its oversampling.
+
+    STAMPFRC is the share of the PSF's flux on the image; that of the model, where there is none.
+    """
     image, header = read_image(path)
     over = int(header.get("OVERSAMP") or header.get("DET_SAMP") or 1)
-    return psf_from_image(image, oversample=over, origin=f"{Path(path).name}")
+    share = header.get("STAMPFRC")
+    if share is None and info.filter_value is not None:
+        share = model_optics(*_mode(info)).stamp_fraction(min(image.shape) / over)
+    return psf_from_image(
+        image, oversample=over, origin=f"{Path(path).name}", stamp_fraction=float(share or 1.0)
+    )

@@ -11,7 +11,6 @@ import numpy as np
 
 from lyot.analysis.exposure import SubtractedExposure
 from lyot.analysis.observation import Observation
-from lyot.analysis.response import PointSource
 from lyot.analysis.statistic import MATCHED
 from lyot.compute import cluster, threads
 from lyot.types import Array
@@ -101,7 +100,7 @@ class FluxMaps:
         weights, transmissions = [], []
         for exposure, (_, missing) in zip(self.observation.exposures, self._splines, strict=True):
             y, x = exposure.position(separation_pix, pa_deg)
-            transmission = self.observation.transmission.at(y, x, star_yx=exposure.star.yx)
+            transmission = self.observation.transmission.at(y, x, mask_yx=exposure.mask_yx)
             row = np.clip(np.rint(y).astype(int), 0, exposure.shape[0] - 1)
             column = np.clip(np.rint(x).astype(int), 0, exposure.shape[1] - 1)
             weight = len(exposure.bad) * np.maximum(transmission, MIN_WEIGHT_TRANSMISSION)
@@ -159,7 +158,8 @@ class FluxMaps:
         """Fraction of a source's flux that the subtraction of one exposure leaves."""
         y, x = (float(v) for v in exposure.position(separation_pix, pa_deg))
         wanted, view = self.observation.psf.place(y, x, exposure.shape, half_pix=self.half_pix)
-        source = PointSource(self.observation.psf, separation_pix, pa_deg)
+        source = self.observation.source(exposure, separation_pix, pa_deg)
+        source = source._replace(transmission=1.0)
         added = exposure.response.per_flux(source, wanted, flux=flux)
         rows, columns = np.mgrid[wanted]
         q = self._filter(view, np.hypot(rows - y, columns - x))

@@ -1,11 +1,15 @@
-"""The image of a source far from the mask: placed anywhere on the pixels."""
+"""The image of a source: placed anywhere on the pixels, and as the mask deforms it near by.
+
+One normalization: the flux of a source is that of its whole image; a stamp sums to its share.
+"""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,28 +21,136 @@ from lyot.errors import LyotError
 from lyot.instruments.coronagraphs import Coronagraph
 from lyot.instruments.filters import Filter
 from lyot.instruments.instrument import Instrument
-from lyot.instruments.optics import CoronagraphModel
+from lyot.instruments.offaxis import Optics
+from lyot.instruments.telescope import ARCSEC_PER_RADIAN
+from lyot.types import Array
 
 MODEL_HALF_PIX, MODEL_OVERSAMPLE = 24, 3
+
+NODE_STEP_LAMBDA_D = 0.5
+"""Distance of the places at which images near a mask are computed; those between follow."""
+
+PHASE_NODE_STEP, PHASE_NODE_SCALE_LAMBDA_D = 0.16, 0.5
+"""Behind a phase mask the places lie at ``scale sinh(step k)`` from its boundaries: dense there."""
+
+PHASE_REACH_LAMBDA_D = 8.0
+"""Distance from a boundary of a phase mask beyond which it changes the image by a factor alone."""
+
+MAX_NODES = 1500
+
+
+@dataclass(frozen=True, eq=False)
+class NearMask:
+    """Images of sources that are near enough to the mask to be deformed by it.
+
+    Attributes
+    ----------
+    optics : Optics
+        What makes them.
+    half_pix : int
+        Half the width of the images without their middle pixel [pixel].
+    oversample : int
+        Samples per pixel and axis.
+    """
+
+    optics: Optics
+    half_pix: int
+    oversample: int
+    _nodes: dict[tuple[int, int], tuple[Array, float]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _exact(self) -> Optics:
+        """Optics that never take the image beside the mask; few wavelengths reach so far."""
+        return replace(self.optics.with_fewer_wavelengths(5), max_change=0.0)
+
+    @property
+    def _is_phase_mask(self) -> bool:
+        return self.optics.mask.deforms_with_offset
+
+    @cached_property
+    def _lambda_over_d(self) -> float:
+        optics = self.optics
+        wavelength = float(optics.band.weights @ optics.band.wavelengths_m)
+        return wavelength / optics.pupil.diameter_m * ARCSEC_PER_RADIAN
+
+    def image(self, place_xy_arcsec: tuple[float, float], /) -> Array | None:
+        """Return the image of a source at a place along the mask's axes; None beside the mask.
+
+        Of unit flux behind the mask, interpolated between computed places by flux.
+        """
+        place = np.array(place_xy_arcsec)
+        if self._is_phase_mask:
+            reach = PHASE_REACH_LAMBDA_D * self._lambda_over_d
+            if np.abs(place).min() >= reach:
+                return None
+            # Far along a boundary the image depends on the distance from it alone.
+            place = np.clip(place, -reach, reach)
+            scale = PHASE_NODE_SCALE_LAMBDA_D * self._lambda_over_d
+            steps = np.arcsinh(place / scale) / PHASE_NODE_STEP
+        elif self.optics.is_beside((float(place[0]), float(place[1]))):
+            return None
+        else:
+            steps = place / (NODE_STEP_LAMBDA_D * self._lambda_over_d)
+        i, j = (int(v) for v in np.floor(steps))
+        u, v = steps - (i, j)
+        total: Array = np.zeros(())
+        passed = 0.0
+        for (di, a), (dj, b) in product(((0, 1.0 - u), (1, u)), ((0, 1.0 - v), (1, v))):
+            if a * b > 1e-9:
+                image, through = self._node(i + di, j + dj)
+                total, passed = total + a * b * through * image, passed + a * b * through
+        return np.asarray(total / passed)
+
+    def _node(self, i: int, j: int) -> tuple[Array, float]:
+        if (i, j) not in self._nodes:
+            if len(self._nodes) >= MAX_NODES:
+                self._nodes.clear()
+            if self._is_phase_mask:
+                scale = PHASE_NODE_SCALE_LAMBDA_D * self._lambda_over_d
+                x, y = scale * np.sinh(PHASE_NODE_STEP * np.array([i, j]))
+            else:
+                x, y = NODE_STEP_LAMBDA_D * self._lambda_over_d * np.array([i, j])
+            made = self._exact.psf(
+                self.optics.along_detector((float(x), float(y))),
+                n_pixels=2 * self.half_pix + 1,
+                oversample=self.oversample,
+            )
+            self._nodes[i, j] = made.image, made.transmission
+        return self._nodes[i, j]
 
 
 @dataclass(frozen=True, eq=False)
 class OffAxisPSF:
-    """An image of a point source that the mask does not touch.
+    """An image of a point source beside the mask, and near it where there is a model.
 
     Attributes
     ----------
     data : ndarray, shape (n, n)
-        The image, its center in the middle of the array, of unit total flux.
+        The image beside the mask, its center in the middle of the array; of unit flux over all of
+        the sky, so that it sums to the share of the stamp.
     oversample : int
         Samples per detector pixel and axis; odd, or 1.
     origin : str
         Where it comes from, in words.
+    near_mask : NearMask or None
+        What makes the images of sources near the mask; None to take the image for all.
     """
 
     data: NDArray[np.float64]
     oversample: int
     origin: str
+    near_mask: NearMask | None = None
+
+    def behind(self, place_xy_arcsec: tuple[float, float], /) -> OffAxisPSF:
+        """Return the PSF of a source at a place along the mask's axes [arcsec].
+
+        Of unit flux behind the mask: what the mask passes of the source is not in it. Itself
+        beside the mask.
+        """
+        image = None if self.near_mask is None else self.near_mask.image(place_xy_arcsec)
+        if image is None:
+            return self
+        return OffAxisPSF(image, self.oversample, self.origin)
 
     @cached_property
     def half_pix(self) -> int:
@@ -62,7 +174,8 @@ class OffAxisPSF:
         if away <= 0:
             return self
         edge = away * self.oversample
-        return OffAxisPSF(self.data[edge:-edge, edge:-edge], self.oversample, self.origin)
+        near = self.near_mask and NearMask(self.near_mask.optics, half_pix, self.oversample)
+        return OffAxisPSF(self.data[edge:-edge, edge:-edge], self.oversample, self.origin, near)
 
     @cached_property
     def fwhm_pix(self) -> float:
@@ -176,7 +289,7 @@ class OffAxisPSF:
 class PSFSlope(OffAxisPSF):
     """The derivative of an off-axis PSF to its position along an axis [1/pixel]."""
 
-    axis: int
+    axis: int = 0
 
     def stamp(self, dy: float, dx: float, /) -> NDArray[np.float64]:
         """Return the derivative with its center off the middle pixel."""
@@ -186,7 +299,9 @@ class PSFSlope(OffAxisPSF):
         return self._binned(np.asarray(slope) * self.oversample)
 
 
-def psf_from_image(image: NDArray[Any], /, *, oversample: int = 1, origin: str) -> OffAxisPSF:
+def psf_from_image(
+    image: NDArray[Any], /, *, oversample: int = 1, origin: str, stamp_fraction: float = 1.0
+) -> OffAxisPSF:
     """Take an image of the user's as PSF.
 
     Parameters
@@ -197,11 +312,13 @@ def psf_from_image(image: NDArray[Any], /, *, oversample: int = 1, origin: str) 
         Samples per detector pixel.
     origin : str
         Where it comes from.
+    stamp_fraction : float, optional
+        Share of the whole PSF's flux that the image holds.
 
     Returns
     -------
     OffAxisPSF
-        Cut square and odd about its center, of unit total.
+        Cut square and odd about its center; what is cut off counts to the flux.
 
     Raises
     ------
@@ -243,7 +360,7 @@ def psf_from_image(image: NDArray[Any], /, *, oversample: int = 1, origin: str) 
     )
     start_y, start_x = middle_y - n // 2, middle_x - n // 2
     cut = centered[start_y : start_y + n, start_x : start_x + n]
-    return OffAxisPSF(cut / total, oversample, origin)
+    return OffAxisPSF(cut * (stamp_fraction / total), oversample, origin)
 
 
 def _windowed_center(
@@ -295,6 +412,15 @@ def _stpsf(
 
 
 @lru_cache(maxsize=8)
+def model_optics(
+    instrument: Instrument, coronagraph: Coronagraph, filter: Filter, pixel_scale_arcsec: float, /
+) -> Optics:
+    """Return the optics of a mode: one object for its PSF and its transmission."""
+    name = coronagraph.name
+    return instrument.optics(name, filter.name, pixel_scale_arcsec=pixel_scale_arcsec)
+
+
+@lru_cache(maxsize=8)
 @threads.calculation
 def model_psf(
     instrument: Instrument, coronagraph: Coronagraph, filter: Filter, pixel_scale_arcsec: float, /
@@ -306,7 +432,7 @@ def model_psf(
     instrument : Instrument
         The instrument, for the pupil of its telescope.
     coronagraph : Coronagraph
-        The coronagraph, for its Lyot stop.
+        The coronagraph, for its mask and its Lyot stop.
     filter : Filter
         The filter.
     pixel_scale_arcsec : float
@@ -315,8 +441,7 @@ def model_psf(
     Returns
     -------
     OffAxisPSF
-        Pupil and Lyot stop without wavefront error; of unit total over the sky, so the stamp
-        itself sums to a little less.
+        The mean over wavefront errors of the stated size; near the mask as it deforms the image.
 
     Examples
     --------
@@ -326,16 +451,9 @@ def model_psf(
     >>> psf.stamp(0.0, 0.0).shape
     (49, 49)
     """
+    optics = model_optics(instrument, coronagraph, filter, pixel_scale_arcsec)
     n = 2 * MODEL_HALF_PIX + 1
-    optics = CoronagraphModel(
-        instrument.pupil,
-        coronagraph,
-        filter,
-        pixel_scale_arcsec / MODEL_OVERSAMPLE,
-        (n * MODEL_OVERSAMPLE,) * 2,
-        oversample=1,
-        n_wavelengths=5,
-    )
-    image = optics.unocculted.image() / optics.lyot_throughput
+    made = optics.psf((0.0, 0.0), n_pixels=n, oversample=MODEL_OVERSAMPLE, with_mask=False)
     origin = f"model of the package, {filter.name} behind {coronagraph.name or 'no mask'}"
-    return OffAxisPSF(image, MODEL_OVERSAMPLE, origin)
+    near = NearMask(optics, MODEL_HALF_PIX, MODEL_OVERSAMPLE)
+    return OffAxisPSF(made.image, MODEL_OVERSAMPLE, origin, near)

@@ -31,7 +31,7 @@ class ExposureInfo:
         File name.
     shape : tuple of int
         Shape of SCI, ``(n_int, n_y, n_x)`` or ``(n_y, n_x)``.
-    instrument, detector, filter, pupil, coronagraph, subarray : str
+    instrument, detector, filter, pupil, coronagraph, subarray, aperture : str
         As in the headers; empty where they are missing.
     program, target : str
         Programme and target.
@@ -70,6 +70,7 @@ class ExposureInfo:
     pupil: str = ""
     coronagraph: str = ""
     subarray: str = ""
+    aperture: str = ""
     program: str = ""
     target: str = ""
     is_psf: bool = False
@@ -140,7 +141,7 @@ class ExposureInfo:
         return 1.03 * self.lambda_over_d_pix
 
 
-_TEXT = ("detector", "filter", "pupil", "coronagraph", "subarray", "program")
+_TEXT = ("detector", "filter", "pupil", "coronagraph", "subarray", "aperture", "program")
 """Facts in capitals, whose keywords are the fields of the same name of `Keywords`."""
 
 
@@ -216,6 +217,7 @@ _PRIMARY_PATHS = {
     "MODULE": "meta.instrument.module",
     "EXP_TYPE": "meta.exposure.type",
     "SUBARRAY": "meta.subarray.name",
+    "APERNAME": "meta.aperture.name",
     "PROGRAM": "meta.observation.program_number",
     "TARGPROP": "meta.target.proposer_name",
     "TARGNAME": "meta.target.catalog_name",

@@ -1,13 +1,17 @@
-"""Coronagraphs: the amplitude of the focal-plane mask, what it transmits, and its Lyot stop.
+"""Coronagraphs: what the focal-plane mask does to a wave, and the Lyot stop behind it.
 
-A kind of mask is a class; a coronagraph is a value of its class. Positions are measured from the
-middle of the mask along the detector's axes.
+A kind of mask is a class; a coronagraph is a value of its class. Places are measured from the
+middle of the mask along its own axes. Round masks and bars: Krist et al. 2007,
+doi:10.1117/12.734873, cut off after the first side lobe as the hardware is. Phase masks and the
+Lyot spot with its support: Boccaletti et al. 2015, doi:10.1086/682256; sizes of the spot and its
+support, and the directions of the bars, as in `stpsf`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -65,6 +69,9 @@ class Coronagraph(ABC):
         Where it is read out, one entry per channel.
     stpsf_stop : str
         Name of the stop in ``stpsf``; empty where it has none.
+    tilt_deg : float
+        Angle from the detector's axes to those of the mask and of the pupil, from x towards y
+        [degree].
 
     Examples
     --------
@@ -81,6 +88,7 @@ class Coronagraph(ABC):
     pupil_wheel: str = ""
     apertures: tuple[Aperture, ...] = ()
     stpsf_stop: str = ""
+    tilt_deg: float = 0.0
 
     is_modeled: ClassVar[bool] = True
     """Whether the transmission is that of the mask, not 1 for want of a model."""
@@ -92,9 +100,10 @@ class Coronagraph(ABC):
     """Whether a dither deforms the star's image more than it moves it, so that shifts cannot be
     fitted freely."""
 
-    focal_half_width_arcsec: ClassVar[float] = 10.0
-    focal_samples: ClassVar[int] = 512
-    """Half width and samples of the part of the focal plane on which the mask acts."""
+    @property
+    def background(self) -> float:
+        """Amplitude transmission away from the mask's pattern."""
+        return 1.0
 
     @abstractmethod
     def amplitude(self, x_arcsec: Array, y_arcsec: Array, /) -> NDArray[np.float64]:
@@ -103,7 +112,7 @@ class Coronagraph(ABC):
         Parameters
         ----------
         x_arcsec, y_arcsec : ndarray
-            Position from the middle of the mask along the detector's axes [arcsec].
+            Places from the middle of the mask along its axes [arcsec].
 
         Returns
         -------
@@ -111,29 +120,17 @@ class Coronagraph(ABC):
             From -1 to 1.
         """
 
-    def transmission(
-        self, x_arcsec: Array, y_arcsec: Array, /, *, lambda_over_d_arcsec: float
-    ) -> NDArray[np.float64]:
-        """Return the fraction of the light of an off-axis source that passes the mask.
+    def along_axes(self, x: Array, y: Array, /) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Turn places along the detector's axes into places along those of the mask."""
+        cos, sin = np.cos(np.radians(self.tilt_deg)), np.sin(np.radians(self.tilt_deg))
+        return np.asarray(cos * x + sin * y), np.asarray(cos * y - sin * x)
 
-        Parameters
-        ----------
-        x_arcsec, y_arcsec : ndarray
-            Position from the middle of the mask along the detector's axes [arcsec].
-        lambda_over_d_arcsec : float
-            Wavelength over telescope diameter [arcsec]; masks with sharp edges are blurred by it.
+    def star_x_arcsec(self, filter: str, /, *, narrow: bool = False) -> float:
+        """Return where along the mask a star is put in a filter, from its middle [arcsec].
 
-        Returns
-        -------
-        ndarray
-            From 0 to 1.
+        `narrow` is true for the apertures at the narrow end of a bar.
         """
-        del lambda_over_d_arcsec
-        return np.asarray(self.amplitude(x_arcsec, y_arcsec) ** 2)
-
-    def star_x_arcsec(self, lambda_over_d_arcsec: float, /) -> float:
-        """Return where along x a star is put, from the middle of the mask [arcsec]."""
-        del lambda_over_d_arcsec
+        del filter, narrow
         return 0.0
 
     def is_occulted(self, x_arcsec: Array, y_arcsec: Array, /) -> NDArray[np.bool_]:
@@ -170,7 +167,7 @@ class NoMask(Coronagraph):
 
     Examples
     --------
-    >>> float(NoMask(name="CLEAR").transmission(0.0, 0.0, lambda_over_d_arcsec=0.1))
+    >>> float(NoMask(name="CLEAR").amplitude(0.0, 0.0))
     1.0
     """
 
@@ -184,6 +181,10 @@ class NoMask(Coronagraph):
         return np.ones(np.broadcast_shapes(np.shape(x_arcsec), np.shape(y_arcsec)))
 
 
+_CUT_OFF = 2.0 * np.pi
+"""Where the patterns of round masks and bars end: sigma times the distance."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RoundMask(Coronagraph):
     r"""A round sombrero mask, :math:`1 - (2 J_1(\sigma r) / \sigma r)^2` in amplitude.
@@ -193,33 +194,33 @@ class RoundMask(Coronagraph):
     sigma_per_arcsec : float
         Scale of the mask [1/arcsec].
 
-    References
-    ----------
-    Krist, J. E. et al. 2007, Proc. SPIE 6693, 66930H, doi:10.1117/12.734873.
-
     Examples
     --------
     >>> from lyot.instruments import NIRCAM
-    >>> coronagraph = NIRCAM.coronagraph("MASK335R")
-    >>> round(float(coronagraph.transmission(0.64, 0.0, lambda_over_d_arcsec=0.14)), 2)
+    >>> round(float(NIRCAM.coronagraph("MASK335R").amplitude(0.64, 0.0)) ** 2, 2)
     0.5
     """
 
     sigma_per_arcsec: float
 
-    focal_half_width_arcsec: ClassVar[float] = 5.0
-    focal_samples: ClassVar[int] = 256
+    @property
+    def background(self) -> float:
+        """Amplitude transmission where the pattern is cut off."""
+        return float(self.amplitude(np.array(1e3), np.array(0.0)))
 
     def amplitude(self, x_arcsec: Array, y_arcsec: Array, /) -> NDArray[np.float64]:
         """Return the amplitude transmission, 0 in the middle."""
         from scipy.special import j1
 
-        r = np.maximum(np.hypot(x_arcsec, y_arcsec) * self.sigma_per_arcsec, 1e-8)
+        r = np.clip(self.sigma_per_arcsec * np.hypot(x_arcsec, y_arcsec), 1e-8, _CUT_OFF)
         return np.asarray(1.0 - (2.0 * j1(r) / r) ** 2)
 
 
-BAR_HALF_POINT = 1.79960
+_BAR_HALF_POINT = 1.79960
 """Where ``(1 - sinc(u)^2)^2`` is one half."""
+
+_BAR_END_ARCSEC = 10.0
+"""Half the length of the bars, the ends of constant width included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,12 +235,17 @@ class BarMask(Coronagraph):
     lambda_over_d_arcsec : float
         lambda/D for which the middle of the bar is made [arcsec]; negative where the bar narrows
         towards larger x.
-    half_length_arcsec : float
-        Half the length of the bar [arcsec].
+    taper_arcsec : float
+        Half the length over which the width changes [arcsec].
+    star_positions_arcsec : mapping of str to float
+        Where along the bar a star is put, by filter [arcsec from its middle].
+    narrow_arcsec : float
+        Where it is put in the apertures at the narrow end.
 
     References
     ----------
-    JWST User Documentation, "NIRCam Coronagraphic Occulting Masks and Lyot Stops".
+    JWST User Documentation, "NIRCam Coronagraphic Occulting Masks and Lyot Stops"; the positions
+    are those of the observatory (Stansberry, in `stpsf`).
 
     Examples
     --------
@@ -250,27 +256,27 @@ class BarMask(Coronagraph):
     """
 
     lambda_over_d_arcsec: float
-    half_length_arcsec: float = 7.5
+    taper_arcsec: float = 7.5
+    star_positions_arcsec: Mapping[str, float] = field(default_factory=dict, hash=False, repr=False)
+    narrow_arcsec: float = 0.0
 
     is_asymmetric: ClassVar[bool] = True
 
     def half_width(self, x_arcsec: Array | float, /) -> NDArray[np.float64]:
         """Return the half width at half maximum of the transmission along the bar [arcsec]."""
         unit = self.lambda_over_d_arcsec
-        end = self.half_length_arcsec
-        u = np.clip(x_arcsec, -end, end) / end
+        u = np.clip(np.asarray(x_arcsec) / self.taper_arcsec, -1.0, 1.0)
         return np.asarray(abs(unit) * (4.0 + 2.0 * np.sign(unit) * u))
 
     def amplitude(self, x_arcsec: Array, y_arcsec: Array, /) -> NDArray[np.float64]:
         """Return the amplitude transmission, 0 along the middle of the bar."""
-        u = np.asarray(y_arcsec) * BAR_HALF_POINT / self.half_width(x_arcsec)
-        return np.asarray(1.0 - np.sinc(u / np.pi) ** 2)
+        u = np.minimum(np.abs(y_arcsec) * _BAR_HALF_POINT / self.half_width(x_arcsec), _CUT_OFF)
+        inside = 1.0 - np.sinc(u / np.pi) ** 2
+        return np.where(np.abs(x_arcsec) > _BAR_END_ARCSEC, 1.0, inside)
 
-    def star_x_arcsec(self, lambda_over_d_arcsec: float, /) -> float:
-        """Return where the bar is four lambda/D of the filter wide, within its length [arcsec]."""
-        unit, end = self.lambda_over_d_arcsec, self.half_length_arcsec
-        x = 2.0 * np.sign(unit) * end * (lambda_over_d_arcsec / abs(unit) - 1.0)
-        return float(np.clip(x, -end, end))
+    def star_x_arcsec(self, filter: str, /, *, narrow: bool = False) -> float:
+        """Return where along the bar a star is put; in the middle for a filter of no position."""
+        return self.narrow_arcsec if narrow else self.star_positions_arcsec.get(filter, 0.0)
 
     def is_occulted(self, x_arcsec: Array, y_arcsec: Array, /) -> NDArray[np.bool_]:
         """Tell what lies within the half width of the middle of the bar, at any x."""
@@ -284,11 +290,8 @@ class FourQuadrantMask(Coronagraph):
 
     Attributes
     ----------
-    tilt_deg : float
-        Angle from the detector's axes to those of the mask, from x towards y [degree].
-    floor, scale_lambda_over_d, power : float
-        What passes of a source on one axis, and how the loss ends beside it:
-        ``1 - (1 - floor) exp(-|d / scale|^power)`` for each axis.
+    design_wavelength_m : float
+        Wavelength at which they do [m].
 
     References
     ----------
@@ -303,39 +306,29 @@ class FourQuadrantMask(Coronagraph):
     [1.0, -1.0, 1.0]
     """
 
-    tilt_deg: float
-    floor: float
-    scale_lambda_over_d: float
-    power: float
+    design_wavelength_m: float
 
     is_asymmetric: ClassVar[bool] = True
     deforms_with_offset: ClassVar[bool] = True
 
-    def along_axes(self, x: Array, y: Array, /) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Turn positions along the detector into positions along the axes of the mask."""
-        cos, sin = np.cos(np.radians(self.tilt_deg)), np.sin(np.radians(self.tilt_deg))
-        return np.asarray(cos * x + sin * y), np.asarray(cos * y - sin * x)
-
     def amplitude(self, x_arcsec: Array, y_arcsec: Array, /) -> NDArray[np.float64]:
         """Return 1 and -1 in turn over the quadrants, 0 on the axes."""
-        along, across = self.along_axes(x_arcsec, y_arcsec)
-        return np.asarray(np.sign(along) * np.sign(across))
+        return np.asarray(np.sign(x_arcsec) * np.sign(y_arcsec))
 
-    def transmission(
-        self, x_arcsec: Array, y_arcsec: Array, /, *, lambda_over_d_arcsec: float
-    ) -> NDArray[np.float64]:
-        """Return what passes mask and stop; the loss is concentrated along the two axes."""
-        along, across = self.along_axes(x_arcsec, y_arcsec)
-        scale = self.scale_lambda_over_d * lambda_over_d_arcsec
-        return self._beside_axis(along / scale) * self._beside_axis(across / scale)
-
-    def _beside_axis(self, distance: Array) -> NDArray[np.float64]:
-        return np.asarray(1.0 - (1.0 - self.floor) * np.exp(-(np.abs(distance) ** self.power)))
+    def coefficients(self, wavelength_m: float, /) -> tuple[complex, complex]:
+        """Write the mask as ``a + b sign(x) sign(y)`` at a wavelength."""
+        turned = np.exp(1j * np.pi * self.design_wavelength_m / wavelength_m)
+        return complex(0.5 * (1.0 + turned)), complex(0.5 * (1.0 - turned))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LyotSpot(Coronagraph):
-    """An opaque disc with a sharp edge.
+    """An opaque disc on an opaque straight support that runs along y through all of the field.
+
+    Attributes
+    ----------
+    radius_arcsec, support_width_arcsec : float
+        Radius of the disc and width of the support [arcsec].
 
     Examples
     --------
@@ -345,13 +338,13 @@ class LyotSpot(Coronagraph):
     [0.0, 1.0]
     """
 
-    def amplitude(self, x_arcsec: Array, y_arcsec: Array, /) -> NDArray[np.float64]:
-        """Return 0 within the disc, else 1."""
-        return np.asarray(np.hypot(x_arcsec, y_arcsec) >= self.half_width_arcsec, dtype=np.float64)
+    radius_arcsec: float
+    support_width_arcsec: float
 
-    def transmission(
-        self, x_arcsec: Array, y_arcsec: Array, /, *, lambda_over_d_arcsec: float
-    ) -> NDArray[np.float64]:
-        """Return what passes: the edge is as soft as the image of the source is wide."""
-        edge = np.hypot(x_arcsec, y_arcsec) - self.half_width_arcsec
-        return np.asarray(0.5 * (1.0 + np.tanh(2.0 * edge / lambda_over_d_arcsec)))
+    def amplitude(self, x_arcsec: Array, y_arcsec: Array, /) -> NDArray[np.float64]:
+        """Return 0 on disc and support, grey where an edge crosses a sample, else 1."""
+        x = np.ravel(x_arcsec)
+        step = abs(float(x[1] - x[0])) if np.size(x_arcsec) > 1 else 1e-9
+        spot = 0.5 + (np.hypot(x_arcsec, y_arcsec) - self.radius_arcsec) / step
+        support = 0.5 + (np.abs(x_arcsec) - 0.5 * self.support_width_arcsec) / step
+        return np.asarray(np.clip(np.minimum(spot, support), 0.0, 1.0))

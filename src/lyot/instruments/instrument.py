@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, fields
 from lyot.errors import LyotError
 from lyot.instruments.coronagraphs import Coronagraph, NoMask
 from lyot.instruments.filters import Filter
-from lyot.instruments.optics import CoronagraphModel
+from lyot.instruments.offaxis import Detector, Optics, filter_band
 from lyot.instruments.telescope import Pupil
+from lyot.instruments.wavefront import WavefrontBudget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,14 @@ class Channel:
         Angle from the telescope's V3 axis to the detector's y axis [degree].
     vparity : int
         -1 where the detector's x axis runs against V2, as on the sky seen from inside.
+    pixel_aspect : float
+        Pixel scale along y over that along x.
+    diffusion_arcsec : float
+        Standard deviation of the diffusion of charge [arcsec].
+    coupling : tuple of float
+        Capacitive coupling to each pixel beside, and to each above and below.
+    wavefront : WavefrontBudget
+        Size of the wavefront errors.
 
     Examples
     --------
@@ -41,6 +50,10 @@ class Channel:
     pixel_scale_arcsec: float
     v3i_yangle_deg: float = 0.0
     vparity: int = -1
+    pixel_aspect: float = 1.0
+    diffusion_arcsec: float = 0.0
+    coupling: tuple[float, float] = (0.0, 0.0)
+    wavefront: WavefrontBudget = field(default_factory=WavefrontBudget)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +64,7 @@ class Keywords:
 
     Attributes
     ----------
-    detector, filter, pupil, coronagraph, subarray, program : str
+    detector, filter, pupil, coronagraph, subarray, aperture, program : str
         Keywords of the primary header with what was used.
     target : tuple of str
         Name of the target; the first that is set counts.
@@ -79,6 +92,7 @@ class Keywords:
     pupil: str = "PUPIL"
     coronagraph: str = "CORONMSK"
     subarray: str = "SUBARRAY"
+    aperture: str = "APERNAME"
     program: str = "PROGRAM"
     target: tuple[str, ...] = ("TARGPROP", "TARGNAME")
     is_psf: str = "IS_PSF"
@@ -292,58 +306,67 @@ class Instrument:
                 f"bad_bits is {bits!r}; give names of DQ flags such as DO_NOT_USE, joined by '+'."
             ) from None
 
-    def model(
+    def optics(
         self,
         coronagraph: str,
         filter: str,
-        shape: tuple[int, int],
         /,
         *,
         pixel_scale_arcsec: float | None = None,
-        oversample: int = 3,
-        n_wavelengths: int = 3,
-    ) -> CoronagraphModel:
-        """Make the model that computes images of point sources.
+        photon_slope: float = -3.0,
+        n_wavelengths: int | None = None,
+        seed: int | None = None,
+    ) -> Optics:
+        """Put a coronagraphic mode together.
 
         Parameters
         ----------
         coronagraph, filter : str
             Names of coronagraph and filter.
-        shape : tuple of int
-            ``(n_y, n_x)`` of the images.
         pixel_scale_arcsec : float, optional
-            Pixel scale [arcsec]; that of the filter's channel by default.
-        oversample : int, optional
-            Samples per pixel and axis before pixels are integrated.
+            Pixel scale, the square root of a pixel's area [arcsec]; by default the nominal one.
+        photon_slope : float, optional
+            Exponent of wavelength in the photons of the source per wavelength.
         n_wavelengths : int, optional
-            Number of wavelengths across the filter.
+            Number of wavelengths; by default what the width of the filter needs.
+        seed : int, optional
+            Which draw of the wavefront errors; their mean by default.
 
         Returns
         -------
-        CoronagraphModel
-            Nothing is computed yet.
+        Optics
+            Nothing is computed yet. A coronagraph without a model has neither mask nor stop.
 
         Raises
         ------
         LyotError
-            If the instrument has no such coronagraph or filter.
+            If the instrument has no such filter.
 
         Examples
         --------
         >>> from lyot.instruments import MIRI
-        >>> model = MIRI.model("4QPM_1140", "F1140C", (64, 64))
-        >>> model.wavelengths_m.size, model.pixel_scale_arcsec
-        (3, 0.111)
+        >>> print(f"{MIRI.optics('4QPM_1140', 'F1140C').stop_throughput:.2f}")
+        0.62
         """
-        scale = pixel_scale_arcsec
-        if scale is None:
-            scale = self.channel(filter=filter).pixel_scale_arcsec
-        return CoronagraphModel(
-            self.pupil,
-            self.coronagraph(coronagraph),
-            self.filter(filter),
-            scale,
-            shape,
-            oversample,
-            n_wavelengths,
+        light = self.filter(filter)
+        channel = self.channel(filter=filter)
+        mask = self.find_coronagraph(coronagraph)
+        scale = pixel_scale_arcsec or channel.pixel_scale_arcsec
+        aspect = channel.pixel_aspect**0.5
+        return Optics(
+            mask=mask,
+            stop=mask.stop,
+            band=filter_band(
+                light.pivot_um,
+                light.width_um,
+                photon_slope=photon_slope,
+                n_wavelengths=n_wavelengths,
+            ),
+            detector=Detector(
+                (scale / aspect, scale * aspect), channel.diffusion_arcsec, channel.coupling
+            ),
+            rotation_deg=mask.tilt_deg,
+            wavefront=channel.wavefront,
+            seed=seed,
+            pupil=self.pupil,
         )

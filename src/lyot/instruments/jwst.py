@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from lyot.instruments.telescope import SegmentedPupil, UndersizedSegments
+from lyot.instruments.pupil import FLIGHT_PUPIL
 
-PUPIL = SegmentedPupil(
-    diameter_m=6.5,
-    width_m=6.60,
-    flat_to_flat_m=1.32,
-    gap_m=0.007,
-    secondary_radius_m=0.37,
-    support_width_m=0.11,
-)
-"""The telescope: 18 segments of 1.32 m (Lightsey et al. 2012, doi:10.1117/1.OE.51.1.011003)."""
-
-STOP = UndersizedSegments(undersize=0.86)
-"""A stand-in for every Lyot stop, of throughput 0.74."""
+PUPIL = FLIGHT_PUPIL
 
 DQ_FLAGS = {
     name: 1 << bit

@@ -2,9 +2,11 @@
 
 Sources: JWST User Documentation, "NIRCam Coronagraphic Occulting Masks and Lyot Stops" (masks, half
 widths) and "NIRCam Filters" (pivot wavelengths and bandwidths); Krist et al. 2007,
-doi:10.1117/12.734873 (scale of the round masks); Vega zero points from the SVO Filter Profile
-Service (Rodrigo and Solano 2020); detectors and subarrays from the headers of each mask's PSFMASK
-reference file; angle of the long-wave detector from the headers of programme 1184.
+doi:10.1117/12.734873 (scale of the round masks); `stpsf` (diffusion of charge, a fit to flight
+images, JWST-STScI-002925; positions on the bars, by Stansberry); the observatory's model (67 nm of
+wavefront error of the telescope, 155 nm of NIRCam at MASK335R); Vega zero points from the SVO
+Filter Profile Service (Rodrigo and Solano 2020); detectors and subarrays from the headers of each
+mask's PSFMASK reference file; angle of the long-wave detector from the headers of programme 1184.
 """
 
 from __future__ import annotations
@@ -12,20 +14,28 @@ from __future__ import annotations
 from lyot.instruments.coronagraphs import Aperture, BarMask, RoundMask
 from lyot.instruments.filters import Filter
 from lyot.instruments.instrument import Channel, Instrument
-from lyot.instruments.jwst import DQ_FLAGS, PUPIL, STOP
+from lyot.instruments.jwst import DQ_FLAGS, PUPIL
+from lyot.instruments.stops import BAR_MASK_STOP, ROUND_MASK_STOP
+from lyot.instruments.wavefront import WavefrontBudget
 
 SHORT, LONG = "SHORT", "LONG"
+WAVEFRONT = WavefrontBudget(telescope_m=67e-9, instrument_m=155e-9)
 
 CHANNELS = (
     Channel(
         name=SHORT,
         detectors=tuple(f"NRC{module}{i}" for module in "AB" for i in (1, 2, 3, 4)),
         pixel_scale_arcsec=0.0307,
+        diffusion_arcsec=0.0062,
+        wavefront=WAVEFRONT,
     ),
     Channel(
         name=LONG,
         detectors=("NRCALONG", "NRCBLONG", "NRCA5", "NRCB5"),
         pixel_scale_arcsec=0.0630,
+        pixel_aspect=0.06293 / 0.06204,
+        diffusion_arcsec=0.018,
+        wavefront=WAVEFRONT,
         v3i_yangle_deg=0.05,
     ),
 )
@@ -56,7 +66,7 @@ def _round(name: str, half_width: float, sigma: float, aperture: Aperture) -> Ro
         name=name,
         half_width_arcsec=half_width,
         sigma_per_arcsec=sigma,
-        stop=STOP,
+        stop=ROUND_MASK_STOP,
         keyword_values=tuple(name.replace("MASK", f"MASK{module}") for module in "AB"),
         exposure_type="NRC_CORON",
         pupil_wheel="MASKRND",
@@ -65,12 +75,21 @@ def _round(name: str, half_width: float, sigma: float, aperture: Aperture) -> Ro
     )
 
 
-def _bar(name: str, half_width: float, lambda_over_d: float, aperture: Aperture) -> BarMask:
+def _bar(
+    name: str,
+    half_width: float,
+    lambda_over_d: float,
+    positions: dict[str, float],
+    aperture: Aperture,
+) -> BarMask:
     return BarMask(
         name=name,
         half_width_arcsec=half_width,
         lambda_over_d_arcsec=lambda_over_d,
-        stop=STOP,
+        star_positions_arcsec=positions,
+        # At the narrow end, whose side the sign tells.
+        narrow_arcsec=-8.0 if lambda_over_d > 0 else 8.0,
+        stop=BAR_MASK_STOP,
         keyword_values=tuple(name.replace("MASK", f"MASK{module}") for module in "AB"),
         exposure_type="NRC_CORON",
         pupil_wheel="MASKBAR",
@@ -84,12 +103,28 @@ def _read_out(channel: str, detector: str, subarray: str) -> Aperture:
     return Aperture(channel=channel, detector=detector, subarray=subarray, more_keywords=keywords)
 
 
+ON_SHORT_BAR = {"F182M": -1.856, "F187N": -1.571, "F200W": 0.232, "F210M": -0.071, "F212N": 0.143}
+ON_LONG_BAR = {
+    "F250M": 6.846,
+    "F277W": 5.078,
+    "F300M": 5.249,
+    "F335M": 4.075,
+    "F356W": 2.455,
+    "F360M": 3.195,
+    "F410M": 1.663,
+    "F430M": 1.043,
+    "F444W": -0.768,
+    "F460M": -0.098,
+    "F480M": -0.619,
+}
+"""Where on a bar a star is put, by filter [arcsec from its middle along x]."""
+
 CORONAGRAPHS = (
     _round("MASK210R", 0.40, 5.253, _read_out(SHORT, "NRCA2", "SUB640A210R")),
     _round("MASK335R", 0.64, 3.2927866, _read_out(LONG, "NRCALONG", "SUB320A335R")),
-    _round("MASK430R", 0.82, 2.5652, _read_out(LONG, "NRCALONG", "SUB320A430R")),
-    _bar("MASKSWB", 0.30, 0.06664, _read_out(SHORT, "NRCA4", "SUB640ASWB")),
-    _bar("MASKLWB", 0.60, -0.14597, _read_out(LONG, "NRCALONG", "SUB320ALWB")),
+    _round("MASK430R", 0.82, 2.58832, _read_out(LONG, "NRCALONG", "SUB320A430R")),
+    _bar("MASKSWB", 0.30, 0.06664, ON_SHORT_BAR, _read_out(SHORT, "NRCA4", "SUB640ASWB")),
+    _bar("MASKLWB", 0.60, -0.14597, ON_LONG_BAR, _read_out(LONG, "NRCALONG", "SUB320ALWB")),
 )
 
 NIRCAM = Instrument(

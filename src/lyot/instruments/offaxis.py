@@ -14,7 +14,7 @@ stop, without the mask. `PsfAndTransmission` says what it is made of.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from lyot.compute.threads import calculation, map_ordered
 from lyot.errors import LyotError
 from lyot.instruments import stops
-from lyot.instruments.focal_masks import FocalMask, PhaseQuadrants
-from lyot.instruments.pupil import FLIGHT_PUPIL, FlightPupil, sample_grid
-from lyot.instruments.telescope import ARCSEC_PER_RADIAN, LyotStop
+from lyot.instruments.coronagraphs import Coronagraph, FourQuadrantMask
+from lyot.instruments.pupil import FLIGHT_PUPIL, sample_grid
+from lyot.instruments.telescope import ARCSEC_PER_RADIAN, LyotStop, Pupil
 from lyot.instruments.wavefront import WavefrontBudget, draw_wavefront
 from lyot.types import Array
 
@@ -87,6 +87,13 @@ class PsfAndTransmission(NamedTuple):
         Flux behind the mask over flux without it, both through the Lyot stop and over all the sky.
     stamp_fraction : float
         Part of the flux that passes the mask that falls on the image.
+
+    Examples
+    --------
+    >>> from lyot.instruments import NIRCAM
+    >>> made = NIRCAM.optics("MASK335R", "F300M").psf((3.0, 1.0), n_pixels=49)
+    >>> bool(abs(made.image.sum() - made.stamp_fraction) < 1e-12)
+    True
     """
 
     image: NDArray[np.float64]
@@ -137,7 +144,7 @@ class Optics:
 
     Attributes
     ----------
-    mask : FocalMask
+    mask : Coronagraph
         What stands in the focal plane.
     stop : LyotStop
         What stands in the pupil behind it.
@@ -149,11 +156,13 @@ class Optics:
         Angle from the detector's x to that of mask and pupil, towards y [degree].
     wavefront : WavefrontBudget
         Size of the wavefront errors.
+    drift_m : ndarray or None
+        A wavefront error of the telescope besides, on the samples of the pupil [m].
     seed : int or None
         Which draw of the wavefront errors. None for the mean over draws, which is what is known of
         a source beside the mask; behind it, where the light that errors scatter is all there is,
         the mean is that of the images of several seeds.
-    pupil : FlightPupil
+    pupil : Pupil
         The telescope's pupil.
     n_pupil : int
         Samples across the pupil.
@@ -165,20 +174,21 @@ class Optics:
     --------
     A planet 1 arcsec to the right of a star behind MASK335R in F444W:
 
-    >>> from lyot.instruments.flight import flight_optics
-    >>> made = flight_optics("MASK335R", "F444W").psf((1.0, 0.0), n_pixels=65)
+    >>> from lyot.instruments import NIRCAM
+    >>> made = NIRCAM.optics("MASK335R", "F444W").psf((1.0, 0.0), n_pixels=65)
     >>> print(f"{made.transmission:.2f} passes, {made.stamp_fraction:.2f} of it on the stamp")
     0.95 passes, 0.87 of it on the stamp
     """
 
-    mask: FocalMask
+    mask: Coronagraph
     stop: LyotStop
     band: Band
     detector: Detector
     rotation_deg: float = 0.0
     wavefront: WavefrontBudget = field(default_factory=WavefrontBudget)
+    drift_m: Array | None = None
     seed: int | None = None
-    pupil: FlightPupil = FLIGHT_PUPIL
+    pupil: Pupil = FLIGHT_PUPIL
     n_pupil: int = N_PUPIL
     max_change: float = 0.01
 
@@ -187,12 +197,20 @@ class Optics:
         """Part of the light in the telescope's pupil that passes the stop without a mask."""
         return stops.throughput(self.stop, self.pupil)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out what is computed again."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
     @cached_property
     def _waves(self) -> list[_Wave]:
         before: Array | float = 0.0
         after: Array | float = 0.0
         if self.seed is not None:
-            before, after = draw_wavefront(self.wavefront, self.n_pupil, seed=self.seed)
+            before, after = draw_wavefront(
+                self.wavefront, self.n_pupil, seed=self.seed, pupil=self.pupil
+            )
+        if self.drift_m is not None:
+            before = before + self.drift_m
         open_part = self.pupil.amplitude(self.n_pupil)
         stop = self.stop.amplitude(self.pupil, self.n_pupil)
 
@@ -262,7 +280,7 @@ class Optics:
         Where `is_beside_mask`, the image is that without the mask, which there is as good to 1 %.
         """
         grid = self._grid(n_pixels, oversample)
-        place = self._along_mask(offset_xy_arcsec)
+        place = self.along_mask(offset_xy_arcsec)
         near = with_mask and not self.is_beside_mask(offset_xy_arcsec)
 
         def _one(item: tuple[_Wave, float]) -> tuple[Array, float]:
@@ -282,24 +300,46 @@ class Optics:
     @calculation
     def transmission(self, offset_xy_arcsec: tuple[float, float], /) -> float:
         """Return the part of a source's light that the mask lets pass, as `psf` does."""
-        place = self._along_mask(offset_xy_arcsec)
+        place = self.along_mask(offset_xy_arcsec)
         if self.is_beside_mask(offset_xy_arcsec):
             return self._amplitude_squared(*place)
+        return self.exact_transmission(place)
+
+    @calculation
+    def exact_transmission(self, place_xy_arcsec: tuple[float, float], /) -> float:
+        """Propagate a source at a place along the mask's own axes; return what passes."""
 
         def _one(item: tuple[_Wave, float]) -> float:
             wave, weight = item
-            return weight * wave.power(wave.behind(self.mask, place)) / wave.open_power
+            arrived = wave.behind(self.mask, place_xy_arcsec)
+            return weight * wave.power(arrived) / wave.open_power
 
         return float(sum(map_ordered(_one, zip(self._waves, self.band.weights, strict=True))))
+
+    def with_fewer_wavelengths(self, n: int, /) -> Optics:
+        """Return the same with at most so many wavelengths, for what changes slowly with them."""
+        wavelengths, weights = self.band
+        if len(weights) <= n:
+            return self
+        edges = np.linspace(0, len(weights), n + 1).round().astype(int)
+        share = np.add.reduceat(weights, edges[:-1])
+        mean = np.add.reduceat(weights * wavelengths, edges[:-1]) / share
+        return replace(self, band=Band(mean, share))
 
     def is_beside_mask(self, offset_xy_arcsec: tuple[float, float], /) -> bool:
         """Tell whether the mask changes the image by a factor alone, as far as `max_change`.
 
         Never behind a phase mask, whose boundaries reach everywhere.
         """
-        if isinstance(self.mask, PhaseQuadrants):
+        return self.is_beside(self.along_mask(offset_xy_arcsec))
+
+    def is_beside(self, place_xy_arcsec: tuple[float, float], /) -> bool:
+        """Tell the same of a place along the mask's own axes."""
+        if isinstance(self.mask, FourQuadrantMask):
             return False
-        x, y = self._along_mask(offset_xy_arcsec)
+        if not self.mask.is_modeled:
+            return True
+        x, y = place_xy_arcsec
         longest = float(self.band.wavelengths_m[-1])
         reach = _NEAR_LAMBDA_D * longest / self.pupil.diameter_m * ARCSEC_PER_RADIAN
         around = np.linspace(-reach, reach, 13)
@@ -308,14 +348,34 @@ class Optics:
         return float(np.ptp(there[within])) < self.max_change
 
     def _amplitude_squared(self, x: float, y: float) -> float:
-        assert not isinstance(self.mask, PhaseQuadrants)
+        assert not isinstance(self.mask, FourQuadrantMask)
         return float(self.mask.amplitude(np.array(x), np.array(y))) ** 2
 
-    def _along_mask(self, offset_xy: tuple[float, float]) -> tuple[float, float]:
+    def along_mask(self, offset_xy: tuple[float, float], /) -> tuple[float, float]:
         """Turn a place along the detector's axes into one along those of the mask."""
         cos, sin = np.cos(np.radians(self.rotation_deg)), np.sin(np.radians(self.rotation_deg))
         x, y = offset_xy
         return float(cos * x + sin * y), float(cos * y - sin * x)
+
+    def stamp_fraction(self, n_pixels: float, /) -> float:
+        """Return the share of the flux of an off-axis image on a stamp of some pixels across."""
+        smaller = self.widest(max(2 * int((n_pixels - 1) // 2) + 1, 1))
+        widths = (smaller, self.widest(smaller + 2))
+        made = [self.psf((0.0, 0.0), n_pixels=n, with_mask=False).stamp_fraction for n in widths]
+        return float(np.interp(n_pixels, widths, made))
+
+    def along_detector(self, place_xy: tuple[float, float], /) -> tuple[float, float]:
+        """Turn a place along the axes of the mask into one along the detector's."""
+        cos, sin = np.cos(np.radians(self.rotation_deg)), np.sin(np.radians(self.rotation_deg))
+        x, y = place_xy
+        return float(cos * x - sin * y), float(cos * y + sin * x)
+
+    def widest(self, n_pixels: int, /) -> int:
+        """Return the widest odd image that the sampling of the pupil holds, up to a width."""
+        lambda_d = float(self.band.wavelengths_m[0]) / self.pupil.width_m
+        pixel = max(self.detector.pixel_scale_arcsec) / ARCSEC_PER_RADIAN
+        most = int(2.0 * self.n_pupil * _MAX_CYCLES_PER_SAMPLE * lambda_d / pixel)
+        return min(n_pixels, most - 1 + most % 2)
 
 
 class _Wave:
@@ -358,19 +418,19 @@ class _Wave:
         )
         return places, there @ self.at_pupil @ there.T, back
 
-    def behind(self, mask: FocalMask, place: tuple[float, float]) -> Array:
+    def behind(self, mask: Coronagraph, place: tuple[float, float]) -> Array:
         """Return the field that arrives at the stop from a source at a place [arcsec] on a mask.
 
         Tilts are relative to the source: its image stays in the middle.
         """
-        if isinstance(mask, PhaseQuadrants):
+        if isinstance(mask, FourQuadrantMask):
             return self._behind_quadrants(mask, place)
         places, at_mask, back = self._window
         amplitude = mask.amplitude(places[None, :] + place[0], places[:, None] + place[1])
         changed = back @ ((amplitude - mask.background) * at_mask) @ back.T
         return np.asarray(mask.background * self.at_pupil + changed)
 
-    def _behind_quadrants(self, mask: PhaseQuadrants, place: tuple[float, float]) -> Array:
+    def _behind_quadrants(self, mask: FourQuadrantMask, place: tuple[float, float]) -> Array:
         plain, crossed = mask.coefficients(self.wavelength_m)
         along_x, along_y = (self._tilted_hilbert(p) for p in place)
         # i H is the transform of the sign along one axis: the product of two carries -1.

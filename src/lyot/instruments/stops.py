@@ -85,7 +85,15 @@ _BAR_OPENINGS_M = ((-0.33, 0.29, -1.79, -1.58), (-0.35, 0.31, -2.47, -2.26))
 
 @dataclass(frozen=True)
 class BarMaskStop:
-    """The stop behind NIRCam's bars."""
+    """The stop behind NIRCam's bars.
+
+    Examples
+    --------
+    >>> from lyot.instruments.pupil import FLIGHT_PUPIL
+    >>> from lyot.instruments.stops import BarMaskStop, throughput
+    >>> 0.15 < throughput(BarMaskStop(), FLIGHT_PUPIL) < 0.25
+    True
+    """
 
     def amplitude(self, pupil: Pupil, n: int, /) -> NDArray[np.float64]:
         """Return the open part of each sample on the grid of the pupil, 0 to 1."""
@@ -106,6 +114,13 @@ class EdgeStop:
         What it keeps from the outer edge, and from the central obscuration and the struts [m].
     shift_m : tuple of float
         Shift of the stop against the pupil along x and y [m].
+
+    Examples
+    --------
+    >>> from lyot.instruments.pupil import FLIGHT_PUPIL
+    >>> from lyot.instruments.stops import EdgeStop, throughput
+    >>> throughput(EdgeStop(0.2, 0.4), FLIGHT_PUPIL) < throughput(EdgeStop(0.2, 0.2), FLIGHT_PUPIL)
+    True
     """
 
     outer_m: float

@@ -17,7 +17,14 @@ from math import factorial
 
 import numpy as np
 
-from lyot.instruments.pupil import FLIGHT_PUPIL, sample_grid, segment_corners, segment_maps
+from lyot.instruments.pupil import (
+    FLIGHT_PUPIL,
+    FlightPupil,
+    sample_grid,
+    segment_corners,
+    segment_maps,
+)
+from lyot.instruments.telescope import Pupil
 from lyot.types import Array
 
 MAX_SEGMENT_ORDER, MAX_SMOOTH_ORDER = 7, 6
@@ -47,6 +54,13 @@ class WavefrontBudget:
         Error of the telescope, ahead of the focal-plane mask.
     instrument_m : float
         Error of the instrument behind it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lyot.instruments.wavefront import WavefrontBudget
+    >>> float(WavefrontBudget(telescope_m=67e-9).mean_transfer(np.array(0.0), 4.4e-6))
+    1.0
     """
 
     telescope_m: float = 67.0e-9
@@ -68,7 +82,9 @@ class WavefrontBudget:
         return np.exp(-((2.0 * np.pi / wavelength_m) ** 2) * lost)
 
 
-def draw_wavefront(budget: WavefrontBudget, n: int, /, *, seed: int) -> tuple[Array, Array]:
+def draw_wavefront(
+    budget: WavefrontBudget, n: int, /, *, seed: int, pupil: Pupil = FLIGHT_PUPIL
+) -> tuple[Array, Array]:
     """Draw the wavefront errors of the telescope and of the instrument.
 
     Parameters
@@ -79,6 +95,8 @@ def draw_wavefront(budget: WavefrontBudget, n: int, /, *, seed: int) -> tuple[Ar
         Number of samples across the pupil.
     seed : int
         The same seed gives the same errors at any sampling.
+    pupil : Pupil, optional
+        The telescope's pupil; one that is not that of JWST has a smooth error only.
 
     Returns
     -------
@@ -100,17 +118,24 @@ def draw_wavefront(budget: WavefrontBudget, n: int, /, *, seed: int) -> tuple[Ar
     own = np.sqrt(variance * (1.0 - COMMON_SHARE) / variance.sum())
     figure = rng.normal(size=len(orders)) * np.sqrt(common * COMMON_SHARE / common.sum())
     telescope = np.zeros((n, n))
-    for box, terms in _segment_terms(n):
-        telescope[box] += np.tensordot(figure + own * rng.normal(size=len(orders)), terms, axes=1)
+    if isinstance(pupil, FlightPupil):
+        for box, terms in _segment_terms(n):
+            draw = figure + own * rng.normal(size=len(orders))
+            telescope[box] += np.tensordot(draw, terms, axes=1)
     smooth = _orders(2, MAX_SMOOTH_ORDER)
     # Measured errors fall with the order of the term: the variance of each as 1 / order^2.
     instrument = np.tensordot(rng.normal(size=len(smooth)) / smooth, _smooth_terms(n), axes=1)
-    return budget.telescope_m * _unit_rms(telescope), budget.instrument_m * _unit_rms(instrument)
+    if not isinstance(pupil, FlightPupil):
+        telescope = np.tensordot(rng.normal(size=len(smooth)) / smooth, _smooth_terms(n), axes=1)
+    weight = pupil.amplitude(n)
+    return (
+        budget.telescope_m * _unit_rms(telescope, weight),
+        budget.instrument_m * _unit_rms(instrument, weight),
+    )
 
 
-def _unit_rms(error: Array) -> Array:
+def _unit_rms(error: Array, weight: Array) -> Array:
     """Take the mean off and bring the root mean square over the open pupil to 1."""
-    weight = FLIGHT_PUPIL.amplitude(len(error))
     weight = weight / weight.sum()
     centered = error - np.sum(weight * error)
     return np.asarray(centered / np.sqrt(np.sum(weight * centered**2)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -14,7 +15,8 @@ from lyot.compute import threads
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import CRPIX, HEADER, MEASURED, PARAMETER, StarPosition
-from lyot.instruments.optics import CoronagraphModel, draw_wavefront
+from lyot.instruments.instrument import Instrument
+from lyot.instruments.offaxis import Optics
 from lyot.parameters import AUTO, BY_MODEL
 from lyot.types import Array
 
@@ -28,8 +30,11 @@ SYSTEMATIC_PIX = 0.1
 point-symmetric (NIRCam F444W, AU Mic and its references)."""
 MAX_FRAMES = 12
 """How many frames, evenly spread over the stack, the star is measured on."""
-N_DRAWS, DRAW_WAVEFRONT_M, DRAW_OFFSET_ARCSEC = 12, 60e-9, 0.01
-"""The wavefronts and the offsets from the mask over which the model's error is averaged."""
+MODEL_SEEDS, TRIAL_SEEDS = range(16), range(100, 112)
+"""The draws of the wavefront errors whose mean is the model, and those on which it is tried."""
+MODEL_WAVELENGTHS = 5
+TRIAL_OFFSET_ARCSEC = 0.01
+"""Offsets from the mask, per axis, over which the model's error is averaged."""
 
 
 def stated_star(
@@ -123,7 +128,7 @@ def measure_star(
     by_model = method == BY_MODEL or (method == AUTO and cube.info.coronagraph_value.is_asymmetric)
     measure: _ModelFit | _SymmetryFit = _SymmetryFit(cube.info.lambda_over_d_pix)
     if by_model:
-        measure = _ModelFit(_optics_of(cube.info), guess.yx, cube.info.lambda_over_d_pix)
+        measure = _model_fit(cube.info, guess.yx)
 
     def _one(i: int) -> NDArray[np.float64] | None:
         shift = np.zeros(2) if shift_yx is None else np.asarray(shift_yx[i])
@@ -174,21 +179,26 @@ class _SymmetryFit:
 
 
 class _ModelFit:
-    """The model of a star behind the middle of the mask, fitted to a frame.
+    """The image of a star behind the mask, the mean over wavefront errors, fitted to a frame.
 
     The weight grows with the square of the separation, as the image fades with it: so the many
     faint fringes count, not only the few bright speckles that the wavefront moves most.
     """
 
     def __init__(
-        self, optics: CoronagraphModel, middle_yx: tuple[float, float], lambda_over_d_pix: float
+        self,
+        optics: Optics,
+        star_place: tuple[float, float],
+        shape: tuple[int, int],
+        middle_yx: tuple[float, float],
+        lambda_over_d_pix: float,
     ) -> None:
-        self._optics = optics
-        self._at = np.asarray(middle_yx)
-        self._scale = lambda_over_d_pix
-        model = optics.image(center_xy=(middle_yx[1], middle_yx[0]))
-        self._spectra = fourier.spectrum(model)[None]
-        radius = radius_map(optics.shape, middle_yx) / lambda_over_d_pix
+        self._mode = optics, star_place, lambda_over_d_pix
+        # The model lies on a whole pixel; a fraction of one moves it with the fit.
+        self._at = np.round(np.asarray(middle_yx))
+        images = _mean_image(optics, star_place, _half_width(lambda_over_d_pix))
+        self._spectra = fourier.spectrum(_framed(images, shape, self._at))[None]
+        radius = radius_map(shape, tuple(self._at)) / lambda_over_d_pix
         self._weight = ((radius >= INNER_LAMBDA_D) & (radius <= OUTER_LAMBDA_D)) * radius**2
 
     def __call__(
@@ -207,40 +217,75 @@ class _ModelFit:
         return fit.shift_yx[0] + self._at if fit.converged[0] else None
 
     def systematic_yx(self) -> NDArray[np.float64]:
-        return np.asarray(_model_error(self._optics, self._scale))
+        return np.asarray(_model_error(*self._mode))
 
 
-def _optics_of(info: ExposureInfo) -> CoronagraphModel:
-    return info.instrument_value.model(
-        info.coronagraph,
-        info.filter,
-        (info.shape[-2], info.shape[-1]),
-        pixel_scale_arcsec=info.pixel_scale_arcsec,
-    )
+def _half_width(lambda_over_d_pix: float) -> int:
+    return int(np.ceil(OUTER_LAMBDA_D * lambda_over_d_pix + MAX_OFFSET_PIX)) + 2
+
+
+def _framed(image: Array, shape: tuple[int, int], at_yx: Array) -> NDArray[np.float64]:
+    """Put an image on a frame, its middle on a whole pixel."""
+    half = len(image) // 2
+    rows, columns = (np.arange(n) - int(v) + half for n, v in zip(shape, at_yx, strict=True))
+    inside = [(v >= 0) & (v < len(image)) for v in (rows, columns)]
+    frame = np.zeros(shape)
+    frame[np.ix_(*inside)] = image[np.ix_(rows[inside[0]], columns[inside[1]])]
+    return frame
+
+
+@lru_cache(maxsize=16)
+def _optics_of(
+    instrument: Instrument, coronagraph: str, filter: str, pixel_scale_arcsec: float
+) -> Optics:
+    optics = instrument.optics(coronagraph, filter, pixel_scale_arcsec=pixel_scale_arcsec)
+    return optics.with_fewer_wavelengths(MODEL_WAVELENGTHS)
+
+
+def _model_fit(info: ExposureInfo, middle_yx: tuple[float, float]) -> _ModelFit:
+    """Make the fit of the mode of an exposure."""
+    coronagraph = info.instrument_value.coronagraph(info.coronagraph)
+    scale = round(info.pixel_scale_arcsec, 6)
+    optics = _optics_of(info.instrument_value, coronagraph.name, info.filter, scale)
+    at = coronagraph.star_x_arcsec(info.filter, narrow=info.aperture.endswith("NARROW"))
+    place = optics.along_detector((at, 0.0))
+    shape = (info.shape[-2], info.shape[-1])
+    return _ModelFit(optics, place, shape, middle_yx, info.lambda_over_d_pix)
 
 
 @lru_cache(maxsize=8)
-def _model_error(optics: CoronagraphModel, lambda_over_d_pix: float) -> tuple[float, float]:
-    """Monte Carlo error of the model fit along y and x, over wavefront and pointing draws."""
+def _mean_image(optics: Optics, star_place: tuple[float, float], half: int) -> Array:
+    """Mean of the images of a star at its place over draws of the wavefront errors."""
+    n = optics.widest(2 * half + 1)
+    images = []
+    for seed in MODEL_SEEDS:
+        made = replace(optics, seed=seed).psf(star_place, n_pixels=n)
+        images.append(made.transmission * made.image)
+    return np.asarray(np.mean(images, axis=0))
+
+
+@lru_cache(maxsize=8)
+def _model_error(
+    optics: Optics, star_place: tuple[float, float], lambda_over_d_pix: float
+) -> tuple[float, float]:
+    """Error of the model fit along y and x, over other wavefronts and pointings than its own."""
+    half = _half_width(lambda_over_d_pix)
+    n = optics.widest(2 * half + 1)
+    middle = np.array([n // 2, n // 2])
+    fit = _ModelFit(optics, star_place, (n, n), (n // 2, n // 2), lambda_over_d_pix)
     rng = np.random.default_rng(0)
-    middle = (0.5 * (optics.shape[0] - 1), 0.5 * (optics.shape[1] - 1))
-    fit = _ModelFit(optics, middle, lambda_over_d_pix)
-
-    def _error(draw: tuple[Array, Array]) -> NDArray[np.float64]:
-        wavefront, offset = draw
-        image = optics.image(
-            wavefront_m=wavefront,
-            source_xy_arcsec=(float(offset[1]), float(offset[0])),
-            center_xy=(middle[1], middle[0]),
+    scale = optics.detector.pixel_scale_arcsec[::-1]
+    found = []
+    for seed in TRIAL_SEEDS:
+        offset = rng.normal(0.0, TRIAL_OFFSET_ARCSEC, 2)
+        y, x = offset / scale
+        made = replace(optics, seed=seed).psf(
+            (star_place[0] + offset[1], star_place[1] + offset[0]),
+            n_pixels=n,
+            fraction_xy=(float(x), float(y)),
         )
-        star = np.asarray(middle) + offset / optics.pixel_scale_arcsec
-        center = fit(image, image, np.zeros(image.shape, bool), star)
-        return np.full(2, np.nan) if center is None else center - star
-
-    draws = []
-    for _ in range(N_DRAWS):
-        wavefront = draw_wavefront(optics.pupil, DRAW_WAVEFRONT_M, rng)
-        draws.append((wavefront, rng.normal(0.0, DRAW_OFFSET_ARCSEC, 2)))
-    found = np.array(threads.map_ordered(_error, draws))
-    y, x = np.sqrt(np.nanmean(found**2, axis=0))
+        star = middle + offset / scale
+        center = fit(made.image, made.image, np.zeros((n, n), bool), star)
+        found.append(np.full(2, np.nan) if center is None else center - star)
+    y, x = np.sqrt(np.nanmean(np.square(found), axis=0))
     return float(y), float(x)

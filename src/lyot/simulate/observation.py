@@ -7,7 +7,7 @@ an association; the truth is written beside them.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from lyot.files.products import save_atomically
 from lyot.instruments import instrument_named
 from lyot.instruments.coronagraphs import Coronagraph
 from lyot.instruments.instrument import Channel, Instrument
-from lyot.instruments.optics import draw_wavefront
+from lyot.instruments.offaxis import N_PUPIL, Optics
+from lyot.instruments.transmission import Transmission
+from lyot.instruments.wavefront import WavefrontBudget, draw_wavefront
 from lyot.simulate.exposure_model import Pointing, exposure_model
 
 
@@ -98,13 +100,15 @@ class Scene:
     dither_arcsec : float
         Step of the grid [arcsec].
     star_flux, psf_star_flux : float
-        Flux of the stars in the telescope pupil, as the sum over pixels [MJy/sr].
+        Flux of the stars through the Lyot stop without the mask, as the sum over all pixels
+        [MJy/sr].
     companions : tuple of Companion
         Companions.
     disc : Disc or None
         The disc.
     wavefront_nm, drift_nm : float
-        Static wavefront error, and its change from exposure to exposure [nm rms].
+        Static wavefront error of the telescope, and its change from exposure to exposure [nm rms];
+        that of the instrument is its own.
     pointing_mas : float
         Error of target acquisition behind the mask, per axis [mas].
     jitter_mas : float
@@ -134,11 +138,11 @@ class Scene:
     n_int_psf: int = 4
     n_dither: int = 9
     dither_arcsec: float = 0.02
-    star_flux: float = 3.0e6
-    psf_star_flux: float = 2.4e6
+    star_flux: float = 1.2e7
+    psf_star_flux: float = 9.6e6
     companions: tuple[Companion, ...] = (
         Companion(separation_arcsec=1.10, pa_deg=205.0, contrast=8e-5),
-        Companion(separation_arcsec=2.20, pa_deg=25.0, contrast=2.5e-5),
+        Companion(separation_arcsec=2.20, pa_deg=25.0, contrast=5e-5),
     )
     disc: Disc | None = field(
         default_factory=lambda: Disc(
@@ -146,10 +150,10 @@ class Scene:
             width_arcsec=0.25,
             inclination_deg=77.0,
             pa_deg=110.0,
-            contrast=2e-3,
+            contrast=4e-4,
         )
     )
-    wavefront_nm: float = 60.0
+    wavefront_nm: float = 67.0
     drift_nm: float = 3.0
     pointing_mas: float = 5.0
     jitter_mas: float = 1.0
@@ -296,6 +300,12 @@ def _plan(scene: Scene) -> list[_Exposure]:
     return plan
 
 
+FIRST_SEED = 10_000
+"""Draws of wavefront errors from here on make data; no measurement uses them."""
+
+STAR_WAVELENGTHS, SOURCE_WAVELENGTHS = 3, 5
+
+
 class _Sky:
     """The optics and the scene, ready to be drawn at any pointing."""
 
@@ -303,12 +313,38 @@ class _Sky:
         self.scene = scene
         n_y, n_x = scene.shape
         self.mask_xy = (0.5 * n_x - 0.75, 0.5 * n_y - 0.25)
-        self.optics = scene.instrument_value.model(scene.coronagraph, scene.filter, scene.shape)
-        self.static = self.wavefront(scene.wavefront_nm, np.random.default_rng([seed, 1]))
+        optics = scene.instrument_value.optics(
+            scene.coronagraph_value.name, scene.filter, pixel_scale_arcsec=scene.pixel_scale_arcsec
+        )
+        # Square, as the WCS of the exposures says.
+        optics = replace(
+            optics,
+            detector=replace(optics.detector, pixel_scale_arcsec=(scene.pixel_scale_arcsec,) * 2),
+            wavefront=replace(optics.wavefront, telescope_m=scene.wavefront_nm * 1e-9),
+            seed=FIRST_SEED + seed,
+        )
+        self.n_pixels = 2 * (max(n_y, n_x) // 2 + 2) + 1
+        n_pupil = N_PUPIL
+        while replace(optics, n_pupil=n_pupil).widest(self.n_pixels) < self.n_pixels:
+            n_pupil += 32
+        optics = replace(optics, n_pupil=n_pupil)
+        self.optics = optics.with_fewer_wavelengths(SOURCE_WAVELENGTHS)
+        self._star_optics = optics.with_fewer_wavelengths(STAR_WAVELENGTHS)
+        star_x = scene.coronagraph_value.star_x_arcsec(scene.filter)
+        self.star_place = self.optics.along_detector((star_x, 0.0))
+        self.transmission = Transmission(
+            optics=replace(self.optics, seed=None),
+            pixel_scale_arcsec=scene.pixel_scale_arcsec,
+            mask_xy_arcsec=(star_x, 0.0),
+            origin="the optics",
+        )
 
     def wavefront(self, rms_nm: float, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draw a wavefront error of the telescope [m]."""
-        return draw_wavefront(self.optics.pupil, rms_nm * 1e-9, rng)
+        budget = WavefrontBudget(telescope_m=rms_nm * 1e-9)
+        optics = self.optics
+        seed = int(rng.integers(2**32))
+        return draw_wavefront(budget, optics.n_pupil, seed=seed, pupil=optics.pupil)[0]
 
     def pa_y(self, roll_deg: float) -> float:
         """Position angle of the detector's y axis [radian]."""
@@ -327,9 +363,27 @@ class _Sky:
         self, offset_xy: tuple[float, float], drift: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Return the image of the star at an offset behind the mask [arcsec]."""
-        return self.optics.image(
-            wavefront_m=self.static + drift, source_xy_arcsec=offset_xy, center_xy=self.mask_xy
+        return self._image(replace(self._star_optics, drift_m=drift), offset_xy)
+
+    def _image(self, optics: Optics, offset_xy: tuple[float, float]) -> NDArray[np.float64]:
+        """Return a frame with a source of unit flux at an offset from the star's place [arcsec]."""
+        scale = self.scene.pixel_scale_arcsec
+        x, y = (m + o / scale for m, o in zip(self.mask_xy, offset_xy, strict=True))
+        column, row = round(x), round(y)
+        made = optics.psf(
+            (offset_xy[0] + self.star_place[0], offset_xy[1] + self.star_place[1]),
+            n_pixels=self.n_pixels,
+            fraction_xy=(x - column, y - row),
         )
+        (n_y, n_x), half = self.scene.shape, self.n_pixels // 2
+        frame = np.zeros((n_y, n_x))
+        top, left = max(row - half, 0), max(column - half, 0)
+        bottom, right = min(row + half + 1, n_y), min(column + half + 1, n_x)
+        if top < bottom and left < right:
+            frame[top:bottom, left:right] = made.image[
+                top - row + half : bottom - row + half, left - column + half : right - column + half
+            ]
+        return made.transmission * frame
 
     def surroundings(self, roll_deg: float, star_xy: tuple[float, float]) -> NDArray[np.float64]:
         """Return companions and disc about a star at an offset from the mask [arcsec]."""
@@ -339,22 +393,16 @@ class _Sky:
             dx, dy = self.to_detector(
                 c.separation_arcsec * np.sin(pa), c.separation_arcsec * np.cos(pa), roll_deg
             )
-            total += c.contrast * self.optics.image(
-                wavefront_m=self.static,
-                center_xy=self.mask_xy,
-                source_xy_arcsec=(star_xy[0] + dx, star_xy[1] + dy),
-            )
+            total += c.contrast * self._image(self.optics, (star_xy[0] + dx, star_xy[1] + dy))
         if self.scene.disc is not None:
             total += self._disc(self.scene.disc, roll_deg, star_xy)
         return total
 
     @cached_property
     def _off_axis(self) -> NDArray[np.float64]:
-        """Image of a source far from the mask, centered in the frame on a whole pixel."""
-        n_y, n_x = self.scene.shape
-        return self.optics.unocculted.image(
-            wavefront_m=self.static, center_xy=(float(n_x // 2), float(n_y // 2))
-        )
+        """Image of a source far from the mask, its center in the middle."""
+        made = self.optics.psf((0.0, 0.0), n_pixels=self.n_pixels, with_mask=False)
+        return made.image
 
     def _disc(
         self, disc: Disc, roll_deg: float, star_xy: tuple[float, float]
@@ -365,11 +413,8 @@ class _Sky:
         n_y, n_x = self.scene.shape
         x = (np.arange(n_x)[None, :] - self.mask_xy[0]) * scale
         y = (np.arange(n_y)[:, None] - self.mask_xy[1]) * scale
-        optics = self.optics
-        width = optics.filter.lambda_over_d_arcsec(optics.pupil.diameter_m)
-        transmission = optics.coronagraph.transmission(
-            x + optics.coronagraph.star_x_arcsec(width), y, lambda_over_d_arcsec=width
-        )
+        rows, columns = np.mgrid[:n_y, :n_x]
+        transmission = self.transmission.at(rows, columns, mask_yx=self.mask_xy[::-1])
         pa_y = self.pa_y(roll_deg)
         dx, dy = x - star_xy[0], y - star_xy[1]
         north = dy * np.cos(pa_y) + dx * np.sin(pa_y)
@@ -380,8 +425,9 @@ class _Sky:
         r = np.hypot(major, minor)
         ring = np.exp(-0.5 * ((r - disc.radius_arcsec) / disc.width_arcsec) ** 2)
         bright = disc.contrast * ring / ring.sum() * transmission
+        half = self.n_pixels // 2
         full = fftconvolve(bright, self._off_axis)
-        return np.asarray(full[n_y // 2 : n_y // 2 + n_y, n_x // 2 : n_x // 2 + n_x])
+        return np.asarray(full[half : half + n_y, half : half + n_x])
 
 
 def _write_exposure(

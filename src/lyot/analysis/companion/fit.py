@@ -125,7 +125,7 @@ def _check(observation: Observation, offsets: Array) -> None:
                     f"Companion {k + 1} at {r * observation.pixel_scale_arcsec:.2f} arcsec, "
                     f"{pa % 360:.1f} degrees lies outside the frame of {exposure.name}."
                 )
-            best = max(best, float(observation.transmission.at(y, x, star_yx=exposure.star.yx)))
+            best = max(best, float(observation.transmission.at(y, x, mask_yx=exposure.mask_yx)))
         if best < MIN_TRANSMISSION:
             raise LyotError(
                 f"Companion {k + 1} lies under the mask: {100 * best:.1f} % of its light passes."

@@ -144,17 +144,19 @@ class Likelihood:
 
         A linear response T L p has the slopes L (T dp + p dT): the response to the derivatives of
         the image, which are exact in Fourier space. One that references contain too is not
-        linear in its image; its slope is a central difference of the exact response.
+        linear in its image, and a mask near by deforms the image as it moves: the slope is a
+        central difference of the exact response.
         """
-        exposure = patch.exposure
-        if not exposure.response.is_linear:
+        exposure, source = patch.exposure, self._source(patch, offset)
+        is_deformed = source.psf is not self.observation.psf
+        if is_deformed or not exposure.response.is_linear:
             moves = RESPONSE_STEP_PIX * np.eye(2)
             pairs = [
                 self._column(patch, k, offset + move) - self._column(patch, k, offset - move)
                 for move in moves
             ]
             return np.stack(pairs, axis=1) / (2.0 * RESPONSE_STEP_PIX)
-        bare = self._source(patch, offset)._replace(transmission=1.0)
+        bare = source._replace(transmission=1.0)
         respond = patch.whitened[k]
         through, *steps = self._transmission_slopes(exposure, offset)
         image = respond(bare, 1.0)
@@ -180,10 +182,10 @@ class Likelihood:
             np.arange(round(v) - SLOPE_REACH_PIX, round(v) + SLOPE_REACH_PIX + 1) for v in (y, x)
         )
         values = self.observation.transmission.at(
-            rows[:, None], columns[None, :], star_yx=exposure.star.yx
+            rows[:, None], columns[None, :], mask_yx=exposure.mask_yx
         )
         spline = RectBivariateSpline(rows, columns, np.broadcast_to(values, (len(rows),) * 2))
-        through = self.observation.transmission.at(y, x, star_yx=exposure.star.yx)
+        through = self.observation.transmission.at(y, x, mask_yx=exposure.mask_yx)
         place = (np.array(y), np.array(x))
         return float(through), float(spline.ev(*place, dx=1)), float(spline.ev(*place, dy=1))
 
