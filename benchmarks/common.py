@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.products import save_atomically
 from lyot.instruments import NIRCAM
-from lyot.instruments.optics import draw_wavefront
+from lyot.instruments.wavefront import WavefrontBudget, draw_wavefront
 from lyot.parameters import AlignRecipe
 from lyot.references.aligner import Aligner
 from lyot.references.prepare import prepare_refs
@@ -131,12 +132,11 @@ def speckled(shifts_yx: np.ndarray, shape: tuple[int, int], seed: int = 0):
     """Draw float32 images of a star behind a coronagraph, shifted as told [pixel]."""
     rng = np.random.default_rng(seed)
     center = (shape[1] / 2 - 10.0, shape[0] / 2 + 14.0)
-    optics = NIRCAM.model("MASK335R", "F444W", shape, n_wavelengths=1)
-    static = draw_wavefront(NIRCAM.pupil, 60e-9, rng)
-    views = [
-        optics.image(wavefront_m=static + draw_wavefront(NIRCAM.pupil, 5e-9, rng), center_xy=center)
-        for _ in range(8)
-    ]
+    optics = NIRCAM.optics("MASK335R", "F444W", n_wavelengths=1, seed=seed)
+    optics = optics.sampled_for(2 * max(shape))
+    change = WavefrontBudget(telescope_m=5e-9)
+    drifts = [draw_wavefront(change, optics.n_pupil, seed=100 + i)[0] for i in range(8)]
+    views = [replace(optics, drift_m=d).frame((0.0, 0.0), center, shape) for d in drifts]
     spectra = fourier.spectrum(2e6 * np.array(views))
     out = np.empty((len(shifts_yx), *shape), np.float32)
     for image, shift in zip(out, shifts_yx, strict=True):

@@ -1,7 +1,10 @@
 """How far the measured star lies from the true one, by mask and by method.
 
-Each image has a wavefront error of 60 nm of its own and an offset of 10 mas from the mask.
+Each image has a wavefront error of its own, of the size that the instrument states, and an offset
+of 10 mas from the mask.
 """
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +13,6 @@ from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.instruments import instrument_named
-from lyot.instruments.optics import draw_wavefront
 from lyot.parameters import BY_MODEL, BY_SYMMETRY
 from lyot.references.star import measure_star
 
@@ -27,15 +29,17 @@ def errors_of(method: str, case: tuple, seed: int = 3) -> tuple[np.ndarray, np.n
     """Return the errors along y and x of each image, and the stated ones [pixel]."""
     mask, band, instrument, detector, scale = case
     rng = np.random.default_rng(seed)
-    optics = instrument_named(instrument).model(mask, band, SHAPE, pixel_scale_arcsec=scale)
+    optics = instrument_named(instrument).optics(mask, band, pixel_scale_arcsec=scale)
+    optics = optics.with_fewer_wavelengths(3).sampled_for(SHAPE[0])
+    x, y = optics.along_detector((optics.mask.star_x_arcsec(band), 0.0))
+    pixel = np.array(optics.detector.pixel_scale_arcsec[::-1])
     guess = StarPosition(80.0, 80.0)
     found, stated = [], []
-    for _ in range(N):
+    for i in range(N):
         offset, center = rng.normal(0, 0.01, 2), 80.0 + rng.uniform(-0.3, 0.3, 2)
-        image = optics.image(
-            wavefront_m=draw_wavefront(optics.pupil, 60e-9, rng),
-            source_xy_arcsec=(offset[1], offset[0]),
-            center_xy=(center[1], center[0]),
+        at = center + offset / pixel
+        image = replace(optics, seed=1000 + i).frame(
+            (x + offset[1], y + offset[0]), (float(at[1]), float(at[0])), SHAPE
         )[None]
         info = ExposureInfo(
             "image",
@@ -50,7 +54,7 @@ def errors_of(method: str, case: tuple, seed: int = 3) -> tuple[np.ndarray, np.n
         if star.origin != "measured":
             found.append(np.full(2, np.nan))
             continue
-        found.append(np.asarray(star.yx) - center - offset / scale)
+        found.append(np.asarray(star.yx) - at)
         stated.append((star.y_err, star.x_err))
     return np.array(found), np.array(stated)
 

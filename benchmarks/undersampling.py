@@ -9,7 +9,6 @@ from lyot.algorithms import fourier, registration
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.instruments import NIRCAM
-from lyot.instruments.optics import draw_wavefront
 from lyot.references.shifts import low_pass_cutoff
 from lyot.references.weights import builtin_weight
 
@@ -40,13 +39,10 @@ def worst(target: np.ndarray, refs: list[np.ndarray], weight: np.ndarray, cutoff
 def main() -> None:
     """Print the table."""
     print("filter  scale [mas]  FWHM [pixel]  plain fit [pixel]  low-passed [pixel]")
-    wavefront = draw_wavefront(NIRCAM.pupil, 60e-9, np.random.default_rng(1))
     for name, scale, mask in CASES:
-        optics = NIRCAM.model(
-            mask, name, SHAPE, pixel_scale_arcsec=scale, oversample=5, n_wavelengths=1
-        )
+        optics = NIRCAM.optics(mask, name, pixel_scale_arcsec=scale, n_wavelengths=1, seed=1)
         images = [
-            optics.image(wavefront_m=wavefront, center_xy=(CENTER - d[1], CENTER - d[0]))
+            optics.frame((0.0, 0.0), (CENTER - d[1], CENTER - d[0]), SHAPE)
             for d in (np.zeros(2), *SHIFTS)
         ]
         info = ExposureInfo(

@@ -357,6 +357,34 @@ class Optics:
         x, y = offset_xy
         return float(cos * x + sin * y), float(cos * y - sin * x)
 
+    def frame(
+        self,
+        offset_xy_arcsec: tuple[float, float],
+        at_xy: tuple[float, float],
+        shape: tuple[int, int],
+        /,
+    ) -> NDArray[np.float64]:
+        """Return a whole frame with a source at a pixel: what passes the mask, of unit flux.
+
+        The pupil is sampled as densely as the frame needs; see `sampled_for`.
+        """
+        column, row = (int(v) for v in np.round(at_xy))
+        half = max(column, row, shape[1] - 1 - column, shape[0] - 1 - row, 1)
+        fraction = (at_xy[0] - column, at_xy[1] - row)
+        made = self.sampled_for(2 * half + 1).psf(
+            offset_xy_arcsec, n_pixels=2 * half + 1, fraction_xy=fraction
+        )
+        rows = slice(half - row, half - row + shape[0])
+        columns = slice(half - column, half - column + shape[1])
+        return made.transmission * made.image[rows, columns]
+
+    def sampled_for(self, n_pixels: int, /) -> Optics:
+        """Return the same with as many samples across the pupil as an image needs."""
+        optics = self
+        while optics.widest(n_pixels) < n_pixels:
+            optics = replace(optics, n_pupil=optics.n_pupil + 32)
+        return optics
+
     def stamp_fraction(self, n_pixels: float, /) -> float:
         """Return the share of the flux of an off-axis image on a stamp of some pixels across."""
         smaller = self.widest(max(2 * int((n_pixels - 1) // 2) + 1, 1))

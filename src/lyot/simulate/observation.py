@@ -23,7 +23,7 @@ from lyot.files.products import save_atomically
 from lyot.instruments import instrument_named
 from lyot.instruments.coronagraphs import Coronagraph
 from lyot.instruments.instrument import Channel, Instrument
-from lyot.instruments.offaxis import N_PUPIL, Optics
+from lyot.instruments.offaxis import Optics
 from lyot.instruments.transmission import Transmission
 from lyot.instruments.wavefront import WavefrontBudget, draw_wavefront
 from lyot.simulate.exposure_model import Pointing, exposure_model
@@ -324,10 +324,7 @@ class _Sky:
             seed=FIRST_SEED + seed,
         )
         self.n_pixels = 2 * (max(n_y, n_x) // 2 + 2) + 1
-        n_pupil = N_PUPIL
-        while replace(optics, n_pupil=n_pupil).widest(self.n_pixels) < self.n_pixels:
-            n_pupil += 32
-        optics = replace(optics, n_pupil=n_pupil)
+        optics = optics.sampled_for(self.n_pixels)
         self.optics = optics.with_fewer_wavelengths(SOURCE_WAVELENGTHS)
         self._star_optics = optics.with_fewer_wavelengths(STAR_WAVELENGTHS)
         star_x = scene.coronagraph_value.star_x_arcsec(scene.filter)
@@ -369,21 +366,8 @@ class _Sky:
         """Return a frame with a source of unit flux at an offset from the star's place [arcsec]."""
         scale = self.scene.pixel_scale_arcsec
         x, y = (m + o / scale for m, o in zip(self.mask_xy, offset_xy, strict=True))
-        column, row = round(x), round(y)
-        made = optics.psf(
-            (offset_xy[0] + self.star_place[0], offset_xy[1] + self.star_place[1]),
-            n_pixels=self.n_pixels,
-            fraction_xy=(x - column, y - row),
-        )
-        (n_y, n_x), half = self.scene.shape, self.n_pixels // 2
-        frame = np.zeros((n_y, n_x))
-        top, left = max(row - half, 0), max(column - half, 0)
-        bottom, right = min(row + half + 1, n_y), min(column + half + 1, n_x)
-        if top < bottom and left < right:
-            frame[top:bottom, left:right] = made.image[
-                top - row + half : bottom - row + half, left - column + half : right - column + half
-            ]
-        return made.transmission * frame
+        place = (offset_xy[0] + self.star_place[0], offset_xy[1] + self.star_place[1])
+        return optics.frame(place, (x, y), self.scene.shape)
 
     def surroundings(self, roll_deg: float, star_xy: tuple[float, float]) -> NDArray[np.float64]:
         """Return companions and disc about a star at an offset from the mask [arcsec]."""
