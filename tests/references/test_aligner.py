@@ -38,7 +38,7 @@ def on_axis(band, seed):
 @pytest.fixture(scope="module")
 def star():
     """Return the image of a star behind the mask, shifted at will."""
-    image = 2e7 * on_axis("F444W", seed=3)()
+    image = 5e6 * on_axis("F444W", seed=3)()
     spectrum = fourier.spectrum(image)
     return lambda d: fourier.shift(spectrum, np.asarray(d, float), shape=SHAPE)
 
@@ -92,7 +92,7 @@ def bright(tmp_path_factory):
     found = {}
     for name, companions, disc in (
         ("nothing", (), None),
-        ("companion", (Companion(separation_arcsec=1.0, pa_deg=40.0, contrast=6e-4),), None),
+        ("companion", (Companion(separation_arcsec=1.0, pa_deg=40.0, contrast=3.5e-4),), None),
         (
             "disc",
             (),
@@ -101,7 +101,7 @@ def bright(tmp_path_factory):
                 width_arcsec=0.2,
                 inclination_deg=80.0,
                 pa_deg=70.0,
-                contrast=4e-3,
+                contrast=2.5e-3,
             ),
         ),
     ):
