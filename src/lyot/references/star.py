@@ -25,9 +25,10 @@ log = logging.getLogger(__name__)
 MAX_OFFSET_PIX = 3.0
 
 INNER_LAMBDA_D, OUTER_LAMBDA_D = 2.2, 18.0
-SYSTEMATIC_PIX = 0.1
+SYSTEMATIC_PIX = 0.2
 """How far the center of symmetry was seen to lie from the star: the speckles are not quite
-point-symmetric (NIRCam F444W, AU Mic and its references)."""
+point-symmetric. 0.05 pixel for AU Mic in F444W, up to 0.25 in other filters of the same mask; the
+same for all exposures of a mode."""
 MAX_FRAMES = 12
 """How many frames, evenly spread over the stack, the star is measured on."""
 MODEL_SEEDS, TRIAL_SEEDS = range(16), range(100, 112)

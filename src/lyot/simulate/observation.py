@@ -138,11 +138,11 @@ class Scene:
     n_int_psf: int = 4
     n_dither: int = 9
     dither_arcsec: float = 0.02
-    star_flux: float = 1.2e7
-    psf_star_flux: float = 9.6e6
+    star_flux: float = 4.5e7
+    psf_star_flux: float = 3.6e7
     companions: tuple[Companion, ...] = (
-        Companion(separation_arcsec=1.10, pa_deg=205.0, contrast=8e-5),
-        Companion(separation_arcsec=2.20, pa_deg=25.0, contrast=5e-5),
+        Companion(separation_arcsec=1.10, pa_deg=205.0, contrast=2.5e-5),
+        Companion(separation_arcsec=2.20, pa_deg=25.0, contrast=1.2e-5),
     )
     disc: Disc | None = field(
         default_factory=lambda: Disc(
@@ -150,7 +150,7 @@ class Scene:
             width_arcsec=0.25,
             inclination_deg=77.0,
             pa_deg=110.0,
-            contrast=4e-4,
+            contrast=1e-4,
         )
     )
     wavefront_nm: float = 67.0
