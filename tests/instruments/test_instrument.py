@@ -118,6 +118,7 @@ TOYCAM = Instrument(
         dither=("STEPX", "STEPY"),
     ),
 )
+STAR_FLUX = 3.0e6
 TRUTH = Companion(separation_arcsec=1.3, pa_deg=75.0, contrast=3e-4)
 
 
@@ -141,6 +142,8 @@ def run(toycam, tmp_path_factory):
         n_int=2,
         n_int_psf=2,
         n_dither=5,
+        star_flux=STAR_FLUX,
+        psf_star_flux=0.8 * STAR_FLUX,
         disc=None,
         companions=(TRUTH,),
         bad_fraction=0.01,
@@ -193,7 +196,7 @@ def test_a_companion_behind_another_instrument_comes_back(run):
     folder = run / "products"
     through = TOYCAM.optics("SPOT", "T350").stop_throughput
     assert through == pytest.approx((2.1**2 - 0.9**2) / (2.5**2 - 0.6**2), rel=0.02)
-    flux_jy = Scene().star_flux * 1e6 * (0.06 / 206264.806) ** 2
+    flux_jy = STAR_FLUX * 1e6 * (0.06 / 206264.806) ** 2
     with open_run(folder, star_jy=flux_jy) as observation:
         assert observation.psf.origin == "model of the package, T350 behind SPOT"
         found = detect(observation).candidates

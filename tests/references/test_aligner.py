@@ -95,7 +95,7 @@ def bright(tmp_path_factory):
     found = {}
     for name, companions, disc in (
         ("nothing", (), None),
-        ("companion", (Companion(separation_arcsec=1.0, pa_deg=40.0, contrast=3.5e-4),), None),
+        ("companion", (Companion(separation_arcsec=1.0, pa_deg=40.0, contrast=3e-4),), None),
         (
             "disc",
             (),
