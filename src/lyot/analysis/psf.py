@@ -58,6 +58,15 @@ class NearMask:
     oversample: int
     _nodes: dict[tuple[int, int], tuple[Array, float]] = field(default_factory=dict, repr=False)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the images, which another process computes alike."""
+        return {
+            "optics": self.optics,
+            "half_pix": self.half_pix,
+            "oversample": self.oversample,
+            "_nodes": {},
+        }
+
     @cached_property
     def _exact(self) -> Optics:
         """Optics that never take the image beside the mask; few wavelengths reach so far."""
