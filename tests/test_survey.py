@@ -194,7 +194,7 @@ def cluster():
     environment = {"LYOT_THREADS": "1"}
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, env=environment
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", env=environment
         ) as made,
         Client(made) as client,
     ):

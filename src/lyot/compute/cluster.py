@@ -145,7 +145,7 @@ def tasks(where: Any = None, /) -> Iterator[Tasks]:
             LocalCluster(
                 n_workers=n,
                 threads_per_worker=1,
-                dashboard_address=None,
+                dashboard_address=":0",
                 env={"LYOT_THREADS": share},
             ) as cluster,
             Client(cluster) as client,
