@@ -1,4 +1,4 @@
-"""The group of commands: help, and how errors are said."""
+"""The group of commands: help, and how errors are printed."""
 
 import subprocess
 import sys

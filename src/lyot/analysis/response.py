@@ -249,7 +249,7 @@ class UpdatedResponse:
         return onto_box(pixels, box, wanted) / flux
 
     def on_patch(self, box: Box, wanted: Box, truncation: int, /) -> PatchResponse:
-        """Return the response on `wanted` to a source, evaluated anew for each position."""
+        """Return the response on `wanted` to a source, computed for each position separately."""
         del box
 
         def _per_flux(source: PointSource, flux: float) -> Array:

@@ -1,4 +1,4 @@
-"""The group of all commands, what they share, and how an error is said."""
+"""The group of all commands, what they share, and how errors are printed."""
 
 from __future__ import annotations
 

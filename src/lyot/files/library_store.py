@@ -98,7 +98,7 @@ class Library:
         if self._settings["format"] != FORMAT:
             raise LyotError(
                 f"{path} is a library of format {self._settings['format']}, and this version of "
-                f"lyot reads format {FORMAT}; use another version, or build it anew."
+                f"lyot reads format {FORMAT}; use another version, or build it again."
             )
 
     @classmethod

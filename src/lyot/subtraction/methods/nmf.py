@@ -18,7 +18,7 @@ class Nmf(Method):
     truncations_nest = False
     takes_choice = False
     selects = True
-    # Components made anew from references with a source are no small update of the old ones.
+    # References with a source give other components, which no small update of the old ones reaches.
     follows_source = False
 
     def init(self, refs: RefPixels, n_modes: int, /) -> RefPixels:
