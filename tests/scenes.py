@@ -9,6 +9,8 @@ from lyot.files.aligned import AlignedArrays
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.provenance import provenance_of
+from lyot.instruments.miri import MIRI
+from lyot.instruments.nircam import NIRCAM
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 
 SCALE_ARCSEC = 0.063
@@ -103,3 +105,9 @@ def assert_unchanged(model, before):
         np.testing.assert_array_equal(after[key], before[key])
     assert after["steps"] == before["steps"]
     assert after["branch"].keys() == before["branch"].keys()
+
+
+def flight_optics(mask, filter, **options):
+    """Return the optics of a coronagraphic mode, of the instrument that has the mask."""
+    [instrument] = [i for i in (NIRCAM, MIRI) if mask in {c.name for c in i.coronagraphs}]
+    return instrument.optics(mask, filter, **options)

@@ -7,10 +7,10 @@ import pytest
 
 from lyot.errors import LyotError
 from lyot.instruments.coronagraphs import FourQuadrantMask
-from lyot.instruments.flight import flight_optics
 from lyot.instruments.pupil import FLIGHT_PUPIL, sample_grid
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 from lyot.instruments.wavefront import WavefrontBudget, draw_wavefront
+from scenes import flight_optics
 
 NO_ERRORS = WavefrontBudget(telescope_m=0.0, instrument_m=0.0)
 

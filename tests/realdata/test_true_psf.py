@@ -10,7 +10,7 @@ from numpy.polynomial.legendre import legval
 from scipy import ndimage, optimize
 
 from lyot.instruments import NIRCAM
-from lyot.instruments.flight import flight_optics
+from scenes import flight_optics
 
 # --- HD 141569 B and C, F300M behind MASK335R: two rolls, derotated and averaged by others.
 
