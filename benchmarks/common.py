@@ -59,7 +59,7 @@ def line(what: str, ours: float, theirs: float, peer: str, must: float | None = 
     ratio = theirs / ours
     goal = "" if must is None else f"   must {must:g}x: {'yes' if ratio >= must else 'NO'}"
     print(
-        f"{what:55s} ours {ours:8.3f} s   {peer} {theirs:8.2f} s   {ratio:6.1f}x{goal}", flush=True
+        f"{what:55s} ours {ours:8.4f} s   {peer} {theirs:8.2f} s   {ratio:6.1f}x{goal}", flush=True
     )
 
 
