@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from lyot.analysis.companion import CompanionFit, fit_companions
 from lyot.analysis.completeness import completeness_map
@@ -18,7 +17,6 @@ from lyot.analysis.contrast import ContrastCurve, contrast_curve, sensitivity_ma
 from lyot.analysis.detection import Detection, detect
 from lyot.analysis.noise import KnownDisc, KnownSource, KnownSources
 from lyot.analysis.observation import Observation, open_run
-from lyot.analysis.statistic import FIVE_SIGMA, Statistic
 from lyot.compute.cluster import Tasks
 from lyot.files.results import write_grid, write_maps, write_table
 from lyot.parameters import ExclusionParameters, ObservationParameters
@@ -69,34 +67,15 @@ def excluded_sources(parameters: ExclusionParameters, /) -> KnownSources:
 
 
 def write_contrast(
-    observation: Observation,
-    folder: str | Path,
-    /,
-    *,
-    separations_arcsec: ArrayLike | None = None,
-    statistic: Statistic = FIVE_SIGMA,
-    known_sources: KnownSources = (),
-    tasks: Tasks | None = None,
+    observation: Observation, folder: str | Path, /, *, tasks: Tasks | None = None, **options: Any
 ) -> Written[ContrastCurve]:
-    """Measure contrast limits, sensitivity and completeness, and write them."""
-    curve = contrast_curve(
-        observation,
-        separations_arcsec=separations_arcsec,
-        statistic=statistic,
-        known_sources=known_sources,
-        tasks=tasks,
-    )
+    """Measure contrast limits, sensitivity and completeness with the same options, and write."""
+    curve = contrast_curve(observation, **options, tasks=tasks)
     best = observation.n_modes[int(np.bincount(curve.best).argmax())]
     limits = sensitivity_map(observation, curve, n_modes=best)
-    complete = completeness_map(
-        observation,
-        separations_arcsec=separations_arcsec,
-        statistic=statistic,
-        known_sources=known_sources,
-        n_modes=best,
-    )
+    complete = completeness_map(observation, **options, n_modes=best)
     stem = Path(folder) / observation.product
-    keywords = {"FPF": statistic.fpf, "NMODES": best}
+    keywords = {"FPF": curve.statistic.fpf, "NMODES": best}
     axes = {"SEPARATION": complete.separation_arcsec, "CONTRAST": complete.contrast}
     paths = [
         write_table(curve.to_table(), f"{stem}_limits.ecsv"),
@@ -128,15 +107,10 @@ def write_contrast(
 
 
 def write_detection(
-    observation: Observation,
-    folder: str | Path,
-    /,
-    *,
-    statistic: Statistic = FIVE_SIGMA,
-    known_sources: KnownSources = (),
+    observation: Observation, folder: str | Path, /, **options: Any
 ) -> Written[Detection]:
     """Search for companions, and write the candidates and the maps."""
-    found = detect(observation, statistic=statistic, known_sources=known_sources)
+    found = detect(observation, **options)
     stem = Path(folder) / observation.product
     paths = [
         write_table(found.to_table(), f"{stem}_candidates.ecsv"),
@@ -154,8 +128,8 @@ def write_detection(
 def write_companions(
     observation: Observation,
     folder: str | Path,
-    guesses: list[tuple[float, float]],
     /,
+    guesses: list[tuple[float, float]],
     **options: Any,
 ) -> Written[CompanionFit]:
     """Fit companions, and write their table, residuals and posteriors."""

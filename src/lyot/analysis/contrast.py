@@ -9,7 +9,7 @@ throughput of the subtraction, `calibrated` that and the transmission of the mas
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from lyot.analysis.noise import KnownSources, NoiseRings, noise_rings
 from lyot.analysis.observation import Observation
 from lyot.analysis.photometry import FluxMaps, throughputs
 from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic
+from lyot.analysis.table import FLUX_UNIT, Tabled
 from lyot.compute import cluster, threads
 from lyot.errors import LyotError
 from lyot.types import Array
@@ -30,7 +31,7 @@ N_SEPARATIONS = 24
 
 
 @dataclass(frozen=True, eq=False)
-class ContrastCurve:
+class ContrastCurve(Tabled):
     """Contrast limits against separation, for each number of modes.
 
     Attributes
@@ -107,70 +108,59 @@ class ContrastCurve:
         from astropy import units as u
         from astropy.table import QTable
 
-        n_t, n_s = self.calibrated.shape
         with np.errstate(invalid="ignore", divide="ignore"):
-            magnitude = -2.5 * np.log10(self.calibrated).ravel()
-        few = self.n_positions < MIN_POSITIONS
+            magnitude = -2.5 * np.log10(self.calibrated)
         columns: dict[str, Any] = {
-            "n_modes": np.repeat(np.array(self.n_modes), n_s),
-            "separation": np.tile(self.separation_arcsec, n_t) * u.arcsec,
-            "contrast_raw": self.raw.ravel(),
-            "contrast_corrected": self.corrected.ravel(),
-            "contrast": self.calibrated.ravel(),
+            "n_modes": np.array(self.n_modes)[:, None],
+            "separation": self.separation_arcsec * u.arcsec,
+            "contrast_raw": self.raw,
+            "contrast_corrected": self.corrected,
+            "contrast": self.calibrated,
             "delta_magnitude": magnitude * u.mag,
-            "flux_density": self.calibrated.ravel() * self.star_jy * u.Jy,
-            "noise": self.noise.ravel() * u.MJy / u.sr * u.pix,
-            "throughput": self.throughput.ravel(),
-            "throughput_scatter": self.throughput_scatter.ravel(),
-            "transmission": np.tile(self.transmission, n_t),
-            "n_positions": np.tile(self.n_positions, n_t),
-            "tau": np.tile(self.tau, n_t),
-            "normality": self.normality.ravel(),
-            "best": (self.best[None, :] == np.arange(n_t)[:, None]).ravel(),
-            "too_few_positions": np.tile(few, n_t),
+            "flux_density": self.calibrated * self.star_jy * u.Jy,
+            "noise": self.noise * u.Unit(FLUX_UNIT),
+            "throughput": self.throughput,
+            "throughput_scatter": self.throughput_scatter,
+            "transmission": self.transmission,
+            "n_positions": self.n_positions,
+            "tau": self.tau,
+            "normality": self.normality,
+            "best": self.best == np.arange(len(self.n_modes))[:, None],
+            "too_few_positions": self.n_positions < MIN_POSITIONS,
         }
         if self.star_magnitude is not None:
             columns["magnitude"] = (magnitude + self.star_magnitude) * u.mag
-        own = {
-            "n_modes_used": list(self.n_modes_used),
-            "star_jy": self.star_jy,
-            "star_magnitude": self.star_magnitude,
-        }
-        meta = asdict(self.statistic) | own | self.settings
-        return QTable(columns, meta={"lyot": meta})
-
-    def _repr_html_(self) -> str:
-        """Return the table, for a notebook."""
-        return str(self.to_table()._repr_html_())
+        shape = self.calibrated.shape
+        rows = {n: np.broadcast_to(v, shape, subok=True).ravel() for n, v in columns.items()}
+        own = {name: getattr(self, name) for name in _IN_META}
+        own["n_modes_used"] = list(self.n_modes_used)
+        return QTable(rows, meta={"lyot": asdict(self.statistic) | own | self.settings})
 
     @classmethod
     def from_table(cls, table: Any, /) -> ContrastCurve:
         """Read limits back from a table as `to_table` gives it."""
         n_modes = tuple(dict.fromkeys(int(n) for n in table["n_modes"]))
-
-        def _grid(name: str) -> Array:
-            return np.asarray(table[name], dtype=np.float64).reshape(len(n_modes), -1)
-
+        values: dict[str, Any] = {}
+        for each in fields(cls):
+            name = _COLUMN_OF.get(each.name, each.name)
+            if each.type == "Array":
+                array = np.asarray(table[name]).reshape(len(n_modes), -1)
+                values[each.name] = array[0] if each.name in _OF_SEPARATION else array
         settings = dict(table.meta["lyot"])
-        return cls(
-            separation_arcsec=_grid("separation")[0],
-            n_modes=n_modes,
-            n_modes_used=tuple(settings.pop("n_modes_used")),
-            raw=_grid("contrast_raw"),
-            corrected=_grid("contrast_corrected"),
-            calibrated=_grid("contrast"),
-            noise=_grid("noise"),
-            throughput=_grid("throughput"),
-            throughput_scatter=_grid("throughput_scatter"),
-            transmission=_grid("transmission")[0],
-            n_positions=_grid("n_positions")[0].astype(int),
-            tau=_grid("tau")[0],
-            normality=_grid("normality"),
-            statistic=Statistic(**{name: settings.pop(name) for name in asdict(Statistic())}),
-            star_jy=settings.pop("star_jy"),
-            star_magnitude=settings.pop("star_magnitude"),
-            settings=settings,
-        )
+        statistic = Statistic(**{name: settings.pop(name) for name in asdict(FIVE_SIGMA)})
+        values |= {name: settings.pop(name) for name in _IN_META}
+        values["n_modes_used"] = tuple(values["n_modes_used"])
+        return cls(n_modes=n_modes, statistic=statistic, settings=settings, **values)
+
+
+_COLUMN_OF = {
+    "separation_arcsec": "separation",
+    "raw": "contrast_raw",
+    "corrected": "contrast_corrected",
+    "calibrated": "contrast",
+}
+_OF_SEPARATION = ("separation_arcsec", "transmission", "n_positions", "tau")
+_IN_META = ("n_modes_used", "star_jy", "star_magnitude")
 
 
 def separations_of(observation: Observation, separations_arcsec: ArrayLike | None, /) -> Array:

@@ -19,6 +19,7 @@ from lyot.analysis.noise import (
 from lyot.analysis.observation import Observation
 from lyot.analysis.photometry import FluxMaps, throughputs
 from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic
+from lyot.analysis.table import FLUX_UNIT, Tabled, column, table_of
 from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.types import Array
@@ -66,20 +67,20 @@ class Candidate:
     True
     """
 
-    separation_arcsec: float
-    pa_deg: float
-    snr: float
-    fpf: float
-    false_alarms: float
-    flux: float
-    contrast: float
-    is_known: bool
-    jackknife_snr: float = float("nan")
-    key_reference: str = ""
+    separation_arcsec: float = column("separation", "arcsec")
+    pa_deg: float = column("position_angle", "deg")
+    snr: float = column("snr")
+    fpf: float = column("false_positive_fraction")
+    false_alarms: float = column("expected_false_alarms")
+    flux: float = column("flux", FLUX_UNIT)
+    contrast: float = column("contrast")
+    is_known: bool = column("known")
+    jackknife_snr: float = column("jackknife_snr", default=float("nan"))
+    key_reference: str = column("key_reference", default="")
 
 
 @dataclass(frozen=True, eq=False)
-class Detection:
+class Detection(Tabled):
     """Maps and candidates.
 
     Attributes
@@ -124,29 +125,9 @@ class Detection:
 
     def to_table(self) -> Any:
         """Return one astropy row per candidate, with units."""
-        from astropy import units as u
-        from astropy.table import QTable
-
-        rows = self.candidates
-        return QTable(
-            {
-                "separation": np.array([c.separation_arcsec for c in rows]) * u.arcsec,
-                "position_angle": np.array([c.pa_deg for c in rows]) * u.deg,
-                "snr": np.array([c.snr for c in rows]),
-                "false_positive_fraction": np.array([c.fpf for c in rows]),
-                "expected_false_alarms": np.array([c.false_alarms for c in rows]),
-                "flux": np.array([c.flux for c in rows]) * u.MJy / u.sr * u.pix,
-                "contrast": np.array([c.contrast for c in rows]),
-                "known": np.array([c.is_known for c in rows], dtype=bool),
-                "jackknife_snr": np.array([c.jackknife_snr for c in rows]),
-                "key_reference": np.array([c.key_reference for c in rows], dtype=str),
-            },
-            meta={"lyot": {"n_modes": self.n_modes} | asdict(self.statistic)},
+        return table_of(
+            Candidate, self.candidates, {"n_modes": self.n_modes} | asdict(self.statistic)
         )
-
-    def _repr_html_(self) -> str:
-        """Return the table, for a notebook."""
-        return str(self.to_table()._repr_html_())
 
 
 @threads.calculation

@@ -55,19 +55,10 @@ class Added(NamedTuple):
     pixels: NDArray[np.float64]
 
 
-Response = Callable[[PointSource, float], Array]
-
-
-class PatchResponse(NamedTuple):
-    """The response on some pixels to a source whose position changes.
-
-    `per_flux` takes a source and the flux at which the response is evaluated, and gives what it
-    adds per unit flux, ``(n_pix,)``. `whitened` takes a function that whitens columns
-    ``(n_pix, n)``, and gives another such callable whose answers are whitened.
-    """
-
-    per_flux: Response
-    whitened: Callable[[Callable[[Array], Array]], Response]
+Whiten = Callable[[Array], Array]
+"""Whitens values on the pixels of a patch, ``(n_pix,)`` or ``(n_pix, n)``."""
+WhiteResponse = Callable[[PointSource, float], Array]
+"""From a source and the flux at which the response is taken: what it adds per unit flux, white."""
 
 
 class LinearResponse:
@@ -90,24 +81,17 @@ class LinearResponse:
         box, image = source.on(self.exposure)
         return self.of_images(box, image[None], wanted)[:, 0]
 
-    def on_patch(self, box: Box, wanted: Box, truncation: int, /) -> PatchResponse:
+    def whitened(self, box: Box, wanted: Box, truncation: int, whiten: Whiten, /) -> WhiteResponse:
         """Return the response on `wanted` to sources that move within `box`, by one operator."""
         size = (box[0].stop - box[0].start) * (box[1].stop - box[1].start)
         operator = self.of_images(box, None, wanted, truncation=truncation)[0].reshape(size, -1)
+        white = whiten(operator.T)
 
-        def _image(source: PointSource) -> Array:
-            bare = source._replace(transmission=1.0)
-            there, image = bare.on(self.exposure)
-            return onto_box(image[None], there, box).ravel() * source.transmission
+        def _response(source: PointSource, _: float) -> Array:
+            there, image = source._replace(transmission=1.0).on(self.exposure)
+            return white @ (onto_box(image[None], there, box).ravel() * source.transmission)
 
-        def _per_flux(source: PointSource, _: float) -> Array:
-            return np.asarray(_image(source) @ operator)
-
-        def _whitened(whiten: Callable[[Array], Array]) -> Response:
-            white = whiten(operator.T)
-            return lambda source, _: white @ _image(source)
-
-        return PatchResponse(_per_flux, _whitened)
+        return _response
 
     @threads.calculation
     def of_images(
@@ -248,19 +232,15 @@ class UpdatedResponse:
         box, pixels = self.added(source, flux=flux)
         return onto_box(pixels, box, wanted) / flux
 
-    def on_patch(self, box: Box, wanted: Box, truncation: int, /) -> PatchResponse:
+    def whitened(self, box: Box, wanted: Box, truncation: int, whiten: Whiten, /) -> WhiteResponse:
         """Return the response on `wanted` to a source, computed for each position separately."""
         del box
 
-        def _per_flux(source: PointSource, flux: float) -> Array:
-            there, pixels = self.added(source, flux=flux)
-            unit = np.nan_to_num(pixels[truncation]) / flux
-            return onto_box(unit[None], there, wanted).ravel()
+        def _response(source: PointSource, flux: float) -> Array:
+            added = self.per_flux(source, wanted, flux=flux)[truncation]
+            return whiten(np.nan_to_num(added).ravel())
 
-        def _whitened(whiten: Callable[[Array], Array]) -> Response:
-            return lambda source, flux: whiten(_per_flux(source, flux))
-
-        return PatchResponse(_per_flux, _whitened)
+        return _response
 
     @threads.calculation
     def added(self, source: PointSource, /, *, flux: float = 1.0) -> Added:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -20,16 +20,16 @@ from lyot.parameters import (
     ObservationParameters,
 )
 
-if TYPE_CHECKING:
-    from lyot.analysis.observation import Observation
 
-
-@contextmanager
-def _opened(run: str, options: Mapping[str, Any]) -> Iterator[tuple[Observation, Path]]:
-    """Open a finished run, after reducing it if it is an association; yield its folder too."""
+def _analyze(
+    run: str, options: Mapping[str, Any], write: Callable[..., Any], show: Callable[[Any], None]
+) -> None:
+    """Open a finished run, reduced first if it is an association; write, show and list results."""
+    from lyot.analysis.statistic import Statistic
     from lyot.outputs import observation_of
+    from lyot.viz.report import write_report
 
-    parameters = taken(ObservationParameters, options)
+    parameters, statistic = taken(ObservationParameters, options), taken(Statistic, options)
     folder = Path(run)
     if folder.is_file() and folder.suffix == ".json":
         association = folder
@@ -41,87 +41,62 @@ def _opened(run: str, options: Mapping[str, Any]) -> Iterator[tuple[Observation,
         click.echo(
             f"{observation.product}: PSF: {origins['psf']}; transmission: {origins['transmission']}"
         )
-        yield observation, Path(options["output_dir"] or folder)
-
-
-def _list_files(paths: Sequence[str], folder: Path) -> None:
-    """Print what was written, after adding it to the report of the run, where there is one."""
-    from lyot.viz.report import write_report
-
+        folder = Path(options["output_dir"] or folder)
+        written = write(observation, folder, statistic=statistic)
+    show(written.result)
+    # The report of the run, where there is one, shows the results too.
     report = [write_report(folder)] if list(folder.glob("*_report.html")) else []
-    for path in [*paths, *report]:
+    for path in [*written.paths, *report]:
         click.echo(path)
 
 
-@main.command()
-@click.argument("run", metavar="RUN")
-@OUTPUT_DIR
-@parameter_options(*COMMANDS["contrast"])
+def _command(function: Callable[..., None]) -> click.Command:
+    """Make a command of a finished run and of the parameters that it takes."""
+    function = parameter_options(*COMMANDS[function.__name__])(function)
+    return main.command()(click.argument("run", metavar="RUN")(OUTPUT_DIR(function)))
+
+
+@_command
 @SCHEDULER
 def contrast(run: str, scheduler: str | None, **options: Any) -> None:
     """Measure the contrast limits of RUN: the folder of a finished run, or an association.
 
     Writes a table (ECSV), maps of the sensitivity and completeness (FITS) and figures (PNG).
     """
-    from lyot import outputs
-    from lyot.analysis.statistic import Statistic
     from lyot.cli.tables import print_limits
     from lyot.compute.cluster import tasks
+    from lyot.outputs import excluded_sources, write_contrast
 
-    statistic = taken(Statistic, options)
     separations = taken(ContrastParameters, options).separations
-    known = taken(ExclusionParameters, options)
-    with tasks(scheduler) as where, _opened(run, options) as (observation, folder):
-        written = outputs.write_contrast(
-            observation,
-            folder,
-            separations_arcsec=separations,
-            statistic=statistic,
-            known_sources=outputs.excluded_sources(known),
-            tasks=where,
+    known = excluded_sources(taken(ExclusionParameters, options))
+    with tasks(scheduler) as where:
+        write = partial(
+            write_contrast, separations_arcsec=separations, known_sources=known, tasks=where
         )
-    print_limits(written.result)
-    _list_files(written.paths, folder)
+        _analyze(run, options, write, print_limits)
 
 
-@main.command()
-@click.argument("run", metavar="RUN")
-@OUTPUT_DIR
-@parameter_options(*COMMANDS["detect"])
+@_command
 def detect(run: str, **options: Any) -> None:
     """Search RUN for companions: S/N map, STIM map and a list of candidates."""
-    from lyot import outputs
-    from lyot.analysis.statistic import Statistic
     from lyot.cli.tables import print_candidates
+    from lyot.outputs import excluded_sources, write_detection
 
-    statistic, known = taken(Statistic, options), taken(ExclusionParameters, options)
-    with _opened(run, options) as (observation, folder):
-        written = outputs.write_detection(
-            observation, folder, statistic=statistic, known_sources=outputs.excluded_sources(known)
-        )
-    print_candidates(written.result)
-    _list_files(written.paths, folder)
+    known = excluded_sources(taken(ExclusionParameters, options))
+    _analyze(run, options, partial(write_detection, known_sources=known), print_candidates)
 
 
-@main.command()
-@click.argument("run", metavar="RUN")
-@OUTPUT_DIR
-@parameter_options(*COMMANDS["companion"])
+@_command
 def companion(run: str, **options: Any) -> None:
     """Measure companions in RUN: position, flux, significance and their errors."""
-    from lyot.analysis.statistic import Statistic
     from lyot.cli.tables import print_companions
     from lyot.outputs import write_companions
 
-    statistic, parameters = taken(Statistic, options), taken(CompanionParameters, options)
-    with _opened(run, options) as (observation, folder):
-        written = write_companions(
-            observation,
-            folder,
-            list(parameters.at),
-            background=parameters.background,
-            n_likelihoods=parameters.likelihoods,
-            statistic=statistic,
-        )
-    print_companions(written.result)
-    _list_files(written.paths, folder)
+    given = taken(CompanionParameters, options)
+    write = partial(
+        write_companions,
+        guesses=list(given.at),
+        background=given.background,
+        n_likelihoods=given.likelihoods,
+    )
+    _analyze(run, options, write, print_companions)

@@ -136,12 +136,11 @@ def _boxes(likelihood: Likelihood, companions: Array) -> list[tuple[str, Array, 
     """Name of the exposure, data and best model of every patch."""
     boxes = []
     for patch in likelihood.patches:
-        model = np.zeros(patch.good.size)
+        image = patch.exposure.residual[likelihood.truncation][patch.box]
+        model = np.zeros(image.shape)
         for k, (east, north, flux) in enumerate(companions):
             model += flux * likelihood.response(patch, k, np.array([east, north]))
-        shape = tuple(s.stop - s.start for s in patch.box)
-        image = patch.exposure.residual[likelihood.truncation][patch.box]
-        boxes.append((patch.exposure.name, image, model.reshape(shape)))
+        boxes.append((patch.exposure.name, image, model))
     return boxes
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -14,7 +13,7 @@ from lyot.algorithms.geometry import detector_offset
 from lyot.analysis.companion.noise import covariance_matrix, residual_covariance
 from lyot.analysis.exposure import SubtractedExposure
 from lyot.analysis.observation import Observation
-from lyot.analysis.response import PatchResponse, PointSource
+from lyot.analysis.response import PointSource, WhiteResponse
 from lyot.errors import LyotError
 from lyot.types import Array, Box
 
@@ -27,8 +26,6 @@ RESPONSE_STEP_PIX = 0.02
 """Step of the slope of a response that is not linear in the companion's image."""
 SLOPE_REACH_PIX = 4
 
-Whitened = Callable[[PointSource, float], Array]
-
 
 class Optimum(NamedTuple):
     """Offsets to the east and north [pixel], fluxes, and the covariance of all of them."""
@@ -40,20 +37,13 @@ class Optimum(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """One exposure about one companion: data, whitening, and the responses to all companions."""
+    """One exposure about one companion: its data, and the responses to all companions, white."""
 
     exposure: SubtractedExposure
     box: Box
-    root: Array
+    variance: float  # mean of a pixel
     white_data: Array
-    good: Array
-    responses: list[PatchResponse]
-    whitened: list[Whitened]
-
-    @property
-    def variance(self) -> float:
-        """Mean variance of a pixel."""
-        return float(np.diag(self.root @ self.root.T).mean())
+    whitened: list[WhiteResponse]
 
 
 class Likelihood:
@@ -104,16 +94,16 @@ class Likelihood:
         noise = residual_covariance(exposure, image, places[k], exclude, fwhm)
         propagated = float(np.mean(exposure.variance[self.truncation][box].ravel()[good]))
         root = np.linalg.cholesky(covariance_matrix(noise, box, good, propagated, background))
-        responses = [
-            exposure.response.on_patch(
-                _box(y, x, psf.half_pix + MARGIN_PIX, exposure.shape), box, self.truncation
+        whiten = partial(_whiten, root, good)
+        reach = psf.half_pix + MARGIN_PIX
+        whitened = [
+            exposure.response.whitened(
+                _box(y, x, reach, exposure.shape), box, self.truncation, whiten
             )
             for y, x in places
         ]
-        whiten = partial(_whiten, root, good)
-        white = whiten(image[box].ravel())
-        whitened = [response.whitened(whiten) for response in responses]
-        return Patch(exposure, box, root, white, good, responses, whitened)
+        variance = float(np.diag(root @ root.T).mean())
+        return Patch(exposure, box, variance, whiten(image[box].ravel()), whitened)
 
     def _source(self, patch: Patch, offset: Array) -> PointSource:
         """A companion as an exposure sees it."""
@@ -122,9 +112,10 @@ class Likelihood:
         return self.observation.source(patch.exposure, r, pa)
 
     def response(self, patch: Patch, k: int, offset: Array, /) -> Array:
-        """Return what companion k at unit flux adds to the pixels of a patch."""
-        flux = self.sign * float(self.trial_flux[k])
-        return patch.responses[k].per_flux(self._source(patch, offset), flux)
+        """Return what companion k at unit flux adds to the image of a patch."""
+        source, flux = self._source(patch, offset), self.sign * float(self.trial_flux[k])
+        added = patch.exposure.response.per_flux(source, patch.box, flux=flux)
+        return np.asarray(added[self.truncation])
 
     def _column(self, patch: Patch, k: int, offset: Array) -> Array:
         """The same, whitened."""
@@ -232,7 +223,7 @@ class Likelihood:
     @property
     def n_data(self) -> int:
         """Number of pixels."""
-        return sum(int(p.good.sum()) for p in self.patches)
+        return sum(p.white_data.size for p in self.patches)
 
     def optimum(self) -> Optimum:
         """Return the least squares over positions and fluxes, with their covariance.

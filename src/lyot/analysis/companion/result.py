@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from lyot.analysis.table import FLUX_UNIT, Tabled, column, table_of
 from lyot.types import Array
 
 
@@ -26,8 +26,8 @@ class Measured:
     1.1 +- 0.02
     """
 
-    value: float
-    err: float
+    value: float = column("")
+    err: float = column("_err")
 
     def __str__(self) -> str:
         """Say both."""
@@ -51,10 +51,10 @@ class ErrorBudget:
     0.005
     """
 
-    fit_arcsec: float
-    star_arcsec: float
-    roll_arcsec: float
-    scale_arcsec: float
+    fit_arcsec: float = column("fit_err", "arcsec")
+    star_arcsec: float = column("star_err", "arcsec")
+    roll_arcsec: float = column("roll_err", "arcsec")
+    scale_arcsec: float = column("scale_err", "arcsec")
 
     @property
     def total_arcsec(self) -> float:
@@ -85,10 +85,10 @@ class Bias:
     12
     """
 
-    flux: float
-    separation_arcsec: float
-    pa_deg: float
-    n_injected: int
+    flux: float = column("bias_flux", FLUX_UNIT)
+    separation_arcsec: float = column("bias_separation", "arcsec")
+    pa_deg: float = column("bias_pa", "deg")
+    n_injected: int = column("n_injected")
 
 
 @dataclass(frozen=True)
@@ -129,56 +129,24 @@ class Companion:
     True
     """
 
-    separation_arcsec: Measured
-    pa_deg: Measured
-    d_ra_arcsec: Measured
-    d_dec_arcsec: Measured
-    flux: Measured
-    contrast: Measured
-    jy: float
-    magnitude: float
-    snr: float
-    fpf: float
-    errors: ErrorBudget
-    bias: Bias
-    chi2: float
-    n_data: int
-
-
-_UNIT_OF_FLUX = "MJy pix / sr"
-_COLUMNS: dict[str, tuple[str, Callable[[Companion], float]]] = {
-    "separation": ("arcsec", lambda c: c.separation_arcsec.value),
-    "separation_err": ("arcsec", lambda c: c.separation_arcsec.err),
-    "pa": ("deg", lambda c: c.pa_deg.value),
-    "pa_err": ("deg", lambda c: c.pa_deg.err),
-    "d_ra": ("arcsec", lambda c: c.d_ra_arcsec.value),
-    "d_ra_err": ("arcsec", lambda c: c.d_ra_arcsec.err),
-    "d_dec": ("arcsec", lambda c: c.d_dec_arcsec.value),
-    "d_dec_err": ("arcsec", lambda c: c.d_dec_arcsec.err),
-    "flux": (_UNIT_OF_FLUX, lambda c: c.flux.value),
-    "flux_err": (_UNIT_OF_FLUX, lambda c: c.flux.err),
-    "contrast": ("", lambda c: c.contrast.value),
-    "contrast_err": ("", lambda c: c.contrast.err),
-    "flux_density": ("Jy", lambda c: c.jy),
-    "magnitude": ("mag", lambda c: c.magnitude),
-    "snr": ("", lambda c: c.snr),
-    "false_positive_fraction": ("", lambda c: c.fpf),
-    "fit_err": ("arcsec", lambda c: c.errors.fit_arcsec),
-    "star_err": ("arcsec", lambda c: c.errors.star_arcsec),
-    "roll_err": ("arcsec", lambda c: c.errors.roll_arcsec),
-    "scale_err": ("arcsec", lambda c: c.errors.scale_arcsec),
-    "bias_flux": (_UNIT_OF_FLUX, lambda c: c.bias.flux),
-    "bias_separation": ("arcsec", lambda c: c.bias.separation_arcsec),
-    "bias_pa": ("deg", lambda c: c.bias.pa_deg),
-    "n_injected": ("", lambda c: c.bias.n_injected),
-    "chi2": ("", lambda c: c.chi2),
-    "n_data": ("", lambda c: c.n_data),
-}
-"""Columns of the table: unit, and where the value is."""
+    separation_arcsec: Measured = column("separation", "arcsec")
+    pa_deg: Measured = column("pa", "deg")
+    d_ra_arcsec: Measured = column("d_ra", "arcsec")
+    d_dec_arcsec: Measured = column("d_dec", "arcsec")
+    flux: Measured = column("flux", FLUX_UNIT)
+    contrast: Measured = column("contrast")
+    jy: float = column("flux_density", "Jy")
+    magnitude: float = column("magnitude", "mag")
+    snr: float = column("snr")
+    fpf: float = column("false_positive_fraction")
+    errors: ErrorBudget = column("")
+    bias: Bias = column("")
+    chi2: float = column("chi2")
+    n_data: int = column("n_data")
 
 
 @dataclass(frozen=True, eq=False)
-class CompanionFit:
+class CompanionFit(Tabled):
     """Companions that were fitted together.
 
     Attributes
@@ -214,15 +182,4 @@ class CompanionFit:
 
     def to_table(self) -> Any:
         """Return one astropy row per companion, with units; settings in its ``meta``."""
-        from astropy import units as u
-        from astropy.table import QTable
-
-        table = QTable(meta={"lyot": self.settings})
-        for name, (unit, value) in _COLUMNS.items():
-            values = np.array([value(c) for c in self.companions])
-            table[name] = values * u.Unit(unit) if unit else values
-        return table
-
-    def _repr_html_(self) -> str:
-        """Return the table, for a notebook."""
-        return str(self.to_table()._repr_html_())
+        return table_of(Companion, self.companions, self.settings)
