@@ -41,21 +41,11 @@ MAX_NODES = 1500
 
 @dataclass(frozen=True, eq=False)
 class NearMask:
-    """Images of sources that are near enough to the mask to be deformed by it.
-
-    Attributes
-    ----------
-    optics : Optics
-        What makes them.
-    half_pix : int
-        Half the width of the images without their middle pixel [pixel].
-    oversample : int
-        Samples per pixel and axis.
-    """
+    """Images of sources that are near enough to the mask to be deformed by it."""
 
     optics: Optics
-    half_pix: int
-    oversample: int
+    half_pix: int  # half the width of the images without their middle pixel
+    oversample: int  # samples per pixel and axis
     _nodes: dict[tuple[int, int], tuple[Array, float]] = field(default_factory=dict, repr=False)
 
     def __getstate__(self) -> dict[str, object]:
@@ -167,18 +157,7 @@ class OffAxisPSF:
         return (len(self.data) // self.oversample - 1) // 2
 
     def cropped(self, half_pix: int, /) -> OffAxisPSF:
-        """Return the middle of the image, of the same flux in each pixel.
-
-        Parameters
-        ----------
-        half_pix : int
-            Largest half width of the result [pixel].
-
-        Returns
-        -------
-        OffAxisPSF
-            Itself where it is not wider.
-        """
+        """Return the middle of the image, at most of that half width, with the same pixels."""
         away = self.half_pix - half_pix
         if away <= 0:
             return self
@@ -223,15 +202,7 @@ class OffAxisPSF:
     def stamp(self, dy: float, dx: float, /) -> NDArray[np.float64]:
         """Return the image with its center off the middle pixel by a fraction of a pixel.
 
-        Parameters
-        ----------
-        dy, dx : float
-            Offset along y and x [pixel].
-
-        Returns
-        -------
-        ndarray, shape (2 * half_pix + 1, 2 * half_pix + 1)
-            Flux in each pixel, for a source of unit flux.
+        Flux in each of ``(2 half_pix + 1, ...)`` pixels, for a source of unit flux.
         """
         move = np.array([dy, dx]) * self.oversample
         return self._binned(np.asarray(fourier.shift(self._spectra, move, shape=self.data.shape)))
@@ -251,28 +222,10 @@ class OffAxisPSF:
     def place(
         self, y: float, x: float, shape: tuple[int, int], /, *, half_pix: int | None = None
     ) -> tuple[tuple[slice, slice], NDArray[np.float64]]:
-        """Return the image of a source somewhere on a frame.
+        """Return the pixels of a frame where a source at a position has light, and its image there.
 
-        Parameters
-        ----------
-        y, x : float
-            Position [pixel, 0-based].
-        shape : tuple of int
-            ``(n_y, n_x)`` of the frame.
-        half_pix : int, optional
-            Half the width of what is returned; all of the image by default.
-
-        Returns
-        -------
-        box : tuple of slice
-            Rows and columns of the frame.
-        image : ndarray
-            Flux in these pixels, for a source of unit flux.
-
-        Raises
-        ------
-        LyotError
-            If the position lies outside the frame.
+        Of unit flux, over `half_pix` about the position, by default as far as the image reaches. A
+        `LyotError` where the position lies outside the frame.
         """
         if not (-0.5 <= y <= shape[0] - 0.5 and -0.5 <= x <= shape[1] - 0.5):
             raise LyotError(

@@ -109,15 +109,7 @@ class Coronagraph(ABC):
     def amplitude(self, x_arcsec: Array, y_arcsec: Array, /) -> NDArray[np.float64]:
         """Return the amplitude transmission: 0 where opaque, negative where the phase turns.
 
-        Parameters
-        ----------
-        x_arcsec, y_arcsec : ndarray
-            Places from the middle of the mask along its axes [arcsec].
-
-        Returns
-        -------
-        ndarray
-            From -1 to 1.
+        From -1 to 1, at places from the middle of the mask along its axes [arcsec].
         """
 
     def along_axes(self, x: Array, y: Array, /) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -138,23 +130,7 @@ class Coronagraph(ABC):
         return np.zeros(np.broadcast_shapes(np.shape(x_arcsec), np.shape(y_arcsec)), bool)
 
     def aperture(self, channel: str, /) -> Aperture:
-        """Return where the coronagraph is read out in a channel.
-
-        Parameters
-        ----------
-        channel : str
-            Name of the channel.
-
-        Returns
-        -------
-        Aperture
-            Detector and subarray.
-
-        Raises
-        ------
-        LyotError
-            If the coronagraph is not read out in that channel.
-        """
+        """Return where it is read out in a channel; a `LyotError` where it is not."""
         for aperture in self.apertures:
             if aperture.channel == channel:
                 return aperture

@@ -162,23 +162,7 @@ class Instrument:
         return next((f for f in self.filters if f.name == wanted), None)
 
     def filter(self, name: str | None, /) -> Filter:
-        """Look up a filter.
-
-        Parameters
-        ----------
-        name : str or None
-            For example F444W.
-
-        Returns
-        -------
-        Filter
-            Its value.
-
-        Raises
-        ------
-        LyotError
-            If the instrument has no such filter.
-        """
+        """Look up a filter by name, for example F444W; a `LyotError` where there is none such."""
         value = self.find_filter(name)
         if value is None:
             names = ", ".join(f.name for f in self.filters) or "none"
@@ -189,17 +173,9 @@ class Instrument:
         return value
 
     def find_coronagraph(self, name: str | None, /) -> Coronagraph:
-        """Look up a coronagraph by its name in a header.
+        """Look up a coronagraph by the value of its keyword, or the name of its mask.
 
-        Parameters
-        ----------
-        name : str or None
-            Value of the keyword, for example MASKA335R, or the name of the mask.
-
-        Returns
-        -------
-        Coronagraph
-            A `NoMask` of that name, which transmits everything, where there is no model.
+        Where there is no model: a `NoMask` of that name, which transmits everything.
         """
         wanted = (name or "").upper()
         for coronagraph in self.coronagraphs:
@@ -208,23 +184,7 @@ class Instrument:
         return NoMask(name=wanted)
 
     def coronagraph(self, name: str | None, /) -> Coronagraph:
-        """Look up a coronagraph of which there is a model.
-
-        Parameters
-        ----------
-        name : str or None
-            For example MASK335R, MASKA335R or 4QPM_1140.
-
-        Returns
-        -------
-        Coronagraph
-            Its value.
-
-        Raises
-        ------
-        LyotError
-            If there is none of that name.
-        """
+        """Look up a coronagraph of which there is a model; a `LyotError` where there is none."""
         value = self.find_coronagraph(name)
         if not value.is_modeled:
             names = ", ".join(c.name for c in self.coronagraphs) or "none"
@@ -237,20 +197,8 @@ class Instrument:
     def channel(self, *, detector: str = "", filter: str = "") -> Channel:
         """Return the channel of a detector, else that of a filter, else the first.
 
-        Parameters
-        ----------
-        detector, filter : str
-            Values of the keywords; empty where they are missing.
-
-        Returns
-        -------
-        Channel
-            The channel.
-
-        Raises
-        ------
-        LyotError
-            If the instrument has no channels.
+        Both are values of the keywords, empty where they are missing. A `LyotError` without
+        channels.
         """
         if not self.channels:
             raise LyotError(
@@ -273,20 +221,8 @@ class Instrument:
     def flag_value(self, bits: str, /) -> int:
         """Return the value of data quality flags given by name or number.
 
-        Parameters
-        ----------
-        bits : str
-            Names or numbers joined by "+" or ",", for example ``DO_NOT_USE+HOT``; empty for none.
-
-        Returns
-        -------
-        int
-            Sum of the flags.
-
-        Raises
-        ------
-        LyotError
-            If the instrument has no flag of that name.
+        They are joined by "+" or ",", for example ``DO_NOT_USE+HOT``, or empty for none. A
+        `LyotError` where the instrument has no flag of that name.
 
         Examples
         --------

@@ -51,19 +51,12 @@ _NEAR_LAMBDA_D = 3.0
 class Detector:
     """How a detector samples and blurs.
 
-    Attributes
-    ----------
-    pixel_scale_arcsec : tuple of float
-        Pixel scale along x and y [arcsec].
-    diffusion_arcsec : float
-        Standard deviation of the diffusion of charge [arcsec].
-    coupling : tuple of float
-        Capacitive coupling to each pixel beside, and to each above and below, where the
-        calibration pipeline has not taken it out (keyword S_IPC).
+    The coupling is capacitive, to each pixel beside, and to each above and below, where the
+    calibration pipeline has not taken it out (keyword S_IPC); the diffusion of charge is Gaussian.
     """
 
-    pixel_scale_arcsec: tuple[float, float]
-    diffusion_arcsec: float = 0.0
+    pixel_scale_arcsec: tuple[float, float]  # along x and y
+    diffusion_arcsec: float = 0.0  # standard deviation
     coupling: tuple[float, float] = (0.0, 0.0)
 
 
@@ -109,28 +102,11 @@ def filter_band(
     photon_slope: float = -3.0,
     n_wavelengths: int | None = None,
 ) -> Band:
-    """Sample a filter that is taken as rectangular.
+    """Sample a filter that is taken as rectangular, in the middle of equal parts [micrometer].
 
-    Parameters
-    ----------
-    pivot_um, width_um : float
-        Pivot wavelength and width [micrometer].
-    photon_slope : float, optional
-        Exponent of wavelength in the photons of the source per wavelength; -3 for a star in the
-        Rayleigh-Jeans limit.
-    n_wavelengths : int, optional
-        Number of samples; by default what the lobes 36 lambda/D away need to overlap.
-
-    Returns
-    -------
-    Band
-        Wavelengths in the middle of equal parts of the filter.
-
-    Examples
-    --------
-    >>> from lyot.instruments.offaxis import filter_band
-    >>> len(filter_band(2.996, 0.318).weights)
-    5
+    `photon_slope` is the exponent of wavelength in the photons of the source per wavelength: -3 for
+    a star in the Rayleigh-Jeans limit. By default there are as many wavelengths as the lobes 36
+    lambda/D away need to overlap.
     """
     n = n_wavelengths or max(3, int(np.ceil(36.0 * width_um / pivot_um)) | 1)
     wavelengths = (pivot_um + width_um * ((np.arange(n) + 0.5) / n - 0.5)) * 1e-6

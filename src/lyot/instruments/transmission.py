@@ -77,19 +77,10 @@ class Transmission:
     def at(
         self, y: Array | float, x: Array | float, /, *, mask_yx: tuple[float, float]
     ) -> NDArray[np.float64]:
-        """Return the transmission at positions on a frame.
+        """Return the transmission, 0 to 1, at positions on a frame [pixel, 0-based].
 
-        Parameters
-        ----------
-        y, x : ndarray or float
-            Positions [pixel, 0-based].
-        mask_yx : tuple of float
-            Where on that frame the mask's place for stars lies [pixel].
-
-        Returns
-        -------
-        ndarray
-            From 0 to 1; 0 where a map holds NaN.
+        `mask_yx` is where the mask's place for stars lies on that frame [pixel]. 0 where a map
+        holds NaN.
         """
         y, x = np.asarray(y, dtype=np.float64), np.asarray(x, dtype=np.float64)
         if self.image is not None:
