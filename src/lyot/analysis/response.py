@@ -12,6 +12,7 @@ asks which references hold the source.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
@@ -119,12 +120,18 @@ class LinearResponse:
         good_out = ~exposure.bad[:, wanted[0], wanted[1]].reshape(len(exposure.bad), -1)
         unit = np.eye(n_s) if flat is None else flat
         direct = onto_box(unit.reshape(n_s, *size), box, wanted).reshape(n_s, -1)
-        sections = _Sections(exposure, box, wanted)
+        parts = [box] if box == wanted else [box, wanted]
+
+        @lru_cache(maxsize=1)  # the fits to one set of references follow one another
+        def _sections(number: int) -> list[Array]:
+            return [self._section(number, part) for part in parts]
+
         for fit in exposure.fits:
             share = fit.zone.share[wanted].ravel()
             if not share.any():
                 continue
-            refs_in, refs_out = sections.of(fit)
+            refs = [_centered(pixels, fit) for pixels in _sections(fit.reference_set)]
+            refs_in, refs_out = refs[0], refs[-1]
             for members in _alike(fit, exposure, good_out, box):
                 row = fit.rows[members[0]]
                 good_in = ~exposure.missing[row].reshape(exposure.shape)[box].ravel()
@@ -141,6 +148,16 @@ class LinearResponse:
                     out = direct - model.pixels - constant[:, None]
                     total[t] += len(members) * share * good_out[row] * out
         return _averaged(total, good_out).reshape(len(n_modes), n_s, *shape)
+
+    def _section(self, number: int, box: Box) -> Array:
+        """The pixels of one set of references on a box, ``(n_ref, n_pix)``."""
+        exposure = self.exposure
+        if number in exposure.frames:
+            frames = exposure.frames[number].sci.reshape(-1, *exposure.shape)
+            pixels = frames[:, box[0], box[1]].astype(np.float64)
+        else:
+            pixels = exposure.aligned.section(number, *box)
+        return pixels.reshape(len(pixels), -1)
 
 
 def _far_level(
@@ -161,40 +178,10 @@ def _averaged(total: Array, good: NDArray[np.bool_]) -> Array:
         return np.where(n_good > 0, total / n_good, np.nan)
 
 
-class _Sections:
-    """The references in two boxes; those of one set are read once, and held until the next."""
-
-    def __init__(self, exposure: SubtractedExposure, box: Box, wanted: Box) -> None:
-        self._exposure, self._box, self._wanted = exposure, box, wanted
-        self._set: int | None = None
-        self._held: tuple[Array, Array] = (np.empty(0), np.empty(0))
-
-    def of(self, fit: Fit) -> tuple[Array, Array]:
-        """The centered references of a fit in both boxes."""
-        if fit.reference_set != self._set:
-            inside = self._read(fit.reference_set, self._box)
-            same = self._wanted == self._box
-            self._held = (inside, inside if same else self._read(fit.reference_set, self._wanted))
-            self._set = fit.reference_set
-        inside, out = self._held
-        if len(fit.refs) != len(inside):
-            chosen = inside[fit.refs]
-            inside, out = chosen, chosen if out is inside else out[fit.refs]
-        refs_in = _centered(inside, fit.mean_ref)
-        return refs_in, refs_in if out is inside else _centered(out, fit.mean_ref)
-
-    def _read(self, number: int, box: Box) -> Array:
-        if number in self._exposure.frames:
-            frames = self._exposure.frames[number].sci.reshape(-1, *self._exposure.shape)
-            pixels = frames[:, box[0], box[1]].astype(np.float64)
-        else:
-            pixels = self._exposure.aligned.section(number, *box)
-        return pixels.reshape(len(pixels), -1)
-
-
-def _centered(refs: Array, mean: Array) -> NDArray[np.float64]:
-    """Take the means off; a pixel that is bad in every reference has no weight."""
-    centered = refs - mean[:, None]
+def _centered(pixels: Array, fit: Fit) -> NDArray[np.float64]:
+    """The references of a fit less their means; zero where a pixel is bad in all of them."""
+    refs = pixels if len(fit.refs) == len(pixels) else pixels[fit.refs]
+    centered = refs - fit.mean_ref[:, None]
     if not np.isfinite(centered.sum()):
         centered[~np.isfinite(centered)] = 0.0
     return centered
@@ -249,14 +236,12 @@ class UpdatedResponse:
         total = np.zeros((len(exposure.n_modes), stamps.in_box.size))
         pixels_out = stamps.at[stamps.in_box]
         good_out = ~exposure.bad.reshape(len(exposure.bad), -1)[:, pixels_out]
-        held: tuple[int, SourceFrames] | None = None
+        frames_of = lru_cache(maxsize=1)(lambda number: self._frames(number, stamps, flux))
         for fit in exposure.fits:
             share = fit.zone.share.ravel()[pixels_out]
             if not share.any():
                 continue
-            if held is None or held[0] != fit.reference_set:
-                held = (fit.reference_set, self._frames(fit.reference_set, stamps, flux))
-            frames = SourceFrames(*(part[fit.refs] for part in held[1]))
+            frames = SourceFrames(*(part[fit.refs] for part in frames_of(fit.reference_set)))
             for number, row in enumerate(fit.rows):
                 changes = self._changes(fit, number, stamps, frames, flux)
                 for t, change in enumerate(changes):
