@@ -238,7 +238,7 @@ def test_every_parameter_is_on_its_page(alias):
 
 def test_the_parameters_of_the_analyses_are_on_their_page():
     page = (ROOT / "docs" / "analysis.md").read_text()
-    for command in ("contrast", "companion"):
+    for command in ("contrast", "companion", "psf"):
         assert f"```{{parameters}} {command}\n```" in page
 
 

@@ -42,6 +42,17 @@ def test_an_oversampled_image_is_binned():
     assert coarse.fwhm_pix < fine.fwhm_pix < 1.1 * coarse.fwhm_pix
 
 
+def test_an_even_oversampling_has_its_center_between_samples():
+    over = 4
+    fine = psf_from_image(normalized(31 * over, 61.5, 61.5, 12.0), oversample=over, origin="test")
+    y, x = np.mgrid[-15:16, -15:16]
+    for dy, dx in ((0.0, 0.0), (0.3, -0.2)):
+        stamp = fine.stamp(dy, dx)
+        assert stamp.shape == (31, 31)
+        found = [(stamp * axis).sum() / stamp.sum() for axis in (y, x)]
+        np.testing.assert_allclose(found, (dy, dx), atol=1e-3)
+
+
 def test_the_middle_of_an_image_is_the_same():
     psf = psf_from_image(normalized(93, 46.0, 46.0, 9.0), oversample=3, origin="test")
     small = psf.cropped(5)
@@ -67,7 +78,7 @@ def test_a_source_at_the_edge_is_cut():
         (np.full((9, 9), np.nan), {}, "holds NaN"),
         (np.zeros((9, 9)), {}, "must be positive"),
         (np.ones(9), {}, "must be an image"),
-        (normalized(31, 15.0, 15.0, 3.0), {"oversample": 2}, "another odd number"),
+        (normalized(31, 15.0, 15.0, 3.0), {"oversample": 0}, "must be 1 or more"),
         (normalized(31, 1.0, 15.0, 3.0), {}, "too near its edge"),
     ],
 )

@@ -14,7 +14,7 @@ from lyot.analysis.observation import open_run
 from lyot.analysis.statistic import Statistic
 from lyot.files.run import open_products
 from lyot.parameters import SubtractRecipe, from_dict
-from scenes import lyot
+from scenes import assert_refused, lyot
 
 
 def test_limits_candidates_and_companions(demo, tmp_path):
@@ -138,3 +138,50 @@ def test_bad_input_to_the_analysis(demo, tmp_path, arguments, text):
     assert text in done.output
     assert "Traceback" not in done.output
     assert not list(tmp_path.iterdir())
+
+
+MODE = ("--instrument", "NIRCAM", "--filter", "F360M", "--mask", "MASKA335R")
+
+
+def test_the_psf_of_a_source_is_written_for_a_mode_and_for_an_exposure(science_files, tmp_path):
+    by_name, by_exposure = tmp_path / "a.fits", tmp_path / "b.fits"
+    at = ("--at", "-1.5", "0.4", "--pixels", "33")
+    done = lyot("psf", *MODE, *at, "--oversample", "2", "-o", by_name)
+    assert done.exit_code == 0, done.output
+    assert "a.fits: transmission of the mask" in done.output
+    image, header = fits.getdata(by_name), fits.getheader(by_name)
+    assert image.shape == (66, 66)
+    assert header["STAMPFRC"] == pytest.approx(image.sum(), rel=1e-9)
+    assert 0.5 < header["TRANSMIS"] <= 1.0
+    assert header["OVERSAMP"] == 2
+    assert header["PIXELSCL"] == pytest.approx(0.0315, rel=1e-3)
+    assert (header["FILTER"], header["CORONMSK"]) == ("F360M", "MASK335R")
+    assert sum(header[f"WGHT{i}"] for i in range(header["NWAVES"])) == pytest.approx(1.0)
+    for key in ("STOP", "WFE_TEL", "WFE_INS", "WFESEED", "LYOTVER"):
+        assert key in header
+    assert lyot("psf", science_files[0], *at, "-o", by_exposure).exit_code == 0
+    assert fits.getheader(by_exposure)["FILTER"] == fits.getval(science_files[0], "FILTER")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--at", "1", "0"), "The instrument is missing; give an exposure, or instrument,"),
+        ((*MODE[:4], "--at", "1", "0"), "The mask is missing"),
+        ((*MODE[:4], "--mask", "SPOT", "--at", "1", "0"), "which holds MASK210R, MASK335R"),
+        ((*MODE[:2], "--filter", "F1", *MODE[4:], "--at", "1", "0"), "which holds F182M,"),
+        (("--instrument", "FGS", *MODE[2:], "--at", "1", "0"), "is not among NIRCAM, MIRI."),
+        ((*MODE, "--at", "1", "0", "--pixels", "64"), "must be odd"),
+        ((*MODE, "--at", "nan", "0"), "at is nan; it must be a number (option --at)."),
+        (("{no_exposure}", "--at", "1", "0"), "it is no calibrated exposure."),
+        (("{no_exposure}", *MODE, "--at", "1", "0"), "give no instrument, filter or mask."),
+        ((*MODE, "--at", "1", "0", "-o", "{no_exposure}/psf.fits"), "psf.fits was not written"),
+    ],
+)
+def test_bad_input_to_the_psf_is_refused_and_nothing_is_written(tmp_path, arguments, text):
+    no_exposure = tmp_path / "image.fits"
+    fits.writeto(no_exposure, np.ones((9, 9)))
+    written = () if "-o" in arguments else ("-o", tmp_path / "psf.fits")
+    done = lyot("psf", *(a.format(no_exposure=no_exposure) for a in arguments), *written)
+    assert_refused(done, text)
+    assert list(tmp_path.iterdir()) == [no_exposure]

@@ -70,8 +70,7 @@ def test_an_error_names_the_option_or_command_that_mends_it(small, tmp_path, arg
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_zero_is_a_value_and_what_is_not_given_is_none(command):
-    context = main.commands[command].make_context(
-        command, ["run", *(["--at", "1", "2"] if command == "companion" else [])]
-    )
+    at = ["--at", "1", "2"] if command in ("companion", "psf") else []
+    context = main.commands[command].make_context(command, ["run", *at])
     given = {name for name, value in context.params.items() if value not in (None, (), False)}
-    assert given <= {"run", "at"}
+    assert given <= {"run", "exposure", "at", "output"}

@@ -14,6 +14,7 @@ from lyot.analysis.response import LinearResponse, UpdatedResponse
 from lyot.compute import threads
 from lyot.files.aligned import AlignedArrays
 from lyot.files.exposure import Cube
+from lyot.files.headers import ExposureInfo
 from lyot.files.run import ExposureProducts
 from lyot.files.star import StarPosition
 from lyot.parameters import SubtractRecipe
@@ -27,6 +28,19 @@ from lyot.types import Array
 
 MAX_ACQUISITION_PIX = 5.0
 """How far from the reference point of its aperture a star lies at most."""
+
+
+def mask_place(info: ExposureInfo, star: StarPosition, /) -> tuple[float, float]:
+    """Return where the mask's place for stars lies on an exposure, ``(y, x)`` [pixel, 0-based].
+
+    By MASKCENX/Y, else CRPIX, the reference point of the aperture, where that is near the star as
+    target acquisition leaves it; else the star itself.
+    """
+    if info.mask_xy is not None:
+        return info.mask_xy[1], info.mask_xy[0]
+    x, y = info.crpix_xy or (np.inf, np.inf)
+    near = np.hypot(x - star.x, y - star.y) < MAX_ACQUISITION_PIX
+    return (y, x) if near else star.yx
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,17 +83,8 @@ class SubtractedExposure:
 
     @property
     def mask_yx(self) -> tuple[float, float]:
-        """Where the mask's place for stars lies on its pixels [pixel, 0-based].
-
-        By MASKCENX/Y, else CRPIX, the reference point of the aperture, where that is near the star
-        as target acquisition leaves it; else the star itself.
-        """
-        info = self.target.info
-        if info.mask_xy is not None:
-            return info.mask_xy[1], info.mask_xy[0]
-        x, y = info.crpix_xy or (np.inf, np.inf)
-        near = np.hypot(x - self.star.x, y - self.star.y) < MAX_ACQUISITION_PIX
-        return (y, x) if near else self.star.yx
+        """Where the mask's place for stars lies on its pixels [pixel, 0-based]."""
+        return mask_place(self.target.info, self.star)
 
     @property
     def shape(self) -> tuple[int, int]:

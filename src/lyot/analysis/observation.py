@@ -242,7 +242,7 @@ def make_observation(
         raise LyotError("There is no exposure to analyze.")
     info, shape = exposures[0].target.info, exposures[0].shape
     if psf is None:
-        psf = best_psf(*_mode(info)).cropped((min(shape) - 1) // 4)
+        psf = best_psf(*mode_of(info)).cropped((min(shape) - 1) // 4)
     if 2 * psf.half_pix + 1 > min(shape):
         raise LyotError(
             f"The PSF is {2 * psf.half_pix + 1} pixels wide and the frames are {shape[1]} x "
@@ -252,11 +252,11 @@ def make_observation(
         raise LyotError(
             f"The transmission map is {transmission.shape} pixels and the frames are {shape}."
         )
-    through = _transmission(info, transmission)
+    through = transmission_of(info, transmission)
     return Observation(product, exposures, psf, through, star, recipe)
 
 
-def _mode(info: ExposureInfo) -> tuple[Instrument, Coronagraph, Filter, float]:
+def mode_of(info: ExposureInfo) -> tuple[Instrument, Coronagraph, Filter, float]:
     """What the optics of an exposure are made of."""
     instrument = info.instrument_value
     # Rounded, so that exposures whose pixel areas differ in the last digit share a model.
@@ -264,7 +264,9 @@ def _mode(info: ExposureInfo) -> tuple[Instrument, Coronagraph, Filter, float]:
     return instrument, info.coronagraph_value, instrument.filter(info.filter), scale
 
 
-def _transmission(info: ExposureInfo, image: NDArray[np.floating] | None) -> Transmission:
+def transmission_of(
+    info: ExposureInfo, image: NDArray[np.floating] | None = None, /
+) -> Transmission:
     """Take the user's map, else the model; 1 everywhere for a coronagraph without a model."""
     coronagraph, origin = info.coronagraph_value, "model of the package"
     if image is not None:
@@ -274,7 +276,7 @@ def _transmission(info: ExposureInfo, image: NDArray[np.floating] | None) -> Tra
         log.warning("Coronagraph %r is unknown: its transmission is taken as 1.", info.coronagraph)
     at_narrow_end = info.aperture.endswith("NARROW")
     return Transmission(
-        optics=model_optics(*_mode(info)),
+        optics=model_optics(*mode_of(info)),
         pixel_scale_arcsec=info.pixel_scale_arcsec,
         mask_xy_arcsec=(coronagraph.star_x_arcsec(info.filter, narrow=at_narrow_end), 0.0),
         origin=origin,
@@ -367,7 +369,7 @@ def read_psf(path: str | Path, info: ExposureInfo, /) -> OffAxisPSF:
     over = int(header.get("OVERSAMP") or header.get("DET_SAMP") or 1)
     share = header.get("STAMPFRC")
     if share is None and info.filter_value is not None:
-        share = model_optics(*_mode(info)).stamp_fraction(min(image.shape) / over)
+        share = model_optics(*mode_of(info)).stamp_fraction(min(image.shape) / over)
     return psf_from_image(
         image, oversample=over, origin=f"{Path(path).name}", stamp_fraction=float(share or 1.0)
     )

@@ -128,7 +128,7 @@ class OffAxisPSF:
         The image beside the mask, its center in the middle of the array; of unit flux over all of
         the sky, so that it sums to the share of the stamp.
     oversample : int
-        Samples per detector pixel and axis; odd, or 1.
+        Samples per detector pixel and axis.
     origin : str
         Where it comes from, in words.
     near_mask : NearMask or None
@@ -302,26 +302,23 @@ def psf_from_image(
     total = float(image.sum())
     if not total > 0:
         raise LyotError(f"The PSF sums to {total:g}; it must be positive.")
-    if oversample < 1 or oversample % 2 != 1:
-        raise LyotError(
-            f"The oversampling of the PSF is {oversample}; it must be 1 or another odd number."
-        )
-    n_y, n_x = image.shape
+    if oversample < 1:
+        raise LyotError(f"The oversampling of the PSF is {oversample}; it must be 1 or more.")
     peak = np.unravel_index(int(np.argmax(image)), image.shape)
-    y, x = _windowed_center(image, (float(peak[0]), float(peak[1])), 2.0 * oversample)
-    reach = int(min(np.floor(y + 0.5), np.floor(x + 0.5), n_y - 1 - round(y), n_x - 1 - round(x)))
+    center = _windowed_center(image, (float(peak[0]), float(peak[1])), 2.0 * oversample)
     # An odd number of detector pixels on each side, each of `oversample` samples.
-    half = (reach - oversample // 2) // oversample
-    if half < 2:
-        raise LyotError("The PSF's center is too near its edge; give a larger image.")
-    n = (2 * half + 1) * oversample
-    spectra = fourier.spectrum(image)
-    middle_y, middle_x = round(y), round(x)
-    centered = np.asarray(
-        fourier.shift(spectra, np.array([middle_y - y, middle_x - x]), shape=image.shape)
-    )
-    start_y, start_x = middle_y - n // 2, middle_x - n // 2
-    cut = centered[start_y : start_y + n, start_x : start_x + n]
+    n_pixels = (min(image.shape) // oversample - 1) // 2 * 2 + 1
+    while True:
+        n = n_pixels * oversample
+        start = [round(c - 0.5 * (n - 1)) for c in center]
+        if n_pixels < 5:
+            raise LyotError("The PSF's center is too near its edge; give a larger image.")
+        if all(0 <= s <= size - n for s, size in zip(start, image.shape, strict=True)):
+            break
+        n_pixels -= 2
+    move = np.add(start, 0.5 * (n - 1)) - center
+    centered = np.asarray(fourier.shift(fourier.spectrum(image), move, shape=image.shape))
+    cut = centered[start[0] : start[0] + n, start[1] : start[1] + n]
     return OffAxisPSF(cut * (stamp_fraction / total), oversample, origin)
 
 

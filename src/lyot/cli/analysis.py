@@ -1,4 +1,4 @@
-"""Commands that analyze a finished run: contrast, detect, companion."""
+"""Commands that analyze a finished run: contrast, detect, companion; and the PSF alone: psf."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import click
 from lyot.cli.main import main, shown_warnings
 from lyot.cli.options import OUTPUT_DIR, SCHEDULER, parameter_options, taken
 from lyot.cli.run import reduce_all
+from lyot.errors import LyotError
 from lyot.parameters import (
     COMMANDS,
     CompanionParameters,
     ContrastParameters,
     ExclusionParameters,
     ObservationParameters,
+    PsfParameters,
 )
 
 
@@ -100,3 +102,43 @@ def companion(run: str, **options: Any) -> None:
         n_likelihoods=given.likelihoods,
     )
     _analyze(run, options, write, print_companions)
+
+
+@main.command()
+@click.argument("exposure", required=False, metavar="[EXPOSURE]")
+@click.option(
+    "-o",
+    "--output",
+    default="psf.fits",
+    show_default=True,
+    metavar="FILE",
+    help="The FITS file that is written.",
+)
+@parameter_options(*COMMANDS["psf"])
+def psf(exposure: str | None, output: str, **options: Any) -> None:
+    """Make the PSF of a source at an offset from the star, behind the mask.
+
+    The mode is that of EXPOSURE, or given by --instrument, --filter and --mask. The image is
+    centered on the source, in the orientation of the detector. It sums to the share of the flux
+    that lies on it (STAMPFRC), without the transmission of the mask (TRANSMIS).
+    """
+    from lyot.analysis.source_image import named_mode, source_image
+    from lyot.files.headers import read_info
+    from lyot.files.results import write_image
+
+    parameters = taken(PsfParameters, options)
+    names = parameters.instrument, parameters.filter, parameters.mask
+    if exposure and any(names):
+        raise LyotError(f"The mode is that of {exposure}; give no instrument, filter or mask.")
+    info = read_info(exposure) if exposure else named_mode(*names)
+    made = source_image(
+        info,
+        parameters.at,
+        pixels=parameters.pixels,
+        oversample=parameters.oversample,
+        seed=parameters.seed,
+    )
+    click.echo(
+        f"{write_image(made.psf.image, output, keywords=made.keywords)}: transmission of the mask "
+        f"{made.psf.transmission:.4f}, {made.psf.stamp_fraction:.4f} of the flux on the image"
+    )

@@ -65,7 +65,7 @@ def main() -> None:
 
     `lyot demo` simulates a small observation and reduces it. With files of your own: `lyot asn`
     writes an association, `lyot run` reduces it, and `lyot contrast`, `lyot detect` and `lyot
-    companion` measure what the images hold.
+    companion` measure what the images hold. `lyot psf` makes the PSF of a source.
     """
     from lyot.compute import process
 

@@ -83,10 +83,17 @@ def write_maps(
     return str(path)
 
 
-def _primary(keywords: dict[str, Any]) -> Any:
+def write_image(image: Array, path: str | Path, /, *, keywords: dict[str, Any]) -> str:
+    """Write one image, in float64, as the primary array; return the path."""
+    with atomic_write(path) as temporary:
+        _primary(keywords, np.asarray(image, dtype=np.float64)).writeto(temporary)
+    return str(path)
+
+
+def _primary(keywords: dict[str, Any], image: Array | None = None) -> Any:
     from astropy.io import fits
 
-    primary = fits.PrimaryHDU()
+    primary = fits.PrimaryHDU(image)
     primary.header["LYOTVER"] = (__version__, "Version of lyot")
     for key, value in keywords.items():
         primary.header[key] = value

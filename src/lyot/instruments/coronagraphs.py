@@ -105,6 +105,11 @@ class Coronagraph(ABC):
         """Amplitude transmission away from the mask's pattern."""
         return 1.0
 
+    @property
+    def reach_xy_arcsec(self) -> tuple[float, float]:
+        """Distance along each axis beyond which the mask is as `background` everywhere."""
+        return np.inf, np.inf
+
     @abstractmethod
     def amplitude(self, x_arcsec: Array, y_arcsec: Array, /) -> NDArray[np.float64]:
         """Return the amplitude transmission: 0 where opaque, negative where the phase turns.
@@ -184,6 +189,11 @@ class RoundMask(Coronagraph):
         """Amplitude transmission where the pattern is cut off."""
         return float(self.amplitude(np.array(1e3), np.array(0.0)))
 
+    @property
+    def reach_xy_arcsec(self) -> tuple[float, float]:
+        """Where the pattern is cut off, from the middle."""
+        return (_CUT_OFF / self.sigma_per_arcsec,) * 2
+
     def amplitude(self, x_arcsec: Array, y_arcsec: Array, /) -> NDArray[np.float64]:
         """Return the amplitude transmission, 0 in the middle."""
         from scipy.special import j1
@@ -237,6 +247,12 @@ class BarMask(Coronagraph):
     narrow_arcsec: float = 0.0
 
     is_asymmetric: ClassVar[bool] = True
+
+    @property
+    def reach_xy_arcsec(self) -> tuple[float, float]:
+        """The end of the bar, and where the pattern is cut off at its wide end."""
+        widest = 6.0 * abs(self.lambda_over_d_arcsec)
+        return _BAR_END_ARCSEC, _CUT_OFF / _BAR_HALF_POINT * widest
 
     def half_width(self, x_arcsec: Array | float, /) -> NDArray[np.float64]:
         """Return the half width at half maximum of the transmission along the bar [arcsec]."""
@@ -316,6 +332,11 @@ class LyotSpot(Coronagraph):
 
     radius_arcsec: float
     support_width_arcsec: float
+
+    @property
+    def reach_xy_arcsec(self) -> tuple[float, float]:
+        """The edge of the disc across the support, which has no end."""
+        return max(self.radius_arcsec, 0.5 * self.support_width_arcsec), np.inf
 
     def amplitude(self, x_arcsec: Array, y_arcsec: Array, /) -> NDArray[np.float64]:
         """Return 0 on disc and support, grey where an edge crosses a sample, else 1."""

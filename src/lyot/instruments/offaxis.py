@@ -37,8 +37,9 @@ many to 0.3 % of the peak, transmissions to 1e-3."""
 _WINDOW_LAMBDA_D, _SAMPLES_PER_LAMBDA_D = 32, 2
 """Half width of the field about the source in which the mask acts, and its sampling."""
 
-_MARGIN_PIX = 3
-"""Edge of the computed image that the detector's response may reach across [pixel]."""
+_MARGIN_PIX, _MARGIN_OF_MEAN_PIX = 3, 8
+"""Edge of the computed image that the detector's response may reach across [pixel]; and that of the
+mean over wavefront errors, which scatters some of the light far."""
 
 _MAX_CYCLES_PER_SAMPLE = 0.4
 """Widest angle of an image: cycles of the wave's phase per sample of the pupil."""
@@ -481,7 +482,8 @@ class _Grid:
         self.rotation_deg = optics.rotation_deg
         # Two samples a pixel hold all that the aperture passes in every band of the two cameras.
         self.finer = 2 if oversample == 1 else 1
-        self.margin = _MARGIN_PIX * oversample * self.finer
+        margin = _MARGIN_OF_MEAN_PIX if optics.seed is None else _MARGIN_PIX
+        self.margin = margin * oversample * self.finer
         n = (n_pixels * oversample - 1) * self.finer + 1 + 2 * self.margin
         self.places_pix = (np.arange(n) - 0.5 * (n - 1)) / (oversample * self.finer)
         self.x_arcsec, self.y_arcsec = np.multiply.outer(self.pixel_arcsec, self.places_pix)

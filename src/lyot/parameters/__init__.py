@@ -11,6 +11,7 @@ from lyot.parameters.analysis import (
     ContrastParameters,
     ExclusionParameters,
     ObservationParameters,
+    PsfParameters,
     StatisticParameters,
 )
 from lyot.parameters.fields import (

@@ -148,6 +148,40 @@ class CompanionParameters(Parameters):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PsfParameters(Parameters):
+    """Of which source an image is made, and on which pixels.
+
+    Examples
+    --------
+    >>> PsfParameters(at=(1.0, -0.5), oversample=3).pixels
+    65
+    """
+
+    at: tuple[float, float] = parameter(
+        (),
+        "Offset of the source from the star along the detector's x and y",
+        unit="arcsec",
+        required=True,
+        metavar="DX DY",
+    )
+    instrument: str = parameter("", "Instrument, where no exposure is given", metavar="NAME")
+    filter: str = parameter("", "Filter, where no exposure is given", metavar="NAME")
+    mask: str = parameter("", "Coronagraphic mask, where no exposure is given", metavar="NAME")
+    pixels: int = parameter(
+        65, "Width of the image in detector pixels; odd", minimum=1, maximum=999, metavar="N"
+    )
+    oversample: int = parameter(
+        1, "Samples per detector pixel and axis", minimum=1, maximum=25, metavar="N"
+    )
+    seed: int | None = parameter(
+        None,
+        "Seed of one draw of the wavefront errors; by default the mean over draws",
+        minimum=0,
+        metavar="N",
+    )
+
+
 COMMANDS: dict[str, tuple[type[Parameters], ...]] = {
     "contrast": (
         ObservationParameters,
@@ -157,5 +191,6 @@ COMMANDS: dict[str, tuple[type[Parameters], ...]] = {
     ),
     "detect": (ObservationParameters, ExclusionParameters, StatisticParameters),
     "companion": (ObservationParameters, StatisticParameters, CompanionParameters),
+    "psf": (PsfParameters,),
 }
 """The classes of parameters that each analysis takes."""

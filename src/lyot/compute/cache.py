@@ -1,0 +1,87 @@
+"""Arrays that take long to make, remembered in the user's cache folder.
+
+A file holds the arrays of one name, and the name itself; one that is damaged, foreign or of another
+name is made again. What cannot be written is not remembered, without a word.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from lyot.types import Array
+
+MAX_BYTES = 512 * 2**20
+"""Size of the folder beyond which what was not used for longest is removed."""
+
+
+def cache_folder() -> Path | None:
+    """Return the folder: LYOT_CACHE_DIR, none where that is empty; else the system's place."""
+    named = os.environ.get("LYOT_CACHE_DIR")
+    if named is not None:
+        return Path(named) if named else None
+    home = {
+        "darwin": "~/Library/Caches",
+        "win32": os.environ.get("LOCALAPPDATA") or "~/AppData/Local",
+    }.get(sys.platform, "~/.cache")
+    stated = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(stated if os.path.isabs(stated) else home).expanduser() / "lyot"
+
+
+def remembered(group: str, name: str, make: Callable[[], dict[str, Array]], /) -> dict[str, Array]:
+    """Return arrays by name from the cache folder, else make and remember them.
+
+    `group` and `name` tell all that the arrays depend on; an empty group is not remembered.
+    """
+    root = cache_folder()
+    if root is None or not group:
+        return make()
+    path, identity = root / group / f"{name}.npz", f"{group}/{name}"
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as held:
+            arrays = {key: held[key] for key in held.files}
+        if str(arrays.pop("identity")) == identity:
+            return arrays
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass
+    arrays = make()
+    with suppress(OSError):
+        _write(path, arrays | {"identity": np.array(identity)})
+    return arrays
+
+
+def _write(path: Path, arrays: dict[str, Array]) -> None:
+    """Write a file that appears whole or not at all."""
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _prune(path.parents[1])
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
+
+
+def _prune(root: Path) -> None:
+    """Remove the groups that were changed longest ago, until the rest is small enough."""
+    sizes = {
+        group: sum(file.stat().st_size for file in group.iterdir())
+        for group in root.iterdir()
+        if group.is_dir()
+    }
+    for group in sorted(sizes, key=lambda each: each.stat().st_mtime):
+        if sum(sizes.values()) <= MAX_BYTES:
+            return
+        del sizes[group]
+        shutil.rmtree(group, ignore_errors=True)

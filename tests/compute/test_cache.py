@@ -1,0 +1,105 @@
+"""The cache folder: where it is, what is taken from it, and what is not."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lyot.compute import cache
+from lyot.compute.cache import cache_folder, remembered
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("LYOT_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+class Maker:
+    """Makes an array and counts how often."""
+
+    def __init__(self, value=1.0):
+        self.value, self.n = value, 0
+
+    def __call__(self):
+        self.n += 1
+        return {"image": np.full((4, 5), self.value)}
+
+
+def test_arrays_are_made_once(folder):
+    make = Maker()
+    first, second = (remembered("mode", "a", make)["image"] for _ in range(2))
+    assert make.n == 1
+    np.testing.assert_array_equal(first, second)
+    assert [p.name for p in (folder / "mode").iterdir()] == ["a.npz"]
+    remembered("mode", "b", make)
+    remembered("other", "a", make)
+    assert make.n == 3
+
+
+def test_another_process_finds_them(folder):
+    remembered("mode", "a", Maker(3.0))
+    code = (
+        "from lyot.compute.cache import remembered\n"
+        "print(remembered('mode', 'a', lambda: 1 / 0)['image'].sum())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "60.0"
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign", "renamed", "pickle"])
+def test_damaged_and_foreign_files_are_made_again(folder, damage):
+    make = Maker()
+    remembered("mode", "a", make)
+    path = folder / "mode" / "a.npz"
+    content = bytearray(path.read_bytes())
+    if damage == "empty":
+        content.clear()
+    elif damage == "cut":
+        del content[len(content) // 2 :]
+    elif damage == "flipped":
+        content[content.find(np.float64(1.0).tobytes()) + 7] ^= 0x40
+    elif damage == "foreign":
+        content[:] = b"something else"
+    elif damage == "renamed":
+        remembered("mode", "b", Maker(2.0))
+        content[:] = (folder / "mode" / "b.npz").read_bytes()
+    path.write_bytes(content)
+    if damage == "pickle":
+        np.savez(path, identity=np.array("mode/a"), image=np.array([{}], dtype=object))
+    found = remembered("mode", "a", make)["image"]
+    assert make.n == 2
+    np.testing.assert_array_equal(found, np.ones((4, 5)))
+    remembered("mode", "a", make)
+    assert make.n == 2
+
+
+def test_without_a_folder_arrays_are_made_each_time(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LYOT_CACHE_DIR", "")
+    make = Maker()
+    remembered("mode", "a", make)
+    remembered("mode", "a", make)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LYOT_CACHE_DIR", str(tmp_path / "file"))
+    remembered("mode", "a", make)
+    assert make.n == 3
+
+
+def test_what_was_not_used_for_longest_is_removed(folder, monkeypatch):
+    monkeypatch.setattr(cache, "MAX_BYTES", 3000)
+    for age, group in enumerate(("old", "older", "new")):
+        remembered(group, "a", lambda: {"image": np.zeros(100)})
+        os.utime(folder / group, (1e9 - age, 1e9 - age) if age < 2 else None)
+    remembered("newest", "a", Maker())
+    assert {p.name for p in folder.iterdir()} == {"old", "new", "newest"}
+
+
+def test_the_folder_is_that_of_the_system(monkeypatch, tmp_path):
+    monkeypatch.delenv("LYOT_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "lyot"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert tmp_path in cache_folder().parents
