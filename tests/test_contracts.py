@@ -76,6 +76,7 @@ HOMES = {
     "zarr": ("files/library_store.py",),
     "sqlite3": ("files/library_store.py",),
     "asdf": ("files/view.py",),
+    "yaml": ("files/trees.py",),
     "poppy": ("instruments/",),
     "stpsf": ("analysis/psf.py", "instruments/"),
     "emcee": ("analysis/",),

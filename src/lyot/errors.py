@@ -1,4 +1,12 @@
-"""The exceptions of the package."""
+"""The exceptions of the package, and the boundary where libraries read files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+MAX_REASON = 200
+"""Characters of a library's message that ours repeats."""
 
 
 class LyotError(ValueError):
@@ -30,3 +38,18 @@ class LyotError(ValueError):
         super().__init__(text)
         self.parameter = parameter
         self.function = function
+
+
+@contextmanager
+def readable(what: object, remedy: str = "fetch it again", /) -> Iterator[None]:
+    """Turn whatever a library raises while it reads a file into one sentence about the file."""
+    try:
+        yield
+    except LyotError:
+        raise
+    except FileNotFoundError:
+        raise LyotError(f"{what} does not exist; check the path.") from None
+    except Exception as err:
+        reason = getattr(err, "strerror", None) or str(err).strip().partition("\n")[0]
+        reason = (reason or type(err).__name__)[:MAX_REASON].rstrip(".")
+        raise LyotError(f"{what} cannot be read ({reason}); {remedy}.") from err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from lyot.files.headers import ExposureInfo, read_info
 
 SCIENCE, PSF = "science", "psf"
 FOLDER_KEY = "exposure_folder"
+MAX_SHOWN = 80
+"""Characters of a name that a message repeats."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ def read_association(
     ------
     LyotError
         If the file is missing or not JSON, has no product or no science member, names a member
-        twice or outside its folder, or a member does not exist.
+        twice or outside its folder, has a name that is no plain file name, or a member does not
+        exist.
 
     Examples
     --------
@@ -69,9 +73,16 @@ def read_association(
     if not isinstance(product, dict) or not isinstance(product.get("members"), list):
         raise LyotError(f"The product of {where} has no members; list them under 'members'.")
     name = str(product.get("name") or "")
-    if not name or not _is_plain_name(name):
+    if not _is_plain_name(name) or not name.isascii() or not name.isprintable():
         raise LyotError(
-            f"The product name {name!r} in {where} is not a plain file name; remove the folder."
+            f"The product name {_cut(name)} in {where} is not a plain file name; take letters, "
+            "digits, '-', '_' and '.'."
+        )
+    asn_id = str(content.get("asn_id") or "")
+    if not re.fullmatch(r"[A-Za-z0-9_-]*", asn_id):
+        raise LyotError(
+            f"The asn_id {_cut(asn_id)} in {where} becomes a part of file names; take letters, "
+            "digits, '-' and '_'."
         )
     if folder is None:
         folder = content.get(FOLDER_KEY) or ("." if not table else Path(str(source)).parent)
@@ -92,7 +103,7 @@ def read_association(
         science=tuple(groups[SCIENCE]),
         psf=tuple(groups[PSF]),
         unused=tuple(groups["other"]),
-        asn_id=str(content.get("asn_id") or ""),
+        asn_id=asn_id,
         pool=str(content.get("asn_pool") or ""),
         table=table,
     )
@@ -101,6 +112,8 @@ def read_association(
 def _load(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise LyotError(f"Association {path} is nested too deeply; write it anew.") from None
     except FileNotFoundError:
         raise LyotError(f"Association {path} does not exist; check the path.") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as err:
@@ -110,6 +123,11 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise LyotError(f"Association {path} is not a JSON object; it must hold 'products'.")
     return content
+
+
+def _cut(name: str) -> str:
+    """Quote a name in a sentence; very long ones are cut."""
+    return ascii(name if len(name) <= MAX_SHOWN else name[:MAX_SHOWN] + "...")
 
 
 def _is_plain_name(name: str) -> bool:
@@ -125,7 +143,7 @@ def _group_members(members: list[Any], folder: Path, where: str) -> dict[str, li
         name, kind = str(member["expname"]), str(member.get("exptype", "")).strip().lower()
         if not _is_plain_name(name):
             raise LyotError(
-                f"Member {name!r} of {where} leads outside the association's folder; give a "
+                f"Member {_cut(name)} of {where} leads outside the association's folder; give a "
                 "plain file name, and its folder with input_dir.",
                 parameter="input_dir",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.errors import LyotError
+from lyot.errors import LyotError, readable
 from lyot.files.headers import (
     ExposureInfo,
     info_from_headers,
@@ -19,7 +20,15 @@ from lyot.files.headers import (
     keep_refused_keywords,
     open_fits,
 )
+from lyot.files.trees import check_tree
 from lyot.types import Array, Mask
+
+log = logging.getLogger(__name__)
+
+MAX_BRIGHTNESS = 1e15
+"""Surface brightness that no pixel has [MJy/sr]."""
+MIN_VALID_FRACTION = 0.05
+"""Pixels of a frame that must have a value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,19 +108,41 @@ def _as_cube(arrays: list[Any], info: ExposureInfo) -> Cube:
         shape = "no" if sci is None else str(np.shape(sci))
         raise LyotError(f"{info.name} holds {shape} SCI data; an exposure is (n_int, n_y, n_x).")
     sci = np.asarray(sci, dtype=np.float32).reshape(-1, *np.shape(sci)[-2:])
-    err = _matching(err, sci.shape, np.float32, np.nan)
-    dq = _matching(dq, sci.shape, np.uint32, 0)
+    err = _matching(err, sci.shape, np.float32, np.nan, f"ERR of {info.name}")
+    dq = _matching(dq, sci.shape, np.uint32, 0, f"DQ of {info.name}")
     for i, frame in enumerate(sci):
-        if not np.isfinite(frame).any():
-            raise LyotError(
-                f"Integration {i + 1} of {info.name} has no finite pixel; leave the exposure out."
-            )
+        _check_frame(frame, f"Integration {i + 1} of {info.name}")
+    if len(err) and not (err > 0).any():
+        log.warning("ERR of %s holds no positive value: its errors are not known.", info.name)
     return Cube(sci, err, dq, info)
 
 
-def _matching(array: Any, shape: tuple[int, ...], dtype: Any, default: Any) -> Array:
-    if array is None or np.size(array) != int(np.prod(shape)):
+def _check_frame(frame: NDArray[np.float32], what: str) -> None:
+    """Refuse a frame that no camera takes; impossible values become NaN, with a warning."""
+    with np.errstate(invalid="ignore"):
+        impossible = np.abs(frame) > MAX_BRIGHTNESS
+    if impossible.any():
+        n = int(impossible.sum())
+        log.warning("%s: %d pixels beyond %g MJy/sr are bad.", what, n, MAX_BRIGHTNESS)
+        frame[impossible] = np.nan
+    valid = frame[np.isfinite(frame)]
+    if len(valid) < MIN_VALID_FRACTION * frame.size or not len(valid):
+        raise LyotError(
+            f"{what} has {len(valid) or 'no'} finite pixels; leave the exposure out."
+        )
+    if valid.min() == valid.max() and len(valid) > 1:
+        raise LyotError(
+            f"{what} has the value {valid[0]:g} in every pixel; leave the exposure out."
+        )
+
+
+def _matching(array: Any, shape: tuple[int, ...], dtype: Any, default: Any, what: str) -> Array:
+    if array is None:
         return np.full(shape, default, dtype=dtype)
+    if np.shape(array) not in (shape, shape[1:] if shape[0] == 1 else shape):
+        raise LyotError(
+            f"{what} has the shape {np.shape(array)}, and SCI {shape}; fetch the file again."
+        )
     return np.asarray(array).astype(dtype).reshape(shape)
 
 
@@ -161,13 +192,10 @@ def read_cube(path: str | Path, /) -> Cube:
     >>> cube.sci.shape, cube.info.filter
     ((2, 48, 52), 'F444W')
     """
-    with open_fits(path, memmap=False) as hdus:
+    with readable(path), open_fits(path, memmap=False) as hdus:
         if "SCI" not in hdus:
             raise LyotError(f"{path} has no SCI image; it is no calibrated exposure.")
-        try:
-            arrays = [hdus[k].data if k in hdus else None for k in ("SCI", "ERR", "DQ")]
-        except (OSError, TypeError, ValueError) as err:
-            raise LyotError(f"{path} cannot be read ({err}); fetch it again.") from None
+        arrays = [hdus[k].data if k in hdus else None for k in ("SCI", "ERR", "DQ")]
         shape = () if arrays[0] is None else arrays[0].shape
         info = info_from_headers(
             hdus[0].header, hdus["SCI"].header, name=Path(path).name, shape=shape
@@ -178,14 +206,15 @@ def read_cube(path: str | Path, /) -> Cube:
 def check_same_mode(first: ExposureInfo, other: ExposureInfo, /) -> None:
     """Raise `LyotError` where two exposures cannot be subtracted from one another.
 
-    Their frames must have one shape, and instrument, filter and coronagraph must agree.
+    Their frames must have one shape, and instrument, filter, pupil, coronagraph, subarray and unit
+    must agree where both headers name them.
     """
     if first.shape[-2:] != other.shape[-2:]:
         raise LyotError(
             f"Frames of {other.name} are {other.shape[-2:]} pixels and those of {first.name} "
             f"{first.shape[-2:]}; they must be equal."
         )
-    for what in ("instrument", "filter", "coronagraph"):
+    for what in ("instrument", "filter", "pupil", "coronagraph", "subarray", "unit"):
         a, b = getattr(first, what), getattr(other, what)
         if a and b and a != b:
             raise LyotError(
@@ -200,8 +229,10 @@ def as_model(source: Any, kind: str, /) -> Any:
 
     if not isinstance(source, str | Path):
         return source
-    open_fits(source).close()
-    with warnings.catch_warnings():
+    with open_fits(source) as hdus:
+        if "ASDF" in hdus:
+            check_tree(np.asarray(hdus["ASDF"].data).tobytes(), source)
+    with readable(source), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = getattr(datamodels, kind)(str(source))
     keep_refused_keywords(model, source)
@@ -212,7 +243,8 @@ def open_model(source: Any, /, **options: Any) -> Any:
     """Open a file as the stdatamodels class that its header names; options are of stdatamodels."""
     from stdatamodels.jwst import datamodels
 
-    return datamodels.open(source, **options)
+    with readable(source):
+        return datamodels.open(source, **options)
 
 
 def stack(cubes: Iterable[Cube], /) -> Cube:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 from astropy.io import fits
 
 from lyot.algorithms.geometry import position_angle_of_y
-from lyot.errors import LyotError
+from lyot.errors import LyotError, readable
 from lyot.files.provenance import set_keyword
 from lyot.instruments import INSTRUMENTS, UNNAMED
 from lyot.instruments.coronagraphs import Coronagraph
@@ -51,6 +53,8 @@ class ExposureInfo:
         CRPIX, STARCENX/Y and MASKCENX/Y [pixel, 0-based].
     pixel_area_sr : float
         PIXAR_SR; NaN where it is missing.
+    unit : str
+        BUNIT of SCI; empty where it is missing.
     mjd : float
         Start of the exposure, EXPSTART [day]; NaN where it is missing.
 
@@ -84,6 +88,7 @@ class ExposureInfo:
     star_xy: tuple[float, float] | None = None
     mask_xy: tuple[float, float] | None = None
     pixel_area_sr: float = np.nan
+    unit: str = ""
     mjd: float = np.nan
 
     @property
@@ -148,7 +153,10 @@ _TEXT = ("detector", "filter", "pupil", "coronagraph", "subarray", "aperture", "
 def info_from_headers(
     primary: Mapping[str, Any], sci: Mapping[str, Any], /, *, name: str, shape: tuple[int, ...]
 ) -> ExposureInfo:
-    """Collect the facts from the primary and SCI headers; missing keywords leave the defaults."""
+    """Collect the facts from the primary and SCI headers; missing keywords leave the defaults.
+
+    Raises `LyotError` where a keyword has a value that it cannot have.
+    """
     instrument = _text(primary.get("INSTRUME")).upper()
     keys = INSTRUMENTS.get(instrument, UNNAMED).keywords
     text = {name: _text(primary.get(getattr(keys, name))).upper() for name in _TEXT}
@@ -160,9 +168,9 @@ def info_from_headers(
         target=next((_text(primary[k]) for k in keys.target if primary.get(k)), ""),
         is_psf=primary.get(keys.is_psf) in (True, "T", "True", 1),
         exposure_time_s=_number(primary.get(keys.exposure_time), sci.get("XPOSURE")),
-        roll_ref_deg=_number(sci.get(keys.roll)),
+        roll_ref_deg=_in_range(sci.get(keys.roll), keys.roll, name, -360.0, 360.0),
         v3i_yangle_deg=_number(sci.get(keys.v3i_yangle)),
-        vparity=int(sci.get(keys.vparity) or -1),
+        vparity=_parity(sci.get(keys.vparity), keys.vparity, name),
         wcs_pa_y_deg=_angle(sci.get("PC1_2"), sci.get("PC2_2")),
         dither_arcsec=(
             _number(primary.get(keys.dither[0]), 0.0),
@@ -171,7 +179,10 @@ def info_from_headers(
         crpix_xy=_position(sci, keys.reference_pixel),
         star_xy=_position(sci, keys.star_pixel),
         mask_xy=_position(sci, keys.mask_pixel),
-        pixel_area_sr=_number(sci.get(keys.pixel_area), primary.get(keys.pixel_area)),
+        pixel_area_sr=_in_range(
+            sci.get(keys.pixel_area, primary.get(keys.pixel_area)), keys.pixel_area, name, 0.0, 1e-6
+        ),
+        unit=_text(sci.get("BUNIT")),
         mjd=_number(primary.get(keys.start)),
     )
 
@@ -182,9 +193,28 @@ def _text(value: object) -> str:
 
 def _number(*candidates: object) -> float:
     for value in candidates:
-        if isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value):
-            return float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            with suppress(OverflowError):
+                if math.isfinite(value):
+                    return float(value)
     return float("nan")
+
+
+def _in_range(value: object, key: str, name: str, low: float, high: float) -> float:
+    """Return a number that a keyword may have; NaN where it has none."""
+    number = _number(value)
+    if not (math.isnan(number) or low <= number <= high):
+        raise LyotError(
+            f"{key} of {name} is {number:g}; it must lie between {low:g} and {high:g}: mend the "
+            "header, or fetch the file again."
+        )
+    return number
+
+
+def _parity(value: object, key: str, name: str) -> int:
+    if value not in (None, "", -1, 1):
+        raise LyotError(f"{key} of {name} is {str(value)[:20]!r}; it must be 1 or -1: mend it.")
+    return -1 if value in (None, "") else int(str(value))
 
 
 def _angle(y: object, x: object) -> float:
@@ -236,6 +266,7 @@ _SCI_PATHS = {
     "CRPIX1": "meta.wcsinfo.crpix1",
     "CRPIX2": "meta.wcsinfo.crpix2",
     "PIXAR_SR": "meta.photometry.pixelarea_steradians",
+    "BUNIT": "meta.bunit_data",
 }
 
 
@@ -285,22 +316,46 @@ def _extra_cards(model: Any, extension: str) -> list[Any]:
 def open_fits(path: str | Path, /, *, memmap: bool = True) -> Any:
     """Open a FITS file for reading; say so where it is missing, truncated or no FITS file."""
     path = Path(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    if path.exists() and not path.is_file():
+        raise LyotError(f"{path} is no file; name a FITS file.")
+    with readable(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
             hdus = fits.open(path, memmap=memmap)
-            expected = max(i["datLoc"] + i["datSpan"] for i in (hdu.fileinfo() for hdu in hdus))
-    except FileNotFoundError:
-        raise LyotError(f"{path} does not exist; check the path.") from None
-    except OSError as err:
-        raise LyotError(f"{path} is not a readable FITS file ({err}).") from None
-    if path.stat().st_size < expected:
-        hdus.close()
-        raise LyotError(
-            f"{path} is truncated: it has {path.stat().st_size} bytes of at least {expected}; "
-            "fetch it again."
-        )
+        except FileNotFoundError:
+            raise
+        except OSError as err:
+            raise LyotError(f"{path} is not a readable FITS file ({err}).") from None
+        try:
+            expected = _check_headers(hdus, path)
+            n_bytes = path.stat().st_size
+            if n_bytes < expected and path.suffix != ".gz":
+                raise LyotError(
+                    f"{path} is truncated: it has {n_bytes} bytes of at least {expected}; fetch "
+                    "it again."
+                )
+        except BaseException:
+            hdus.close()
+            raise
     return hdus
+
+
+def _check_headers(hdus: Any, path: Path) -> int:
+    """Return where the last HDU ends; refuse sizes that would send astropy back in the file."""
+    end = 0
+    for hdu in hdus:  # each is read when it is asked for
+        header, place = hdu.header, hdu.fileinfo()
+        n_axes = header.get("NAXIS")
+        axes = [header.get(f"NAXIS{i + 1}") for i in range(n_axes if type(n_axes) is int else 0)]
+        if type(n_axes) is not int or any(type(n) is not int or n < 0 for n in axes):
+            raise LyotError(
+                f"The header of {hdu.name or 'an extension'} in {path} has no valid size (NAXIS "
+                f"{n_axes}, axes {axes}); fetch it again."
+            )
+        if place["hdrLoc"] < end or place["datSpan"] < 0:
+            raise LyotError(f"The extensions of {path} overlap; fetch it again.")
+        end = place["datLoc"] + place["datSpan"]
+    return end
 
 
 def read_info(path: str | Path, /) -> ExposureInfo:
@@ -329,7 +384,7 @@ def read_info(path: str | Path, /) -> ExposureInfo:
     >>> round(info.pixel_scale_arcsec, 3)
     0.063
     """
-    with open_fits(path) as hdus:
+    with readable(path), open_fits(path) as hdus:
         if "SCI" not in hdus or hdus["SCI"].header.get("NAXIS", 0) < 2:
             raise LyotError(f"{path} has no SCI image; it is no calibrated exposure.")
         sci = hdus["SCI"].header

@@ -217,8 +217,10 @@ class Library:
             )
         name = uuid.uuid4().hex
         temporary = self.path / FRAMES / f"{temporary_prefix()}{name}"
+        marker = f"{temporary_prefix()}adding"  # until its rows are committed
         try:
             _write_batch(temporary, batch)
+            (temporary / marker).touch()
             with self._write() as index:
                 if _holds(index, batch.frame_info[0].sha256):
                     return 0
@@ -239,6 +241,7 @@ class Library:
                         for k, row in enumerate(batch.frame_info)
                     ],
                 )
+            (self.path / FRAMES / name / marker).unlink(missing_ok=True)
             return len(batch.frame_info)
         except OSError as err:
             raise LyotError(f"{self.path} cannot be written ({err.strerror or err}).") from None
@@ -317,11 +320,17 @@ class Library:
         return np.concatenate([*parts, zone @ zone.T], axis=1)
 
     def _remove_orphans(self, index: sqlite3.Connection) -> None:
-        """Remove the folders of additions that were killed; the lock is held."""
+        """Remove what additions that were killed left behind, and nothing else; the lock is held.
+
+        A folder that this index does not list may belong to a newer one that was put aside.
+        """
+        home = self.path / FRAMES
         committed = {folder.name for folder, _, _ in self._batches(index)}
-        for folder in (self.path / FRAMES).iterdir():
-            orphan = folder.name not in committed and not folder.name.startswith(".")
-            if orphan or is_stale(folder.name):
+        for folder in home.iterdir() if not home.is_symlink() else ():
+            if folder.is_symlink() or folder.name in committed:
+                continue
+            marked = folder.is_dir() and any(is_stale(path.name) for path in folder.iterdir())
+            if marked or is_stale(folder.name):
                 shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
@@ -355,9 +364,10 @@ def _holds(index: sqlite3.Connection, sha256: str) -> bool:
 
 
 def _group(path: Path, mode: str = "a") -> Any:
+    """Open a zarr group; of format 3 alone, for older ones name filters that run pickled code."""
     import zarr
 
-    return zarr.open_group(str(path), mode=mode)  # type: ignore[arg-type]
+    return zarr.open_group(str(path), mode=mode, zarr_format=3)  # type: ignore[arg-type]
 
 
 def _write_batch(folder: Path, batch: Batch) -> None:

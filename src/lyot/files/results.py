@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot._version import __version__
-from lyot.errors import LyotError
+from lyot.errors import LyotError, readable
 from lyot.files.atomic import atomic_write
 from lyot.files.headers import open_fits
 from lyot.types import Array
@@ -44,7 +44,7 @@ class SkyMaps(NamedTuple):
 
 def read_maps(path: str | Path, /) -> SkyMaps:
     """Read maps that `write_maps` wrote."""
-    with open_fits(path, memmap=False) as hdus:
+    with readable(path), open_fits(path, memmap=False) as hdus:
         maps = {hdu.name: np.asarray(hdu.data, dtype=np.float64) for hdu in hdus[1:]}
         return SkyMaps(maps, float(hdus[1].header["CDELT2"]), dict(hdus[0].header))
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.errors import LyotError
+from lyot.errors import LyotError, readable
 from lyot.files.aligned import AlignedArrays, ReferenceInfo
 from lyot.files.exposure import Cube, read_cube
 from lyot.files.headers import open_fits
@@ -137,7 +137,7 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> Exposure
 
 def read_image(path: str | Path, /) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """Read the first image of a FITS file, as native float64, and the header of its extension."""
-    with open_fits(path, memmap=False) as hdus:
+    with readable(path), open_fits(path, memmap=False) as hdus:
         for hdu in hdus:
             if hdu.is_image and hdu.data is not None:
                 return np.asarray(hdu.data, dtype=np.float64), dict(hdu.header)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lyot.errors import readable
 from lyot.files.headers import ExposureInfo, info_from_headers, open_fits
 from lyot.files.provenance import PROVENANCE_KEY
 from lyot.files.star import StarPosition
@@ -79,7 +80,7 @@ def read_view(path: str | Path, /) -> View:
     ((2, 48, 52), False, 10.1)
     """
     path = Path(path)
-    with open_fits(path, memmap=False) as hdus:
+    with readable(path), open_fits(path, memmap=False) as hdus:
         sci = hdus["SCI"].header if "SCI" in hdus else {}
         data = hdus["SCI"].data if "SCI" in hdus else None
         shape = () if data is None else data.shape
@@ -139,7 +140,7 @@ def describe(path: str | Path, /) -> dict[str, Any]:
     Under ``file``, ``what``, ``shape``, ``target``, ``mode``, ``roll``, ``star`` and ``steps``.
     """
     path = Path(path)
-    with open_fits(path) as hdus:
+    with readable(path), open_fits(path) as hdus:
         primary = hdus[0].header
         sci = hdus["SCI"].header if "SCI" in hdus else {}
         n_axes = int(sci.get("NAXIS", 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -106,6 +106,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         members = plan.association.science + plan.association.psf
         self.products, self.summary, self.subtracted = [], [], {}
         self.checksums = {path.name: checksum(path) for path in members}
+        _check_copies(self.checksums)
         for name, kind in plan.association.unused:
             log.info("Member %s of type %r is not used.", name, kind)
         for warning in plan.warnings:
@@ -147,7 +148,16 @@ class Coron3Pipeline(Pipeline, LyotStep):
             infos[asn.science[0]].instrument_value.flag_value(part.bad_bits)
         library = parameters.references.library
         n_library = len(Library(library)) if library else 0
-        return make_plan(asn, infos, parameters, n_library=n_library)
+        plan = make_plan(asn, infos, parameters, n_library=n_library)
+        members = {path.resolve() for path in infos}
+        for product in plan.products:
+            if self._path(product.name).resolve() in members:
+                raise LyotError(
+                    f"The product {product.name} would replace the member of that name in "
+                    f"{self.output_dir or '.'}; name another output folder.",
+                    parameter="output_dir",
+                )
+        return plan
 
     def parameters(self) -> RunParameters:
         """Return everything that decides what a run does."""
@@ -320,6 +330,14 @@ class Coron3Pipeline(Pipeline, LyotStep):
     def _note(self, path: str | Path) -> None:
         self.products.append(str(path))
         log.info("Saved %s", path)
+
+
+def _check_copies(checksums: Mapping[str, str]) -> None:
+    """Refuse members that are one file: an exposure must not be subtracted from itself."""
+    names: dict[str, str] = {}
+    for name, digest in checksums.items():
+        if (first := names.setdefault(digest, name)) != name:
+            raise LyotError(f"{first} and {name} are copies of one exposure; remove one of them.")
 
 
 class _Stack(NamedTuple):

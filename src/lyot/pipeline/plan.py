@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lyot.errors import LyotError
 from lyot.files.association import Association
 from lyot.files.exposure import check_same_mode
@@ -27,6 +29,9 @@ MIN_ROLL_DIFFERENCE_DEG = 0.5
 
 CUBE_BYTES, IMAGE_BYTES = 12, 28
 """Bytes per pixel: SCI, ERR and DQ; an image has WHT, CON and three variances too."""
+
+UNIT = "MJy/sr"
+"""Unit of calibrated exposures."""
 
 AUTO, RDI, ADI, ADI_RDI = STRATEGIES
 
@@ -133,7 +138,13 @@ def make_plan(
     first = infos[association.science[0]]
     for path in association.science[1:] + association.psf:
         check_same_mode(first, infos[path])
+    if first.unit and first.unit.replace(" ", "").lower() != UNIT.lower():
+        raise LyotError(
+            f"The unit of {first.name} is {first.unit}; exposures must be calibrated to {UNIT} "
+            "(calwebb_image2)."
+        )
     strategy, warnings = _resolve(association, parameters)
+    warnings += list(_doubts(association, infos))
     chosen = [_references(strategy, association, infos, path) for path in association.science]
     for path, references in zip(association.science, chosen, strict=True):
         if not references and strategy != RDI:
@@ -146,9 +157,15 @@ def make_plan(
     tags = [f"_k{n:03d}" for n in parameters.recipe.subtract.n_modes]
     tags = tags if len(tags) > 1 else [""]
     stacks = _stacks(association, chosen, library=library)
-    exposures = []
+    exposures: list[PlannedExposure] = []
     for path, references, stack in zip(association.science, chosen, stacks, strict=True):
         root = _root(association, path)
+        for other in exposures:
+            if other.crfints == f"{root}_crfints.fits":
+                raise LyotError(
+                    f"{other.science.name} and {path.name} of {_table(association)} would both "
+                    f"make {other.crfints}; they are one exposure twice: remove one, or rename it."
+                )
         exposures.append(
             PlannedExposure(
                 science=path,
@@ -218,6 +235,15 @@ def _resolve(association: Association, parameters: RunParameters) -> tuple[str, 
             "a library, or take strategy = adi."
         )
     return strategy, warnings
+
+
+def _doubts(association: Association, infos: Mapping[Path, ExposureInfo]) -> Iterator[str]:
+    """What is strange in the headers, and does not prevent the run."""
+    for path in association.science:
+        if infos[path].is_psf:
+            yield f"{path.name} is a science member, and its header says reference star (IS_PSF)."
+        if not np.isfinite(infos[path].pa_y_deg):
+            yield f"{path.name} records no roll: its image cannot be turned to north."
 
 
 def _references(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import radius_map
-from lyot.errors import LyotError
+from lyot.errors import LyotError, readable
 from lyot.files.headers import ExposureInfo, open_fits
 from lyot.files.star import StarPosition
 
@@ -37,7 +37,7 @@ def read_psfmask(
     path: str | Path, info: ExposureInfo, star: StarPosition, /
 ) -> NDArray[np.float64]:
     """Read the weight from a PSFMASK reference file; warn where its hole is not at the star."""
-    with open_fits(path, memmap=False) as hdus:
+    with readable(path), open_fits(path, memmap=False) as hdus:
         if "SCI" not in hdus or hdus["SCI"].data is None:
             raise LyotError(f"PSFMASK {path} has no SCI image; give a PSFMASK reference file.")
         weight = np.asarray(hdus["SCI"].data, dtype=np.float64)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lyot.analysis.contrast import ContrastCurve
-from lyot.errors import LyotError
+from lyot.errors import LyotError, readable
 from lyot.files.headers import open_fits, read_info
 from lyot.files.results import read_maps, read_table
 from lyot.files.run import exposure_root, products_of, record_of
@@ -266,7 +266,7 @@ def _count_pixels(path: Path) -> PixelCounts:
     unusable, outlier, saturated = (
         np.uint32(instrument.flag_value(name)) for name in ("DO_NOT_USE", "OUTLIER", "SATURATED")
     )
-    with open_fits(path, memmap=False) as hdus:
+    with readable(path), open_fits(path, memmap=False) as hdus:
         dq = np.asarray(hdus["DQ"].data).astype(np.uint32)
         n_without_value = int((~np.isfinite(hdus["SCI"].data)).sum())
     return PixelCounts(
