@@ -139,3 +139,26 @@ def test_what_cannot_go_together_is_refused(small, tmp_path):
     with pytest.raises(LyotError, match="OTHER share NIRCAM F444W"):
         build_associations([tmp_path / "s.fits", tmp_path / "a.fits"])
     assert len(build_associations([tmp_path / "s.fits", tmp_path / "b.fits"])) == 2
+
+
+@pytest.mark.parametrize("asn_id", ["/../../evil", "a b", "a/b", "é", "\ud800"])
+def test_an_asn_id_that_is_no_part_of_a_file_name_is_refused(folder, asn_id):
+    with pytest.raises(LyotError, match="becomes a part of file names"):
+        read_association(json.loads(OLD) | {"asn_id": asn_id}, folder=folder)
+
+
+@pytest.mark.parametrize("name", ["\u202eé", "a\tb", ".."])
+def test_a_product_name_that_a_header_cannot_hold_is_refused(folder, name):
+    with pytest.raises(LyotError, match="is not a plain file name"):
+        read_association(changed(name=name), folder=folder)
+
+
+def test_a_long_name_is_cut_in_the_message(folder):
+    with pytest.raises(LyotError) as caught:
+        read_association(changed(name="/" * 5000), folder=folder)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_table_nested_without_end_is_refused(folder):
+    with pytest.raises(LyotError, match="nested too deeply"):
+        read_association(write(folder, "[" * 100_000))

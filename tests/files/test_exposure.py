@@ -36,9 +36,32 @@ def edit(exposure, path, change):
         (lambda h: h.__delitem__("SCI"), "has no SCI image"),
         (lambda h: setattr(h["SCI"], "data", h["SCI"].data * np.nan), "has no finite pixel"),
         (lambda h: setattr(h["SCI"], "data", None), "SCI"),
+        (lambda h: setattr(h["SCI"], "data", h["SCI"].data * 0 + 3), "the value 3 in every pixel"),
+        (lambda h: setattr(h["DQ"], "data", h["DQ"].data.T), r"DQ of bad.fits has the shape"),
+        (lambda h: setattr(h["ERR"], "data", h["ERR"].data[:, 1:]), "ERR of bad.fits has the shap"),
+        (lambda h: h["SCI"].data.__setitem__(np.s_[:, 2:], np.nan), "has 104 finite pixels"),
     ],
 )
 def test_bad_exposures_are_refused(exposure, tmp_path, change, text):
     path = edit(exposure, tmp_path / "bad.fits", change)
     with pytest.raises(LyotError, match=text):
         read_cube(path)
+
+
+def test_impossible_values_are_bad_and_said(exposure, tmp_path, caplog):
+    def change(hdus):
+        hdus["SCI"].data[0, 20, 30] = 1e30
+        hdus["ERR"].data[:] = 0.0
+
+    cube = read_cube(edit(exposure, tmp_path / "bad.fits", change))
+    assert cube.bad("")[0, 20, 30]
+    assert "1 pixels beyond 1e+15 MJy/sr are bad" in caplog.text
+    assert "holds no positive value" in caplog.text
+
+
+def test_a_tree_that_no_library_reads_ends_in_one_sentence(exposure, tmp_path):
+    whole = exposure.read_bytes()
+    at = whole.index(b"!core/asdf")
+    (tmp_path / "tree.fits").write_bytes(whole[:at] + b"@{[*]}" + whole[at + 6 :])
+    with pytest.raises(LyotError, match=r"tree.fits cannot be read \(.*\); fetch it again"):
+        as_model(tmp_path / "tree.fits", "CubeModel")

@@ -1,8 +1,10 @@
 """Headers are read alike from files and models; unreadable files are refused."""
 
+import os
 from dataclasses import replace
 
 import pytest
+from astropy.io import fits
 
 from lyot.errors import LyotError
 from lyot.files.exposure import as_model, read_cube
@@ -39,3 +41,44 @@ def test_the_wcs_and_the_roll_give_the_same_position_angle(data_dir):
         assert info.pa_y_deg == pytest.approx(by_roll, abs=1e-4)
         with as_model(path, "CubeModel") as model:
             assert info_from_model(model).pa_y_deg == info.pa_y_deg
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("VPARITY", 7, "VPARITY of bad.fits is '7'; it must be 1 or -1"),
+        ("VPARITY", "abc", "VPARITY of bad.fits is 'abc'"),
+        ("ROLL_REF", 1e5, "ROLL_REF of bad.fits is 100000; it must lie between -360 and 360"),
+        ("PIXAR_SR", -1.0, "PIXAR_SR of bad.fits is -1"),
+    ],
+)
+def test_values_that_a_keyword_cannot_have_are_refused(exposure, tmp_path, key, value, text):
+    with fits.open(exposure) as hdus:
+        hdus["SCI"].header[key] = value
+        hdus.writeto(tmp_path / "bad.fits")
+    with pytest.raises(LyotError, match=text):
+        read_info(tmp_path / "bad.fits")
+
+
+@pytest.mark.parametrize("card", [b"NAXIS1  = 'abc'", b"NAXIS2  = -1", b"NAXIS   = 1E-300"])
+def test_sizes_that_are_none_are_refused(exposure, tmp_path, card):
+    whole = exposure.read_bytes()
+    at = whole.index(card[:8] + b"=", whole.index(b"EXTNAME = 'DQ"))
+    (tmp_path / "bad.fits").write_bytes(whole[:at] + card.ljust(80) + whole[at + 80 :])
+    for read in (read_info, read_cube):
+        with pytest.raises(LyotError, match=r"bad\.fits"):
+            read(tmp_path / "bad.fits")
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.fits")
+    for path in (tmp_path / "pipe.fits", tmp_path):
+        with pytest.raises(LyotError, match="is no file"):
+            read_info(path)
+
+
+def test_a_number_beyond_all_numbers_is_missing(exposure, tmp_path):
+    with fits.open(exposure) as hdus:
+        hdus[0].header["XOFFSET"] = (10**30, "")
+        hdus.writeto(tmp_path / "large.fits")
+    assert read_info(tmp_path / "large.fits").dither_arcsec[0] == 1e30

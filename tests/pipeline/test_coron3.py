@@ -417,3 +417,32 @@ def test_each_strategy_finds_the_companion(rolls, tmp_path, strategy, n_refs):
     ring = np.abs(radius_map(data.shape, star.yx) - np.hypot(y - star.y, x - star.x)) < 2
     elsewhere = data[ring & (r > 5)]
     assert data[r < 1.5].max() > 5 * np.std(elsewhere)
+
+
+def one_exposure(small, folder, name, **association):
+    """An association of the exposures of a small observation, the science one renamed."""
+    content = json.loads(small.read_text())
+    for member in content["products"][0]["members"]:
+        source = small.parent / member["expname"]
+        if member["exptype"] == "science":
+            member["expname"] = name
+        (folder / member["expname"]).write_bytes(source.read_bytes())
+    path = folder / "x_asn.json"
+    path.write_text(json.dumps(content | association))
+    return path
+
+
+def test_a_product_never_replaces_a_member(small, tmp_path):
+    path = one_exposure(small, tmp_path, "t1_crfints.fits", asn_id="")
+    with pytest.raises(LyotError, match=r"t1_crfints\.fits would replace the member"):
+        Coron3Pipeline(output_dir=str(tmp_path)).plan(path)
+    assert Coron3Pipeline(output_dir=str(tmp_path / "other")).plan(path).exposures
+
+
+def test_copies_of_an_exposure_are_refused(small, tmp_path):
+    path = one_exposure(small, tmp_path, "t1_calints.fits")
+    names = [m["expname"] for m in json.loads(path.read_text())["products"][0]["members"]]
+    (tmp_path / names[-1]).write_bytes((tmp_path / "t1_calints.fits").read_bytes())
+    with pytest.raises(LyotError, match="are copies of one exposure"):
+        Coron3Pipeline(output_dir=str(tmp_path / "out")).run(str(path))
+    assert not list((tmp_path / "out").glob("*.fits"))

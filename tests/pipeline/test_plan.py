@@ -171,3 +171,29 @@ def test_a_plan_prints_and_is_json():
     for part in ("strategy rdi", "at most 13 reference frames", "rolla_c1001_psfalign.fits"):
         assert part in text
     assert make_plan(ASN, INFOS, parameters, n_library=7) == plan
+
+
+def test_two_members_of_one_name_are_refused():
+    twice = replace(ASN, science=(A, Path("rolla_cal.fits")))
+    with pytest.raises(LyotError, match=r"would both make rolla_c1001_crfints\.fits"):
+        make_plan(twice, {**INFOS, Path("rolla_cal.fits"): INFOS[A]}, by("auto"))
+
+
+def test_other_units_and_pupils_are_refused():
+    raw = {path: replace(info, unit="DN/s") for path, info in INFOS.items()}
+    with pytest.raises(LyotError, match="must be calibrated to MJy/sr"):
+        make_plan(ASN, raw, by("auto"))
+    named = {"unit": "MJy/sr", "pupil": "MASKRND", "subarray": "SUB320A335R"}
+    infos = {path: replace(info, **named) for path, info in INFOS.items()}
+    assert make_plan(ASN, infos, by("auto")).warnings == ()
+    for key, value in {"unit": "DN/s", "pupil": "MASKBAR", "subarray": "FULL"}.items():
+        changed = {**infos, STAR: replace(infos[STAR], **{key: value})}
+        with pytest.raises(LyotError, match=f"taken with {key} {value}"):
+            make_plan(ASN, changed, by("auto"))
+
+
+def test_a_plan_says_what_is_strange_in_the_headers():
+    infos = {**INFOS, A: replace(INFOS[A], is_psf=True, roll_ref_deg=float("nan"))}
+    says_psf, says_roll = make_plan(ASN, infos, by("rdi")).warnings
+    assert "rolla_calints.fits is a science member" in says_psf
+    assert "rolla_calints.fits records no roll" in says_roll

@@ -1,12 +1,16 @@
 """A reference library: what it keeps, who may add to it, and what a kill leaves."""
 
 import json
+import shutil
+import socket
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from astropy.io import fits
 
 from lyot.errors import LyotError
@@ -128,6 +132,38 @@ def test_a_run_with_the_library_is_that_with_its_frames_as_members(
     [stack] = tmp_path.glob("*1001*psfstack.fits")
     with fits.open(stack) as hdus:
         assert hdus["SCI"].data.shape[0] == len(library)
+
+
+def test_an_addition_removes_its_own_leftovers_alone(files, tmp_path):
+    library = libraries.build(tmp_path / "lib", files[:1])
+    old_index = (library.path / "index.sqlite").read_bytes()
+    home = library.path / FRAMES
+    libraries.add(library, files[1:2])
+    second = {p.name for p in home.iterdir()}
+    dead = f".lyot-{socket.gethostname()}-999999999-adding"  # no process has this number
+    (home / "notes").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (home / ("a" * 32)).symlink_to(tmp_path / "elsewhere")
+    (home / ("b" * 32)).mkdir()
+    (home / ("b" * 32) / dead).touch()
+    (library.path / "index.sqlite").write_bytes(old_index)
+    libraries.add(library, files[2:3])
+    left = {p.name for p in home.iterdir()}
+    assert second | {"notes", "a" * 32} <= left
+    assert "b" * 32 not in left
+    assert (tmp_path / "elsewhere").is_dir()
+
+
+def test_batches_of_another_format_are_not_opened(files, tmp_path):
+    library = libraries.build(tmp_path / "lib", files[:1])
+    libraries.add(library, files[:1])
+    [batch] = [p for p in (library.path / FRAMES).iterdir() if not p.name.startswith(".")]
+    shutil.rmtree(batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zarr.open_group(str(batch), mode="w", zarr_format=2)
+    with pytest.raises(LyotError, match="cannot be read"):
+        libraries.check(library)
 
 
 def test_two_processes_add_at_once(files, tmp_path, forked):

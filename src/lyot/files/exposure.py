@@ -127,9 +127,7 @@ def _check_frame(frame: NDArray[np.float32], what: str) -> None:
         frame[impossible] = np.nan
     valid = frame[np.isfinite(frame)]
     if len(valid) < MIN_VALID_FRACTION * frame.size or not len(valid):
-        raise LyotError(
-            f"{what} has {len(valid) or 'no'} finite pixels; leave the exposure out."
-        )
+        raise LyotError(f"{what} has {len(valid) or 'no'} finite pixels; leave the exposure out.")
     if valid.min() == valid.max() and len(valid) > 1:
         raise LyotError(
             f"{what} has the value {valid[0]:g} in every pixel; leave the exposure out."

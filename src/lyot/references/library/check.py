@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lyot.algorithms import klip
 from lyot.compute import cluster, threads
-from lyot.errors import LyotError
+from lyot.errors import readable
 from lyot.files.library_store import Library
 
 
@@ -63,9 +63,7 @@ def _block_products(job: tuple[_Block, NDArray[np.float64]]) -> tuple[Any, Any]:
 @threads.calculation
 def check(library: Library, /, *, tasks: cluster.Tasks | None = None) -> float:
     """Return how far the stored Gram matrix is from the right one, over its largest element."""
-    try:
+    with readable(f"A batch of {library.path}", "build the library again"):
         stored = library.gram()
         fresh = gram_over(library, library.weight, tasks=tasks)
-    except (OSError, KeyError, ValueError) as err:
-        raise LyotError(f"A batch of {library.path} cannot be read ({err}).") from None
     return float(np.abs(stored - fresh).max() / max(np.abs(fresh).max(), np.finfo(float).tiny))

@@ -1,0 +1,36 @@
+"""Trees that would not end, or lead to other files, are refused before they are loaded."""
+
+import numpy as np
+import pytest
+from asdf import AsdfFile
+
+from lyot.errors import LyotError
+from lyot.files.trees import check_tree
+
+
+def bomb(n_levels):
+    lines = [f"a0: &a0 [{', '.join('x' * 9)}]"]
+    lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]" for k in range(1, n_levels)]
+    return "\n".join(lines).encode()
+
+
+def test_aliases_that_grow_without_end_are_refused():
+    check_tree(bomb(4), "x.fits")
+    with pytest.raises(LyotError, match=r"x\.fits has more than"):
+        check_tree(bomb(9), "x.fits")
+
+
+@pytest.mark.parametrize("source", ["http://elsewhere/a.asdf", "/etc/passwd", "other.asdf"])
+def test_arrays_of_other_files_are_refused(source):
+    with pytest.raises(LyotError, match="only arrays inside the file"):
+        check_tree(f"a: !core/ndarray-1.1.0\n  source: {source}\n".encode(), "x.fits")
+    with pytest.raises(LyotError, match="only arrays inside the file"):
+        check_tree(f"a: !core/ndarray-1.1.0 {{source: '{source}'}}\n".encode(), "x.fits")
+
+
+def test_trees_of_this_package_pass(tmp_path):
+    shared = {"value": 1.0}
+    path = tmp_path / "x.asdf"
+    AsdfFile({"a": shared, "b": shared, "c": np.ones(3), "source": "a star"}).write_to(path)
+    check_tree(path.read_bytes(), "x.asdf")
+    check_tree(b"a: !core/ndarray-1.1.0 {source: 'fits:SCI,1'}\nb: [*a, 1]\n", "x.fits")
