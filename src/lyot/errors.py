@@ -47,9 +47,9 @@ def readable(what: object, remedy: str = "fetch it again", /) -> Iterator[None]:
         yield
     except LyotError:
         raise
-    except FileNotFoundError:
-        raise LyotError(f"{what} does not exist; check the path.") from None
     except Exception as err:
+        if type(err) is FileNotFoundError:
+            raise LyotError(f"{what} does not exist; check the path.") from None
         reason = getattr(err, "strerror", None) or str(err).strip().partition("\n")[0]
         reason = (reason or type(err).__name__)[:MAX_REASON].rstrip(".")
         raise LyotError(f"{what} cannot be read ({reason}); {remedy}.") from err
