@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from lyot.files.star import StarPosition
 from lyot.types import Array
 from lyot.viz.figures import stretch
+
+T = TypeVar("T")
 
 
 class Number(NamedTuple):
@@ -25,6 +27,11 @@ def number(value: Any, form: str, /) -> Number | str:
     """Format a number for a table; an empty cell where it is not finite."""
     value = float(value)
     return Number(format(value, form), repr(value)) if np.isfinite(value) else ""
+
+
+def in_base64(data: bytes, /) -> str:
+    """Write bytes as the page holds them."""
+    return base64.b64encode(data).decode("ascii")
 
 
 class Block:
@@ -44,10 +51,8 @@ class Paragraph(Block):
 
 
 @dataclass(frozen=True)
-class Code(Block):
+class Code(Paragraph):
     """Text to copy: a command, or parameters as JSON."""
-
-    text: str
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,14 @@ class Table(Block):
     header: Sequence[str]
     rows: Sequence[Sequence[Number | str]]
     download: bool = True
+
+    @classmethod
+    def of(
+        cls, caption: str, items: Iterable[T], columns: Mapping[str, Callable[[T], Number | str]]
+    ) -> Table:
+        """Make a row of each item: under each heading, what its function makes of the item."""
+        rows = [[cell(item) for cell in columns.values()] for item in items]
+        return cls(caption, list(columns), rows)
 
 
 @dataclass(frozen=True)
@@ -74,11 +87,6 @@ class Picture(Block):
 
     png: bytes
     alt: str
-
-    @property
-    def base64(self) -> str:
-        """The file in base64."""
-        return base64.b64encode(self.png).decode("ascii")
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,7 @@ class Frame:
             "height": data.shape[0],
             "bits": 32 if self.exact else 16,
             "scale": scale,
-            "data": base64.b64encode(coded.tobytes()).decode("ascii"),
+            "data": in_base64(coded.tobytes()),
             "star": None if self.star is None else [self.star.x - x0, self.star.y - y0],
             "pa_y": self.pa_y_deg,
             "arcsec": self.pixel_scale_arcsec,

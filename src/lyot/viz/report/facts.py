@@ -11,7 +11,7 @@ import numpy as np
 from lyot.analysis.contrast import ContrastCurve
 from lyot.errors import LyotError, readable
 from lyot.files.headers import open_fits, read_info
-from lyot.files.results import read_maps, read_table
+from lyot.files.results import SkyMaps, read_maps, read_table
 from lyot.files.run import exposure_root, products_of, record_of
 from lyot.files.view import View, read_view
 from lyot.types import Array
@@ -74,17 +74,6 @@ class CombinedImage:
     n_modes_used: int
 
 
-@dataclass(frozen=True, eq=False)
-class DetectionFacts:
-    """A search for point sources: maps with north up, and the candidates."""
-
-    candidates: Any
-    maps: dict[str, Array]
-    pixel_scale_arcsec: float
-    fpf: float
-    """False-positive fraction of the threshold."""
-
-
 @dataclass(frozen=True)
 class PixelCounts:
     """Pixels of a product by their quality."""
@@ -106,10 +95,12 @@ class RunFacts:
     exposures: list[ExposureFacts]
     command: list[str]
     """The command that made the run; empty where it was made from Python."""
-    detection: DetectionFacts | None
+    detection: SkyMaps | None
+    """Maps of a search for point sources, north up."""
+    candidates: Any
     limits: Any
     companions: Any
-    """Tables of contrast limits and of fitted companions; None where there are none."""
+    """Tables of candidates, contrast limits and fitted companions; None where there are none."""
     pictures: dict[str, bytes]
     """Figures of the companion fits, as PNG, by title."""
     noise_curves: dict[str, dict[str, Array]]
@@ -151,22 +142,18 @@ def read_facts(
     own = None if names is None else {Path(p).name for p in names}
     views = [read_view(path) for path in products_of(folder, "*_i2d.fits", own)]
     name = _association_of(folder, views)
-    exposures = _exposures(folder, own)
-    fit_figures = [
-        folder / f"{name}_companions.png",
-        *sorted(folder.glob(f"{name}_posterior*.png")),
-    ]
+    exposures, maps = _exposures(folder, own), folder / f"{name}_detection.fits"
+    fit_figures = [*folder.glob(f"{name}_companions.png"), *folder.glob(f"{name}_posterior*.png")]
     return RunFacts(
         name=name,
         images=[_combined(view) for view in views],
         exposures=exposures,
         command=command or record.get("command") or [],
-        detection=_detection(folder, name),
+        detection=read_maps(maps) if maps.is_file() else None,
+        candidates=read_table(folder / f"{name}_candidates.ecsv"),
         limits=read_table(folder / f"{name}_limits.ecsv"),
         companions=read_table(folder / f"{name}_companions.ecsv"),
-        pictures={
-            p.stem.removeprefix(name).strip("_"): p.read_bytes() for p in fit_figures if p.is_file()
-        },
+        pictures={p.stem.removeprefix(f"{name}_"): p.read_bytes() for p in sorted(fit_figures)},
         noise_curves={
             path.name: read_view(path).table for path in products_of(folder, "*_contrast.fits", own)
         },
@@ -206,18 +193,16 @@ def _exposures(folder: Path, own: set[str] | None) -> list[ExposureFacts]:
     views: dict[str, list[View]] = {}
     for path in products_of(folder, "*_psfsub.fits", own):
         views.setdefault(exposure_root(path), []).append(read_view(path))
-    found = []
-    for root, after in views.items():
-        flagged = folder / f"{root}_crfints.fits"
-        found.append(
-            ExposureFacts(
-                root,
-                before=read_view(flagged) if flagged.is_file() else None,
-                subtractions=[_subtraction(view) for view in after],
-                alignment=_alignment(after[-1].provenance["steps"]["align_psfs"]),
-            )
+    flagged = {root: folder / f"{root}_crfints.fits" for root in views}
+    return [
+        ExposureFacts(
+            root,
+            before=read_view(flagged[root]) if flagged[root].is_file() else None,
+            subtractions=[_subtraction(view) for view in after],
+            alignment=_alignment(after[-1].provenance["steps"]["align_psfs"]),
         )
-    return found
+        for root, after in views.items()
+    ]
 
 
 def _subtraction(view: View) -> Subtraction:
@@ -247,18 +232,6 @@ def _alignment(record: dict[str, Any]) -> Alignment:
         weight=str(record.get("weight", "")),
         note=str(record.get("note") or ""),
     )
-
-
-def _detection(folder: Path, name: str) -> DetectionFacts | None:
-    candidates, path = (
-        read_table(folder / f"{name}_candidates.ecsv"),
-        folder / f"{name}_detection.fits",
-    )
-    if candidates is None or not path.is_file():
-        return None
-    found = read_maps(path)
-    fpf = float(found.keywords.get("FPF", np.nan))
-    return DetectionFacts(candidates, found.maps, found.pixel_scale_arcsec, fpf)
 
 
 def _count_pixels(path: Path) -> PixelCounts:

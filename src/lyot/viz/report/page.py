@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from lyot.files.atomic import atomic_write
 from lyot.viz.figures import DIVERGING, SEQUENTIAL
 from lyot.viz.report import sections
+from lyot.viz.report.blocks import in_base64
 from lyot.viz.report.drawing import page_style
 from lyot.viz.report.facts import RunFacts, read_facts
 
@@ -75,6 +75,7 @@ def render(run: RunFacts, /) -> str:
     )
     # The names of exposures are long: they may be broken after an underscore.
     environment.filters["breakable"] = lambda text: Markup("_<wbr>").join(text.split("_"))
+    environment.filters["base64"] = in_base64
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     with page_style():
         shown = [section for section in (make(run) for make in sections.SECTIONS) if section.blocks]
@@ -97,4 +98,4 @@ def _read(name: str) -> str:
 def _color_table(name: str) -> str:
     """256 colors of a color map as bytes, in base64."""
     colors = mpl.colormaps[name](np.linspace(0.0, 1.0, 256))[:, :3]
-    return base64.b64encode(np.round(255 * colors).astype(np.uint8).tobytes()).decode("ascii")
+    return in_base64(np.round(255 * colors).astype(np.uint8).tobytes())

@@ -166,14 +166,14 @@ def _summary_of(exposure: ExposureFacts) -> dict[str, Number | str]:
 def candidates(run: RunFacts, /) -> Section:
     """The map of the signal-to-noise ratio of a point source, and the candidates."""
     found = run.detection
-    if found is None:
+    if found is None or run.candidates is None:
         text = "The run has not been searched for point sources (analysis: detect)."
         return Section("Candidates", [Paragraph(text)])
     scale = found.pixel_scale_arcsec
     middle = found.maps["SNR"].shape[0] // 2
     star = StarPosition(float(middle), float(middle), origin="measured")
     marks = []
-    for k, row in enumerate(found.candidates, start=1):
+    for k, row in enumerate(run.candidates, start=1):
         r, pa = float(row["separation"]) / scale, np.radians(float(row["position_angle"]))
         x, y = middle - r * np.sin(pa), middle + r * np.cos(pa)
         marks.append({"x": x, "y": y, "r": 4.0, "text": str(k)})
@@ -190,32 +190,33 @@ def candidates(run: RunFacts, /) -> Section:
     )
     axes = [("map", [frame.name for frame in frames])]
     viewer = Viewer("Search for point sources", axes, frames, (0,), caption)
-    text = f"No candidate above the threshold (false-positive fraction {found.fpf:.2g})."
-    beside = _candidate_table(found.candidates) if marks else Paragraph(text)
+    fpf = float(found.keywords.get("FPF", np.nan))
+    text = f"No candidate above the threshold (false-positive fraction {fpf:.2g})."
+    beside = _candidate_table(run.candidates) if marks else Paragraph(text)
     return Section("Candidates", [Grid([viewer, beside])])
 
 
 def _candidate_table(candidates: Any) -> Table:
-    header = ["#", "separation [arcsec]", "PA [deg]", "S/N", "expected false alarms", "contrast"]
-    header += ["S/N without key star", "known"]
-    rows: list[list[Number | str]] = []
-    for k, row in enumerate(candidates, start=1):
+    def _without(row: Any) -> Number | str:
         without = number(row["jackknife_snr"], ".1f")
-        if isinstance(without, Number):
-            without = Number(f"{without.text} ({row['key_reference']})", without.full)
-        rows.append(
-            [
-                str(k),
-                number(row["separation"], ".3f"),
-                number(row["position_angle"], ".2f"),
-                number(row["snr"], ".1f"),
-                number(row["expected_false_alarms"], ".1e"),
-                number(row["contrast"], ".2e"),
-                without,
-                "yes" if row["known"] else "",
-            ]
-        )
-    return Table("Candidates", header, rows)
+        if not isinstance(without, Number):
+            return without
+        return Number(f"{without.text} ({row['key_reference']})", without.full)
+
+    return Table.of(
+        "Candidates",
+        candidates,
+        {
+            "#": lambda row: str(row.index + 1),
+            "separation [arcsec]": lambda row: number(row["separation"], ".3f"),
+            "PA [deg]": lambda row: number(row["position_angle"], ".2f"),
+            "S/N": lambda row: number(row["snr"], ".1f"),
+            "expected false alarms": lambda row: number(row["expected_false_alarms"], ".1e"),
+            "contrast": lambda row: number(row["contrast"], ".2e"),
+            "S/N without key star": _without,
+            "known": lambda row: "yes" if row["known"] else "",
+        },
+    )
 
 
 def before_after(run: RunFacts, /) -> Section:
@@ -415,12 +416,11 @@ def provenance(run: RunFacts, /) -> Section:
 def star(run: RunFacts, /) -> Section:
     """Where the star is on each exposure, and where that comes from."""
     header = ["exposure", "x [pixel, from 0]", "error", "y", "error", "origin"]
-    rows: list[list[Number | str]] = []
-    for exposure in run.exposures:
-        position = exposure.subtractions[-1].view.star
-        if position is not None:
-            values = (position.x, position.x_err, position.y, position.y_err)
-            rows.append([exposure.root, *(number(v, ".3f") for v in values), position.origin])
+    rows = [
+        [e.root, *(number(v, ".3f") for v in (at.x, at.x_err, at.y, at.y_err)), at.origin]
+        for e in run.exposures
+        if (at := e.subtractions[-1].view.star)
+    ]
     blocks: list[Any] = [Table("Star", header, rows)]
     if run.steps.get("resample", {}).get("recipe", {}).get("align_on") == "star":
         text = (
@@ -451,17 +451,11 @@ def alignment(run: RunFacts, /) -> Section:
         drawings.append(drawing(figure, f"Shifts of {exposure.root}", caption))
         for k, target in enumerate(align.targets):
             y, x = align.shift_yx[:, k].mean(axis=0)
-            shift_and_error = (x, y, np.hypot(*align.shift_error_yx[:, k].mean(axis=0)))
-            rows.append(
-                [
-                    exposure.root,
-                    str(k + 1),
-                    target,
-                    *(number(value, ".4f") for value in shift_and_error),
-                    number(align.scale[:, k].mean(), ".4g"),
-                    "yes" if align.converged[:, k].all() else "no",
-                ]
-            )
+            error = np.hypot(*align.shift_error_yx[:, k].mean(axis=0))
+            shift = (number(value, ".4f") for value in (x, y, error))
+            scale = number(align.scale[:, k].mean(), ".4g")
+            converged = "yes" if align.converged[:, k].all() else "no"
+            rows.append([exposure.root, str(k + 1), target, *shift, scale, converged])
     header = ["exposure", "reference", "star", "shift x [pixel]", "shift y [pixel]"]
     header += ["error [pixel]", "scale", "converged"]
     table = Table("Alignment of the references", header, rows)
@@ -492,23 +486,23 @@ def modes(run: RunFacts, /) -> Section:
 
 def quality(run: RunFacts, /) -> Section:
     """Bad pixels of each product."""
-    header = ["product", "frames", "unusable [%]", "outliers", "without value", "saturated"]
-    rows = [
-        [
-            counts.product,
-            str(counts.n_frames),
-            number(100.0 * counts.unusable_fraction, ".3f"),
-            str(counts.n_outliers),
-            str(counts.n_without_value),
-            str(counts.n_saturated),
-        ]
-        for counts in run.pixels
-    ]
+    table = Table.of(
+        "Pixels",
+        run.pixels,
+        {
+            "product": lambda of: of.product,
+            "frames": lambda of: str(of.n_frames),
+            "unusable [%]": lambda of: number(100.0 * of.unusable_fraction, ".3f"),
+            "outliers": lambda of: str(of.n_outliers),
+            "without value": lambda of: str(of.n_without_value),
+            "saturated": lambda of: str(of.n_saturated),
+        },
+    )
     text = (
         "Bad pixels of the science frames are excluded from the fit; those of a reference are "
         "predicted from the other references."
     )
-    return Section("Data quality", [Table("Pixels", header, rows), Paragraph(text)])
+    return Section("Data quality", [table, Paragraph(text)])
 
 
 def reproduce(run: RunFacts, /) -> Section:
