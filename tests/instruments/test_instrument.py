@@ -44,7 +44,6 @@ class RoundMirror:
 
     diameter_m: float = 5.0
     width_m: float = 5.2
-    segment_centers_m: tuple[tuple[float, float], ...] = ()
 
     def amplitude(self, n, /):
         radius = self.radius_m(n)

@@ -24,7 +24,7 @@ def test_the_open_area_does_not_depend_on_the_sampling():
 def test_segments_are_eighteen_and_do_not_overlap():
     assert segment_corners().shape == (18, 6, 2)
     assert np.sum(segment_maps(256, FLIGHT_PUPIL.width_m), axis=0).max() <= 1.0 + 1e-12
-    middles = np.array(FLIGHT_PUPIL.segment_centers_m)
+    middles = segment_corners().mean(axis=1)
     apart = np.hypot(*(middles[:, None] - middles[None]).T)
     nearest = np.sort(apart, axis=0)[1]
     # One pitch of 1.32 m, seen on a curved mirror.

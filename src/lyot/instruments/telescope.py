@@ -24,11 +24,6 @@ class Pupil(Protocol):
         """Width of the grid on which the pupil is sampled [m]."""
         ...
 
-    @property
-    def segment_centers_m(self) -> tuple[tuple[float, float], ...]:
-        """The centers ``(x, y)`` of the mirror's segments [m]; empty for a mirror of one piece."""
-        ...
-
     def __hash__(self) -> int: ...
 
     def amplitude(self, n: int, /) -> NDArray[np.float64]:
