@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,11 +14,10 @@ from lyot.analysis.completeness import completeness_map
 from lyot.analysis.contrast import ContrastCurve, contrast_curve, sensitivity_map
 from lyot.analysis.detection import Detection, detect
 from lyot.analysis.noise import KnownDisc, KnownSource, KnownSources
-from lyot.analysis.observation import Observation, open_run
+from lyot.analysis.observation import Observation
 from lyot.compute.cluster import Tasks
 from lyot.files.results import write_grid, write_maps, write_table
-from lyot.parameters import ExclusionParameters, ObservationParameters
-from lyot.subtraction.result import Subtracted
+from lyot.parameters import ExclusionParameters
 from lyot.viz import analysis as draw
 
 Result = TypeVar("Result")
@@ -32,32 +29,6 @@ class Written(Generic[Result]):
 
     result: Result
     paths: list[str]
-
-
-@contextmanager
-def observation_of(
-    run: str | Path,
-    parameters: ObservationParameters,
-    /,
-    *,
-    subtracted: Mapping[str, Subtracted] | None = None,
-) -> Iterator[Observation]:
-    """Open a finished run with the PSF, transmission and star that parameters name.
-
-    `subtracted` is what the run has just subtracted, as `lyot.analysis.observation.open_run` takes
-    it.
-    """
-    with open_run(
-        run,
-        n_modes=parameters.truncate,
-        psf=parameters.psf,
-        transmission=parameters.transmission,
-        star_jy=parameters.star_flux,
-        star_magnitude=parameters.star_mag,
-        star_frame=parameters.star_frame,
-        subtracted=subtracted,
-    ) as observation:
-        yield observation
 
 
 def excluded_sources(parameters: ExclusionParameters, /) -> KnownSources:

@@ -152,10 +152,11 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
         pipeline.run(job.association)
         products = list(pipeline.products)
         if job.observation is not None:
-            from lyot.outputs import observation_of, write_contrast
+            from lyot.analysis.observation import open_run
+            from lyot.outputs import write_contrast
 
             subtracted = pipeline.subtracted
-            with observation_of(folder, job.observation, subtracted=subtracted) as observation:
+            with open_run(folder, job.observation, subtracted=subtracted) as observation:
                 products += write_contrast(observation, folder).paths
             subtracted.clear()
         if job.report and any(p.endswith("_i2d.fits") for p in products):

@@ -46,6 +46,28 @@ def test_limits_candidates_and_companions(demo, tmp_path):
     assert (tmp_path / f"{name}_posterior1.png").exists()
 
 
+def test_spectra_of_star_and_companions(demo, tmp_path):
+    spectrum, cold = tmp_path / "star.txt", tmp_path / "planet.txt"
+    spectrum.write_text("# flat\n1 0.2\n30 0.2\n")
+    cold.write_text("3 1e-6\n6 1e-4\n")
+    with open_run(demo.folder, star_spectrum=spectrum) as observation:
+        assert observation.star.jy == pytest.approx(0.2, rel=1e-9)
+        assert observation.star.origin == "star.txt"
+        sharp = observation.psf.stamp(0.0, 0.0).max()
+    for given in ({"source_spectrum": cold}, {"source_temperature": 300.0}):
+        with open_run(demo.folder, **given) as observation:
+            # A redder source has a wider image.
+            assert 0.9 < observation.psf.stamp(0.0, 0.0).max() / sharp < 0.98
+            assert "spectrum: hot star" not in observation.origins()["psf"]
+    done = lyot("contrast", demo.folder, "--star-mag", "5", "--star-spectrum", spectrum)
+    assert done.exit_code == 1
+    assert "Give one of the star's magnitude, flux density, spectrum and frame" in done.output
+    spectrum.write_text("1 2\n2 2\n")
+    done = lyot("detect", demo.folder, "--star-spectrum", spectrum)
+    assert done.exit_code == 1
+    assert "covers 1 to 2 micrometer, and F444W" in done.output
+
+
 def test_all_analyses_share_one_statistic(demo, tmp_path):
     """Limits, completeness, candidates and companions judge by the statistic of the options."""
     name = "jw09999_demo_nircam_f444w-mask335r"

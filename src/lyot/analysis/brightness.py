@@ -50,12 +50,12 @@ def star_brightness(
     --------
     >>> from lyot.instruments import NIRCAM
     >>> round(star_brightness(NIRCAM.filter("F444W"), magnitude=4.0).jy, 2)
-    4.62
+    4.67
     """
     if (jy is None) == (magnitude is None):
         raise LyotError(
             "Contrast needs the star's brightness: give one of its flux and magnitude.",
-            parameter="star_mag",
+            parameter="star_magnitude",
         )
     zero = filter.vega_jy
     if magnitude is not None:

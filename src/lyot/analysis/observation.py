@@ -20,12 +20,13 @@ from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.files.headers import ExposureInfo
 from lyot.files.run import open_products, read_image
+from lyot.files.spectrum import read_spectrum
 from lyot.instruments.coronagraphs import Coronagraph
-from lyot.instruments.filters import Filter
+from lyot.instruments.filters import RAYLEIGH_JEANS, Filter, Spectrum
 from lyot.instruments.instrument import Instrument
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 from lyot.instruments.transmission import Transmission
-from lyot.parameters import SubtractRecipe, from_dict
+from lyot.parameters import ObservationParameters, SubtractRecipe, from_dict
 from lyot.subtraction.result import Subtracted
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ class Observation:
             raise LyotError(
                 "Contrast needs the star's brightness; give its Vega magnitude, its flux density "
                 "or an image of it without the mask.",
-                parameter="star_mag",
+                parameter="star_magnitude",
             )
         return self.star.jy / self.jy_per_unit
 
@@ -233,16 +234,18 @@ def make_observation(
     psf: OffAxisPSF | None = None,
     transmission: NDArray[np.floating] | None = None,
     star: StarBrightness | None = None,
+    spectrum: Spectrum = RAYLEIGH_JEANS,
 ) -> Observation:
     """Put together what an analysis works on: its pixels are on no disk.
 
-    PSF and transmission, a map on the pixels of the frames, are models by default.
+    PSF and transmission, a map on the pixels of the frames, are models by default, the PSF for
+    companions of a spectrum.
     """
     if not exposures:
         raise LyotError("There is no exposure to analyze.")
     info, shape = exposures[0].target.info, exposures[0].shape
     if psf is None:
-        psf = best_psf(*mode_of(info)).cropped((min(shape) - 1) // 4)
+        psf = best_psf(*mode_of(info), spectrum).cropped((min(shape) - 1) // 4)
     if 2 * psf.half_pix + 1 > min(shape):
         raise LyotError(
             f"The PSF is {2 * psf.half_pix + 1} pixels wide and the frames are {shape[1]} x "
@@ -252,7 +255,7 @@ def make_observation(
         raise LyotError(
             f"The transmission map is {transmission.shape} pixels and the frames are {shape}."
         )
-    through = transmission_of(info, transmission)
+    through = transmission_of(info, transmission, spectrum)
     return Observation(product, exposures, psf, through, star, recipe)
 
 
@@ -265,7 +268,10 @@ def mode_of(info: ExposureInfo) -> tuple[Instrument, Coronagraph, Filter, float]
 
 
 def transmission_of(
-    info: ExposureInfo, image: NDArray[np.floating] | None = None, /
+    info: ExposureInfo,
+    image: NDArray[np.floating] | None = None,
+    spectrum: Spectrum = RAYLEIGH_JEANS,
+    /,
 ) -> Transmission:
     """Take the user's map, else the model; 1 everywhere for a coronagraph without a model."""
     coronagraph, origin = info.coronagraph_value, "model of the package"
@@ -276,7 +282,7 @@ def transmission_of(
         log.warning("Coronagraph %r is unknown: its transmission is taken as 1.", info.coronagraph)
     at_narrow_end = info.aperture.endswith("NARROW")
     return Transmission(
-        optics=model_optics(*mode_of(info)),
+        optics=model_optics(*mode_of(info), spectrum),
         pixel_scale_arcsec=info.pixel_scale_arcsec,
         mask_xy_arcsec=(coronagraph.star_x_arcsec(info.filter, narrow=at_narrow_end), 0.0),
         origin=origin,
@@ -287,15 +293,11 @@ def transmission_of(
 @contextmanager
 def open_run(
     folder: str | Path,
+    parameters: ObservationParameters | None = None,
     /,
     *,
-    n_modes: tuple[int, ...] | None = None,
-    psf: str | Path | None = None,
-    transmission: str | Path | None = None,
-    star_jy: float | None = None,
-    star_magnitude: float | None = None,
-    star_frame: str | Path | None = None,
     subtracted: Mapping[str, Subtracted] | None = None,
+    **given: object,
 ) -> Iterator[Observation]:
     """Open a finished run for the analysis.
 
@@ -303,19 +305,14 @@ def open_run(
     ----------
     folder : path
         Folder of the run's products.
-    n_modes : tuple of int, optional
-        Numbers of modes, which need no other run; those of the run by default.
-    psf : path, optional
-        FITS image of the off-axis PSF; OVERSAMP or DET_SAMP in its header is its oversampling.
-    transmission : path, optional
-        FITS image of the mask's transmission on the pixels of the frames.
-    star_jy, star_magnitude : float, optional
-        Brightness of the star [Jy], or its Vega magnitude.
-    star_frame : path, optional
-        FITS image of the star without the mask, in the unit of the exposures.
+    parameters : ObservationParameters, optional
+        PSF, transmission, star and numbers of modes; as the run and the models have them by
+        default.
     subtracted : mapping of str to Subtracted, optional
         Subtractions that the run has just done, by the name of the flagged exposure (crfints): they
         are not done again, unless other numbers of modes are asked for.
+    **given
+        Parameters by name, instead of `parameters`: see `lyot.parameters.ObservationParameters`.
 
     Yields
     ------
@@ -333,31 +330,62 @@ def open_run(
     ...     print(observation.filter.name, round(observation.fwhm_pix, 1))
     F444W 2.7
     """
+    if parameters is None:
+        given = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
+        parameters = from_dict(ObservationParameters, given)
     with open_products(folder) as (product, runs):
         of_run: SubtractRecipe = from_dict(SubtractRecipe, runs[0].recipe)
-        recipe = of_run if n_modes is None else replace(of_run, n_modes=tuple(n_modes))
+        n_modes, map_file = parameters.n_modes, parameters.transmission
+        recipe = of_run if n_modes is None else replace(of_run, n_modes=n_modes)
         done = subtracted if subtracted is not None and recipe == of_run else {}
         exposures = [exposure_of_run(run, recipe, done.get(run.target.info.name)) for run in runs]
         observation = make_observation(
             product,
             exposures,
             recipe,
-            psf=None if psf is None else read_psf(psf, exposures[0].target.info),
-            transmission=None if transmission is None else read_image(transmission)[0],
+            psf=None if parameters.psf is None else read_psf(parameters.psf, runs[0].target.info),
+            transmission=None if map_file is None else read_image(map_file)[0],
+            spectrum=_source_spectrum(parameters),
         )
-        given = [v for v in (star_jy, star_magnitude, star_frame) if v is not None]
-        if len(given) > 1:
-            raise LyotError("Give one of the star's flux, its magnitude, and its frame.")
-        origin = ""
-        if star_frame is not None:
-            flux = star_flux_in(read_image(star_frame)[0], observation.psf)
-            star_jy, origin = flux * observation.jy_per_unit, Path(star_frame).name
-        if given:
-            star = star_brightness(
-                observation.filter, jy=star_jy, magnitude=star_magnitude, origin=origin
-            )
-            observation = replace(observation, star=star)
-        yield replace(observation, folder=str(Path(folder).resolve()))
+        star = _star(observation, parameters)
+        yield replace(observation, star=star, folder=str(Path(folder).resolve()))
+
+
+def _source_spectrum(parameters: ObservationParameters) -> Spectrum:
+    """The spectrum of the companions that parameters give."""
+    path, kelvin = parameters.source_spectrum, parameters.source_temperature
+    if path is None and kelvin is None:
+        return RAYLEIGH_JEANS
+    name = "source_spectrum" if path is not None else "source_temperature"
+    if parameters.psf is not None:
+        raise LyotError(
+            "The spectrum of the companions is that of the model of the PSF; give either that or a "
+            "PSF.",
+            parameter=name,
+        )
+    if path is not None and kelvin is not None:
+        raise LyotError(
+            "Give one of the companions' spectrum and temperature, not both.", parameter=name
+        )
+    return read_spectrum(path) if path is not None else Spectrum.blackbody(float(kelvin or 0.0))
+
+
+def _star(observation: Observation, parameters: ObservationParameters) -> StarBrightness | None:
+    """How bright the star is, as parameters tell it."""
+    jy, magnitude = parameters.star_jy, parameters.star_magnitude
+    frame, spectrum = parameters.star_frame, parameters.star_spectrum
+    given = sum(value is not None for value in (jy, magnitude, frame, spectrum))
+    if given > 1:
+        raise LyotError("Give one of the star's magnitude, flux density, spectrum and frame.")
+    if given == 0:
+        return None
+    origin = ""
+    if frame is not None:
+        flux = star_flux_in(read_image(frame)[0], observation.psf)
+        jy, origin = flux * observation.jy_per_unit, Path(frame).name
+    if spectrum is not None:
+        jy, origin = observation.filter.flux_density(read_spectrum(spectrum)), Path(spectrum).name
+    return star_brightness(observation.filter, jy=jy, magnitude=magnitude, origin=origin)
 
 
 def read_psf(path: str | Path, info: ExposureInfo, /) -> OffAxisPSF:

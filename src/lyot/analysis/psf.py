@@ -19,7 +19,7 @@ from lyot.algorithms import fourier
 from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.instruments.coronagraphs import Coronagraph
-from lyot.instruments.filters import Filter
+from lyot.instruments.filters import RAYLEIGH_JEANS, Filter, Spectrum
 from lyot.instruments.instrument import Instrument
 from lyot.instruments.offaxis import Optics
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
@@ -340,13 +340,22 @@ def _windowed_center(
 
 @lru_cache(maxsize=8)
 def best_psf(
-    instrument: Instrument, coronagraph: Coronagraph, filter: Filter, pixel_scale_arcsec: float, /
+    instrument: Instrument,
+    coronagraph: Coronagraph,
+    filter: Filter,
+    pixel_scale_arcsec: float,
+    spectrum: Spectrum = RAYLEIGH_JEANS,
+    /,
 ) -> OffAxisPSF:
-    """Make the off-axis PSF by ``stpsf`` where it is installed with its data, else by the model."""
-    if instrument.stpsf_class and coronagraph.stpsf_stop and os.environ.get("STPSF_PATH"):
+    """Make the off-axis PSF by ``stpsf`` where it is installed with its data, else by the model.
+
+    By the model too for a source of another spectrum than a hot star's.
+    """
+    has_name = bool(instrument.stpsf_class and coronagraph.stpsf_stop)
+    if has_name and spectrum == RAYLEIGH_JEANS and os.environ.get("STPSF_PATH"):
         with suppress(ImportError, OSError, KeyError):
             return _stpsf(instrument, coronagraph, filter, pixel_scale_arcsec)
-    return model_psf(instrument, coronagraph, filter, pixel_scale_arcsec)
+    return model_psf(instrument, coronagraph, filter, pixel_scale_arcsec, spectrum)
 
 
 def _stpsf(
@@ -366,23 +375,34 @@ def _stpsf(
         add_distortion=False,
     )
     data = np.asarray(hdus[0].data, dtype=np.float64)
-    origin = f"stpsf {stpsf.__version__}, {filter.name} for {coronagraph.name}"
+    origin = f"stpsf {stpsf.__version__}, {filter.name} for {coronagraph.name}; not checked here"
     return OffAxisPSF(data, MODEL_OVERSAMPLE, origin)
 
 
 @lru_cache(maxsize=8)
 def model_optics(
-    instrument: Instrument, coronagraph: Coronagraph, filter: Filter, pixel_scale_arcsec: float, /
+    instrument: Instrument,
+    coronagraph: Coronagraph,
+    filter: Filter,
+    pixel_scale_arcsec: float,
+    spectrum: Spectrum = RAYLEIGH_JEANS,
+    /,
 ) -> Optics:
     """Return the optics of a mode: one object for its PSF and its transmission."""
-    name = coronagraph.name
-    return instrument.optics(name, filter.name, pixel_scale_arcsec=pixel_scale_arcsec)
+    return instrument.optics(
+        coronagraph.name, filter.name, pixel_scale_arcsec=pixel_scale_arcsec, spectrum=spectrum
+    )
 
 
 @lru_cache(maxsize=8)
 @threads.calculation
 def model_psf(
-    instrument: Instrument, coronagraph: Coronagraph, filter: Filter, pixel_scale_arcsec: float, /
+    instrument: Instrument,
+    coronagraph: Coronagraph,
+    filter: Filter,
+    pixel_scale_arcsec: float,
+    spectrum: Spectrum = RAYLEIGH_JEANS,
+    /,
 ) -> OffAxisPSF:
     """Make the package's own model of the off-axis PSF.
 
@@ -396,6 +416,8 @@ def model_psf(
         The filter.
     pixel_scale_arcsec : float
         Pixel scale [arcsec].
+    spectrum : Spectrum, optional
+        Of the source; that of a hot star by default.
 
     Returns
     -------
@@ -410,9 +432,10 @@ def model_psf(
     >>> psf.stamp(0.0, 0.0).shape
     (49, 49)
     """
-    optics = model_optics(instrument, coronagraph, filter, pixel_scale_arcsec)
+    optics = model_optics(instrument, coronagraph, filter, pixel_scale_arcsec, spectrum)
     n = 2 * MODEL_HALF_PIX + 1
     made = optics.psf((0.0, 0.0), n_pixels=n, oversample=MODEL_OVERSAMPLE, with_mask=False)
-    origin = f"model of the package, {filter.name} behind {coronagraph.name or 'no mask'}"
+    mode = f"{filter.name} behind {coronagraph.name or 'no mask'}, spectrum: {spectrum.name}"
+    origin = f"model of the package, {mode}; {coronagraph.psf_check(filter.name)}"
     near = NearMask(optics, MODEL_HALF_PIX, MODEL_OVERSAMPLE)
     return OffAxisPSF(made.image, MODEL_OVERSAMPLE, origin, near)

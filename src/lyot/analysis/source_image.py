@@ -121,7 +121,7 @@ def source_image(
     --------
     >>> made = source_image(named_mode("NIRCAM", "F444W", "MASKA335R"), (1.0, 0.0))
     >>> made.psf.image.shape, round(made.psf.transmission, 2)
-    ((65, 65), 0.95)
+    ((65, 65), 0.96)
     """
     if not np.isfinite(at_xy_arcsec).all():
         raise LyotError(f"The offset is {at_xy_arcsec}; it must be finite.", parameter="at")

@@ -27,8 +27,8 @@ def _analyze(
     run: str, options: Mapping[str, Any], write: Callable[..., Any], show: Callable[[Any], None]
 ) -> None:
     """Open a finished run, reduced first if it is an association; write, show and list results."""
+    from lyot.analysis.observation import open_run
     from lyot.analysis.statistic import Statistic
-    from lyot.outputs import observation_of
     from lyot.viz.report import write_report
 
     parameters, statistic = taken(ObservationParameters, options), taken(Statistic, options)
@@ -38,7 +38,7 @@ def _analyze(
         folder = Path(options["output_dir"] or f"{folder.stem.removesuffix('_asn')}-products")
         click.echo(f"Reducing {association} into {folder}/")
         reduce_all([str(association)], str(folder), {})
-    with shown_warnings(), observation_of(folder, parameters) as observation:
+    with shown_warnings(), open_run(folder, parameters) as observation:
         origins = observation.origins()
         click.echo(
             f"{observation.product}: PSF: {origins['psf']}; transmission: {origins['transmission']}"

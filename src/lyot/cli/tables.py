@@ -197,6 +197,9 @@ def print_companions(fit: CompanionFit, /) -> None:
             "magnitude": lambda c: _shown(c.magnitude, ".2f"),
             "S/N": lambda c: f"{c.snr:.1f}",
             "bias / error": lambda c: _shown(c.bias.flux / c.flux.err, "+.2f"),
+            "chi-square / pixel": lambda c: f"{c.chi2 / c.n_data:.2f}",
         },
         numbered="companion",
     )
+    for warning in fit.warnings:
+        click.echo(warning)

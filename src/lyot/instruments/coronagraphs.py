@@ -69,6 +69,8 @@ class Coronagraph(ABC):
         Where it is read out, one entry per channel.
     stpsf_stop : str
         Name of the stop in ``stpsf``; empty where it has none.
+    psf_checks : mapping of str to str
+        By filter, how well the image of a source agrees with real stars.
     tilt_deg : float
         Angle from the detector's axes to those of the mask and of the pupil, from x towards y
         [degree].
@@ -88,6 +90,7 @@ class Coronagraph(ABC):
     pupil_wheel: str = ""
     apertures: tuple[Aperture, ...] = ()
     stpsf_stop: str = ""
+    psf_checks: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
     tilt_deg: float = 0.0
 
     is_modeled: ClassVar[bool] = True
@@ -99,6 +102,13 @@ class Coronagraph(ABC):
     deforms_with_offset: ClassVar[bool] = False
     """Whether a dither deforms the star's image more than it moves it, so that shifts cannot be
     fitted freely."""
+
+    def psf_check(self, filter: str, /) -> str:
+        """Return what the model of the image of a source is worth in a filter, in words."""
+        here = self.psf_checks.get(filter)
+        others = "; ".join(self.psf_checks.values())
+        untested = f"not checked against a real star in {filter}"
+        return here or (f"{untested}, but: {others}" if others else untested)
 
     @property
     def background(self) -> float:

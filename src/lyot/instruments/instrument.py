@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 
 from lyot.errors import LyotError
 from lyot.instruments.coronagraphs import Coronagraph, NoMask
-from lyot.instruments.filters import Filter
-from lyot.instruments.offaxis import Detector, Optics, filter_band
+from lyot.instruments.filters import RAYLEIGH_JEANS, Curve, Filter, Spectrum
+from lyot.instruments.offaxis import Detector, Optics
 from lyot.instruments.telescope import Pupil
 from lyot.instruments.wavefront import WavefrontBudget
 
@@ -37,6 +37,9 @@ class Channel:
         Capacitive coupling to each pixel beside, and to each above and below.
     wavefront : WavefrontBudget
         Size of the wavefront errors.
+    coronagraph_response : Curve or None
+        Response to photons of what stands in the beam with a coronagraph only, such as the
+        substrate of the masks; None where it is the same at all wavelengths.
 
     Examples
     --------
@@ -54,6 +57,7 @@ class Channel:
     diffusion_arcsec: float = 0.0
     coupling: tuple[float, float] = (0.0, 0.0)
     wavefront: WavefrontBudget = field(default_factory=WavefrontBudget)
+    coronagraph_response: Curve | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +253,7 @@ class Instrument:
         /,
         *,
         pixel_scale_arcsec: float | None = None,
-        photon_slope: float = -3.0,
+        spectrum: Spectrum = RAYLEIGH_JEANS,
         n_wavelengths: int | None = None,
         seed: int | None = None,
     ) -> Optics:
@@ -261,8 +265,8 @@ class Instrument:
             Names of coronagraph and filter.
         pixel_scale_arcsec : float, optional
             Pixel scale, the square root of a pixel's area [arcsec]; by default the nominal one.
-        photon_slope : float, optional
-            Exponent of wavelength in the photons of the source per wavelength.
+        spectrum : Spectrum, optional
+            Of the source; that of a hot star by default.
         n_wavelengths : int, optional
             Number of wavelengths; by default what the width of the filter needs.
         seed : int, optional
@@ -288,16 +292,13 @@ class Instrument:
         channel = self.channel(filter=filter)
         mask = self.find_coronagraph(coronagraph)
         scale = pixel_scale_arcsec or channel.pixel_scale_arcsec
-        aspect = channel.pixel_aspect**0.5
+        aspect, curve = channel.pixel_aspect**0.5, light.curve
+        if mask.is_modeled and channel.coronagraph_response is not None:
+            curve = curve.times(channel.coronagraph_response)
         return Optics(
             mask=mask,
             stop=mask.stop,
-            band=filter_band(
-                light.pivot_um,
-                light.width_um,
-                photon_slope=photon_slope,
-                n_wavelengths=n_wavelengths,
-            ),
+            band=curve.band(spectrum, n_wavelengths=n_wavelengths),
             detector=Detector(
                 (scale / aspect, scale * aspect), channel.diffusion_arcsec, channel.coupling
             ),

@@ -1,19 +1,16 @@
-"""MIRI: four-quadrant phase masks and a Lyot spot, 10 to 23 micrometre.
+"""MIRI: four-quadrant phase masks and a Lyot spot, 10 to 23 micrometer.
 
 Sources: JWST User Documentation, "MIRI Coronagraphs"; Boccaletti et al. 2022,
-doi:10.1051/0004-6361/202244578 (pivot wavelengths, bandwidths, inner working angles); detector,
-subarrays and angle of the detector from the headers of programme 1277 and of the PSFMASK reference
-file; `stpsf` (coupling of pixels, angle of masks and stops). Vega zero points: F1140C and F1550C as
-printed in Carter et al. 2023, doi:10.3847/2041-8213/acd93e; F1065C and F2300C follow from these by
-the slope of Vega's spectrum, a power law between F480M and F1140C and the Rayleigh-Jeans limit
-beyond F1550C, without the excess of Vega's disc. The slope between the published points lies
-between -1.97 and -2.10, which leaves 1 % in F1065C and 4 % in F2300C.
+doi:10.1051/0004-6361/202244578 (inner working angles); filters and zero points as `filters.txt`
+says; detector, subarrays and angle of the detector from the headers of programme 1277 and of the
+PSFMASK reference file; `stpsf` (coupling of pixels, from JWST-STScI-002925; angle of masks and
+stops).
 """
 
 from __future__ import annotations
 
 from lyot.instruments.coronagraphs import Aperture, FourQuadrantMask, LyotSpot
-from lyot.instruments.filters import Filter
+from lyot.instruments.filters import filters_of
 from lyot.instruments.instrument import Channel, Instrument
 from lyot.instruments.jwst import DQ_FLAGS, PUPIL
 from lyot.instruments.stops import LYOT_SPOT_STOP, PHASE_MASK_STOP
@@ -35,15 +32,10 @@ CHANNELS = (
     ),
 )
 
-FILTERS = (
-    Filter("F1065C", 10.563, 0.75, IMAGER, 32.8),
-    Filter("F1140C", 11.310, 0.80, IMAGER, 28.7),
-    Filter("F1550C", 15.516, 0.90, IMAGER, 14.8),
-    Filter("F2300C", 22.640, 5.50, IMAGER, 6.95),
-)
+FILTERS = filters_of("MIRI")
 
 
-def _phase_mask(number: str, inner_working_angle_arcsec: float) -> FourQuadrantMask:
+def _phase_mask(number: str, inner_working_angle_arcsec: float, **checks: str) -> FourQuadrantMask:
     return FourQuadrantMask(
         name=f"4QPM_{number}",
         half_width_arcsec=inner_working_angle_arcsec,
@@ -53,12 +45,17 @@ def _phase_mask(number: str, inner_working_angle_arcsec: float) -> FourQuadrantM
         exposure_type="MIR_4QPM",
         apertures=(Aperture(channel=IMAGER, detector=DETECTOR, subarray=f"MASK{number}"),),
         stpsf_stop="MASKFQPM",
+        psf_checks=checks,
     )
 
 
 CORONAGRAPHS = (
     _phase_mask("1065", 0.33),
-    _phase_mask("1140", 0.36),
+    _phase_mask(
+        "1140",
+        0.36,
+        F1140C="flux within a radius of HD 106906 b within 5 % to 8 pixels, 10 % to 12",
+    ),
     _phase_mask("1550", 0.49),
     LyotSpot(
         name="LYOT_2300",

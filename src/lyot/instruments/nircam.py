@@ -1,18 +1,18 @@
-"""NIRCam: round and bar masks, 1.7 to 5 micrometre.
+"""NIRCam: round and bar masks, 1.7 to 5 micrometer.
 
 Sources: JWST User Documentation, "NIRCam Coronagraphic Occulting Masks and Lyot Stops" (masks, half
-widths) and "NIRCam Filters" (pivot wavelengths and bandwidths); Krist et al. 2007,
+widths); filters and zero points as `filters.txt` says; Krist et al. 2007,
 doi:10.1117/12.734873 (scale of the round masks); `stpsf` (diffusion of charge, a fit to flight
-images, JWST-STScI-002925; positions on the bars, by Stansberry); the observatory's model (67 nm of
-wavefront error of the telescope, 155 nm of NIRCam at MASK335R); Vega zero points from the SVO
-Filter Profile Service (Rodrigo and Solano 2020); detectors and subarrays from the headers of each
-mask's PSFMASK reference file; angle of the long-wave detector from the headers of programme 1184.
+images; positions on the bars, from the aperture file); the observatory's model (67 nm of
+wavefront error of the telescope, 155 nm of NIRCam at MASK335R); detectors and subarrays from the
+headers of each mask's PSFMASK reference file; angle of the long-wave detector from the headers of
+programme 1184.
 """
 
 from __future__ import annotations
 
 from lyot.instruments.coronagraphs import Aperture, BarMask, RoundMask
-from lyot.instruments.filters import Filter
+from lyot.instruments.filters import coronagraph_response, filters_of
 from lyot.instruments.instrument import Channel, Instrument
 from lyot.instruments.jwst import DQ_FLAGS, PUPIL
 from lyot.instruments.stops import BAR_MASK_STOP, ROUND_MASK_STOP
@@ -28,6 +28,7 @@ CHANNELS = (
         pixel_scale_arcsec=0.0307,
         diffusion_arcsec=0.0062,
         wavefront=WAVEFRONT,
+        coronagraph_response=coronagraph_response("NIRCAM", SHORT),
     ),
     Channel(
         name=LONG,
@@ -37,31 +38,16 @@ CHANNELS = (
         diffusion_arcsec=0.018,
         wavefront=WAVEFRONT,
         v3i_yangle_deg=0.05,
+        coronagraph_response=coronagraph_response("NIRCAM", LONG),
     ),
 )
 
-FILTERS = (
-    Filter("F182M", 1.845, 0.238, SHORT, 844.943),
-    Filter("F187N", 1.874, 0.024, SHORT, 794.848),
-    Filter("F200W", 1.990, 0.461, SHORT, 757.654),
-    Filter("F210M", 2.093, 0.205, SHORT, 688.033),
-    Filter("F212N", 2.120, 0.027, SHORT, 674.832),
-    Filter("F250M", 2.503, 0.181, LONG, 504.651),
-    Filter("F277W", 2.786, 0.672, LONG, 430.140),
-    Filter("F300M", 2.996, 0.318, LONG, 369.648),
-    Filter("F322W2", 3.247, 1.339, LONG, 343.302),
-    Filter("F335M", 3.365, 0.347, LONG, 298.910),
-    Filter("F356W", 3.563, 0.787, LONG, 271.393),
-    Filter("F360M", 3.621, 0.372, LONG, 260.306),
-    Filter("F410M", 4.092, 0.436, LONG, 208.750),
-    Filter("F430M", 4.280, 0.228, LONG, 190.697),
-    Filter("F444W", 4.421, 1.024, LONG, 184.102),
-    Filter("F460M", 4.624, 0.228, LONG, 164.110),
-    Filter("F480M", 4.834, 0.303, LONG, 153.224),
-)
+FILTERS = filters_of("NIRCAM")
 
 
-def _round(name: str, half_width: float, sigma: float, aperture: Aperture) -> RoundMask:
+def _round(
+    name: str, half_width: float, sigma: float, aperture: Aperture, **checks: str
+) -> RoundMask:
     return RoundMask(
         name=name,
         half_width_arcsec=half_width,
@@ -72,6 +58,7 @@ def _round(name: str, half_width: float, sigma: float, aperture: Aperture) -> Ro
         pupil_wheel="MASKRND",
         apertures=(aperture,),
         stpsf_stop="MASKRND",
+        psf_checks=checks,
     )
 
 
@@ -121,7 +108,13 @@ ON_LONG_BAR = {
 
 CORONAGRAPHS = (
     _round("MASK210R", 0.40, 5.253, _read_out(SHORT, "NRCA2", "SUB640A210R")),
-    _round("MASK335R", 0.64, 3.2927866, _read_out(LONG, "NRCALONG", "SUB320A335R")),
+    _round(
+        "MASK335R",
+        0.64,
+        3.2927866,
+        _read_out(LONG, "NRCALONG", "SUB320A335R"),
+        F300M="flux within a radius of HD 141569 B and C within 4 % from 1.5 to 12 pixels",
+    ),
     _round("MASK430R", 0.82, 2.58832, _read_out(LONG, "NRCALONG", "SUB320A430R")),
     _bar("MASKSWB", 0.30, 0.06664, ON_SHORT_BAR, _read_out(SHORT, "NRCA4", "SUB640ASWB")),
     _bar("MASKLWB", 0.60, -0.14597, ON_LONG_BAR, _read_out(LONG, "NRCALONG", "SUB320ALWB")),

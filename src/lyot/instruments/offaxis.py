@@ -25,6 +25,7 @@ from lyot.compute.threads import calculation, map_ordered
 from lyot.errors import LyotError
 from lyot.instruments import stops
 from lyot.instruments.coronagraphs import Coronagraph, FourQuadrantMask
+from lyot.instruments.filters import Band
 from lyot.instruments.pupil import FLIGHT_PUPIL, sample_grid
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN, LyotStop, Pupil
 from lyot.instruments.wavefront import WavefrontBudget, draw_wavefront
@@ -61,13 +62,6 @@ class Detector:
     coupling: tuple[float, float] = (0.0, 0.0)
 
 
-class Band(NamedTuple):
-    """The light of an image: wavelengths [m] and their shares of the detected photons."""
-
-    wavelengths_m: NDArray[np.float64]
-    weights: NDArray[np.float64]
-
-
 class PsfAndTransmission(NamedTuple):
     """An image and what the mask leaves of the source: together, so that neither counts twice.
 
@@ -93,26 +87,6 @@ class PsfAndTransmission(NamedTuple):
     image: NDArray[np.float64]
     transmission: float
     stamp_fraction: float
-
-
-def filter_band(
-    pivot_um: float,
-    width_um: float,
-    /,
-    *,
-    photon_slope: float = -3.0,
-    n_wavelengths: int | None = None,
-) -> Band:
-    """Sample a filter that is taken as rectangular, in the middle of equal parts [micrometer].
-
-    `photon_slope` is the exponent of wavelength in the photons of the source per wavelength: -3 for
-    a star in the Rayleigh-Jeans limit. By default there are as many wavelengths as the lobes 36
-    lambda/D away need to overlap.
-    """
-    n = n_wavelengths or max(3, int(np.ceil(36.0 * width_um / pivot_um)) | 1)
-    wavelengths = (pivot_um + width_um * ((np.arange(n) + 0.5) / n - 0.5)) * 1e-6
-    weights = wavelengths**photon_slope
-    return Band(wavelengths, weights / weights.sum())
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -154,7 +128,7 @@ class Optics:
     >>> from lyot.instruments import NIRCAM
     >>> made = NIRCAM.optics("MASK335R", "F444W").psf((1.0, 0.0), n_pixels=65)
     >>> print(f"{made.transmission:.2f} passes, {made.stamp_fraction:.2f} of it on the stamp")
-    0.95 passes, 0.87 of it on the stamp
+    0.96 passes, 0.87 of it on the stamp
     """
 
     mask: Coronagraph

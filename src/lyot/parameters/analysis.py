@@ -15,15 +15,28 @@ class ObservationParameters(Parameters):
 
     Examples
     --------
-    >>> ObservationParameters(star_mag=4.0, truncate=(5, 20)).truncate
+    >>> ObservationParameters(star_magnitude=4.0, n_modes=(5, 20)).n_modes
     (5, 20)
     """
 
-    star_mag: float | None = parameter(
-        None, "Vega magnitude of the star", option="star-mag", metavar="MAG"
+    star_magnitude: float | None = parameter(
+        None, "Vega magnitude of the star", step="star_mag", option="star-mag", metavar="MAG"
     )
-    star_flux: float | None = parameter(
-        None, "Flux density of the star", unit="Jy", above=0.0, option="star-flux", metavar="JY"
+    star_jy: float | None = parameter(
+        None,
+        "Flux density of the star",
+        unit="Jy",
+        above=0.0,
+        step="star_flux",
+        option="star-flux",
+        metavar="JY",
+    )
+    star_spectrum: str | None = parameter(
+        None,
+        "Spectrum of the star, from which its flux density in the filter follows: columns of "
+        "wavelength [micrometer] and flux density [Jy], or a table with units",
+        option="star-spectrum",
+        metavar="FILE",
     )
     star_frame: str | None = parameter(
         None,
@@ -33,15 +46,29 @@ class ObservationParameters(Parameters):
     psf: str | None = parameter(
         None, "FITS image of the off-axis PSF; by default a model", metavar="FILE"
     )
+    source_spectrum: str | None = parameter(
+        None,
+        "Spectrum of the companions, for the model of the PSF, as that of the star is given; by "
+        "default that of a hot star",
+        metavar="FILE",
+    )
+    source_temperature: float | None = parameter(
+        None,
+        "Temperature of the companions, instead of their spectrum",
+        unit="K",
+        minimum=100.0,
+        metavar="K",
+    )
     transmission: str | None = parameter(
         None,
         "FITS map of the mask's transmission on the frames; by default a model",
         metavar="FILE",
     )
-    truncate: tuple[int, ...] | None = parameter(
+    n_modes: tuple[int, ...] | None = parameter(
         None,
         "Numbers of KL modes that are analyzed; by default those of the run",
         minimum=0,
+        step="truncate",
         metavar="N[,N...]",
     )
 

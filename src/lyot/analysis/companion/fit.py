@@ -90,11 +90,11 @@ def fit_companions(
     likelihood = Likelihood(observation, t, start, background, data, start)
     samples = sample(likelihood, likelihood.optimum(), n_likelihoods, seed)
     middle = np.median(samples, axis=0)
-    quality = likelihood.chi2(middle[:, :2], middle[:, 2]), likelihood.n_data
+    quality = likelihood.quality(middle[:, :2], middle[:, 2])
     companions = []
     for k in range(len(guesses)):
         errors = injected_errors(observation, t, middle, k, background, n_injections)
-        companions.append(_describe(observation, samples[:, k], errors, quality, statistic))
+        companions.append(_describe(observation, samples[:, k], errors, quality[k], statistic))
     settings = {
         "n_modes": observation.n_modes[t],
         "background": background,

@@ -220,10 +220,15 @@ class Likelihood:
         residual = self.residual(offsets, flux)
         return float(residual @ residual)
 
-    @property
-    def n_data(self) -> int:
-        """Number of pixels."""
-        return sum(p.white_data.size for p in self.patches)
+    def quality(self, offsets: Array, flux: Array, /) -> list[tuple[float, int]]:
+        """Return chi-square about each companion, at some positions and fluxes, and the pixels."""
+        squares = [
+            float(np.sum((column @ flux - patch.white_data) ** 2))
+            for column, patch in zip(self.columns(offsets), self.patches, strict=True)
+        ]
+        n_pixels = [patch.white_data.size for patch in self.patches]
+        n = len(offsets)
+        return [(sum(squares[k::n]), sum(n_pixels[k::n])) for k in range(n)]
 
     def optimum(self) -> Optimum:
         """Return the least squares over positions and fluxes, with their covariance.

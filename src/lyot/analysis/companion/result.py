@@ -118,7 +118,7 @@ class Companion:
     bias : Bias
         From injected companions.
     chi2, n_data : float, int
-        Chi-square of the best fit, and number of pixels.
+        Chi-square of the best fit about the companion, and number of pixels.
 
     Examples
     --------
@@ -143,6 +143,15 @@ class Companion:
     bias: Bias = column("")
     chi2: float = column("chi2")
     n_data: int = column("n_data")
+
+    @property
+    def is_described(self) -> bool:
+        """Whether the PSF describes the source: chi-square is at most 2 per pixel."""
+        return self.chi2 <= MAX_CHI2_PER_PIXEL * self.n_data
+
+
+MAX_CHI2_PER_PIXEL = 2.0
+"""Of a fit, beyond which the PSF does not describe the source."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +189,20 @@ class CompanionFit(Tabled):
     settings: dict[str, Any]
     boxes: list[tuple[str, Array, Array]]
 
+    @property
+    def warnings(self) -> list[str]:
+        """What must be known of the fit besides its errors, one sentence each."""
+        return [
+            f"The PSF does not describe companion {number}: chi-square is "
+            f"{c.chi2 / c.n_data:.1f} per pixel, so that flux and position are worse than their "
+            f"errors say (PSF: {self.settings['psf']})."
+            for number, c in enumerate(self.companions, start=1)
+            if not c.is_described
+        ]
+
     def to_table(self) -> Any:
         """Return one astropy row per companion, with units; settings in its ``meta``."""
-        return table_of(Companion, self.companions, self.settings)
+        settings = self.settings | {"warnings": self.warnings}
+        table = table_of(Companion, self.companions, settings)
+        table["described_by_psf"] = [c.is_described for c in self.companions]
+        return table

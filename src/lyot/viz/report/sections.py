@@ -339,7 +339,9 @@ def companions(run: RunFacts, /) -> Section:
     rows = [[_with_unit(table[name]), *(_with_error(row, name) for row in table)] for name in names]
     pictures = [Picture(png, name) for name, png in run.pictures.items()]
     shown = Table("Companions", header, rows, download=False)
-    return Section("Companions", [Grid([shown, *pictures])])
+    settings = table.meta.get("lyot", {})
+    text = [*settings.get("warnings", ()), f"PSF: {settings['psf']}."] if settings else []
+    return Section("Companions", [*map(Paragraph, text), Grid([shown, *pictures])])
 
 
 COMPANION_QUANTITIES = {
@@ -357,6 +359,7 @@ COMPANION_QUANTITIES = {
     "n_injected": "injected companions",
     "chi2": "chi-squared",
     "n_data": "pixels of the fit",
+    "described_by_psf": "the PSF describes it (chi-squared at most 2 per pixel)",
 }
 """Columns of the table of companions in words, where they are not words."""
 

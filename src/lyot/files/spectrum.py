@@ -1,0 +1,92 @@
+"""Spectra of sources: two columns of text, or a table with units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lyot.errors import LyotError
+from lyot.files.results import read_table
+from lyot.instruments.filters import Spectrum
+from lyot.types import Array
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+
+def read_spectrum(path: str | Path, /) -> Spectrum:
+    """Read a spectrum: wavelength and flux density, the first two columns.
+
+    Parameters
+    ----------
+    path : path
+        A table with units (ECSV, FITS, VOTable), or text without: micrometer and Jy. A flux density
+        may be per frequency or per wavelength. Points of no flux, and lines that begin with ``#``,
+        are left out.
+
+    Returns
+    -------
+    Spectrum
+        With rising wavelengths.
+
+    Raises
+    ------
+    LyotError
+        If the file is not such a table, its units are not those of a spectrum, or fewer than two
+        points are positive.
+
+    Examples
+    --------
+    >>> Path("flat.txt").write_text("# um Jy\\n1 2.5\\n30 2.5\\n")
+    21
+    >>> read_spectrum("flat.txt")
+    Spectrum(um=(1.0, 30.0), jy=(2.5, 2.5), name='flat.txt')
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise LyotError(f"The spectrum {path} does not exist.")
+    um, jy = _with_units(path) if path.suffix in _TABLES else _as_text(path)
+    good = np.isfinite(um) & np.isfinite(jy) & (um > 0) & (jy > 0)
+    um, first = np.unique(um[good], return_index=True)
+    if len(um) < 2:
+        raise LyotError(f"The spectrum {path} has {len(um)} points of positive flux; give more.")
+    return Spectrum(tuple(um.tolist()), tuple(jy[good][first].tolist()), path.name)
+
+
+_TABLES = {".ecsv", ".fits", ".vot", ".xml"}
+
+
+def _as_text(path: Path) -> tuple[Array, Array]:
+    try:
+        columns = np.loadtxt(path, usecols=(0, 1), ndmin=2)
+    except (OSError, ValueError) as err:
+        raise LyotError(
+            f"The spectrum {path} is not two columns of numbers, wavelength [micrometer] and flux "
+            f"density [Jy] ({str(err).splitlines()[0]})."
+        ) from None
+    return columns[:, 0], columns[:, 1]
+
+
+def _with_units(path: Path) -> tuple[Array, Array]:
+    from astropy import units as u
+
+    table: Table = read_table(path)
+    if len(table.colnames) < 2:
+        raise LyotError(f"The spectrum {path} has one column; give wavelength and flux density.")
+    wavelength, flux = (_quantity(table[name]) for name in table.colnames[:2])
+    try:
+        um = wavelength.to(u.um, equivalencies=u.spectral())
+        return um.value, flux.to(u.Jy, equivalencies=u.spectral_density(um)).value
+    except u.UnitsError:
+        raise LyotError(
+            f"The units of the spectrum {path} are {wavelength.unit.to_string() or 'none'} and "
+            f"{flux.unit.to_string() or 'none'}; give a wavelength and a flux density."
+        ) from None
+
+
+def _quantity(column: Any) -> Any:
+    from astropy import units as u
+
+    return u.Quantity(np.ma.filled(np.asarray(column, dtype=np.float64), np.nan), column.unit)
