@@ -81,11 +81,9 @@ def observation() -> tuple[Observation, dict[str, np.ndarray], Cube, AlignedArra
     exposures, first = [], None
     for number, roll in enumerate(ROLLS):
         sci = images[number * N_INT : (number + 1) * N_INT]
-        cube = cube_of(sci, coronagraph="MASKA335R")
+        cube = cube_of(sci, coronagraph="MASKA335R", roll_ref_deg=roll)
         first = first or cube
-        exposures.append(
-            make_exposure(cube, aligned, star, recipe, pa_y_deg=roll, name=f"roll{number}")
-        )
+        exposures.append(make_exposure(cube, aligned, star, recipe, name=f"roll{number}"))
     star_jy = star_brightness(NIRCAM.filter("F444W"), magnitude=6.0)
     made = make_observation("bench", exposures, recipe, star=star_jy)
     psf = model_psf(NIRCAM, NIRCAM.coronagraph("MASK335R"), NIRCAM.filter("F444W"), 0.063)
@@ -107,9 +105,7 @@ def main() -> None:
     print(machine())
     made, arrays, cube, aligned = observation()
     exposure = made.exposures[0]
-    again = best_of(
-        lambda: make_exposure(cube, aligned, exposure.star, made.recipe, pa_y_deg=30.0), 1
-    )
+    again = best_of(lambda: make_exposure(cube, aligned, exposure.star, made.recipe), 1)
     one = best_of(lambda: exposure.response.added(PointSource(made.psf, 25.0, 80.0), flux=10.0), 5)
     line("response to one source, one roll, five truncations", one, again, "subtracting again", 100)
     curve = best_of(lambda: contrast_curve(made, separations_arcsec=SEPARATIONS, n_angles=6), 1)

@@ -58,7 +58,7 @@ def _case(observation, association: Path, work: Path, separation: float, contras
     frozen, shifts = [], []
     for exposure in observation.exposures:
         y, x = (float(v) for v in exposure.position(r, PA))
-        through = float(observation.transmission.at(y, x, star_yx=exposure.star.yx))
+        through = float(observation.transmission.at(y, x, mask_yx=exposure.mask_yx))
         box, image = observation.psf.place(y, x, exposure.shape)
         name = exposure.name.split("_a3001")[0] + "_calints.fits"
         with fits.open(inputs / name, mode="update") as hdus:

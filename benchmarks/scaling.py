@@ -23,6 +23,7 @@ from common import (
     pointings,
     speckled,
 )
+from lyot.algorithms.geometry import TangentPlane
 from lyot.files.star import StarPosition
 from lyot.parameters import SubtractRecipe
 from lyot.subtraction.subtract import subtract
@@ -44,7 +45,7 @@ def klip_seconds(size: Size) -> float:
     targets, refs = frames(size.n_int, size.n_ref, shape)
     recipe, star = SubtractRecipe(), StarPosition(size.side / 2, size.side / 2)
     target, aligned = cube_of(targets), aligned_of(refs)
-    zones = make_zones(recipe, shape, star, 0.063)
+    zones = make_zones(recipe, shape, TangentPlane.linear(star.yx, 0.0, 0.063))
     return best_of(lambda: subtract(target, aligned, zones, recipe), 2)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from common import aligned_of, best_of, cube_of, frames, line, machine, peer_python, run_peer
-from lyot.algorithms.geometry import radius_map
+from lyot.algorithms.geometry import TangentPlane, radius_map
 from lyot.files.star import StarPosition
 from lyot.parameters import SubtractRecipe
 from lyot.subtraction.subtract import subtract
@@ -59,7 +59,7 @@ def main() -> None:
         level_inner_arcsec=0.0,
     )
     target, aligned = cube_of(targets), aligned_of(refs)
-    zones = make_zones(recipe, SHAPE, STAR, 0.063)
+    zones = make_zones(recipe, SHAPE, TangentPlane.linear(STAR.yx, 0.0, 0.063))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frames.npz"
         cut = [np.where(corners, np.nan, a).astype(np.float32) for a in (targets, refs)]

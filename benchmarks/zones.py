@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lyot.algorithms.geometry import TangentPlane
 from lyot.algorithms.repair import MAD_TO_SIGMA
 from lyot.files.aligned import AlignedArrays
 from lyot.files.exposure import Cube, read_cube, stack
@@ -75,7 +76,7 @@ def measure(target: Cube, frames: AlignedArrays, star: StarPosition, name: str) 
     print(f"{'':32s}" + "".join(f"{s:>15.1f} arcsec" for s in SEPARATIONS_ARCSEC))
     shape, scale = target.frame_shape, target.info.pixel_scale_arcsec
     for label, recipe in RECIPES.items():
-        zones = make_zones(recipe, shape, star, scale)
+        zones = make_zones(recipe, shape, TangentPlane.linear(star.yx, 0.0, scale))
 
         def residual(cube: Cube, zones=zones, recipe=recipe) -> np.ndarray:
             return mean_of(subtract(cube, frames, zones, recipe)[0].sci)

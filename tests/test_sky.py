@@ -4,17 +4,32 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.modeling import models
+from astropy.wcs import WCS
+from scipy.optimize import root
 
+import scenes
 from lyot.algorithms.geometry import radius_map
 from lyot.algorithms.zones import full_frame
-from lyot.files.combined import residuals_from_model
+from lyot.analysis.companion import fit_companions
+from lyot.analysis.exposure import make_exposure
+from lyot.analysis.observation import make_observation
+from lyot.analysis.photometry import FluxMaps
+from lyot.analysis.psf import psf_from_image
+from lyot.files.astrometry import plane_of
+from lyot.files.combined import combined_model, residuals_from_model
 from lyot.files.exposure import Cube, as_model, cube_from_model, read_cube, stack
+from lyot.files.provenance import stamp, star_of
 from lyot.files.star import StarPosition
 from lyot.parameters import AlignRecipe, CombineRecipe, SubtractRecipe
 from lyot.references.aligner import Aligner
 from lyot.references.computed import ComputedReferences
 from lyot.references.prepare import prepare_refs
 from lyot.simulate import Scene, simulate_observation
+from lyot.simulate.exposure_model import Pointing, exposure_model
 from lyot.sky import combine
 from lyot.subtraction.subtract import subtract
 
@@ -167,3 +182,125 @@ def test_the_pixel_scale_of_the_image_is_as_asked_for(clean, ratio):
     np.testing.assert_allclose(sky[1], sky[0], atol=1e-9)
     flux = [np.nansum(i.sci) * i.pixel_area_sr for i in (plain, image)]
     np.testing.assert_allclose(flux[1], flux[0], rtol=0.01)
+
+
+SIDE, PIXEL, SEPARATION, PA = 101, 0.063, 1.7173, 118.3
+STARS, ROLLS = ((48.4, 53.2), (52.1, 50.7)), (20.0, 31.0)
+WIDTH = 1.1  # of a source, standard deviation [pixel]
+
+
+def bent_wcs(wcs):
+    """Give a WCS skewed pixels of two scales, which grow over the frame by a tenth."""
+    skew = models.AffineTransformation2D(np.array([[0.97, 0.06], [0.01, 1.05]]))
+    bend = models.Mapping((0, 1, 0, 1)) | (
+        models.Polynomial2D(2, c1_0=1.0, c2_0=1e-3, c1_1=-7e-4)
+        & models.Polynomial2D(2, c0_1=1.0, c0_2=8e-4, c2_0=-5e-4)
+    )
+    to_middle, back = (models.Shift(v) & models.Shift(v) for v in (-0.5 * SIDE, 0.5 * SIDE))
+    wcs.insert_transform("detector", to_middle | bend | skew | back, after=True)
+    wcs.bounding_box = None
+    return wcs
+
+
+def pixel_of(wcs, sky):
+    """Find the pixel (x, y) that sees a position, by the WCS alone."""
+
+    def miss(xy):
+        there = SkyCoord(*wcs(*xy), unit="deg")
+        return [v.to_value("arcsec") for v in sky.spherical_offsets_to(there)]
+
+    return root(miss, (0.5 * SIDE, 0.5 * SIDE), tol=1e-10).x
+
+
+@pytest.fixture(scope="module")
+def bent():
+    """Return exposures with a source, placed by their distorted gWCS alone, and their models."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    rng = np.random.default_rng(5)
+    out = []
+    for number, (star, roll) in enumerate(zip(STARS, ROLLS, strict=True)):
+        pointing = Pointing(
+            target="T",
+            radec_deg=(80.0, -60.0),
+            crpix_xy=(50.0, 50.0),
+            sky_offset_arcsec=(0.1 * number, -0.07),
+            roll_ref_deg=roll,
+        )
+        model = exposure_model({"data": np.zeros((1, SIDE, SIDE), np.float32)}, pointing)
+        wcs = bent_wcs(model.meta.wcs)
+        center = SkyCoord(*wcs(*star), unit="deg")
+        at = pixel_of(wcs, center.directional_offset_by(PA * u.deg, SEPARATION * u.arcsec))
+        source = np.exp(-0.5 * ((x - at[0]) ** 2 + (y - at[1]) ** 2) / WIDTH**2)
+        model.data = (1e3 * source + rng.normal(size=source.shape))[None].astype(np.float32)
+        model.meta.wcs = wcs
+        out.append(model)
+    return out
+
+
+def offset_by_fits_wcs(model, yx):
+    """Separation [arcsec] and position angle [degree] from the star of a place on an image."""
+    header = fits.Header({k.upper(): v for k, v in model.meta.wcsinfo.instance.items()})
+    header["CTYPE1"], header["CTYPE2"] = "RA---TAN", "DEC--TAN"
+    wcs, star = WCS(header), star_of(model)
+    center, there = (wcs.pixel_to_world(*xy) for xy in ((star.x, star.y), yx[::-1]))
+    return center.separation(there).arcsec, center.position_angle(there).deg
+
+
+def assert_at_the_source(separation, pa, tolerance_arcsec):
+    across = np.radians(pa - PA) * SEPARATION
+    assert np.hypot(separation - SEPARATION, across) < tolerance_arcsec
+
+
+def test_table_map_and_image_put_a_source_where_the_gwcs_does(bent):
+    rng = np.random.default_rng(6)
+    star_of_each = [StarPosition(*star, 0.0, 0.0) for star in STARS]
+    recipe = SubtractRecipe(n_modes=(2,), level_inner_arcsec=0.0, subtract_mean=False)
+    exposures = [
+        make_exposure(
+            scenes.cube(model.data, 1.0, roll_ref_deg=roll),
+            scenes.aligned(0.1 * rng.normal(size=(3, SIDE, SIDE)), 0.1),
+            star,
+            recipe,
+            plane=plane_of(model, star),
+        )
+        for model, star, roll in zip(bent, star_of_each, ROLLS, strict=True)
+    ]
+    py, px = np.mgrid[-8:9, -8:9]
+    psf = psf_from_image(np.exp(-0.5 * (px**2 + py**2) / WIDTH**2), origin="a Gaussian")
+    observation = make_observation(
+        "t", exposures, recipe, psf=psf, transmission=np.ones((SIDE, SIDE))
+    )
+    # The table: the fit begins a pixel away.
+    fit = fit_companions(
+        observation, [(SEPARATION + 0.05, PA - 1.0)], n_likelihoods=0, n_injections=0
+    )
+    [companion] = fit.companions
+    assert_at_the_source(companion.separation_arcsec.value, companion.pa_deg.value, 1e-3)
+    # The map of fluxes, sampled finely about the place.
+    fine = np.linspace(-0.5, 0.5, 101)
+    flux = FluxMaps(observation).sample(SEPARATION / PIXEL + fine[:, None], PA + 2.0 * fine)[0]
+    r, angle = np.unravel_index(np.argmax(flux), flux.shape)
+    assert_at_the_source(SEPARATION + PIXEL * fine[r], PA + 2.0 * fine[angle], 2e-3)
+    # The combined image, by its own FITS WCS.
+    residuals = []
+    for model, star in zip(bent, star_of_each, strict=True):
+        residual = residuals_from_model(model, "DO_NOT_USE")
+        residuals.append(
+            replace(residual, star=star, err=np.ones_like(residual.sci), bad=residual.sci > 1e9)
+        )
+    image = combine(residuals, CombineRecipe())
+    product = combined_model(bent, image, CombineRecipe())
+    stamp(product, "resample", recipe={}, inputs=[], star=image.star)
+    top = np.unravel_index(np.nanargmax(image.sci), image.sci.shape)
+    cut = tuple(slice(v - 6, v + 7) for v in top)
+    rows, columns = np.mgrid[cut]
+    weight = image.sci[cut] / image.sci[cut].sum()
+    place = float((weight * rows).sum()), float((weight * columns).sum())
+    assert_at_the_source(*offset_by_fits_wcs(product, place), 2e-3)
+
+
+def test_the_error_of_a_star_that_exposures_share_does_not_average_down(clean):
+    _, _, templates = clean
+    star = StarPosition(35.25, 35.75, 0.2, 0.2, "measured")
+    exposures = [replace(constant(t, 1.0, 1.0), star=star) for t in templates]
+    assert combine(exposures, CombineRecipe()).star.x_err == pytest.approx(0.2)

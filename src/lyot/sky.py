@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lyot.algorithms.geometry import tangent_offset
 from lyot.errors import LyotError
+from lyot.files.astrometry import frame_wcs, turned_to
 from lyot.files.combined import VARIANCES, Combined, Residuals
-from lyot.files.star import StarPosition
+from lyot.files.star import StarPosition, combined_err
 from lyot.parameters import CombineRecipe
 from lyot.types import Array
 
@@ -35,17 +37,15 @@ def combine(exposures: list[Residuals], recipe: CombineRecipe, /) -> Combined:
                 f"{exposure.info.name} has no WCS, so it cannot be placed on the sky; run "
                 "assign_wcs on it, or skip the step resample."
             )
-    anchored, sky = anchored_wcs(exposures, recipe), _common_sky(exposures)
+    anchored = anchored_wcs(exposures, recipe)
     wcs, ratio = _output_wcs(anchored, exposures, recipe), recipe.pixel_scale_ratio
     layers = _layers(anchored, exposures, _Grid(wcs, recipe))
-    stars, star = [e.star for e in exposures if e.star is not None], None
-    if recipe.align_on == "header" and stars:
-        sky = next(_star_on_sky(e) for e in exposures if e.star is not None)
-    if sky is not None:
+    stars, star = [(e.star, w) for e, w in zip(exposures, anchored, strict=True) if e.star], None
+    if stars:
+        sky = _star_on_sky(stars[0][1], stars[0][0])
         x, y = (float(v) for v in wcs.invert(*sky, with_bounding_box=False))
-        errs = [(s.x_err, s.y_err) for s in stars]
-        err = float(np.sqrt(np.mean(np.square(errs))) / np.sqrt(len(errs))) / ratio
-        star = StarPosition(x, y, err, err, stars[0].origin)
+        err = combined_err([e.star for e in exposures if e.star]) / ratio
+        star = StarPosition(x, y, err, err, stars[0][0].origin)
     area = float(np.abs(np.linalg.det(wcs.forward_transform.pc.value))) * np.prod(
         np.deg2rad(wcs.forward_transform.cdelt.value)
     )
@@ -59,58 +59,49 @@ def combine(exposures: list[Residuals], recipe: CombineRecipe, /) -> Combined:
     )
 
 
-def _star_on_sky(exposure: Residuals) -> tuple[float, float]:
-    """Where the header of an exposure puts its star [degree]."""
-    assert exposure.star is not None
-    ra, dec = exposure.wcs(exposure.star.x, exposure.star.y, with_bounding_box=False)
+def _star_on_sky(wcs: Any, star: StarPosition) -> tuple[float, float]:
+    """Where a WCS puts a star [degree]."""
+    ra, dec = wcs(star.x, star.y, with_bounding_box=False)
     return float(ra), float(dec)
 
 
 def anchored_wcs(exposures: list[Residuals], recipe: CombineRecipe, /) -> list[Any]:
-    """Return the WCS of each exposure, moved so that all stars fall on one sky position.
+    """Return the WCS of each exposure, moved on the sky so that all stars fall on one position.
 
-    They are copies, without bounding boxes; with ``align_on = "header"`` nothing is moved.
+    That is the target's, else where the first header puts its star: scales, skew and distortion
+    stay those about the star's pixel. They are copies, without bounding boxes; with
+    ``align_on = "header"`` nothing is moved.
     """
-    sky = _common_sky(exposures)
-    if recipe.align_on == "header" or sky is None:
+    if recipe.align_on == "header":
         return [_without_bounding_box(e.wcs) for e in exposures]
-    return [_on_star(e, sky) for e in exposures]
-
-
-def _common_sky(exposures: list[Residuals]) -> tuple[float, float] | None:
-    """Where the star is on the sky: the target's position, else where the first header puts it."""
-    first = next((e for e in exposures if e.star is not None), None)
-    return None if first is None else first.target_radec or _star_on_sky(first)
+    anchored, sky = [], None
+    for e in exposures:
+        wcs = frame_wcs(e.wcs, e.wcsinfo, e.info)
+        if e.star is None:
+            log.warning("The star of %s is unknown; the WCS of its header is used.", e.info.name)
+        else:
+            there = _star_on_sky(wcs, e.star)
+            sky = sky or e.target_radec or there
+            if not np.isfinite(there).all():
+                raise LyotError(
+                    f"The WCS of {e.info.name} has no sky at its star, (x, y) = ({e.star.x:.1f}, "
+                    f"{e.star.y:.1f}); combine with align_on = header."
+                )
+            east, north = tangent_offset(*there, sky)
+            log.info(
+                "The header of %s puts its star %.3f arcsec to the east and %.3f to the north.",
+                e.info.name,
+                east,
+                north,
+            )
+            wcs = turned_to(wcs, there, sky)
+        anchored.append(wcs)
+    return anchored
 
 
 def _without_bounding_box(wcs: Any) -> Any:
     wcs = copy.deepcopy(wcs)
     wcs.bounding_box = None
-    return wcs
-
-
-def _on_star(exposure: Residuals, sky: tuple[float, float]) -> Any:
-    """Shift the pixels that go into a WCS so that it puts the star on a sky position."""
-    from astropy.modeling.models import Shift
-
-    wcs = _without_bounding_box(exposure.wcs)
-    if exposure.star is None:
-        log.warning("The star of %s is unknown; the WCS of its header is used.", exposure.info.name)
-        return wcs
-    x, y = wcs.invert(*sky, with_bounding_box=False)
-    dx, dy = float(x) - exposure.star.x, float(y) - exposure.star.y
-    if not (np.isfinite(dx) and np.isfinite(dy)):
-        raise LyotError(
-            f"The WCS of {exposure.info.name} has no pixel for the star at RA, Dec = "
-            f"{sky[0]:.6f}, {sky[1]:.6f}; combine with align_on = header."
-        )
-    log.info(
-        "The star of %s is %.2f, %.2f pixels (x, y) from where its header puts it.",
-        exposure.info.name,
-        -dx,
-        -dy,
-    )
-    wcs.insert_transform(wcs.available_frames[0], Shift(dx) & Shift(dy), after=True)
     return wcs
 
 

@@ -10,9 +10,11 @@ from lyot.algorithms import geometry, zones
 @pytest.mark.parametrize(("n_sectors", "overlap"), [(1, 0.0), (6, 0.0), (6, 0.3), (3, 0.5)])
 def test_shares_of_all_zones_sum_to_one(spacing, n_sectors, overlap):
     edges = zones.radial_edges(2.0, 20.0, 4, spacing=spacing)
-    made = zones.annuli((48, 52), (23.4, 25.7), edges, n_sectors=n_sectors, overlap=overlap)
+    shape, center = (48, 52), (23.4, 25.7)
+    radius, angle = geometry.radius_map(shape, center), geometry.angle_map(shape, center)
+    made = zones.annuli(radius, angle, edges, n_sectors=n_sectors, overlap=overlap)
     total = sum(z.share for z in made)
-    covered = geometry.radius_map((48, 52), (23.4, 25.7)) >= 2.0
+    covered = radius >= 2.0
     np.testing.assert_allclose(total[covered], 1.0, atol=1e-12)
     assert not total[~covered].any()
 

@@ -64,11 +64,10 @@ def draw(gaussian_psf):
                 ref_info = ReferenceInfo(names, rolls, days)
             exposures.append(
                 make_exposure(
-                    cube(target, noise, target="STAR"),
+                    cube(target, noise, target="STAR", roll_ref_deg=roll),
                     aligned(frames, sigma, ref_info=ref_info),
                     stars[number],
                     recipe,
-                    pa_y_deg=roll,
                     name=f"roll{number}",
                 )
             )

@@ -36,11 +36,11 @@ def observation():
     targets = targets + spot(15.0, -18.0, 12.0)
     targets += rng.normal(size=targets.shape)
     refs += 0.5 * rng.normal(size=refs.shape)
-    target = cube(targets, 1.0, coronagraph="MASKA335R", target="T")
+    target = cube(targets, 1.0, coronagraph="MASKA335R", target="T", roll_ref_deg=0.0)
     ref_info = ReferenceInfo(tuple("AAABBBCCC"), np.zeros(9), np.zeros(9))
     references = aligned(refs, 0.5, star=STAR, ref_info=ref_info)
     recipe = SubtractRecipe(n_modes=(3,), level_inner_arcsec=0.0)
-    exposure = make_exposure(target, references, STAR, recipe, pa_y_deg=0.0)
+    exposure = make_exposure(target, references, STAR, recipe)
     py, px = np.mgrid[-8:9, -8:9]
     psf = psf_from_image(np.exp(-0.5 * (px**2 + py**2) / 1.1**2), origin="a Gaussian")
     star = star_brightness(NIRCAM.filter("F444W"), jy=1.0)
@@ -66,9 +66,7 @@ def test_without_references_is_a_reduction_with_the_others(observation):
     out = np.array([name == "B" for name in exposure.aligned.ref_info.targets])
     made = exposure.without_refs(out)
     sci, err, dq = (a[~out] for a in exposure.aligned._arrays)
-    alone = make_exposure(
-        exposure.target, AlignedArrays(sci, err, dq), STAR, observation.recipe, pa_y_deg=0.0
-    )
+    alone = make_exposure(exposure.target, AlignedArrays(sci, err, dq), STAR, observation.recipe)
     np.testing.assert_array_equal(made.residual, alone.residual)
     assert made.aligned.ref_info.targets == tuple("AAACCC")
     with pytest.raises(LyotError, match="have been excluded from this exposure already"):

@@ -11,6 +11,7 @@ from lyot.analysis.psf import psf_from_image
 from lyot.analysis.response import PointSource
 from lyot.errors import LyotError
 from lyot.files.aligned import AlignedArrays, ReferenceInfo
+from lyot.files.astrometry import header_plane
 from lyot.files.exposure import Cube
 from lyot.files.star import StarPosition
 from lyot.parameters import SubtractRecipe
@@ -39,7 +40,7 @@ def scene(shared):
     dq = np.zeros(targets.shape, np.uint32)
     dq[0, 20:22, 30] = dq[1, 40, 33] = 1
     targets[2, 33, 35] = np.nan
-    facts = info(targets.shape, target="STAR")
+    facts = info(targets.shape, target="STAR", roll_ref_deg=40.0)
     return Cube(targets, np.full(targets.shape, 0.5), dq, facts), refs
 
 
@@ -50,7 +51,7 @@ def exposure_of(target, refs, recipe, holds=None, rolls=None):
         info = ReferenceInfo(names, rolls, np.full(N_REF, np.nan))
     dq = np.zeros(refs.shape, np.uint32)
     aligned = AlignedArrays(refs, err, dq, dtype=np.float64, ref_info=info)
-    return make_exposure(target, aligned, STAR, recipe, pa_y_deg=40.0, dtype=np.float64)
+    return make_exposure(target, aligned, STAR, recipe, dtype=np.float64)
 
 
 def subtracted_again(plain, target, refs, recipe):
@@ -131,7 +132,7 @@ def test_a_source_in_the_references_is_updated_exactly(recipe, psf):
     _, image = psf.place(float(y), float(x), SHAPE)
     with_it[:, box[0], box[1]] += flux * image
     for k in np.flatnonzero(holds):
-        turned = replace(plain, pa_y_deg=float(rolls[k]))
+        turned = replace(plain, plane=header_plane(info((), roll_ref_deg=rolls[k]), STAR))
         there, view = psf.place(*(float(v) for v in turned.position(separation, pa)), SHAPE)
         moved[k][there] += flux * view
     target = replace(target, sci=with_it)

@@ -87,7 +87,9 @@ def test_a_roll_among_the_references_is_reckoned_with(aumic, observation, tmp_pa
         assert not exposure.response.is_linear
         np.testing.assert_array_equal(exposure.holds_source, [True] + [False] * 6)
         np.testing.assert_allclose(
-            exposure.aligned.ref_info.pa_y_deg[0], observation.exposures[1].pa_y_deg, atol=1e-6
+            exposure.aligned.ref_info.pa_y_deg[0],
+            observation.exposures[1].target.info.pa_y_deg,
+            atol=1e-6,
         )
         contrast, separation, pa = 1e-4, 1.5, 40.0
         put = made.with_source(separation, pa, contrast)

@@ -1,12 +1,18 @@
-"""HD 106906, MIRI F1140C behind the 4QPM: roll angle and disc."""
+"""HD 106906, MIRI F1140C behind the 4QPM: roll angle, disc and planet."""
 
 import json
 
 import numpy as np
 import pytest
+from astropy import units as u
+from astropy.io import fits
+from astropy.wcs import WCS
 from scipy import ndimage
 from stdatamodels.jwst import datamodels
 
+from lyot.algorithms.geometry import polar
+from lyot.analysis.companion import fit_companions
+from lyot.analysis.observation import open_run
 from lyot.files.association import FOLDER_KEY, build_associations
 from lyot.files.provenance import provenance_of, star_of
 from lyot.files.view import read_view
@@ -86,3 +92,41 @@ def test_the_star_is_subtracted(run):
         details = provenance_of(model)["steps"]["klip"]
     assert details["n_kept"] == 9
     assert details["rms_after"][0] < 0.5 * details["rms_before"][0]
+
+
+def centroid(image, y, x):
+    """Move a Gaussian window of 1.2 pixels to where it is balanced."""
+    rows, columns = np.indices(image.shape)
+    for _ in range(200):
+        away = (rows - y) ** 2 + (columns - x) ** 2
+        level = np.median(image[(away > 81) & (away < 225)])
+        weight = np.where(away < 144, (image - level) * np.exp(-0.5 * away / 1.2**2), 0.0)
+        y, x = (
+            v + 2.0 * (weight * (g - v)).sum() / weight.sum() for v, g in ((y, rows), (x, columns))
+        )
+    return y, x
+
+
+def test_table_and_image_put_the_planet_at_one_place(run):
+    """Published: 7.11 +- 0.03 arcsec, 307.3 +- 0.2 degrees (Bailey et al. 2014)."""
+    with open_run(run) as observation:
+        fit = fit_companions(observation, [(7.1, 307.0)], n_likelihoods=0, n_injections=0)
+        [exposure], [planet] = observation.exposures, fit.companions
+        scale = observation.pixel_scale_arcsec
+    r, pa = planet.separation_arcsec.value, planet.pa_deg.value
+    assert r == pytest.approx(7.11, abs=0.03)
+    assert pa == pytest.approx(307.3, abs=0.2)
+    # The image by its own FITS WCS, the frame by the positions that the table rests on.
+    [path] = run.glob("*i2d.fits")
+    image, header = fits.getdata(path, "SCI"), fits.getheader(path, "SCI")
+    wcs = WCS(header, fix=False)
+    star = wcs.pixel_to_world(header["STARCENX"] - 1.0, header["STARCENY"] - 1.0)
+    x, y = wcs.world_to_pixel(star.directional_offset_by(pa * u.deg, r * u.arcsec))
+    y, x = centroid(np.nan_to_num(image), float(y), float(x))
+    there = wcs.pixel_to_world(x, y)
+    on_image = star.separation(there).arcsec, star.position_angle(there).deg
+    at = centroid(np.nan_to_num(exposure.residual[0]), *exposure.position(r / scale, pa))
+    on_frame = polar(*exposure.plane.offset(*at))
+    for other, tolerance in ((on_frame, 2e-3), ((r, pa), planet.errors.fit_arcsec)):
+        across = np.radians(on_image[1] - other[1]) * r
+        assert np.hypot(on_image[0] - other[0], across) < tolerance

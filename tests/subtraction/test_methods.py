@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import rotate
 
 import scenes
-from lyot.algorithms.geometry import detector_offset, radius_map
+from lyot.algorithms.geometry import TangentPlane, radius_map
 from lyot.algorithms.zones import full_frame
 from lyot.errors import LyotError
 from lyot.files.aligned import ReferenceInfo
@@ -49,7 +49,7 @@ def test_what_is_chosen_is_subtracted_as_if_it_were_all(scene, select, each):
     targets, refs = scene
     targets[1, 5, 6] = np.nan
     recipe = SubtractRecipe(n_modes=(3,), select=select, n_refs=4, zones="annuli", n_annuli=2)
-    zones = make_zones(recipe, SHAPE, STAR, SCALE)
+    zones = make_zones(recipe, SHAPE, TangentPlane.linear(STAR.yx, 0.0, SCALE))
     given = np.broadcast_to(refs, (N_INT, *refs.shape)) if each else refs
     [out] = subtract(cube(targets), aligned(given), zones, recipe)
     plain = replace(recipe, select="all", n_refs=0)
@@ -178,7 +178,7 @@ def test_errors_are_those_of_noise_draws(method, rng):
     clean_refs = np.tensordot(rng.uniform(0.3, 1.0, size=(N_REF, 3)), patterns, 1)
     clean = np.tensordot(rng.uniform(0.3, 1.0, size=(1, 3)), patterns, 1)
     recipe = METHODS[method]
-    zones = make_zones(recipe, SHAPE, STAR, SCALE)
+    zones = make_zones(recipe, SHAPE, TangentPlane.linear(STAR.yx, 0.0, SCALE))
     left, err = [], []
     for _ in range(120):
         target = cube(clean + 0.6 * rng.normal(size=clean.shape), 0.6)
@@ -218,7 +218,9 @@ def test_variants_for_discs_keep_more_of_a_disc(rng):
     outside = (disc < 0.02 * disc.max()).astype(float)
 
     def run(recipe, weight=None):
-        zones = make_zones(recipe, SHAPE, STAR, SCALE, fit_weight=weight)
+        zones = make_zones(
+            recipe, SHAPE, TangentPlane.linear(STAR.yx, 0.0, SCALE), fit_weight=weight
+        )
         return lambda target: subtract(target, aligned(refs), zones, recipe)[0]
 
     plain = SubtractRecipe(n_modes=(12,), level_inner_arcsec=1.2)
@@ -266,13 +268,14 @@ def test_an_image_of_the_sky_is_turned_as_sources_are():
     # North up, east to the left.
     north, east = separation * np.cos(np.radians(pa)), separation * np.sin(np.radians(pa))
     sky += np.exp(-0.5 * ((y - 30 - north) ** 2 + (x - 30 + east) ** 2) / 1.5**2)
-    found = on_detector(sky, STAR, roll, SHAPE)
-    dy, dx = detector_offset(separation, pa, roll)
+    found = on_detector(sky, TangentPlane.linear(STAR.yx, roll, SCALE), SCALE, SHAPE)
+    angle = np.radians(pa - roll)
+    dy, dx = separation * np.cos(angle), -separation * np.sin(angle)
     weight = found / found.sum()
     rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    assert (weight * rows).sum() == pytest.approx(STAR.y + float(dy), abs=0.02)
-    assert (weight * columns).sum() == pytest.approx(STAR.x + float(dx), abs=0.02)
+    assert (weight * rows).sum() == pytest.approx(STAR.y + dy, abs=0.02)
+    assert (weight * columns).sum() == pytest.approx(STAR.x + dx, abs=0.02)
     # Against an independent rotation about the middle pixel.
-    middle = StarPosition(30.0, 30.0)
+    middle = TangentPlane.linear((30.0, 30.0), roll, SCALE)
     turned = rotate(sky, roll, reshape=False, order=3)
-    np.testing.assert_allclose(on_detector(sky, middle, roll, (61, 61)), turned, atol=0.01)
+    np.testing.assert_allclose(on_detector(sky, middle, SCALE, (61, 61)), turned, atol=0.01)

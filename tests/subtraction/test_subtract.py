@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lyot.algorithms.geometry import radius_map
+from lyot.algorithms.geometry import TangentPlane, angle_map, radius_map
 from lyot.algorithms.zones import Zone, annuli, full_frame
 from lyot.errors import LyotError
 from lyot.files.aligned import AlignedArrays
@@ -17,6 +17,7 @@ from lyot.subtraction.zones import make_zones
 from scenes import aligned, correlated_frames, cube
 
 SHAPE = (24, 26)
+ABOUT = radius_map(SHAPE, (12.0, 12.5)), angle_map(SHAPE, (12.0, 12.5))
 N_INT, N_REF = 4, 7
 
 
@@ -145,7 +146,7 @@ def test_more_modes_leave_less(scene):
 def test_every_zone_is_reduced_by_itself(scene):
     targets, refs = scene
     edges = np.array([0.0, 6.0, 40.0])
-    zones = annuli(SHAPE, (12.0, 12.5), edges)
+    zones = annuli(*ABOUT, edges)
     out = reduce(targets, refs, zones, n_modes=(3,))
     for z in zones:
         inside = z.share > 0
@@ -157,7 +158,7 @@ def test_every_zone_is_reduced_by_itself(scene):
 def test_overlapping_sectors_blend(scene):
     targets, refs = scene
     edges = np.array([0.0, 40.0])
-    plain = annuli(SHAPE, (12.0, 12.5), edges, n_sectors=3, overlap=0.4)
+    plain = annuli(*ABOUT, edges, n_sectors=3, overlap=0.4)
     out = reduce(targets, refs, plain, n_modes=(3,))
     parts = [reduce(targets, refs, [Zone(z.weight, z.weight)], n_modes=(3,)) for z in plain]
     blend = sum(z.share * np.nan_to_num(p.sci) for z, p in zip(plain, parts, strict=True))
@@ -255,27 +256,27 @@ def test_references_for_another_number_of_integrations_are_refused(scene):
 
 
 def test_zones_of_a_recipe(scene):
-    star = StarPosition(12.5, 12.0)
-    assert len(make_zones(SubtractRecipe(), SHAPE, star, 0.1)) == 1
+    plane = TangentPlane.linear((12.0, 12.5), 0.0, 0.1)
+    assert len(make_zones(SubtractRecipe(), SHAPE, plane)) == 1
     many = SubtractRecipe(zones="annuli", n_annuli=3, n_sectors=4)
-    assert len(make_zones(many, SHAPE, star, 0.1)) == 12
+    assert len(make_zones(many, SHAPE, plane)) == 12
     with pytest.raises(LyotError, match="no map was given"):
-        make_zones(replace(many, zones="map"), SHAPE, star, 0.1)
+        make_zones(replace(many, zones="map"), SHAPE, plane)
     with pytest.raises(LyotError, match="inside their inner edge"):
-        make_zones(replace(many, inner_arcsec=9.0), SHAPE, star, 0.1)
+        make_zones(replace(many, inner_arcsec=9.0), SHAPE, plane)
     labels = np.ones(SHAPE, int)
-    assert len(make_zones(replace(many, zones="map"), SHAPE, star, 0.1, labels=labels)) == 1
+    assert len(make_zones(replace(many, zones="map"), SHAPE, plane, labels=labels)) == 1
     with pytest.raises(LyotError, match="zone map is"):
-        make_zones(replace(many, zones="map"), SHAPE, star, 0.1, labels=labels[:3])
+        make_zones(replace(many, zones="map"), SHAPE, plane, labels=labels[:3])
 
 
 def test_pixels_outside_the_limits_do_not_count_in_the_fit(scene):
     targets, refs = scene
-    star = StarPosition(12.5, 12.0)
+    plane = TangentPlane.linear((12.0, 12.5), 0.0, 0.1)
     recipe = SubtractRecipe(n_modes=(3,), fit_inner_arcsec=0.3, fit_outer_arcsec=0.9)
     weight = np.ones(SHAPE)
     weight[:, :6] = 0.0
-    [zone] = make_zones(recipe, SHAPE, star, 0.1, fit_weight=weight)
+    [zone] = make_zones(recipe, SHAPE, plane, fit_weight=weight)
     y, x = np.indices(SHAPE)
     r = np.hypot(y - 12.0, x - 12.5)
     counts = (r >= 3) & (r <= 9) & (x >= 6)
@@ -286,9 +287,9 @@ def test_pixels_outside_the_limits_do_not_count_in_the_fit(scene):
     np.testing.assert_allclose(out.sci[0][counts], inside[counts], atol=2e-4)
     assert np.isfinite(out.sci).all()
     with pytest.raises(LyotError, match="no pixel that counts"):
-        make_zones(replace(recipe, fit_inner_arcsec=9.0, fit_outer_arcsec=0.0), SHAPE, star, 0.1)
+        make_zones(replace(recipe, fit_inner_arcsec=9.0, fit_outer_arcsec=0.0), SHAPE, plane)
     with pytest.raises(LyotError, match="The fit weight is"):
-        make_zones(recipe, SHAPE, star, 0.1, fit_weight=weight[:3])
+        make_zones(recipe, SHAPE, plane, fit_weight=weight[:3])
 
 
 @pytest.mark.parametrize(
@@ -313,7 +314,7 @@ def test_the_level_is_taken_far_from_the_star(scene, rng):
     star, scale = StarPosition(12.0, 11.0), 0.1
     recipe = SubtractRecipe(zones="annuli", n_annuli=3, level_inner_arcsec=1.0)
     far = radius_map(SHAPE, star.yx) * scale >= 1.0
-    zones = make_zones(recipe, SHAPE, star, scale)
+    zones = make_zones(recipe, SHAPE, TangentPlane.linear(star.yx, 0.0, scale))
     [result] = subtract(cube(targets), aligned(refs), zones, recipe)
     # By hand: each zone's coefficients, applied to all pixels; their mean far out is the level.
     for z, zone in enumerate(zones):

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.algorithms.geometry import angle_map, radius_map
 from lyot.types import Mask
 
 SPACINGS = ("constant", "linear", "log")
@@ -53,27 +52,26 @@ def radial_edges(
 
 
 def annuli(
-    shape: tuple[int, int],
-    center_yx: tuple[float, float],
+    radius_pix: NDArray[np.float64],
+    angle_deg: NDArray[np.float64],
     edges_pix: NDArray[np.float64],
     /,
     *,
     n_sectors: int = 1,
     overlap: float = 0.0,
 ) -> list[Zone]:
-    """Divide the frame into annuli and equal sectors about a center [pixel, 0-based].
+    """Divide the frame into annuli and equal sectors, by the radius and angle of each pixel.
 
     What lies outside the last edge joins the last annulus; empty zones are left out. `overlap` is
     the width by which neighboring sectors reach into one another, as a fraction of a sector, 0 to
     0.5; there the two results are blended linearly. The shares sum to 1 from the first edge on.
     """
-    radius, angle = radius_map(shape, center_yx), angle_map(shape, center_yx)
     zones = []
     for i, inner in enumerate(edges_pix[:-1]):
         outer = np.inf if i == len(edges_pix) - 2 else edges_pix[i + 1]
-        ring = (radius >= inner) & (radius < outer)
+        ring = (radius_pix >= inner) & (radius_pix < outer)
         for j in range(n_sectors):
-            share = ring * _sector_share(angle, j, n_sectors, overlap)
+            share = ring * _sector_share(angle_deg, j, n_sectors, overlap)
             if share.any():
                 zones.append(Zone((share > 0).astype(np.float64), share))
     return zones

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lyot.algorithms.geometry import east_north, polar
 from lyot.algorithms.statistics import finite_mean
 from lyot.analysis.grid import SkyGrid, sky_grid
 from lyot.analysis.noise import (
@@ -397,9 +398,8 @@ def _weightiest_stars(observation: Observation) -> list[str]:
 
 def _nearest(snr: Array, grid: SkyGrid, candidate: Candidate, scale: float) -> float:
     """S/N at the place of a candidate: the highest within a pixel."""
-    r, pa = candidate.separation_arcsec / scale, np.radians(candidate.pa_deg)
-    y = round(grid.half_pix + r * np.cos(pa))
-    x = round(grid.half_pix - r * np.sin(pa))
+    east, north = east_north(candidate.separation_arcsec / scale, candidate.pa_deg)
+    y, x = round(float(grid.half_pix + north)), round(float(grid.half_pix - east))
     part = snr[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
     good = part[np.isfinite(part)]
     return float(good.max()) if good.size else float("nan")
@@ -439,5 +439,5 @@ def _refined(image: Array, y: int, x: int, grid: SkyGrid) -> tuple[float, float]
     row, column = padded[y + 1], padded[:, x + 1]
     dx = _offset(row[x], row[x + 1], row[x + 2])
     dy = _offset(column[y], column[y + 1], column[y + 2])
-    east, north = grid.half_pix - (x + dx), (y + dy) - grid.half_pix
-    return float(np.hypot(east, north)), float(np.degrees(np.arctan2(east, north)) % 360.0)
+    r, pa_deg = polar(grid.half_pix - (x + dx), (y + dy) - grid.half_pix)
+    return float(r), float(pa_deg)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from lyot.algorithms.geometry import detector_offset
+from lyot.algorithms.geometry import TangentPlane, east_north
 from lyot.analysis.response import LinearResponse, UpdatedResponse
 from lyot.compute import threads
 from lyot.files.aligned import AlignedArrays
+from lyot.files.astrometry import header_plane
 from lyot.files.exposure import Cube
-from lyot.files.headers import ExposureInfo
 from lyot.files.run import ExposureProducts
 from lyot.files.star import StarPosition
 from lyot.parameters import SubtractRecipe
@@ -25,22 +25,6 @@ from lyot.subtraction.result import Subtracted, Subtraction
 from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
 from lyot.types import Array
-
-MAX_ACQUISITION_PIX = 5.0
-"""How far from the reference point of its aperture a star lies at most."""
-
-
-def mask_place(info: ExposureInfo, star: StarPosition, /) -> tuple[float, float]:
-    """Return where the mask's place for stars lies on an exposure, ``(y, x)`` [pixel, 0-based].
-
-    By MASKCENX/Y, else CRPIX, the reference point of the aperture, where that is near the star as
-    target acquisition leaves it; else the star itself.
-    """
-    if info.mask_xy is not None:
-        return info.mask_xy[1], info.mask_xy[0]
-    x, y = info.crpix_xy or (np.inf, np.inf)
-    near = np.hypot(x - star.x, y - star.y) < MAX_ACQUISITION_PIX
-    return (y, x) if near else star.yx
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +48,7 @@ class SubtractedExposure:
     target: Cube
     aligned: AlignedArrays
     star: StarPosition
-    pa_y_deg: float  # position angle of its y axis
+    plane: TangentPlane  # the sky about the star
     recipe: SubtractRecipe
     bad: NDArray[np.bool_]  # (n_int, n_y, n_x), True where there is no residual
     missing: NDArray[np.bool_]  # (n_int, n_pix), bad in the target, or in every reference
@@ -84,7 +68,7 @@ class SubtractedExposure:
     @property
     def mask_yx(self) -> tuple[float, float]:
         """Where the mask's place for stars lies on its pixels [pixel, 0-based]."""
-        return mask_place(self.target.info, self.star)
+        return self.target.info.mask_yx(self.star)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -108,9 +92,12 @@ class SubtractedExposure:
         return UpdatedResponse(self) if self.holds_source.any() else LinearResponse(self)
 
     def position(self, separation_pix: Array | float, pa_deg: Array | float, /) -> Any:
-        """Return ``(y, x)`` [pixel, 0-based] of a separation and position angle [degree]."""
-        dy, dx = detector_offset(separation_pix, pa_deg, self.pa_y_deg)
-        return self.star.y + dy, self.star.x + dx
+        """Return ``(y, x)`` [pixel, 0-based] of a separation and position angle [degree].
+
+        The separation counts in pixels of the nominal scale, as an angle on the sky.
+        """
+        scale = self.target.info.pixel_scale_arcsec
+        return self.plane.pixel(*east_north(np.multiply(separation_pix, scale), pa_deg))
 
     def contains(self, y: Array | float, x: Array | float, /) -> Any:
         """Return whether positions lie on the frames."""
@@ -124,7 +111,7 @@ class SubtractedExposure:
             self.aligned.without(left_out),
             self.star,
             self.recipe,
-            pa_y_deg=self.pa_y_deg,
+            plane=self.plane,
             name=self.name,
             maps=self.maps,
         )
@@ -139,7 +126,7 @@ def make_exposure(
     subtracted: Subtracted | None = None,
     /,
     *,
-    pa_y_deg: float,
+    plane: TangentPlane | None = None,
     name: str = "",
     maps: FitMaps | None = None,
     dtype: DTypeLike = np.float32,
@@ -148,8 +135,9 @@ def make_exposure(
 
     What has been `subtracted` already, from the target without the model of the disc and with its
     fits, is not done again. References that show the target of the exposure hold its sources too.
+    The `plane` is that of the headers by default.
     """
-    maps = maps or FitMaps()
+    maps, plane = maps or FitMaps(), plane or header_plane(target.info, star)
     disc = None if maps.disc is None else maps.disc.astype(np.float32)
     if disc is not None:
         target = replace(target, sci=target.sci - disc)
@@ -157,8 +145,7 @@ def make_exposure(
         zones = make_zones(
             recipe,
             target.frame_shape,
-            star,
-            target.info.pixel_scale_arcsec,
+            plane,
             labels=None if maps.zone_map is None else maps.zone_map.astype(int),
             fit_weight=maps.fit_weight,
         )
@@ -173,7 +160,7 @@ def make_exposure(
         target=target,
         aligned=aligned,
         star=star,
-        pa_y_deg=pa_y_deg,
+        plane=plane,
         recipe=recipe,
         bad=bad,
         missing=subtracted.missing,
@@ -205,15 +192,16 @@ def exposure_of_run(
     """Open an exposure of a finished run; one just `subtracted` is not subtracted again."""
     disc = None
     if run.disc_model is not None:
-        shape = run.target.frame_shape
-        disc = run.disc_scale * on_detector(run.disc_model, run.star, run.pa_y_deg, shape)
+        scale_arcsec = run.target.info.pixel_scale_arcsec
+        disc = on_detector(run.disc_model, run.plane, scale_arcsec, run.target.frame_shape)
+        disc *= run.disc_scale
     return make_exposure(
         run.target,
         run.aligned,
         run.star,
         recipe,
         subtracted,
-        pa_y_deg=run.pa_y_deg,
+        plane=run.plane,
         name=run.name,
         maps=FitMaps(run.fit_weight, run.zone_map, disc),
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lyot.algorithms.geometry import polar
 from lyot.analysis.observation import Observation
 from lyot.types import Array
 
@@ -25,8 +26,7 @@ class SkyGrid:
     @property
     def polar(self) -> tuple[Array, Array]:
         """Separation [pixel] and position angle [degree] of each pixel."""
-        east, north = self.offsets
-        return np.hypot(east, north), np.degrees(np.arctan2(east, north)) % 360.0
+        return polar(*self.offsets)
 
 
 def sky_grid(observation: Observation, /) -> SkyGrid:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lyot.algorithms.geometry import east_north
 from lyot.algorithms.statistics import n_positions
 from lyot.analysis.photometry import FluxMaps
 from lyot.types import Array
@@ -38,8 +39,9 @@ class KnownSource:
     def covers(self, separation_arcsec: Array, pa_deg: Array, fwhm_arcsec: float, /) -> Array:
         """Return True for positions within the radius."""
         limit = self.radius_arcsec or EXCLUDED_RADIUS_FWHM * fwhm_arcsec
-        far = _distance(separation_arcsec, pa_deg, self.separation_arcsec, self.pa_deg)
-        return np.asarray(far <= limit)
+        east, north = east_north(separation_arcsec, pa_deg)
+        own_east, own_north = east_north(self.separation_arcsec, self.pa_deg)
+        return np.asarray(np.hypot(east - own_east, north - own_north) <= limit)
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,6 @@ class KnownDisc:
 
 
 KnownSources = tuple[KnownSource | KnownDisc, ...]
-
-
-def _distance(r: Array, pa_deg: Array, other_r: float, other_pa_deg: float) -> Array:
-    turn = np.radians(pa_deg - other_pa_deg)
-    return np.sqrt(np.maximum(r**2 + other_r**2 - 2.0 * r * other_r * np.cos(turn), 0.0))
 
 
 @dataclass(frozen=True, eq=False)

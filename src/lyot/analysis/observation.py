@@ -31,6 +31,8 @@ from lyot.subtraction.result import Subtracted
 
 log = logging.getLogger(__name__)
 
+MIN_TRANSMISSION = 1e-3
+"""Below it a source is not compared with itself at another roll."""
 ROLL_ERR_DEG = 0.1
 SCALE_ERR = 1e-3
 """Errors of the roll and of the pixel scale (relative) that enter astrometry."""
@@ -187,12 +189,20 @@ class Observation:
         self, exposure: SubtractedExposure, separation_pix: float, pa_deg: float, /
     ) -> PointSource:
         """Return a source, seen through the mask, that can be put into an exposure."""
-        y, x = exposure.position(separation_pix, pa_deg)
         mask_yx = exposure.mask_yx
-        through = float(self.transmission.at(y, x, mask_yx=mask_yx))
-        along, across = self.transmission.along_mask(y, x, mask_yx=mask_yx)
-        psf = self.psf.behind((float(along), float(across)))
-        return PointSource(psf, separation_pix, pa_deg, through)
+
+        def _behind_mask(turn_deg: float) -> tuple[OffAxisPSF, float]:
+            y, x = exposure.position(separation_pix, pa_deg - turn_deg)
+            along, across = self.transmission.along_mask(y, x, mask_yx=mask_yx)
+            through = float(self.transmission.at(y, x, mask_yx=mask_yx))
+            return self.psf.behind((float(along), float(across))), through
+
+        def _at_roll(turn_deg: float) -> tuple[OffAxisPSF, float]:
+            there, share = _behind_mask(turn_deg)
+            return there, share / max(through, MIN_TRANSMISSION)
+
+        psf, through = _behind_mask(0.0)
+        return PointSource(psf, separation_pix, pa_deg, through, _at_roll)
 
     def with_source(
         self, separation_arcsec: float, pa_deg: float, contrast: float, /
@@ -280,11 +290,10 @@ def transmission_of(
     elif not coronagraph.is_modeled:
         origin = "none: the coronagraph is unknown"
         log.warning("Coronagraph %r is unknown: its transmission is taken as 1.", info.coronagraph)
-    at_narrow_end = info.aperture.endswith("NARROW")
     return Transmission(
         optics=model_optics(*mode_of(info), spectrum),
         pixel_scale_arcsec=info.pixel_scale_arcsec,
-        mask_xy_arcsec=(coronagraph.star_x_arcsec(info.filter, narrow=at_narrow_end), 0.0),
+        mask_xy_arcsec=(info.star_along_mask_arcsec, 0.0),
         origin=origin,
         image=None if image is None else np.asarray(image, dtype=np.float64),
     )

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms import injection
-from lyot.algorithms.geometry import detector_offset
 from lyot.analysis.psf import OffAxisPSF
 from lyot.compute import threads
 from lyot.errors import LyotError
@@ -32,18 +31,21 @@ if TYPE_CHECKING:
 
 
 class PointSource(NamedTuple):
-    """A source in the sky."""
+    """A source in the sky, as an exposure sees it."""
 
     psf: OffAxisPSF
     separation_pix: float
     pa_deg: float
     transmission: float = 1.0  # fraction of its light that the mask lets through
+    at_roll: Callable[[float], tuple[OffAxisPSF, float]] | None = None
+    """PSF, and transmission over that of the exposure, where the detector is turned [degree]."""
 
-    def on(self, exposure: SubtractedExposure) -> tuple[Box, Array]:
-        """Return its pixels on an exposure, and its image there at unit flux."""
-        y, x = exposure.position(self.separation_pix, self.pa_deg)
-        box, image = self.psf.place(float(y), float(x), exposure.shape)
-        return box, self.transmission * image
+    def on(self, exposure: SubtractedExposure, turn_deg: float = 0.0) -> tuple[Box, Array]:
+        """Return its pixels on an exposure, or one that is turned, and its image at unit flux."""
+        y, x = exposure.position(self.separation_pix, self.pa_deg - turn_deg)
+        psf, share = self.at_roll(turn_deg) if turn_deg and self.at_roll else (self.psf, 1.0)
+        box, image = psf.place(float(y), float(x), exposure.shape)
+        return box, self.transmission * share * image
 
 
 class Added(NamedTuple):
@@ -318,12 +320,12 @@ class _Stamps(NamedTuple):
         frame = np.zeros(shape)
         frame[box] = image
         in_refs = np.zeros((len(holds), *shape))
-        for k in np.flatnonzero(holds):
-            roll = float(ref_info.pa_y_deg[k])
-            dy, dx = detector_offset(source.separation_pix, source.pa_deg, roll)
-            y, x = exposure.star.y + float(dy), exposure.star.x + float(dx)
-            there, view = source.psf.place(y, x, shape)
-            in_refs[k][there] = source.transmission * view
+        # The sky turns about the star, the detector with its distortion and mask does not.
+        turns = ref_info.pa_y_deg - exposure.target.info.pa_y_deg
+        for turn in np.unique(turns[holds]):
+            there, view = source.on(exposure, float(turn))
+            for k in np.flatnonzero(holds & (turns == turn)):
+                in_refs[k][there] = view
         wanted = np.zeros(shape, bool)
         wanted[box] = True
         at = np.flatnonzero((wanted | (frame != 0) | (in_refs != 0).any(axis=0)).ravel())

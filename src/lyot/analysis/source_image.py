@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lyot.analysis.exposure import mask_place
 from lyot.analysis.observation import transmission_of
 from lyot.errors import LyotError
 from lyot.files.headers import ExposureInfo
@@ -142,7 +141,7 @@ def source_image(
     optics = replace(through.optics.sampled_for(pixels), seed=seed)
     star = guess_star(info, None)
     scale = optics.detector.pixel_scale_arcsec
-    from_star = np.subtract(star.yx, mask_place(info, star))[::-1]
+    from_star = np.subtract(star.yx, info.mask_yx(star))[::-1]
     x, y = np.add(at_xy_arcsec, from_star * scale)
     along, across = optics.along_mask((float(x), float(y)))
     place = along + through.mask_xy_arcsec[0], across + through.mask_xy_arcsec[1]

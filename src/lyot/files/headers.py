@@ -16,11 +16,15 @@ from astropy.io import fits
 from lyot.algorithms.geometry import position_angle_of_y
 from lyot.errors import LyotError, readable
 from lyot.files.provenance import set_keyword
+from lyot.files.star import StarPosition
 from lyot.instruments import INSTRUMENTS, UNNAMED
 from lyot.instruments.coronagraphs import Coronagraph
 from lyot.instruments.filters import Filter
 from lyot.instruments.instrument import Instrument
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
+
+MAX_ACQUISITION_PIX = 5.0
+"""How far from the reference point of its aperture a star lies at most."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,21 @@ class ExposureInfo:
             return self.wcs_pa_y_deg
         v3i = self.v3i_yangle_deg if np.isfinite(self.v3i_yangle_deg) else 0.0
         return position_angle_of_y(self.roll_ref_deg, v3i, self.vparity)
+
+    @property
+    def star_along_mask_arcsec(self) -> float:
+        """Where along the mask the mask's place for stars lies, from its middle [arcsec]."""
+        return self.coronagraph_value.star_x_arcsec(self.filter, self.aperture)
+
+    def mask_yx(self, star: StarPosition, /) -> tuple[float, float]:
+        """Where the mask's place for stars lies [pixel, 0-based].
+
+        By MASKCENX/Y, else CRPIX, the reference point of the aperture, where that is near the star
+        as target acquisition leaves it; else the star itself.
+        """
+        x, y = self.mask_xy or self.crpix_xy or (np.inf, np.inf)
+        near = np.hypot(x - star.x, y - star.y) < MAX_ACQUISITION_PIX
+        return (y, x) if near or self.mask_xy else star.yx
 
     @property
     def mode_text(self) -> str:

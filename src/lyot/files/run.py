@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lyot.algorithms.geometry import TangentPlane
 from lyot.errors import LyotError, readable
 from lyot.files.aligned import AlignedArrays, ReferenceInfo
 from lyot.files.exposure import Cube, read_cube
@@ -28,7 +29,7 @@ class ExposureProducts:
     target: Cube  # as it was subtracted
     aligned: AlignedArrays  # mapped from the psfalign product
     star: StarPosition
-    pa_y_deg: float
+    plane: TangentPlane  # the sky about the star
     recipe: dict[str, Any]  # of klip, as plain values
     fit_weight: NDArray[np.float64] | None = None
     zone_map: NDArray[np.float64] | None = None
@@ -111,9 +112,11 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> Exposure
                 function="Coron3Pipeline",
             )
     hdus = stack.enter_context(open_fits(aligned))
-    if view.star is None or view.pa_y_deg is None:
+    klip = view.provenance["steps"]["klip"]
+    if view.star is None or "plane" not in klip:
         raise LyotError(
-            f"{view.path} records no star or no roll; run the pipeline again.",
+            f"{view.path} does not record where the sky lies about its star; run the pipeline "
+            "again.",
             function="Coron3Pipeline",
         )
     # Flags are not used; as scaled integers they could not be mapped.
@@ -121,14 +124,13 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> Exposure
     flags = np.broadcast_to(np.uint32(0), sci.shape)
     ref_info = ReferenceInfo.recorded(view.provenance.get("steps", {}))
     arrays = AlignedArrays(sci, hdus["ERR"].data, flags, star=view.star, ref_info=ref_info)
-    klip = view.provenance["steps"]["klip"]
-    target = read_cube(flagged)
+    target, plane = read_cube(flagged), klip["plane"]
     return ExposureProducts(
         view.path.name,
         target,
         arrays,
         view.star,
-        view.pa_y_deg,
+        TangentPlane(tuple(plane["star_yx"]), *(plane[k] for k in ("to_pixel", "to_sky"))),
         klip["recipe"],
         disc_scale=float(klip.get("disc_scale", 0.0)),
         **{name: read_image(path)[0] for name, path in klip.get("maps", {}).items()},

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 PARAMETER, HEADER, MEASURED, CRPIX = "parameter", "header", "measured", "crpix"
 
@@ -45,3 +48,11 @@ class StarPosition:
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes as plain values."""
         return asdict(self)
+
+
+def combined_err(stars: Sequence[StarPosition], /) -> float:
+    """Error along one axis of the star of several exposures together [pixel].
+
+    Nothing averages down: what moves the measured star is the same in all exposures of a mode.
+    """
+    return float(np.sqrt(np.mean([0.5 * (star.x_err**2 + star.y_err**2) for star in stars])))

@@ -132,12 +132,12 @@ class Coronagraph(ABC):
         cos, sin = np.cos(np.radians(self.tilt_deg)), np.sin(np.radians(self.tilt_deg))
         return np.asarray(cos * x + sin * y), np.asarray(cos * y - sin * x)
 
-    def star_x_arcsec(self, filter: str, /, *, narrow: bool = False) -> float:
-        """Return where along the mask a star is put in a filter, from its middle [arcsec].
+    def star_x_arcsec(self, filter: str, aperture: str = "", /) -> float:
+        """Return where along the mask a star is put, from its middle [arcsec].
 
-        `narrow` is true for the apertures at the narrow end of a bar.
+        By the name of the aperture where that is known, else by the filter.
         """
-        del filter, narrow
+        del filter, aperture
         return 0.0
 
     def is_occulted(self, x_arcsec: Array, y_arcsec: Array, /) -> NDArray[np.bool_]:
@@ -234,14 +234,12 @@ class BarMask(Coronagraph):
     taper_arcsec : float
         Half the length over which the width changes [arcsec].
     star_positions_arcsec : mapping of str to float
-        Where along the bar a star is put, by filter [arcsec from its middle].
-    narrow_arcsec : float
-        Where it is put in the apertures at the narrow end.
+        Where along the bar a star is put [arcsec from its middle], by the end of the aperture's
+        name: a filter, or NARROW.
 
     References
     ----------
-    JWST User Documentation, "NIRCam Coronagraphic Occulting Masks and Lyot Stops"; the positions
-    are those of the observatory (Stansberry, in `stpsf`).
+    JWST User Documentation, "NIRCam Coronagraphic Occulting Masks and Lyot Stops".
 
     Examples
     --------
@@ -254,7 +252,6 @@ class BarMask(Coronagraph):
     lambda_over_d_arcsec: float
     taper_arcsec: float = 7.5
     star_positions_arcsec: Mapping[str, float] = field(default_factory=dict, hash=False, repr=False)
-    narrow_arcsec: float = 0.0
 
     is_asymmetric: ClassVar[bool] = True
 
@@ -276,14 +273,20 @@ class BarMask(Coronagraph):
         inside = 1.0 - np.sinc(u / np.pi) ** 2
         return np.where(np.abs(x_arcsec) > _BAR_END_ARCSEC, 1.0, inside)
 
-    def star_x_arcsec(self, filter: str, /, *, narrow: bool = False) -> float:
-        """Return where along the bar a star is put; in the middle for a filter of no position."""
-        return self.narrow_arcsec if narrow else self.star_positions_arcsec.get(filter, 0.0)
+    def star_x_arcsec(self, filter: str, aperture: str = "", /) -> float:
+        """Return where along the bar a star is put.
+
+        The aperture of the bar itself is that of its middle, as is one of no known position.
+        """
+        if not aperture.endswith(self.name):
+            for name in (aperture.rpartition("_")[2], filter):
+                if name in self.star_positions_arcsec:
+                    return self.star_positions_arcsec[name]
+        return 0.0
 
     def is_occulted(self, x_arcsec: Array, y_arcsec: Array, /) -> NDArray[np.bool_]:
-        """Tell what lies within the half width of the middle of the bar, at any x."""
-        inside = np.abs(y_arcsec) < self.half_width_arcsec
-        return np.broadcast_to(inside, np.broadcast_shapes(np.shape(x_arcsec), inside.shape))
+        """Tell what lies within the half width of the bar."""
+        return np.asarray(np.abs(y_arcsec) < self.half_width(x_arcsec))
 
 
 @dataclass(frozen=True, kw_only=True)

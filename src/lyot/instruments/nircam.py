@@ -3,10 +3,10 @@
 Sources: JWST User Documentation, "NIRCam Coronagraphic Occulting Masks and Lyot Stops" (masks, half
 widths); filters and zero points as `filters.txt` says; Krist et al. 2007,
 doi:10.1117/12.734873 (scale of the round masks); `stpsf` (diffusion of charge, a fit to flight
-images; positions on the bars, from the aperture file); the observatory's model (67 nm of
-wavefront error of the telescope, 155 nm of NIRCam at MASK335R); detectors and subarrays from the
-headers of each mask's PSFMASK reference file; angle of the long-wave detector from the headers of
-programme 1184.
+images); the observatory's model (67 nm of wavefront error of the telescope, 155 nm of NIRCam at
+MASK335R); detectors and subarrays from the headers of each mask's PSFMASK reference file; angle of
+the long-wave detector from the headers of programme 1184; positions on the bars from the aperture
+file PRDOPSSOC-075 (`pysiaf` 0.29), V2 of the bar's own aperture less that of each of its others.
 """
 
 from __future__ import annotations
@@ -74,8 +74,6 @@ def _bar(
         half_width_arcsec=half_width,
         lambda_over_d_arcsec=lambda_over_d,
         star_positions_arcsec=positions,
-        # At the narrow end, whose side the sign tells.
-        narrow_arcsec=-8.0 if lambda_over_d > 0 else 8.0,
         stop=BAR_MASK_STOP,
         keyword_values=tuple(name.replace("MASK", f"MASK{module}") for module in "AB"),
         exposure_type="NRC_CORON",
@@ -90,21 +88,29 @@ def _read_out(channel: str, detector: str, subarray: str) -> Aperture:
     return Aperture(channel=channel, detector=detector, subarray=subarray, more_keywords=keywords)
 
 
-ON_SHORT_BAR = {"F182M": -1.856, "F187N": -1.571, "F200W": 0.232, "F210M": -0.071, "F212N": 0.143}
-ON_LONG_BAR = {
-    "F250M": 6.846,
-    "F277W": 5.078,
-    "F300M": 5.249,
-    "F335M": 4.075,
-    "F356W": 2.455,
-    "F360M": 3.195,
-    "F410M": 1.663,
-    "F430M": 1.043,
-    "F444W": -0.768,
-    "F460M": -0.098,
-    "F480M": -0.619,
+ON_SHORT_BAR = {
+    "F182M": -1.742,
+    "F187N": -1.543,
+    "F200W": 0.196,
+    "F210M": -0.034,
+    "F212N": 0.144,
+    "NARROW": -8.050,
 }
-"""Where on a bar a star is put, by filter [arcsec from its middle along x]."""
+ON_LONG_BAR = {
+    "F250M": 6.564,
+    "F277W": 4.916,
+    "F300M": 5.041,
+    "F335M": 3.873,
+    "F356W": 2.326,
+    "F360M": 3.056,
+    "F410M": 1.621,
+    "F430M": 0.998,
+    "F444W": -0.723,
+    "F460M": -0.094,
+    "F480M": -0.854,
+    "NARROW": 8.299,
+}
+"""Where on a bar a star is put, by aperture [arcsec from its middle along x]."""
 
 CORONAGRAPHS = (
     _round("MASK210R", 0.40, 5.253, _read_out(SHORT, "NRCA2", "SUB640A210R")),
@@ -115,7 +121,7 @@ CORONAGRAPHS = (
         _read_out(LONG, "NRCALONG", "SUB320A335R"),
         F300M="flux within a radius of HD 141569 B and C within 4 % from 1.5 to 12 pixels",
     ),
-    _round("MASK430R", 0.82, 2.58832, _read_out(LONG, "NRCALONG", "SUB320A430R")),
+    _round("MASK430R", 0.81, 2.58832, _read_out(LONG, "NRCALONG", "SUB320A430R")),
     _bar("MASKSWB", 0.30, 0.06664, ON_SHORT_BAR, _read_out(SHORT, "NRCA4", "SUB640ASWB")),
     _bar("MASKLWB", 0.60, -0.14597, ON_LONG_BAR, _read_out(LONG, "NRCALONG", "SUB320ALWB")),
 )

@@ -248,7 +248,7 @@ def _model_fit(info: ExposureInfo, middle_yx: tuple[float, float]) -> _ModelFit:
     coronagraph = info.instrument_value.coronagraph(info.coronagraph)
     scale = round(info.pixel_scale_arcsec, 6)
     optics = _optics_of(info.instrument_value, coronagraph.name, info.filter, scale)
-    at = coronagraph.star_x_arcsec(info.filter, narrow=info.aperture.endswith("NARROW"))
+    at = info.star_along_mask_arcsec
     place = optics.along_detector((at, 0.0))
     shape = (info.shape[-2], info.shape[-1])
     return _ModelFit(optics, place, shape, middle_yx, info.lambda_over_d_pix)

@@ -28,8 +28,9 @@ def builtin_weight(info: ExposureInfo, star: StarPosition, /) -> NDArray[np.floa
     inner = min(INNER_LAMBDA_D * scale, 0.5 * outer)
     weight = ((radius > inner) & (radius < outer)).astype(np.float64)
     y, x = np.ogrid[: shape[0], : shape[1]]
-    pixel = info.pixel_scale_arcsec
-    weight[info.coronagraph_value.is_occulted((x - star.x) * pixel, (y - star.y) * pixel)] = 0.0
+    (mask_y, mask_x), pixel = info.mask_yx(star), info.pixel_scale_arcsec
+    along = (x - mask_x) * pixel + info.star_along_mask_arcsec
+    weight[info.coronagraph_value.is_occulted(along, (y - mask_y) * pixel)] = 0.0
     return weight
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from lyot.compute import devices
 from lyot.files.aligned import AlignedArrays
+from lyot.files.astrometry import plane_of
 from lyot.files.exposure import Cube, cube_from_model
 from lyot.files.provenance import provenance_of
 from lyot.files.run import read_image
@@ -65,12 +66,11 @@ class KlipStep(LyotStep):
                 aligned = AlignedArrays.from_model(refs, name_of(psfrefs))
                 aligned.check(len(cube.sci), cube.info.name)
             star = self._star(cube, aligned.star)
-            scale_arcsec = cube.info.pixel_scale_arcsec
+            plane, scale_arcsec = plane_of(model, star), cube.info.pixel_scale_arcsec
             zones = make_zones(
                 recipe,
                 cube.frame_shape,
-                star,
-                scale_arcsec,
+                plane,
                 labels=read_image(files.zone_map)[0].astype(int) if files.zone_map else None,
                 fit_weight=read_image(files.fit_weight)[0] if files.fit_weight else None,
             )
@@ -82,7 +82,7 @@ class KlipStep(LyotStep):
 
             if files.disc_model:
                 sky, _ = read_image(files.disc_model)
-                disc = on_detector(sky, star, cube.info.pa_y_deg, cube.frame_shape)
+                disc = on_detector(sky, plane, scale_arcsec, cube.frame_shape)
                 counts = np.any([zone.weight > 0 for zone in zones], axis=0)
                 done = subtract_constrained(run, cube, disc, counts)
                 log.info("The model of the disc is %.4g times %s.", done.scale, files.disc_model)
@@ -102,6 +102,7 @@ class KlipStep(LyotStep):
                     history=aligned.history(),
                     details={
                         "speckle_noise": speckle_noise(result, star, scale_arcsec)._asdict(),
+                        "plane": plane._asdict(),
                         "maps": maps,
                         "disc_scale": done.scale,
                     },

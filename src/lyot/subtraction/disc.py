@@ -18,26 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
+from lyot.algorithms.geometry import TangentPlane
 from lyot.errors import LyotError
 from lyot.files.exposure import Cube
-from lyot.files.star import StarPosition
 from lyot.subtraction.result import Subtracted, Subtraction
 
 
 def on_detector(
-    image: NDArray[np.floating], star: StarPosition, pa_y_deg: float, shape: tuple[int, int], /
+    image: NDArray[np.floating],
+    plane: TangentPlane,
+    pixel_scale_arcsec: float,
+    shape: tuple[int, int],
+    /,
 ) -> NDArray[np.float64]:
     """Turn an image of the sky onto the pixels of an exposure, by cubic interpolation.
 
-    In the image north is up, east to the left, the star at the middle pixel ``(n // 2, n // 2)``,
-    and pixels are as large as the exposure's; NaN, and what lies beyond it, count as zero.
+    In the image north is up, east to the left, the star at the middle pixel ``(n // 2, n // 2)``;
+    NaN, and what lies beyond it, count as zero.
     """
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    dy, dx = y - star.y, x - star.x
-    turn = np.radians(pa_y_deg)
-    north = dy * np.cos(turn) + dx * np.sin(turn)
-    west = dx * np.cos(turn) - dy * np.sin(turn)
-    places = np.stack([north + image.shape[0] // 2, west + image.shape[1] // 2])
+    east, north = plane.offset(*np.indices(shape)) / pixel_scale_arcsec
+    places = np.stack([image.shape[0] // 2 + north, image.shape[1] // 2 - east])
     return np.asarray(map_coordinates(np.nan_to_num(image), places, order=3, cval=0.0))
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.algorithms.geometry import radius_map
+from lyot.algorithms.geometry import TangentPlane, angle_map, radius_map
 from lyot.algorithms.selection import displacement_fwhm
 from lyot.algorithms.zones import NO_MAP, Zone, annuli, from_map, full_frame, radial_edges
 from lyot.errors import LyotError
@@ -25,16 +25,15 @@ log = logging.getLogger(__name__)
 def make_zones(
     recipe: SubtractRecipe,
     shape: tuple[int, int],
-    star: StarPosition,
-    pixel_scale_arcsec: float,
+    plane: TangentPlane,
     /,
     *,
     labels: NDArray[np.integer] | None = None,
     fit_weight: NDArray[np.floating] | None = None,
 ) -> list[Zone]:
-    """Make the search areas of a recipe."""
-    zones = _areas(recipe, shape, star, pixel_scale_arcsec, labels)
-    radius = radius_map(shape, star.yx) * pixel_scale_arcsec
+    """Make the search areas of a recipe on frames about a star."""
+    radius = plane.separations(shape)
+    zones = _areas(recipe, radius, plane, labels)
     outer = recipe.fit_outer_arcsec or np.inf
     limits = ((radius >= recipe.fit_inner_arcsec) & (radius <= outer)).astype(np.float64)
     if fit_weight is not None:
@@ -68,13 +67,10 @@ def _level_area(recipe: SubtractRecipe, radius: Array) -> NDArray[np.bool_]:
 
 
 def _areas(
-    recipe: SubtractRecipe,
-    shape: tuple[int, int],
-    star: StarPosition,
-    pixel_scale_arcsec: float,
-    labels: NDArray[np.integer] | None,
+    recipe: SubtractRecipe, radius: Array, plane: TangentPlane, labels: NDArray[np.integer] | None
 ) -> list[Zone]:
-    """Divide the frame as a recipe says."""
+    """Divide the frame as a recipe says; `radius` is the separation of each pixel [arcsec]."""
+    shape = (radius.shape[0], radius.shape[1])
     if recipe.zones == "full":
         return full_frame(shape)
     if recipe.zones == "map":
@@ -84,17 +80,21 @@ def _areas(
             raise LyotError(f"The zone map is {labels.shape} pixels and the frames are {shape}.")
         zones = from_map(labels)
     else:
-        edge = min(star.y, star.x, shape[0] - 1 - star.y, shape[1] - 1 - star.x)
-        inner = recipe.inner_arcsec / pixel_scale_arcsec
-        outer = recipe.outer_arcsec / pixel_scale_arcsec or edge
+        edge = min(radius[0].min(), radius[-1].min(), radius[:, 0].min(), radius[:, -1].min())
+        inner, outer = recipe.inner_arcsec, recipe.outer_arcsec or edge
         if outer <= inner:
             raise LyotError(
-                f"The annuli end at {outer:.1f} pixels, inside their inner edge of {inner:.1f}; "
+                f"The annuli end at {outer:.2f} arcsec, inside their inner edge of {inner:.2f}; "
                 "raise outer_arcsec."
             )
-        edges = radial_edges(inner, outer, recipe.n_annuli, spacing=recipe.annuli_spacing)
+        scale, spacing = plane.pixel_scale_arcsec, recipe.annuli_spacing
+        edges = radial_edges(inner / scale, outer / scale, recipe.n_annuli, spacing=spacing)
         zones = annuli(
-            shape, star.yx, edges, n_sectors=recipe.n_sectors, overlap=recipe.sector_overlap
+            radius / scale,
+            angle_map(shape, plane.star_yx),
+            edges,
+            n_sectors=recipe.n_sectors,
+            overlap=recipe.sector_overlap,
         )
     if not zones:
         raise LyotError("No zone holds a pixel of the frame.")

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from lyot.algorithms.geometry import east_north, polar
 from lyot.algorithms.statistics import n_positions
 from lyot.analysis.companion.likelihood import Likelihood
 from lyot.analysis.companion.result import Bias, Companion, CompanionFit, ErrorBudget, Measured
@@ -14,6 +15,7 @@ from lyot.analysis.observation import ROLL_ERR_DEG, SCALE_ERR, Observation
 from lyot.analysis.statistic import FIVE_SIGMA, Statistic
 from lyot.compute import threads
 from lyot.errors import LyotError
+from lyot.files.star import combined_err
 from lyot.types import Array
 
 MIN_TRANSMISSION = 0.02
@@ -82,9 +84,7 @@ def fit_companions(
     if not guesses:
         raise LyotError("Give at least one companion to fit: its separation and position angle.")
     t, scale = observation.truncation(n_modes), observation.pixel_scale_arcsec
-    polar = np.radians([pa for _, pa in guesses])
-    radius = np.array([s for s, _ in guesses]) / scale
-    start = np.column_stack([radius * np.sin(polar), radius * np.cos(polar)])
+    start = np.array([east_north(s / scale, pa) for s, pa in guesses])
     _check(observation, start)
     data = [exposure.residual[t] for exposure in observation.exposures]
     likelihood = Likelihood(observation, t, start, background, data, start)
@@ -116,14 +116,14 @@ def fit_companions(
 def _check(observation: Observation, offsets: Array) -> None:
     """Refuse guesses outside a frame or under the mask."""
     for k, (east, north) in enumerate(offsets):
-        r, pa = np.hypot(east, north), np.degrees(np.arctan2(east, north))
+        r, pa = polar(east, north)
         best = 0.0
         for exposure in observation.exposures:
             y, x = (float(v) for v in exposure.position(r, pa))
             if not exposure.contains(y, x):
                 raise LyotError(
                     f"Companion {k + 1} at {r * observation.pixel_scale_arcsec:.2f} arcsec, "
-                    f"{pa % 360:.1f} degrees lies outside the frame of {exposure.name}."
+                    f"{pa:.1f} degrees lies outside the frame of {exposure.name}."
                 )
             best = max(best, float(observation.transmission.at(y, x, mask_yx=exposure.mask_yx)))
         if best < MIN_TRANSMISSION:
@@ -161,12 +161,6 @@ def _spread(samples: Array, injected: Array) -> tuple[Array, Array]:
     return err, injected.mean(axis=0)
 
 
-def _star_err_pix(observation: Observation) -> float:
-    """Error of the star's position along one axis, of all exposures together."""
-    variances = [0.5 * (e.star.x_err**2 + e.star.y_err**2) for e in observation.exposures]
-    return float(np.sqrt(np.mean(variances) / len(variances)))
-
-
 def _describe(
     observation: Observation,
     samples: Array,
@@ -177,9 +171,9 @@ def _describe(
     """Turn a posterior into values with errors."""
     scale = observation.pixel_scale_arcsec
     east, north, flux = (float(v) for v in np.median(samples, axis=0))
-    r = float(np.hypot(east, north))
+    r, pa = (float(v) for v in polar(east, north))
     err, bias = _spread(samples, injected)
-    star = _star_err_pix(observation)
+    star = combined_err([exposure.star for exposure in observation.exposures])
     roll, size = float(np.radians(ROLL_ERR_DEG) * r), SCALE_ERR * r
     radial = float(np.sqrt(err[0] ** 2 + star**2 + size**2))
     tangential = float(np.sqrt(err[1] ** 2 + star**2 + roll**2))
@@ -193,9 +187,7 @@ def _describe(
     )
     return Companion(
         separation_arcsec=Measured(r * scale, radial * scale),
-        pa_deg=Measured(
-            float(np.degrees(np.arctan2(east, north)) % 360.0), float(np.degrees(tangential / r))
-        ),
+        pa_deg=Measured(pa, float(np.degrees(tangential / r))),
         d_ra_arcsec=Measured(east * scale, d_ra_err),
         d_dec_arcsec=Measured(north * scale, d_dec_err),
         flux=Measured(flux, float(err[2])),

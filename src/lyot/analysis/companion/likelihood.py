@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lyot.algorithms.geometry import detector_offset
+from lyot.algorithms.geometry import polar
 from lyot.analysis.companion.noise import covariance_matrix, residual_covariance
 from lyot.analysis.exposure import SubtractedExposure
 from lyot.analysis.observation import Observation
@@ -107,9 +107,8 @@ class Likelihood:
 
     def _source(self, patch: Patch, offset: Array) -> PointSource:
         """A companion as an exposure sees it."""
-        east, north = offset
-        r, pa = float(np.hypot(east, north)), float(np.degrees(np.arctan2(east, north)))
-        return self.observation.source(patch.exposure, r, pa)
+        r, pa = polar(*offset)
+        return self.observation.source(patch.exposure, float(r), float(pa))
 
     def response(self, patch: Patch, k: int, offset: Array, /) -> Array:
         """Return what companion k at unit flux adds to the image of a patch."""
@@ -159,8 +158,11 @@ class Likelihood:
             axis=1,
         )
         # Rows of this matrix: where one pixel to the east, and one to the north, lead along y, x.
-        turn = np.array([detector_offset(1.0, pa, exposure.pa_y_deg) for pa in (90.0, 0.0)])
-        return np.asarray(along_yx @ turn.T)
+        turn = [
+            np.subtract(_at(exposure, *(offset + half)), _at(exposure, *(offset - half)))
+            for half in 0.5 * np.eye(2)
+        ]
+        return np.asarray(along_yx @ np.transpose(turn))
 
     def _transmission_slopes(
         self, exposure: SubtractedExposure, offset: Array
@@ -289,7 +291,7 @@ class Likelihood:
 
 
 def _at(exposure: SubtractedExposure, east: float, north: float) -> tuple[float, float]:
-    y, x = exposure.position(np.hypot(east, north), np.degrees(np.arctan2(east, north)))
+    y, x = exposure.position(*polar(east, north))
     return float(y), float(x)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lyot.algorithms.geometry import radius_map
+from lyot.algorithms.geometry import polar, radius_map
 from lyot.algorithms.repair import MAD_TO_SIGMA
 from lyot.analysis.exposure import SubtractedExposure
 from lyot.errors import LyotError
@@ -63,7 +63,7 @@ def _annulus(
     r0 = float(np.hypot(place_yx[0] - exposure.star.y, place_yx[1] - exposure.star.x))
     keep = (np.abs(radius - r0) <= ANNULUS_FWHM * fwhm_pix) & np.isfinite(image)
     for east, north in companions:
-        y, x = exposure.position(np.hypot(east, north), np.degrees(np.arctan2(east, north)))
+        y, x = exposure.position(*polar(east, north))
         keep &= radius_map(exposure.shape, (float(y), float(x))) > CLEAR_FWHM * fwhm_pix
     if keep.sum() < MIN_PIXELS:
         raise LyotError(

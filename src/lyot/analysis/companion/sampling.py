@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lyot.algorithms.geometry import east_north, polar
 from lyot.analysis.companion.likelihood import MARGIN_PIX, Likelihood, Optimum
 from lyot.analysis.companion.noise import CLEAR_FWHM
 from lyot.analysis.observation import Observation
@@ -63,12 +64,12 @@ def injected_errors(
     are those along the radius, along the angle [pixel] and of the flux, ``(n_injected, 3)``.
     """
     east, north, flux = companions[k]
-    r, pa = np.hypot(east, north), np.degrees(np.arctan2(east, north))
+    r, pa = (float(v) for v in polar(east, north))
     clear = np.degrees(2.0 * CLEAR_FWHM * observation.fwhm_pix / max(r, 1e-9))
     if n_injections < 1 or clear > MAX_EXCLUDED_DEG or not flux > 0:
         return np.empty((0, 3))
     data = [exposure.residual[truncation] for exposure in observation.exposures]
-    fitted = [(np.hypot(e, n), np.degrees(np.arctan2(e, n)), -f) for e, n, f in companions]
+    fitted = np.column_stack([*polar(*companions[:, :2].T), -companions[:, 2]])
     cleaned = _added(observation, truncation, data, fitted)
 
     def _one(angle: float) -> Array | None:
@@ -92,11 +93,11 @@ def _injected_error(
 ) -> Array | None:
     """Errors of one injected companion; None where it cannot be fitted."""
     r, pa, flux = source
-    along = np.array([np.sin(np.radians(pa)), np.cos(np.radians(pa))])
+    along = np.array(east_north(1.0, pa))
     place = r * along[None]
     if not all(e.contains(*e.position(r, pa)) for e in observation.exposures):
         return None
-    data = _added(observation, truncation, cleaned, [source])
+    data = _added(observation, truncation, cleaned, np.array([source]))
     try:
         exclude = np.concatenate([companions, place])
         likelihood = Likelihood(
@@ -114,7 +115,7 @@ def _added(
     observation: Observation,
     truncation: int,
     images: list[Array],
-    sources: list[tuple[float, float, float]],
+    sources: Array,
 ) -> list[Array]:
     """The images of the exposures with sources (separation [pixel], position angle, flux) added."""
     out = []

@@ -1,0 +1,82 @@
+"""The sky on the pixels of an exposure: its WCS about its star."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lyot.algorithms.geometry import TangentPlane, tangent_offset
+from lyot.errors import LyotError
+from lyot.files.headers import ExposureInfo, info_from_model
+from lyot.files.star import StarPosition
+
+log = logging.getLogger(__name__)
+
+N_SAMPLES = 13
+"""Pixels per axis at which a WCS is read."""
+MAX_MISFIT_ARCSEC = 1e-3
+
+
+def plane_of(model: Any, star: StarPosition, /) -> TangentPlane:
+    """Return the sky about the star of an exposure: by its WCS, else by roll and pixel scale."""
+    info = info_from_model(model)
+    if not (model.meta.hasattr("wcs") and model.meta.wcs is not None):
+        return header_plane(info, star)
+    wcs = frame_wcs(model.meta.wcs, model.meta.wcsinfo.instance, info)
+    y, x = (np.linspace(-0.5, n - 0.5, N_SAMPLES) for n in info.shape[-2:])
+    places = np.meshgrid(x, y)
+    (ra, dec), center = wcs(*places), tuple(float(v) for v in wcs(star.x, star.y))
+    if not np.isfinite([*ra.ravel(), *dec.ravel(), *center]).all():
+        raise LyotError(f"The WCS of {info.name} does not cover its frame; run assign_wcs on it.")
+    offsets = tangent_offset(ra, dec, center)
+    columns, rows, east, north = (np.ravel(v) for v in (*places, *offsets))
+    plane = TangentPlane.through(star.yx, rows, columns, east, north)
+    misfit = np.abs(plane.offset(rows, columns) - [east, north]).max()
+    if misfit > MAX_MISFIT_ARCSEC:
+        log.warning("Positions follow the WCS of %s to %.0f mas.", info.name, 1e3 * misfit)
+    return plane
+
+
+def header_plane(info: ExposureInfo, star: StarPosition, /) -> TangentPlane:
+    """Return the sky about a star by the headers alone: square pixels."""
+    return TangentPlane.linear(star.yx, info.pa_y_deg, info.pixel_scale_arcsec)
+
+
+def frame_wcs(wcs: Any, wcsinfo: Mapping[str, Any], info: ExposureInfo, /) -> Any:
+    """Return a copy of a WCS, without a bounding box, for the pixels that the frame has now.
+
+    A frame that was cropped or recentered after its WCS was assigned has other pixels. CRPIX moves
+    with the frame, RA_REF and DEC_REF are what the WCS says there.
+    """
+    from astropy.modeling.models import Shift
+
+    wcs = copy.deepcopy(wcs)
+    wcs.bounding_box = None
+    reference = wcsinfo.get("ra_ref"), wcsinfo.get("dec_ref")
+    if info.crpix_xy is None or None in reference:
+        return wcs
+    there = np.array([float(v) for v in wcs.invert(*reference, with_bounding_box=False)])
+    moved = there - info.crpix_xy
+    if not (np.abs(moved) < max(info.shape[-2:])).all():
+        log.warning("CRPIX of %s is not on its WCS; its pixels are taken as they are.", info.name)
+    elif np.abs(moved).max() > 1e-3:
+        shift = Shift(moved[0]) & Shift(moved[1])
+        wcs.insert_transform(wcs.available_frames[0], shift, after=True)
+    return wcs
+
+
+def turned_to(wcs: Any, there: tuple[float, float], here: tuple[float, float], /) -> Any:
+    """Return a copy of a WCS whose sky is moved from one position [degree] to another.
+
+    North stays north there: offsets from the one become the same offsets from the other.
+    """
+    from astropy.modeling.models import RotateCelestial2Native, RotateNative2Celestial
+
+    wcs = copy.deepcopy(wcs)
+    move = RotateCelestial2Native(*there, 180.0) | RotateNative2Celestial(*here, 180.0)
+    wcs.insert_transform(wcs.available_frames[-1], move, after=False)
+    return wcs
