@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import signal
+import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,10 @@ import numpy as np
 import pytest
 
 from scenes import gaussian
+
+# Arrays that a test remembers are for this session alone.
+os.environ["LYOT_CACHE_DIR"] = tempfile.mkdtemp(prefix="lyot-tests-")
+atexit.register(shutil.rmtree, os.environ["LYOT_CACHE_DIR"], ignore_errors=True)
 
 # CRDS must never be needed: the whole suite runs without it.
 for _key in [k for k in os.environ if k.startswith("CRDS")]:

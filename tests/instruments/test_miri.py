@@ -57,9 +57,10 @@ def test_transmission_on_hd106906(data_dir):
     dx = (x - info.mask_xy[0]) * info.pixel_scale_arcsec
     dy = (y - info.mask_xy[1]) * info.pixel_scale_arcsec
     model = transmission().at(dy, dx, mask_yx=(0.0, 0.0))
-    near = (np.hypot(dx, dy) < 5.0) & np.isfinite(image)
-    # The map is the table, interpolated and smoothed: between the axes they agree best.
-    assert np.sqrt(np.mean((model - image)[near] ** 2)) < 0.08
+    near = (np.hypot(dx, dy) < 12.0) & np.isfinite(image)
+    # The map is the table, interpolated and smoothed, in units of its largest value.
+    model /= model[near].max()
+    assert np.sqrt(np.mean((model - image)[near] ** 2)) < 0.065
     assert np.corrcoef(model[near], image[near])[0, 1] > 0.9
 
 

@@ -153,6 +153,39 @@ def test_beside_the_mask_the_product_is_good_to_one_percent(mask, band, directio
     assert np.abs(product.image - full.image).max() < 0.01 * full.image.max()
 
 
+@pytest.mark.parametrize(
+    ("mask", "band"), [("MASK335R", "F322W2"), ("MASKSWB", "F200W"), ("4QPM_1140", "F1140C")]
+)
+def test_the_wavelengths_of_an_image_are_enough(mask, band):
+    """They follow the width of the image: as many as 41 give it to a thousandth of the peak."""
+    few, many = (
+        replace(flight_optics(mask, band, n_wavelengths=n), wavefront=NO_ERRORS) for n in (None, 41)
+    )
+    place, images = (2.5, 0.9), []
+    for wavelength, weight in zip(*many.band, strict=True):
+        band_of_one = many.band._replace(wavelengths_m=np.array([wavelength]), weights=np.ones(1))
+        made = replace(many, band=band_of_one).psf(place)
+        images.append(weight * made.transmission * made.image)
+    expected = np.sum(images, axis=0)
+    made = few.psf(place)
+    found = made.transmission * made.image
+    assert np.abs(found - expected).max() < 2e-3 * expected.max()
+
+
+def test_fewer_wavelengths_have_the_moments_of_all():
+    band = flight_optics("MASK335R", "F322W2").band
+    few = flight_optics("MASK335R", "F322W2").with_fewer_wavelengths(4).band
+    for power in range(8):
+        means = [b.weights @ (1e6 * b.wavelengths_m) ** power for b in (band, few)]
+        assert means[1] == pytest.approx(means[0], rel=1e-10)
+
+
+def test_far_from_all_boundaries_a_phase_mask_takes_no_light():
+    optics = flight_optics("4QPM_1140", "F1140C")
+    for place in ((6.0, 6.0), (12.0, -5.0), (5.0, 14.0)):
+        assert optics.transmission(optics.along_detector(place)) == pytest.approx(1.0, abs=0.01)
+
+
 def test_a_source_beside_a_phase_boundary_is_split():
     optics = flight_optics("4QPM_1140", "F1140C")
     near = optics.psf((2.5, -0.15), n_pixels=41)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,101 +20,10 @@ from lyot.errors import LyotError
 from lyot.instruments.coronagraphs import Coronagraph
 from lyot.instruments.filters import RAYLEIGH_JEANS, Filter, Spectrum
 from lyot.instruments.instrument import Instrument
+from lyot.instruments.near_mask import NearMask
 from lyot.instruments.offaxis import Optics
-from lyot.instruments.telescope import ARCSEC_PER_RADIAN
-from lyot.types import Array
 
 MODEL_HALF_PIX, MODEL_OVERSAMPLE = 24, 3
-
-NODE_STEP_LAMBDA_D = 0.5
-"""Distance of the places at which images near a mask are computed; those between follow."""
-
-PHASE_NODE_STEP, PHASE_NODE_SCALE_LAMBDA_D = 0.16, 0.5
-"""Behind a phase mask the places lie at ``scale sinh(step k)`` from its boundaries: dense there."""
-
-PHASE_REACH_LAMBDA_D = 8.0
-"""Distance from a boundary of a phase mask beyond which it changes the image by a factor alone."""
-
-MAX_NODES = 1500
-
-
-@dataclass(frozen=True, eq=False)
-class NearMask:
-    """Images of sources that are near enough to the mask to be deformed by it."""
-
-    optics: Optics
-    half_pix: int  # half the width of the images without their middle pixel
-    oversample: int  # samples per pixel and axis
-    _nodes: dict[tuple[int, int], tuple[Array, float]] = field(default_factory=dict, repr=False)
-
-    def __getstate__(self) -> dict[str, object]:
-        """Leave out the images, which another process computes alike."""
-        return {
-            "optics": self.optics,
-            "half_pix": self.half_pix,
-            "oversample": self.oversample,
-            "_nodes": {},
-        }
-
-    @cached_property
-    def _exact(self) -> Optics:
-        """Optics that never take the image beside the mask; few wavelengths reach so far."""
-        return replace(self.optics.with_fewer_wavelengths(5), max_change=0.0)
-
-    @property
-    def _is_phase_mask(self) -> bool:
-        return self.optics.mask.deforms_with_offset
-
-    @cached_property
-    def _lambda_over_d(self) -> float:
-        optics = self.optics
-        wavelength = float(optics.band.weights @ optics.band.wavelengths_m)
-        return wavelength / optics.pupil.diameter_m * ARCSEC_PER_RADIAN
-
-    def image(self, place_xy_arcsec: tuple[float, float], /) -> Array | None:
-        """Return the image of a source at a place along the mask's axes; None beside the mask.
-
-        Of unit flux behind the mask, interpolated between computed places by flux.
-        """
-        place = np.array(place_xy_arcsec)
-        if self._is_phase_mask:
-            reach = PHASE_REACH_LAMBDA_D * self._lambda_over_d
-            if np.abs(place).min() >= reach:
-                return None
-            # Far along a boundary the image depends on the distance from it alone.
-            place = np.clip(place, -reach, reach)
-            scale = PHASE_NODE_SCALE_LAMBDA_D * self._lambda_over_d
-            steps = np.arcsinh(place / scale) / PHASE_NODE_STEP
-        elif self.optics.is_beside((float(place[0]), float(place[1]))):
-            return None
-        else:
-            steps = place / (NODE_STEP_LAMBDA_D * self._lambda_over_d)
-        i, j = (int(v) for v in np.floor(steps))
-        u, v = steps - (i, j)
-        total: Array = np.zeros(())
-        passed = 0.0
-        for (di, a), (dj, b) in product(((0, 1.0 - u), (1, u)), ((0, 1.0 - v), (1, v))):
-            if a * b > 1e-9:
-                image, through = self._node(i + di, j + dj)
-                total, passed = total + a * b * through * image, passed + a * b * through
-        return np.asarray(total / passed)
-
-    def _node(self, i: int, j: int) -> tuple[Array, float]:
-        if (i, j) not in self._nodes:
-            if len(self._nodes) >= MAX_NODES:
-                self._nodes.clear()
-            if self._is_phase_mask:
-                scale = PHASE_NODE_SCALE_LAMBDA_D * self._lambda_over_d
-                x, y = scale * np.sinh(PHASE_NODE_STEP * np.array([i, j]))
-            else:
-                x, y = NODE_STEP_LAMBDA_D * self._lambda_over_d * np.array([i, j])
-            made = self._exact.psf(
-                self.optics.along_detector((float(x), float(y))),
-                n_pixels=2 * self.half_pix + 1,
-                oversample=self.oversample,
-            )
-            self._nodes[i, j] = made.image, made.transmission
-        return self._nodes[i, j]
 
 
 @dataclass(frozen=True, eq=False)

@@ -158,12 +158,13 @@ def source_image(
         "TRANSMIS": (psf.transmission, "transmission of the mask; not in the image"),
         "OVERSAMP": (oversample, "samples per detector pixel and axis"),
     }
-    return SourceImage(psf, keywords | _made_of(optics, oversample))
+    return SourceImage(psf, keywords | _made_of(optics, pixels, oversample))
 
 
-def _made_of(optics: Optics, oversample: int) -> dict[str, Any]:
+def _made_of(optics: Optics, pixels: int, oversample: int) -> dict[str, Any]:
     """Keywords that say what the image was made of."""
     (x, y), detector, budget = optics.detector.pixel_scale_arcsec, optics.detector, optics.wavefront
+    band = optics.with_enough_wavelengths(pixels).band
     keywords: dict[str, Any] = {
         "PIXELSCL": (float(np.sqrt(x * y)) / oversample, "[arcsec] scale of a sample"),
         "PIXSCL_X": (x, "[arcsec] scale of a detector pixel along x"),
@@ -178,9 +179,9 @@ def _made_of(optics: Optics, oversample: int) -> dict[str, Any]:
         "WFE_TEL": (1e9 * budget.telescope_m, "[nm] rms wavefront error, telescope"),
         "WFE_INS": (1e9 * budget.instrument_m, "[nm] rms wavefront error, instrument"),
         "WFESEED": ("mean" if optics.seed is None else optics.seed, "draw of the wavefront"),
-        "NWAVES": (len(optics.band.weights), "number of wavelengths"),
+        "NWAVES": (len(band.weights), "number of wavelengths"),
     }
-    for i, (wavelength, weight) in enumerate(zip(*optics.band, strict=True)):
+    for i, (wavelength, weight) in enumerate(zip(*band, strict=True)):
         keywords[f"WAVE{i}"] = (float(wavelength), "[m] wavelength")
         keywords[f"WGHT{i}"] = (float(weight), "share of the photons")
     return keywords

@@ -100,6 +100,10 @@ class Coronagraph(ABC):
     """Whether a star's image behind the mask has no center of symmetry at the star."""
 
     deforms_with_offset: ClassVar[bool] = False
+
+    image_step_lambda_d: ClassVar[float] = 0.25
+    """Distance of places near the mask at which images are computed, those between following. Masks
+    limited in their spatial frequencies hardly deform an image; the edge of a disc does."""
     """Whether a dither deforms the star's image more than it moves it, so that shifts cannot be
     fitted freely."""
 
@@ -194,6 +198,8 @@ class RoundMask(Coronagraph):
 
     sigma_per_arcsec: float
 
+    image_step_lambda_d: ClassVar[float] = 1.0
+
     @property
     def background(self) -> float:
         """Amplitude transmission where the pattern is cut off."""
@@ -254,6 +260,7 @@ class BarMask(Coronagraph):
     star_positions_arcsec: Mapping[str, float] = field(default_factory=dict, hash=False, repr=False)
 
     is_asymmetric: ClassVar[bool] = True
+    image_step_lambda_d: ClassVar[float] = 1.0
 
     @property
     def reach_xy_arcsec(self) -> tuple[float, float]:
@@ -345,6 +352,8 @@ class LyotSpot(Coronagraph):
 
     radius_arcsec: float
     support_width_arcsec: float
+
+    image_step_lambda_d: ClassVar[float] = 0.1
 
     @property
     def reach_xy_arcsec(self) -> tuple[float, float]:

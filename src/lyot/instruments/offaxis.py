@@ -1,11 +1,7 @@
 """The image of a point source anywhere behind a coronagraph, and how much of it passes.
 
 The wave goes from the telescope's pupil to the focal-plane mask, from there to the Lyot stop and
-to the detector. Only what the mask changes is computed in its plane and added in the pupil
-(Soummer et al. 2007, doi:10.1364/OE.15.015935), with matrix Fourier transforms; the field about
-the source at the mask is kept, so that another place of the source costs two transforms, not
-three. A four-quadrant phase mask needs no focal plane: the transform of ``sign(x) sign(y)`` is a
-product of two Hilbert transforms, applied in the pupil as matrices that have no outer limit.
+to the detector (`lyot.instruments.wave`).
 
 One normalization, everywhere: the flux of a source is that of its whole image through the Lyot
 stop, without the mask. `PsfAndTransmission` says what it is made of.
@@ -13,21 +9,25 @@ stop, without the mask. `PsfAndTransmission` says what it is made of.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lyot._version import __version__
 from lyot.compute.threads import calculation, map_ordered
 from lyot.errors import LyotError
 from lyot.instruments import stops
 from lyot.instruments.coronagraphs import Coronagraph, FourQuadrantMask
 from lyot.instruments.filters import Band
-from lyot.instruments.pupil import FLIGHT_PUPIL, sample_grid
+from lyot.instruments.pupil import FLIGHT_PUPIL
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN, LyotStop, Pupil
+from lyot.instruments.wave import Wave
 from lyot.instruments.wavefront import WavefrontBudget, draw_wavefront
 from lyot.types import Array
 
@@ -35,15 +35,15 @@ N_PUPIL = 128
 """Samples across the pupil, of 52 mm: gaps and edges are grey. Images follow those of four times as
 many to 0.3 % of the peak, transmissions to 1e-3."""
 
-_WINDOW_LAMBDA_D, _SAMPLES_PER_LAMBDA_D = 32, 2
-"""Half width of the field about the source in which the mask acts, and its sampling."""
-
 _MARGIN_PIX, _MARGIN_OF_MEAN_PIX = 3, 8
 """Edge of the computed image that the detector's response may reach across [pixel]; and that of the
 mean over wavefront errors, which scatters some of the light far."""
 
 _MAX_CYCLES_PER_SAMPLE = 0.4
 """Widest angle of an image: cycles of the wave's phase per sample of the pupil."""
+
+_MIN_WAVELENGTHS, _WAVELENGTHS_PER_LOBE = 3, 0.7
+"""Number of wavelengths of an image: images follow those of 41 to 1e-3 of the peak."""
 
 _NEAR_LAMBDA_D = 3.0
 """Radius about a source within which a mask must do the same for `Optics.is_beside_mask`."""
@@ -153,7 +153,22 @@ class Optics:
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @cached_property
-    def _waves(self) -> list[_Wave]:
+    def checksum(self) -> str:
+        """Checksum of all that images depend on, the package's code included.
+
+        Empty where a part comes from elsewhere, whose code is not known.
+        """
+        parts = self.__getstate__()
+        of_package = (self.mask, self.stop, self.pupil)
+        if any(not type(part).__module__.startswith("lyot.") for part in of_package):
+            return ""
+        digest = hashlib.sha256(_code())
+        for part in (*self.band, *parts.values()):
+            digest.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
+        return digest.hexdigest()[:32]
+
+    @cached_property
+    def _waves(self) -> list[Wave]:
         before: Array | float = 0.0
         after: Array | float = 0.0
         if self.seed is not None:
@@ -165,10 +180,10 @@ class Optics:
         open_part = self.pupil.amplitude(self.n_pupil)
         stop = self.stop.amplitude(self.pupil, self.n_pupil)
 
-        def _wave(wavelength: float) -> _Wave:
+        def _wave(wavelength: float) -> Wave:
             turn = 2j * np.pi / wavelength
             at_pupil, at_stop = open_part * np.exp(turn * before), stop * np.exp(turn * after)
-            return _Wave(wavelength, self.pupil.width_m, at_pupil, at_stop)
+            return Wave(wavelength, self.pupil.width_m, at_pupil, at_stop)
 
         return [_wave(float(w)) for w in self.band.wavelengths_m]
 
@@ -230,22 +245,23 @@ class Optics:
         -----
         Where `is_beside_mask`, the image is that without the mask, which there is as good to 1 %.
         """
-        grid = self._grid(n_pixels, oversample)
+        optics = self.with_enough_wavelengths(n_pixels)
+        grid = optics._grid(n_pixels, oversample)
         place = self.along_mask(offset_xy_arcsec)
         near = with_mask and not self.is_beside_mask(offset_xy_arcsec)
 
-        def _one(item: tuple[_Wave, float]) -> tuple[Array, float]:
+        def _one(item: tuple[Wave, float]) -> tuple[Array, float]:
             wave, weight = item
-            arrived = wave.behind(self.mask, place) if near else wave.at_pupil
+            arrived = wave.behind(self.mask, place) if near else wave.unmasked
             unit = weight / wave.open_power
             return unit * wave.image(arrived, grid, fraction_xy), unit * wave.power(arrived)
 
-        parts = map_ordered(_one, zip(self._waves, self.band.weights, strict=True))
+        parts = map_ordered(_one, zip(optics._waves, optics.band.weights, strict=True))
         passed = sum(part[1] for part in parts)
         samples = np.asarray(sum(part[0] for part in parts)) / passed
         image = grid.detect(samples, fraction_xy)
-        if with_mask and not near:
-            passed = self._amplitude_squared(*place)
+        if not near:
+            passed = self._amplitude_squared(*place) if with_mask else 1.0
         return PsfAndTransmission(image, float(passed), float(image.sum()))
 
     @calculation
@@ -260,22 +276,40 @@ class Optics:
     def exact_transmission(self, place_xy_arcsec: tuple[float, float], /) -> float:
         """Propagate a source at a place along the mask's own axes; return what passes."""
 
-        def _one(item: tuple[_Wave, float]) -> float:
+        def _one(item: tuple[Wave, float]) -> float:
             wave, weight = item
             arrived = wave.behind(self.mask, place_xy_arcsec)
             return weight * wave.power(arrived) / wave.open_power
 
-        return float(sum(map_ordered(_one, zip(self._waves, self.band.weights, strict=True))))
+        optics = self.with_enough_wavelengths(0)
+        return float(sum(map_ordered(_one, zip(optics._waves, optics.band.weights, strict=True))))
 
     def with_fewer_wavelengths(self, n: int, /) -> Optics:
-        """Return the same with at most so many wavelengths, for what changes slowly with them."""
+        """Return the same with at most so many wavelengths.
+
+        They are those of the Gaussian quadrature of the band: what is a polynomial of the
+        wavelength up to the order ``2 n - 1`` has the same mean.
+        """
+        return (
+            self if len(self.band.weights) <= n else replace(self, band=_quadrature(self.band, n))
+        )
+
+    @cached_property
+    def _fewer(self) -> dict[int, Optics]:
+        return {}
+
+    def with_enough_wavelengths(self, n_pixels: int) -> Optics:
+        """Return the same with the wavelengths that an image needs, or one value for no pixels."""
         wavelengths, weights = self.band
-        if len(weights) <= n:
-            return self
-        edges = np.linspace(0, len(weights), n + 1).round().astype(int)
-        share = np.add.reduceat(weights, edges[:-1])
-        mean = np.add.reduceat(weights * wavelengths, edges[:-1]) / share
-        return replace(self, band=Band(mean, share))
+        mean = float(weights @ wavelengths)
+        width = np.sqrt(12.0 * (weights @ (wavelengths - mean) ** 2))
+        half = 0.5 * n_pixels * max(self.detector.pixel_scale_arcsec) / ARCSEC_PER_RADIAN
+        # Lobes r lambda/D away go through r width/lambda of their distance.
+        lobes = half * self.pupil.diameter_m * width / mean**2
+        n = _MIN_WAVELENGTHS + math.ceil(_WAVELENGTHS_PER_LOBE * lobes)
+        if n not in self._fewer:
+            self._fewer[n] = self.with_fewer_wavelengths(n)
+        return self._fewer[n]
 
     def is_beside_mask(self, offset_xy_arcsec: tuple[float, float], /) -> bool:
         """Tell whether the mask changes the image by a factor alone, as far as `max_change`.
@@ -357,95 +391,29 @@ class Optics:
         return min(n_pixels, most - 1 + most % 2)
 
 
-class _Wave:
-    """The field of one wavelength at the pupil, about the source at the mask, and at the stop."""
-
-    def __init__(self, wavelength: float, width: float, at_pupil: Array, stop: Array) -> None:
-        self.wavelength_m, self.at_pupil, self.stop = wavelength, at_pupil, stop
-        x, _, self.step_m = sample_grid(len(at_pupil), width)
-        self.width_m, self.axis_m = width, x[0]
-        # A grey sample holds an edge too fine for the sampling: its amplitude is the open part, and
-        # so is its power, of which the square of the amplitude is what the sampling can follow.
-        self._open, self._unresolved = np.abs(stop), np.abs(at_pupil) - np.abs(at_pupil) ** 2
-        self.open_power = self.power(at_pupil)
-        self._to_image: dict[_Grid, tuple[Array, Array]] = {}
-
-    def power(self, arrived: Array) -> float:
-        """Flux that passes the Lyot stop of a field that arrives there."""
-        return float(np.sum(self._open * (np.abs(arrived) ** 2 + self._unresolved)))
-
-    def _kernel(self, places_arcsec: Array) -> Array:
-        """Matrix from samples of the pupil to places in the focal plane, without their sizes."""
-        phase = np.outer(places_arcsec / (ARCSEC_PER_RADIAN * self.wavelength_m), self.axis_m)
-        return np.exp(-2j * np.pi * phase)
-
-    def _unblurred_kernel(self, places_arcsec: Array) -> Array:
-        """`_kernel`, less the fall towards larger angles of grey samples, which are means."""
-        cycles = places_arcsec * (self.step_m / ARCSEC_PER_RADIAN / self.wavelength_m)
-        return np.asarray(self._kernel(places_arcsec) / np.sinc(cycles)[:, None])
-
-    @cached_property
-    def _window(self) -> tuple[Array, Array, Array]:
-        """Places about the source [arcsec], its field there, and the matrix that leads back."""
-        step = self.wavelength_m / self.width_m * ARCSEC_PER_RADIAN / _SAMPLES_PER_LAMBDA_D
-        n = 2 * _WINDOW_LAMBDA_D * _SAMPLES_PER_LAMBDA_D
-        places = (np.arange(n) - 0.5 * (n - 1)) * step
-        there = self._unblurred_kernel(places)
-        # There and back each carry the size of a sample over lambda, for each axis.
-        back = self._kernel(places).conj().T * (
-            self.step_m * step / ARCSEC_PER_RADIAN / self.wavelength_m
-        )
-        return places, there @ self.at_pupil @ there.T, back
-
-    def behind(self, mask: Coronagraph, place: tuple[float, float]) -> Array:
-        """Return the field that arrives at the stop from a source at a place [arcsec] on a mask.
-
-        Tilts are relative to the source: its image stays in the middle.
-        """
-        if isinstance(mask, FourQuadrantMask):
-            return self._behind_quadrants(mask, place)
-        places, at_mask, back = self._window
-        amplitude = mask.amplitude(places[None, :] + place[0], places[:, None] + place[1])
-        changed = back @ ((amplitude - mask.background) * at_mask) @ back.T
-        return np.asarray(mask.background * self.at_pupil + changed)
-
-    def _behind_quadrants(self, mask: FourQuadrantMask, place: tuple[float, float]) -> Array:
-        plain, crossed = mask.coefficients(self.wavelength_m)
-        along_x, along_y = (self._tilted_hilbert(p) for p in place)
-        # i H is the transform of the sign along one axis: the product of two carries -1.
-        return plain * self.at_pupil - crossed * (along_y @ self.at_pupil @ along_x.T)
-
-    def _tilted_hilbert(self, place_arcsec: float) -> Array:
-        """The transform of the sign of an angle that is measured from a place away from it."""
-        tilt = self._kernel(np.array([-place_arcsec]))[0]
-        # The matrix takes means over samples, at both ends, of what turns within them.
-        lost = np.sinc(place_arcsec * self.step_m / ARCSEC_PER_RADIAN / self.wavelength_m) ** 2
-        return np.asarray(tilt.conj()[:, None] * _hilbert(len(tilt)) * tilt[None, :] / lost)
-
-    def image(self, arrived: Array, grid: _Grid, fraction_xy: tuple[float, float]) -> Array:
-        """Return the flux per pixel, at the samples of a grid, of a field that arrives."""
-        if grid not in self._to_image:
-            to_y, to_x = (self._unblurred_kernel(p) for p in (grid.y_arcsec, grid.x_arcsec))
-            self._to_image[grid] = to_y, to_x.T
-        to_y, to_x = self._to_image[grid]
-        passed = arrived * self.stop
-        if not grid.rotation_deg and any(fraction_xy):
-            x, y = np.multiply(fraction_xy, grid.pixel_arcsec)
-            passed = passed * self._kernel(np.array([-y])).T * self._kernel(np.array([-x]))
-        density = np.abs(to_y @ passed @ to_x) ** 2
-        area = np.prod(grid.area_of_arcsec) / ARCSEC_PER_RADIAN**2
-        return np.asarray(density * (area * (self.step_m / self.wavelength_m) ** 2))
+@lru_cache(maxsize=1)
+def _code() -> bytes:
+    """Version of the package and the code of the instruments, by its checksum."""
+    files = sorted(Path(__file__).parent.glob("*.*"))
+    return b"".join([__version__.encode(), *(f.read_bytes() for f in files if f.is_file())])
 
 
-@lru_cache(maxsize=2)
-def _hilbert(n: int) -> Array:
-    """Matrix of the Hilbert transform of samples, exact for a field constant on each."""
-    lag = np.arange(-n, n + 1, dtype=np.float64)
-    # The second difference of u log u is the integral of 1 / (u - u') over two samples.
-    primitive = lag * np.log(np.maximum(np.abs(lag), 1.0))
-    kernel = (primitive[2:] - 2.0 * primitive[1:-1] + primitive[:-2]) / np.pi
-    rows, columns = np.indices((n, n))
-    return np.asarray(kernel[rows - columns + n - 1])
+def _quadrature(band: Band, n: int) -> Band:
+    """Return the nodes and weights of the Gaussian quadrature of a band, by Lanczos' algorithm."""
+    wavelengths, weights = band
+    middle, half = wavelengths.mean(), 0.5 * np.ptp(wavelengths)
+    vectors = [np.sqrt(weights / weights.sum())]
+    jacobi = np.zeros((n, n))
+    for i in range(n):
+        new = (wavelengths - middle) / half * vectors[-1]
+        jacobi[i, i] = vectors[-1] @ new
+        for _ in range(2):  # once is not enough to make it orthogonal to the last digits
+            new = new - np.transpose(vectors) @ (vectors @ new)
+        if i + 1 < n:
+            jacobi[i, i + 1] = jacobi[i + 1, i] = np.linalg.norm(new)
+            vectors.append(new / jacobi[i, i + 1])
+    nodes, parts = np.linalg.eigh(jacobi)
+    return Band(middle + half * nodes, weights.sum() * parts[0] ** 2)
 
 
 class _Grid:
@@ -456,8 +424,10 @@ class _Grid:
         self.rotation_deg = optics.rotation_deg
         # Two samples a pixel hold all that the aperture passes in every band of the two cameras.
         self.finer = 2 if oversample == 1 else 1
-        margin = _MARGIN_OF_MEAN_PIX if optics.seed is None else _MARGIN_PIX
-        self.margin = margin * oversample * self.finer
+        errors = np.hypot(optics.wavefront.telescope_m, optics.wavefront.instrument_m)
+        scattered = (2.0 * np.pi * errors / optics.band.wavelengths_m[0]) ** 2
+        far = optics.seed is None and scattered > 0.01
+        self.margin = (_MARGIN_OF_MEAN_PIX if far else _MARGIN_PIX) * oversample * self.finer
         n = (n_pixels * oversample - 1) * self.finer + 1 + 2 * self.margin
         self.places_pix = (np.arange(n) - 0.5 * (n - 1)) / (oversample * self.finer)
         self.x_arcsec, self.y_arcsec = np.multiply.outer(self.pixel_arcsec, self.places_pix)
@@ -497,7 +467,9 @@ def _response(optics: Optics, n: int, per_pixel: int, oversample: int) -> Array:
     for coupling, cycles in zip(detector.coupling, (u, v), strict=True):
         response = response * (1.0 - 2.0 * coupling * (1.0 - np.cos(2.0 * np.pi * cycles)))
     if optics.seed is None:
-        wavelength = float(optics.band.weights @ optics.band.wavelengths_m)
+        # Weighted as the brightness of the core, which falls as the square of the wavelength.
+        wavelengths, weights = optics.band
+        wavelength = float(weights @ wavelengths**-1 / (weights @ wavelengths**-2))
         apart = np.hypot(u / x_scale, v / y_scale) * (ARCSEC_PER_RADIAN * wavelength)
         response = response * optics.wavefront.mean_transfer(apart, wavelength)
     return np.asarray(response)

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from lyot.compute.cache import remembered
 from lyot.compute.threads import map_ordered
 from lyot.instruments.coronagraphs import FourQuadrantMask, LyotSpot, RoundMask
 from lyot.instruments.offaxis import Optics
@@ -108,23 +109,27 @@ class Transmission:
     @cached_property
     def _table(self) -> tuple[Array, Array]:
         """Distances [arcsec], and the transmission there, or what corrects the factor's square."""
-        optics = self.optics.with_fewer_wavelengths(3)
+        optics = self.optics
         unit = float(optics.band.wavelengths_m.mean()) / optics.pupil.diameter_m * ARCSEC_PER_RADIAN
-        if isinstance(optics.mask, RoundMask):
-            nodes = _RADII * unit
-            directions = [(np.cos(t), np.sin(t)) for t in np.radians(_ANGLES_DEG)]
-            places = [(r * x, r * y) for r in nodes for x, y in directions]
+        of_round = isinstance(optics.mask, RoundMask)
+        nodes = (_RADII if of_round else _BESIDE) * unit
+
+        def _compute() -> dict[str, Array]:
+            if of_round:
+                directions = [(np.cos(t), np.sin(t)) for t in np.radians(_ANGLES_DEG)]
+                places = [(r * x, r * y) for r in nodes for x, y in directions]
+            else:
+                # The pupil is the same from both sides, and real: so are all quarters.
+                places = [(x, y) for y in nodes for x in nodes]
             values = np.array(map_ordered(optics.exact_transmission, places))
-            values = values.reshape(len(nodes), -1).mean(axis=1)
-            values -= optics.mask.amplitude(nodes, np.zeros_like(nodes)) ** 2
+            return {"values": values.reshape(len(nodes), -1)}
+
+        group = f"transmission-{optics.checksum}" if optics.checksum else ""
+        values = remembered(group, "table", _compute)["values"]
+        if of_round:
+            values = values.mean(axis=1) - optics.mask.amplitude(nodes, np.zeros_like(nodes)) ** 2
             values[-1] = 0.0
-            return nodes, values
-        # The pupil is the same from both sides, and real: so is the transmission of all quarters.
-        nodes = _BESIDE * unit
-        places = [(x, y) for y in nodes for x in nodes]
-        return nodes, np.array(map_ordered(optics.exact_transmission, places)).reshape(
-            (len(nodes),) * 2
-        )
+        return nodes, values
 
 
 def _bilinear(nodes: Array, values: Array, x: Array, y: Array) -> NDArray[np.float64]:
