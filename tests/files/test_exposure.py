@@ -36,7 +36,7 @@ def edit(exposure, path, change):
         (lambda h: h.__delitem__("SCI"), "has no SCI image"),
         (lambda h: setattr(h["SCI"], "data", h["SCI"].data * np.nan), "has no finite pixel"),
         (lambda h: setattr(h["SCI"], "data", None), "SCI"),
-        (lambda h: setattr(h["SCI"], "data", h["SCI"].data * 0 + 3), "the value 3 in every pixel"),
+        (lambda h: setattr(h["SCI"], "data", h["SCI"].data * 0 + 3), "is 3 everywhere"),
         (lambda h: setattr(h["DQ"], "data", h["DQ"].data.T), r"DQ of bad.fits has the shape"),
         (lambda h: setattr(h["ERR"], "data", h["ERR"].data[:, 1:]), "ERR of bad.fits has the shap"),
         (lambda h: h["SCI"].data.__setitem__(np.s_[:, 2:], np.nan), "has 104 finite pixels"),

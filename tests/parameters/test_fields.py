@@ -12,6 +12,7 @@ from stpipe.exceptions import ValidationError
 import lyot.parameters
 import lyot.steps
 from lyot.cli import main
+from lyot.cli.main import Command
 from lyot.cli.options import ParameterOption, option_of, parameter_options, taken
 from lyot.errors import LyotError
 from lyot.parameters import (
@@ -216,8 +217,8 @@ def test_a_field_more_is_a_parameter_of_its_step():
 def test_a_field_more_is_an_option_and_a_row_of_the_table(tables):
     values = {}
 
-    @click.command()
-    @parameter_options(Toy, MoreSubtraction)
+    @click.command(cls=Command)
+    @parameter_options(lambda _: (Toy, MoreSubtraction))
     def play(**options):
         values["toy"] = taken(Toy, options)
         values["more"] = taken(MoreSubtraction, options)

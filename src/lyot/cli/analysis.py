@@ -13,14 +13,6 @@ from lyot.cli.main import main, shown_warnings
 from lyot.cli.options import OUTPUT_DIR, SCHEDULER, parameter_options, taken
 from lyot.cli.run import reduce_all
 from lyot.errors import LyotError
-from lyot.parameters import (
-    COMMANDS,
-    CompanionParameters,
-    ContrastParameters,
-    ExclusionParameters,
-    ObservationParameters,
-    PsfParameters,
-)
 
 
 def _analyze(
@@ -29,6 +21,7 @@ def _analyze(
     """Open a finished run, reduced first if it is an association; write, show and list results."""
     from lyot.analysis.observation import open_run
     from lyot.analysis.statistic import Statistic
+    from lyot.parameters import ObservationParameters
     from lyot.viz.report import write_report
 
     parameters, statistic = taken(ObservationParameters, options), taken(Statistic, options)
@@ -54,7 +47,7 @@ def _analyze(
 
 def _command(function: Callable[..., None]) -> click.Command:
     """Make a command of a finished run and of the parameters that it takes."""
-    function = parameter_options(*COMMANDS[function.__name__])(function)
+    function = parameter_options(lambda p: p.COMMANDS[function.__name__])(function)
     return main.command()(click.argument("run", metavar="RUN")(OUTPUT_DIR(function)))
 
 
@@ -68,6 +61,7 @@ def contrast(run: str, scheduler: str | None, **options: Any) -> None:
     from lyot.cli.tables import print_limits
     from lyot.compute.cluster import tasks
     from lyot.outputs import excluded_sources, write_contrast
+    from lyot.parameters import ContrastParameters, ExclusionParameters
 
     separations = taken(ContrastParameters, options).separations
     known = excluded_sources(taken(ExclusionParameters, options))
@@ -83,6 +77,7 @@ def detect(run: str, **options: Any) -> None:
     """Search RUN for companions: S/N map, STIM map and a list of candidates."""
     from lyot.cli.tables import print_candidates
     from lyot.outputs import excluded_sources, write_detection
+    from lyot.parameters import ExclusionParameters
 
     known = excluded_sources(taken(ExclusionParameters, options))
     _analyze(run, options, partial(write_detection, known_sources=known), print_candidates)
@@ -93,6 +88,7 @@ def companion(run: str, **options: Any) -> None:
     """Measure companions in RUN: position, flux, significance and their errors."""
     from lyot.cli.tables import print_companions
     from lyot.outputs import write_companions
+    from lyot.parameters import CompanionParameters
 
     given = taken(CompanionParameters, options)
     write = partial(
@@ -114,7 +110,7 @@ def companion(run: str, **options: Any) -> None:
     metavar="FILE",
     help="The FITS file that is written.",
 )
-@parameter_options(*COMMANDS["psf"])
+@parameter_options(lambda p: p.COMMANDS["psf"])
 def psf(exposure: str | None, output: str, **options: Any) -> None:
     """Make the PSF of a source at an offset from the star, behind the mask.
 
@@ -125,6 +121,7 @@ def psf(exposure: str | None, output: str, **options: Any) -> None:
     from lyot.analysis.source_image import named_mode, source_image
     from lyot.files.headers import read_info
     from lyot.files.results import write_image
+    from lyot.parameters import PsfParameters
 
     parameters = taken(PsfParameters, options)
     names = parameters.instrument, parameters.filter, parameters.mask

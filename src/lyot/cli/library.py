@@ -10,7 +10,6 @@ import click
 from lyot.cli.main import main, shown_warnings
 from lyot.cli.options import AS_JSON, SCHEDULER, parameter_options, taken
 from lyot.errors import LyotError
-from lyot.parameters import LibraryRecipe
 from lyot.progress import show_progress
 
 MAX_GRAM_ERROR = 1e-9
@@ -135,13 +134,14 @@ def check(path: str, scheduler: str | None) -> None:
 @library.command(name="select")
 @click.argument("path", metavar="LIB")
 @click.argument("target", metavar="TARGET")
-@parameter_options(LibraryRecipe, name_of=lambda each: each.name.replace("_", "-"))
+@parameter_options(lambda p: [p.LibraryRecipe], lambda each: each.name.replace("_", "-"))
 @AS_JSON
 def select_frames(path: str, target: str, as_json: bool, **options: Any) -> None:
     """List the frames of LIB that suit the exposure TARGET."""
     from lyot.cli.tables import print_frames
     from lyot.files.exposure import read_cube
     from lyot.files.library_store import Library
+    from lyot.parameters import LibraryRecipe
     from lyot.references.library import select
 
     recipe = taken(LibraryRecipe, options)

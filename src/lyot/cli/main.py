@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from lyot._version import __version__
-from lyot.cli.options import option_of
+from lyot.cli.options import ParameterOptions, option_of
 from lyot.errors import LyotError
 
 INTERRUPTED = 130
@@ -26,6 +26,23 @@ _COMMAND_OF = {
 
 class Command(click.Command):
     """A command that ends with one sentence and a non-zero status on bad input."""
+
+    _params: list[click.Parameter]
+
+    @property
+    def params(self) -> list[click.Parameter]:
+        """Its arguments and options."""
+        if any(isinstance(each, ParameterOptions) for each in self._params):
+            self._params = [
+                param
+                for each in self._params
+                for param in (each.options() if isinstance(each, ParameterOptions) else [each])
+            ]
+        return self._params
+
+    @params.setter
+    def params(self, params: list[click.Parameter]) -> None:
+        self._params = params
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -1,21 +1,17 @@
-"""Options of commands, made from the classes of parameters."""
+"""Options of commands, made from the classes of parameters when a command is used.
+
+The list of commands shows none of them, and does not wait until the classes are made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, get_args, get_origin
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import click
 
-from lyot.parameters import (
-    STEPS,
-    P,
-    Parameter,
-    Parameters,
-    from_names,
-    parameters_of,
-    parameters_of_step,
-)
+if TYPE_CHECKING:
+    from lyot.parameters import P, Parameter, Parameters
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -66,25 +62,42 @@ def _type_of(parameter: Parameter) -> dict[str, Any]:
     return {"type": CommaList()}
 
 
-def parameter_options(
-    *kinds: type[Parameters], name_of: Callable[[Parameter], str] | None = None
-) -> Callable[[Function], Function]:
-    """Give a command the options of all parameters of classes, in order.
+class ParameterOptions(click.Option):
+    """Stands among the parameters of a command for the options of classes of parameters.
 
-    ``name_of`` names the option of a parameter; it gets none where that is empty.
+    ``classes`` takes them from the module `lyot.parameters`; ``name_of`` names the option of a
+    parameter, which gets none where that is empty.
     """
-    name_of = name_of or (lambda each: each.step.replace("_", "-"))
-    made = [
-        ParameterOption(each, name)
-        for kind in kinds
-        for each in parameters_of(kind)
-        if (name := name_of(each))
-    ]
+
+    def __init__(
+        self,
+        classes: Callable[[Any], Iterable[type[Parameters]]],
+        name_of: Callable[[Parameter], str] | None = None,
+    ) -> None:
+        super().__init__(["--parameters"])
+        self.classes = classes
+        self.name_of = name_of or (lambda each: each.step.replace("_", "-"))
+
+    def options(self) -> Iterator[click.Parameter]:
+        """Yield the options of all parameters of the classes, in order."""
+        from lyot import parameters
+
+        for kind in self.classes(parameters):
+            for each in parameters.parameters_of(kind):
+                if name := self.name_of(each):
+                    yield ParameterOption(each, name)
+
+
+def parameter_options(
+    classes: Callable[[Any], Iterable[type[Parameters]]],
+    name_of: Callable[[Parameter], str] | None = None,
+) -> Callable[[Function], Function]:
+    """Give a command the options of classes of parameters (see `ParameterOptions`)."""
 
     def _decorate(function: Function) -> Function:
         # Click gathers options from the last decorator to the first.
         params: list[click.Parameter] = function.__dict__.setdefault("__click_params__", [])
-        params.extend(reversed(made))
+        params.append(ParameterOptions(classes, name_of))
         return function
 
     return _decorate
@@ -102,11 +115,15 @@ def given(options: Mapping[str, Any], /) -> dict[str, Any]:
 
 def taken(kind: type[P], options: Mapping[str, Any], /) -> P:
     """Make a class of parameters from what was typed."""
+    from lyot.parameters import from_names
+
     return from_names(kind, given(options))
 
 
 def typed_steps(options: Mapping[str, Any], /) -> dict[str, dict[str, Any]]:
     """Sort the options of a run into the parameters of the steps that take them."""
+    from lyot.parameters import STEPS, parameters_of_step
+
     typed, steps = given(options), {}
     for step in STEPS:
         names = [each.step for each in parameters_of_step(step) if each.option]
@@ -124,6 +141,8 @@ def option_of(command: click.Command, name: str, /) -> str:
         if name in names and isinstance(param, click.Option):
             return max(param.opts, key=len)
     if any(param.name == "settings" for param in command.params):
+        from lyot.parameters import STEPS, parameters_of_step
+
         for step in STEPS:
             for each in parameters_of_step(step):
                 if name in (each.name, each.step):

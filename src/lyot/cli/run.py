@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,22 +16,10 @@ import click
 from lyot.cli.main import fail, main, shown_warnings
 from lyot.cli.options import AS_JSON, SCHEDULER, parameter_options, taken, typed_steps
 from lyot.errors import LyotError
-from lyot.parameters import (
-    PIPELINE,
-    STEPS,
-    ObservationParameters,
-    SaveParameters,
-    StarParameters,
-    parameters_of,
-    read_steps,
-)
 from lyot.progress import Progress, show_progress
 
 if TYPE_CHECKING:
     from lyot.survey import Finished, Job
-
-_SAVED = [each.name for each in parameters_of(SaveParameters)]
-_STEP_CLASSES = tuple(dict.fromkeys(kind for kinds in STEPS.values() for kind in kinds))
 
 
 @main.command()
@@ -102,7 +91,7 @@ def asn(files: tuple[str, ...], output: str | None) -> None:
     help="Folder of the products.",
 )
 @click.option("--input-dir", metavar="DIR", help="Folder of the members of the associations.")
-@parameter_options(*_STEP_CLASSES, name_of=attrgetter("option"))
+@parameter_options(lambda p: dict.fromkeys(chain(*p.STEPS.values())), attrgetter("option"))
 @click.option(
     "--star",
     nargs=2,
@@ -117,7 +106,7 @@ def asn(files: tuple[str, ...], output: str | None) -> None:
     help="Write only the combined image, SNR image and contrast curve.",
 )
 @click.option("--no-report", is_flag=True, help="Do not write the report.")
-@parameter_options(ObservationParameters, name_of=attrgetter("option"))
+@parameter_options(lambda p: [p.ObservationParameters], attrgetter("option"))
 @click.option(
     "--set",
     "settings",
@@ -147,14 +136,16 @@ def run(associations: tuple[str, ...], output_dir: str, **options: Any) -> None:
 
 def _steps(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the values of parameters that options give, by step and name."""
+    from lyot.parameters import PIPELINE, STEPS, SaveParameters, StarParameters, parameters_of
+
     steps = typed_steps(options)
     if options.get("star"):
         x, y = options["star"]
         for step in (s for s, kinds in STEPS.items() if StarParameters in kinds):
             steps.setdefault(step, {}).update(star_x=x, star_y=y)
-    unsaved = _SAVED if options.get("only_final") else []
-    if options.get("no_psfalign"):
-        unsaved = [*unsaved, "save_psfalign"]
+    unsaved = ["save_psfalign"] if options.get("no_psfalign") else []
+    if options.get("only_final"):
+        unsaved = [each.name for each in parameters_of(SaveParameters)]
     if unsaved:
         steps.setdefault(PIPELINE, {}).update(dict.fromkeys(unsaved, False))
     for text in options.get("settings") or ():
@@ -168,6 +159,7 @@ def _steps(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _job(output_dir: str, options: Mapping[str, Any]) -> Job:
     """Make a job of the options, for any association."""
+    from lyot.parameters import ObservationParameters, parameters_of, read_steps
     from lyot.survey import Job
 
     star = {e.step: options.get(e.step) for e in parameters_of(ObservationParameters) if e.option}

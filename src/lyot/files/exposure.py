@@ -129,9 +129,8 @@ def _check_frame(frame: NDArray[np.float32], what: str) -> None:
     if len(valid) < MIN_VALID_FRACTION * frame.size or not len(valid):
         raise LyotError(f"{what} has {len(valid) or 'no'} finite pixels; leave the exposure out.")
     if valid.min() == valid.max() and len(valid) > 1:
-        raise LyotError(
-            f"{what} has the value {valid[0]:g} in every pixel; leave the exposure out."
-        )
+        value = f"{valid[0]:g}" if valid[0] else "zero"
+        raise LyotError(f"{what} is {value} everywhere; leave the exposure out.")
 
 
 def _matching(array: Any, shape: tuple[int, ...], dtype: Any, default: Any, what: str) -> Array:
