@@ -198,7 +198,9 @@ class Aligner:
         frames = self._frames
         weight = np.where(self._bad[0], 0.0, self._given_weight)
         start_yx, models = first_shifts(frames, weight)
-        robust = self._given_weight * robust_weight(frames.image(0), weight, models, self._guess.yx)
+        fwhm = self.target.info.fwhm_pix
+        robust = robust_weight(frames.image(0), weight, models, self._guess.yx, fwhm)
+        robust = self._given_weight * robust
         if self.n_sets == 1 or frames.cutoff is not None or not (robust > 0).any():
             return _Start(unfitted(start_yx, self.n_sets), robust)
         return _Start(fit_all_pairs(frames, robust, self._variance, start_yx), robust)

@@ -23,8 +23,9 @@ DITHER_MARGIN_PIX = 0.1
 MIN_SAMPLED_FWHM_PIX = 2.0
 """Images of smaller FWHM are undersampled, and low-passed for the fit."""
 
-MAX_SAMPLES, RING_PIX, OUTLIER_SIGMA = 12, 3.0, 3.0
-"""The robust weight: number of references it is made from, width of its annuli, threshold."""
+MAX_SAMPLES, RING_PIX, MAX_EXCESS, SMOOTHING_FWHM = 12, 3.0, 2.0, 0.65
+"""The robust weight: number of references it is made from, width of its annuli, threshold, and
+standard deviation of the window in which residuals are averaged."""
 
 REFS_AT_ONCE = 4
 FIRST_TOLERANCE_PIX = 0.001
@@ -91,23 +92,27 @@ def first_shifts(frames: FitFrames, weight: Array, /) -> tuple[Array, Array]:
 
 
 def robust_weight(
-    image: Array, weight: Array, models: Array, center_yx: tuple[float, float], /
+    image: Array, weight: Array, models: Array, center_yx: tuple[float, float], fwhm_pix: float, /
 ) -> NDArray[np.float64]:
-    """Weigh down what no reference has: a companion, a disc, a background star.
+    """Weigh down what no reference has: a companion with its lobes, a disc, a background star.
 
-    The residual from the median model is compared with the scatter of its annulus; beyond
-    `OUTLIER_SIGMA` times it, pixels count as the inverse square of their excess.
+    The rms of the residual from the median model, in a window of about an image's width, is
+    compared with its median over the annulus; beyond `MAX_EXCESS` times it, pixels count as the
+    inverse square of their excess.
     """
-    residual = image - np.median(models, axis=0)
+    from scipy.ndimage import gaussian_filter
+
+    used, width = weight > 0, SMOOTHING_FWHM * fwhm_pix
+    square = np.where(used, image - np.median(models, axis=0), 0.0) ** 2
+    covered = gaussian_filter(used.astype(np.float64), width)
+    rms = np.sqrt(gaussian_filter(square, width) / np.where(used, covered, 1.0))
     ring = (radius_map(image.shape, center_yx) / RING_PIX).astype(int)
-    used = weight > 0
     factor = np.ones_like(weight)
     for number in np.unique(ring[used]):
         annulus = used & (ring == number)
-        sigma = repair.MAD_TO_SIGMA * float(np.median(np.abs(residual[annulus])))
-        if sigma > 0:
-            excess = np.maximum(np.abs(residual[annulus]) / (OUTLIER_SIGMA * sigma), 1.0)
-            factor[annulus] = excess**-2
+        typical = float(np.median(rms[annulus]))
+        if typical > 0:
+            factor[annulus] = np.maximum(rms[annulus] / (MAX_EXCESS * typical), 1.0) ** -2
     return factor
 
 
