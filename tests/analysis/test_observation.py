@@ -1,8 +1,10 @@
 """An observation and what of it is sent to a worker."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from lyot.analysis.observation import open_run
 
@@ -19,3 +21,18 @@ def test_an_observation_on_disk_travels_without_its_pixels(demo, draw):
             for there, here in zip(again.exposures, observation.exposures, strict=True):
                 np.testing.assert_array_equal(there.residual, here.residual)
     assert draw(3).without_pixels is None
+
+
+def test_a_source_is_seen_through_the_mask_at_its_place_in_each_roll(draw):
+    observation = draw(3)
+    exposure = observation.exposures[0]
+    ramp = np.broadcast_to(np.linspace(0.1, 1.0, exposure.shape[1]), exposure.shape)
+    through = replace(observation.transmission, image=ramp)
+    source = replace(observation, transmission=through).source(exposure, 20.0, 75.0)
+    _, x = exposure.position(20.0, 75.0)
+    _, there = exposure.position(20.0, 75.0 - 30.0)  # of a detector turned by 30 degrees
+    assert source.transmission == pytest.approx(np.interp(x, np.arange(len(ramp[0])), ramp[0]))
+    _, share = source.at_roll(30.0)
+    expected = np.interp(there, np.arange(len(ramp[0])), ramp[0]) / source.transmission
+    assert share == pytest.approx(expected)
+    assert abs(share - 1.0) > 0.2

@@ -151,6 +151,27 @@ def test_a_source_in_the_references_is_updated_exactly(recipe, psf):
     assert not np.nan_to_num(nothing).any()
 
 
+def test_a_source_in_a_reference_has_the_image_of_its_place_there(psf):
+    """The mask does not turn with the sky: a roll sees the source elsewhere behind it."""
+    target, refs = scene(True)
+    holds, rolls = np.arange(N_REF) < 2, np.where(np.arange(N_REF) == 1, 65.0, 50.0)
+    plain = exposure_of(target, refs, RECIPES[0], holds, rolls)
+    y, x = np.mgrid[-9:10, -9:10]
+    wide = psf_from_image(np.exp(-0.5 * (x**2 + y**2) / 1.6**2), origin="a Gaussian")
+    source = PointSource(psf, 12.0, 200.0, 0.7, lambda turn: (wide, 1.0 + turn / 50.0))
+    box, added = plain.response.added(source, flux=200.0)
+    with_it, moved = target.sci.copy(), refs.copy()
+    at, image = psf.place(*(float(v) for v in plain.position(12.0, 200.0)), SHAPE)
+    with_it[:, at[0], at[1]] += 200.0 * 0.7 * image
+    for k, roll in enumerate((50.0, 65.0)):
+        turned = replace(plain, plane=header_plane(info((), roll_ref_deg=roll), STAR))
+        there, view = wide.place(*(float(v) for v in turned.position(12.0, 200.0)), SHAPE)
+        moved[k][there] += 200.0 * 0.7 * (1.0 + (roll - 40.0) / 50.0) * view
+    again = exposure_of(replace(target, sci=with_it), moved, RECIPES[0]).residual
+    expected = (again - plain.residual)[:, box[0], box[1]]
+    np.testing.assert_allclose(added, expected, atol=1e-8 * 200.0 * image.max())
+
+
 @pytest.mark.parametrize("recipe", WITHOUT)
 def test_what_cannot_be_followed_is_refused(recipe, psf):
     target, refs = scene(True)

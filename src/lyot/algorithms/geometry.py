@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lyot.types import Array
 
@@ -100,7 +100,7 @@ class TangentPlane(NamedTuple):
         y, x = np.tensordot(self.to_pixel, _terms(east, north), 1)
         return np.stack([y + self.star_yx[0], x + self.star_yx[1]])
 
-    def offset(self, y: Array | float, x: Array | float, /) -> NDArray[np.float64]:
+    def offset(self, y: ArrayLike, x: ArrayLike, /) -> NDArray[np.float64]:
         """Return the offsets ``(east, north)`` from the star [arcsec] of pixels."""
         places = np.subtract(y, self.star_yx[0]), np.subtract(x, self.star_yx[1])
         return np.asarray(np.tensordot(self.to_sky, _terms(*places), 1))
@@ -114,7 +114,7 @@ _POWERS = [(k - j, j) for k in range(1, DEGREE + 1) for j in range(k + 1)]
 _N_TERMS = len(_POWERS)
 
 
-def _terms(u: Array | float, v: Array | float) -> NDArray[np.float64]:
+def _terms(u: ArrayLike, v: ArrayLike) -> NDArray[np.float64]:
     """Products of powers of two coordinates, ``(n_terms, ...)``; the linear ones first."""
     u, v = np.broadcast_arrays(np.asarray(u, np.float64), np.asarray(v, np.float64))
     of_u, of_v = [np.ones_like(u)], [np.ones_like(v)]

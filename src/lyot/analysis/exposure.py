@@ -99,6 +99,13 @@ class SubtractedExposure:
         scale = self.target.info.pixel_scale_arcsec
         return self.plane.pixel(*east_north(np.multiply(separation_pix, scale), pa_deg))
 
+    @property
+    def edges_pix(self) -> NDArray[np.float64]:
+        """The separations of the four edges of the frame, ``(4,)`` [pixel of the nominal scale]."""
+        (y, x), (n_y, n_x) = self.star.yx, self.shape
+        offsets = self.plane.offset([0.0, n_y - 1.0, y, y], [x, x, 0.0, n_x - 1.0])
+        return np.hypot(*offsets) / self.target.info.pixel_scale_arcsec
+
     def contains(self, y: Array | float, x: Array | float, /) -> Any:
         """Return whether positions lie on the frames."""
         return (y >= 0) & (y <= self.shape[0] - 1) & (x >= 0) & (x <= self.shape[1] - 1)

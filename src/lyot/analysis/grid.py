@@ -30,9 +30,7 @@ class SkyGrid:
 
 
 def sky_grid(observation: Observation, /) -> SkyGrid:
-    """Return the grid, on the detector's pixel scale, that holds the frames of all exposures."""
-    reach = [
-        max(e.star.y, e.star.x, e.shape[0] - 1 - e.star.y, e.shape[1] - 1 - e.star.x)
-        for e in observation.exposures
-    ]
-    return SkyGrid(int(np.ceil(max(reach))))
+    """Return the grid, on the nominal pixel scale, that holds the frames of all exposures."""
+    return SkyGrid(
+        max(int(np.ceil(exposure.edges_pix.max() - 1e-6)) for exposure in observation.exposures)
+    )

@@ -150,11 +150,7 @@ class Observation:
     @property
     def reach_pix(self) -> float:
         """Largest separation at which whole circles fit on every exposure [pixel]."""
-        edges = [
-            min(e.star.y, e.star.x, e.shape[0] - 1 - e.star.y, e.shape[1] - 1 - e.star.x)
-            for e in self.exposures
-        ]
-        return float(min(edges)) - 0.5 * self.fwhm_pix
+        return min(float(e.edges_pix.min()) for e in self.exposures) - 0.5 * self.fwhm_pix
 
     def origins(self) -> dict[str, str]:
         """Return where PSF, transmission and brightness of the star come from."""
