@@ -19,7 +19,7 @@ from lyot.analysis import exposure
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.observation import open_run
 from lyot.analysis.psf import psf_from_image
-from lyot.compute.cluster import Tasks
+from lyot.compute.cluster import DaskTasks, Tasks
 from lyot.errors import LyotError
 from lyot.files.atomic import is_stale, temporary_prefix
 from lyot.parameters import SubtractRecipe, by_step
@@ -210,7 +210,7 @@ def test_a_cluster_gives_the_same_bits_though_a_worker_dies(targets, tmp_path, c
     assert {f.state for f in run(jobs, Tasks())} == {REDUCED}
     there = plan(Job("", str(tmp_path / "there"), report=False), [j.association for j in jobs])
     states = []
-    for each in run(there, Tasks(client)):
+    for each in run(there, DaskTasks(client)):
         states.append(each.state)
         if len(states) == 1:
             # A worker in the middle of its task.
@@ -231,7 +231,7 @@ def square(x):
 
 
 def test_tasks_keep_their_order_and_their_errors(cluster):
-    for where in (Tasks(), Tasks(cluster[1])):
+    for where in (Tasks(), DaskTasks(cluster[1])):
         assert list(where.ordered(abs, [-5, 4, -3])) == [5, 4, 3]
         outcomes = {o.number: o for o in where.completed(square, [1, 3, 4])}
         assert [outcomes[k].value for k in (0, 1, 2)] == [1, None, 16]
@@ -244,7 +244,9 @@ def test_injections_on_a_cluster_are_the_same(demo, cluster):
     with open_run(demo.folder, star_magnitude=5.0) as observation:
         separations = np.array([0.5, 1.0, 1.6])
         here = contrast_curve(observation, separations_arcsec=separations)
-        there = contrast_curve(observation, separations_arcsec=separations, tasks=Tasks(cluster[1]))
+        there = contrast_curve(
+            observation, separations_arcsec=separations, tasks=DaskTasks(cluster[1])
+        )
         # Another process may have other kernels of the linear algebra.
         for name in ("throughput", "calibrated", "throughput_scatter"):
             np.testing.assert_allclose(getattr(there, name), getattr(here, name), rtol=1e-12)
@@ -258,7 +260,9 @@ def test_workers_take_the_psf_that_they_are_sent(demo, cluster):
         observation = replace(observation, psf=psf)
         separations = np.array([0.7, 1.2])
         here = contrast_curve(observation, separations_arcsec=separations)
-        there = contrast_curve(observation, separations_arcsec=separations, tasks=Tasks(cluster[1]))
+        there = contrast_curve(
+            observation, separations_arcsec=separations, tasks=DaskTasks(cluster[1])
+        )
     np.testing.assert_allclose(there.calibrated, here.calibrated, rtol=1e-12)
 
 
@@ -271,7 +275,7 @@ def test_products_over_a_library_on_a_cluster_are_the_same(simulated, tmp_path, 
     libraries.add(made, files)
     everywhere = np.ones(made.shape)
     here = libraries.gram_over(made, everywhere)
-    there = libraries.gram_over(made, everywhere, tasks=Tasks(cluster[1]))
+    there = libraries.gram_over(made, everywhere, tasks=DaskTasks(cluster[1]))
     np.testing.assert_array_equal(there, here)
     frames = made.frames(range(len(made))).sci.reshape(len(made), -1).astype(float)
     frames -= frames.mean(axis=1, keepdims=True)

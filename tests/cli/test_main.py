@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
 from lyot.cli import main
+from lyot.files import view
 from lyot.parameters import COMMANDS
 from scenes import assert_refused, lyot
 
@@ -36,6 +38,21 @@ def test_an_interrupt_is_said(small, tmp_path, monkeypatch):
     done = lyot("run", small, "-o", tmp_path)
     assert done.exit_code == 130
     assert "Interrupted" in done.stderr
+
+
+def test_an_error_of_the_package_is_one_sentence_and_a_log(small, tmp_path, monkeypatch):
+    def broken(path):
+        raise TypeError("a bug")
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(view, "describe", broken)
+    done = lyot("info", small)
+    assert done.exit_code == 70
+    assert_refused(done, "This is an error of lyot itself: TypeError")
+    [log] = tmp_path.glob("lyot-error-*.log")
+    assert str(log) in done.stderr
+    assert "TypeError: a bug" in log.read_text()
 
 
 def test_every_command_says_what_it_does_in_one_sentence():

@@ -1,11 +1,17 @@
-"""Large, independent pieces of work, here or on a Dask cluster."""
+"""Large, independent pieces of work: here, in processes of this machine, or on a Dask cluster."""
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import Any, Generic, TypeVar
 
 from lyot.compute import process
@@ -14,6 +20,13 @@ from lyot.errors import LyotError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+MAX_DEATHS = 3
+"""Times that a worker may die of one task."""
+DIED = (
+    "Its worker died each time that it was tried, most likely for want of memory; give the workers "
+    "more, or fewer of them."
+)
 
 
 @dataclass(frozen=True)
@@ -26,56 +39,27 @@ class Outcome(Generic[Result]):
 
 
 class Tasks:
-    """Runs large, independent pieces of work: here one after another, or on a Dask cluster."""
+    """Runs large, independent pieces of work: here one after another, or as a subclass does."""
 
-    def __init__(self, client: Any = None, /) -> None:
-        self._client = client
-
-    @property
-    def is_here(self) -> bool:
-        """Whether tasks run in this process, one after another."""
-        return self._client is None
-
-    @property
-    def n_workers(self) -> int:
-        """Number of tasks that run at once."""
-        return 1 if self._client is None else max(len(self._client.nthreads()), 1)
+    is_here = True
+    """Whether tasks run in this process, one after another."""
+    n_workers = 1
+    """Number of tasks that run at once."""
 
     def completed(
         self, function: Callable[[Item], Result], items: Iterable[Item], /
     ) -> Iterator[Outcome[Result]]:
-        """Apply a function to every item, and yield each outcome as soon as it is there.
+        """Apply a module's function to every item, and yield each outcome as soon as it is there.
 
-        The function must be a module's, so that it can be sent to workers; where a worker dies, it
-        is called again for the same item. Raises `LyotError` if the cluster is lost.
+        Where a worker dies, it is called again for the item. `LyotError` if the cluster is lost.
         """
-        work = list(items)
-        if self._client is None:
-            for number, item in enumerate(work):
-                try:
-                    value = _run_alone(function, item)
-                except Exception as err:
-                    yield Outcome(number, None, err)
-                else:
-                    yield Outcome(number, value)
-            return
-        from distributed import as_completed
-
-        futures = self._client.map(_run_alone, [function] * len(work), work, pure=False)
-        numbers = {future.key: number for number, future in enumerate(futures)}
-        try:
-            for future in as_completed(futures):
-                number = numbers[future.key]
-                error = future.exception() if future.status == "error" else None
-                if error is not None:
-                    yield Outcome(number, None, _readable(error))
-                elif future.status == "finished":
-                    yield Outcome(number, future.result())
-                else:
-                    raise LyotError("The connection to the scheduler was lost; run again.")
-                future.release()
-        finally:
-            self._client.cancel(futures)
+        for number, item in enumerate(items):
+            try:
+                value = _run_alone(function, item)
+            except Exception as err:
+                yield Outcome(number, None, err)
+            else:
+                yield Outcome(number, value)
 
     def ordered(
         self, function: Callable[[Item], Result], items: Iterable[Item], /
@@ -92,6 +76,111 @@ class Tasks:
                 upcoming += 1
 
 
+class ProcessTasks(Tasks):
+    """Runs tasks in processes of this machine, by pipes: there is no port that others can reach."""
+
+    is_here = False
+
+    def __init__(self, n_workers: int) -> None:
+        self.n_workers = n_workers
+        self._pools: dict[int, ProcessPoolExecutor] = {}
+        self._pids: dict[int, Future[int]] = {}
+
+    def completed(
+        self, function: Callable[[Item], Result], items: Iterable[Item], /
+    ) -> Iterator[Outcome[Result]]:
+        waiting, deaths = deque(enumerate(items)), Counter[int]()
+        running: dict[Future[Result], tuple[int, int, Item]] = {}
+        free = list(range(self.n_workers))
+        while waiting or running:
+            while waiting and free:
+                (number, item), worker = waiting.popleft(), free.pop()
+                future = self._pool(worker).submit(_run_alone, function, item)
+                running[future] = (worker, number, item)
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                worker, number, item = running.pop(future)
+                free.append(worker)
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    self._pools.pop(worker).shutdown()
+                    deaths[number] += 1
+                    if deaths[number] < MAX_DEATHS:
+                        waiting.append((number, item))
+                        continue
+                    error = LyotError(DIED)
+                if error is None:
+                    yield Outcome(number, future.result())
+                elif isinstance(error, Exception):
+                    yield Outcome(number, None, error)
+                else:
+                    raise error
+
+    def _pool(self, worker: int) -> ProcessPoolExecutor:
+        """A pool of one process, so that it is known whose task a death ended."""
+        if worker not in self._pools:
+            share = str(max(n_threads() // self.n_workers, 1))
+            self._pools[worker] = ProcessPoolExecutor(
+                1, get_context("spawn"), _start_worker, (share, process.is_owned())
+            )
+            self._pids[worker] = self._pools[worker].submit(os.getpid)
+        return self._pools[worker]
+
+    def close(self) -> None:
+        """End the processes, whatever they do."""
+        for worker, pool in self._pools.items():
+            pool.shutdown(wait=False, cancel_futures=True)
+            pid = self._pids[worker]
+            if pid.done() and not pid.cancelled() and pid.exception() is None:
+                with suppress(ProcessLookupError):
+                    os.kill(pid.result(), signal.SIGTERM)
+
+
+def _start_worker(share: str, owned: bool) -> None:
+    """Prepare a process for its tasks; an interrupt is for the process that started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["LYOT_THREADS"] = share
+    if owned:
+        process.own()
+
+
+class DaskTasks(Tasks):
+    """Runs tasks on the workers of a `distributed.Client`."""
+
+    is_here = False
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        if process.is_owned():
+            client.run(process.own)
+
+    @property
+    def n_workers(self) -> int:  # type: ignore[override]
+        """Number of tasks that run at once."""
+        return max(len(self._client.nthreads()), 1)
+
+    def completed(
+        self, function: Callable[[Item], Result], items: Iterable[Item], /
+    ) -> Iterator[Outcome[Result]]:
+        from distributed import as_completed
+
+        work = list(items)
+        futures = self._client.map(_run_alone, [function] * len(work), work, pure=False)
+        numbers = {future.key: number for number, future in enumerate(futures)}
+        try:
+            for future in as_completed(futures):
+                number = numbers[future.key]
+                error = future.exception() if future.status == "error" else None
+                if error is not None:
+                    yield Outcome(number, None, _readable(error))
+                elif future.status == "finished":
+                    yield Outcome(number, future.result())
+                else:
+                    raise LyotError("The connection to the scheduler was lost; run again.")
+                future.release()
+        finally:
+            self._client.cancel(futures)
+
+
 _turn = threading.RLock()
 
 
@@ -106,32 +195,19 @@ def _readable(error: BaseException) -> Exception:
     from distributed.scheduler import KilledWorker
 
     if isinstance(error, KilledWorker):
-        return LyotError(
-            "Its worker died each time that it was tried, most likely for want of memory; give "
-            "the workers more, or fewer of them."
-        )
+        return LyotError(DIED)
     return error if isinstance(error, Exception) else LyotError(str(error))
 
 
 @contextmanager
 def tasks(where: Any = None, /) -> Iterator[Tasks]:
-    """Open the place where tasks run.
+    """Open the place where tasks run: this process, processes of this machine, or a Dask cluster.
 
-    `where` is the address of a Dask scheduler; ``local``, or ``local:N``, for N workers on this
-    machine that live as long as the context; a client; or None for this process. Raises `LyotError`
-    if Dask is not installed, or the scheduler does not answer.
+    `where` is None; ``local``, ``local:N`` for N workers on this machine that live as long as the
+    context; the address of a scheduler; or a `distributed.Client`.
     """
     if where is None:
         yield Tasks()
-        return
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError:
-        raise LyotError(
-            "A scheduler is given and Dask is not installed; pip install 'lyot[cluster]'."
-        ) from None
-    if isinstance(where, Client):
-        yield Tasks(where)
         return
     name, _, count = str(where).partition(":")
     if name == "local":
@@ -139,18 +215,20 @@ def tasks(where: Any = None, /) -> Iterator[Tasks]:
             raise LyotError(
                 f"The scheduler is {where!r}; give local, local:N with N workers, or an address."
             )
-        n = int(count) if count else n_threads()
-        share = str(max(n_threads() // n, 1))
-        with (
-            LocalCluster(
-                n_workers=n,
-                threads_per_worker=1,
-                dashboard_address=":0",
-                env={"LYOT_THREADS": share},
-            ) as cluster,
-            Client(cluster) as client,
-        ):
-            yield _on_workers(client)
+        local = ProcessTasks(int(count) if count else n_threads())
+        try:
+            yield local
+        finally:
+            local.close()
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise LyotError(
+            "A scheduler is given and Dask is not installed; pip install 'lyot[cluster]'."
+        ) from None
+    if isinstance(where, Client):
+        yield DaskTasks(where)
         return
     try:
         client = Client(str(where), timeout="8s")
@@ -160,11 +238,4 @@ def tasks(where: Any = None, /) -> Iterator[Tasks]:
             "`dask scheduler`, or give local."
         ) from None
     with client:
-        yield _on_workers(client)
-
-
-def _on_workers(client: Any) -> Tasks:
-    """Tasks on the workers of a client, which are tuned where this process is."""
-    if process.is_owned():
-        client.run(process.own)
-    return Tasks(client)
+        yield DaskTasks(client)
