@@ -89,6 +89,7 @@ class ProcessTasks(Tasks):
     def completed(
         self, function: Callable[[Item], Result], items: Iterable[Item], /
     ) -> Iterator[Outcome[Result]]:
+        """Yield each outcome as soon as it is there (see `Tasks.completed`)."""
         waiting, deaths = deque(enumerate(items)), Counter[int]()
         running: dict[Future[Result], tuple[int, int, Item]] = {}
         free = list(range(self.n_workers))
@@ -161,6 +162,7 @@ class DaskTasks(Tasks):
     def completed(
         self, function: Callable[[Item], Result], items: Iterable[Item], /
     ) -> Iterator[Outcome[Result]]:
+        """Yield each outcome as soon as it is there (see `Tasks.completed`)."""
         from distributed import as_completed
 
         work = list(items)
