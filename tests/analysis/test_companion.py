@@ -8,10 +8,31 @@ import pytest
 from lyot.analysis.companion import fit_companions
 from lyot.analysis.companion.likelihood import Likelihood
 from lyot.analysis.observation import make_observation
+from lyot.analysis.psf import psf_from_image
 from lyot.errors import LyotError
 from lyot.instruments import NIRCAM
 from lyot.instruments.transmission import Transmission
 from lyot.parameters import SubtractRecipe
+
+
+def test_a_psf_that_does_not_describe_a_source_is_said(draw):
+    bright, faint = (1.2, 40.0, 6000.0), (1.9, 220.0, 60.0)
+    observation = draw(11, [bright, faint])
+    y, x = np.mgrid[-15:16, -15:16]
+    image = np.exp(-4 * np.log(2) * (x**2 + y**2) / 3.0**2)
+    wide = replace(observation, psf=psf_from_image(image, origin="a wide Gaussian"))
+    guesses, options = [bright[:2], faint[:2]], {"n_likelihoods": 0, "n_injections": 0}
+    assert fit_companions(observation, guesses, **options).warnings == []
+    fit = fit_companions(wide, guesses, **options)
+    # What noise there is tells of the bright one alone.
+    assert [c.is_described for c in fit.companions] == [False, True]
+    [text] = fit.warnings
+    per_pixel = fit.companions[0].chi2 / fit.companions[0].n_data
+    assert f"does not describe companion 1: chi-square is {per_pixel:.1f} per pixel" in text
+    assert "PSF: a wide Gaussian" in text
+    table = fit.to_table()
+    assert list(table["described_by_psf"]) == [False, True]
+    assert table.meta["lyot"]["warnings"] == [text]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """HD 106906, MIRI F1140C behind the 4QPM: roll angle, disc and planet."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from stdatamodels.jwst import datamodels
 from lyot.algorithms.geometry import polar
 from lyot.analysis.companion import fit_companions
 from lyot.analysis.observation import open_run
+from lyot.analysis.psf import psf_from_image
 from lyot.files.association import FOLDER_KEY, build_associations
 from lyot.files.provenance import provenance_of, star_of
 from lyot.files.view import read_view
@@ -130,3 +132,24 @@ def test_table_and_image_put_the_planet_at_one_place(run):
     for other, tolerance in ((on_frame, 2e-3), ((r, pa), planet.errors.fit_arcsec)):
         across = np.radians(on_image[1] - other[1]) * r
         assert np.hypot(on_image[0] - other[0], across) < tolerance
+
+
+def test_the_model_describes_the_planet_and_a_psf_of_another_width_does_not(run):
+    with open_run(run) as observation:
+        psf = observation.psf
+        n = len(psf.data)
+        away = np.indices((n, n)) - (n - 1) / 2
+
+        def _fit(width):
+            image = ndimage.map_coordinates(psf.data, away / width + (n - 1) / 2)
+            changed = psf_from_image(
+                np.clip(image, 0.0, None), oversample=psf.oversample, origin=f"{width} as wide"
+            )
+            wrong = replace(observation, psf=changed)
+            return fit_companions(wrong, [(7.1, 307.0)], n_likelihoods=0, n_injections=0)
+
+        fit = fit_companions(observation, [(7.1, 307.0)], n_likelihoods=0, n_injections=0)
+        assert fit.companions[0].snr > 30
+        assert fit.warnings == []
+        for width in (0.75, 1.3):
+            assert "The PSF does not describe companion 1" in _fit(width).warnings[0]

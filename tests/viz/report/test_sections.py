@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from astropy.table import QTable
 
 from lyot.files.star import StarPosition
 from lyot.viz.report import sections
@@ -70,6 +71,18 @@ def test_a_star_that_was_not_measured_is_a_warning(facts):
     changed = replace(first, subtractions=[replace(last, view=view)])
     [text] = new_warnings(facts, replace(facts, exposures=[changed, *others]))
     assert "position of the star was not measured" in text
+
+
+def test_a_psf_that_does_not_describe_a_companion_is_a_warning(facts):
+    text = "The PSF does not describe companion 1."
+    settings = {"warnings": [text], "psf": "a file; not checked"}
+    table = QTable({"snr": [40.0], "described_by_psf": [False]}, meta={"lyot": settings})
+    with_fit = replace(facts, companions=table)
+    assert new_warnings(facts, with_fit) == [text]
+    psf, grid = sections.companions(with_fit).blocks
+    assert psf.text == "PSF: a file; not checked."
+    [shown] = grid.blocks[:1]
+    assert ["the PSF describes it (chi-squared at most 2 per pixel)", "False"] in shown.rows
 
 
 def test_exposures_show_as_many_integrations_as_there_is_room_for(facts, monkeypatch):

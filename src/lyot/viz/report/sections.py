@@ -64,6 +64,8 @@ def lead(run: RunFacts, /) -> str:
 def warnings(run: RunFacts, /) -> list[str]:
     """List what must be known before the products are used; each once."""
     found = [text for exposure in run.exposures for text in _warnings(exposure)]
+    if run.companions is not None:
+        found += run.companions.meta.get("lyot", {}).get("warnings", [])
     return list(dict.fromkeys(found))
 
 
@@ -340,8 +342,8 @@ def companions(run: RunFacts, /) -> Section:
     pictures = [Picture(png, name) for name, png in run.pictures.items()]
     shown = Table("Companions", header, rows, download=False)
     settings = table.meta.get("lyot", {})
-    text = [*settings.get("warnings", ()), f"PSF: {settings['psf']}."] if settings else []
-    return Section("Companions", [*map(Paragraph, text), Grid([shown, *pictures])])
+    text = [Paragraph(f"PSF: {settings['psf']}.")] if settings else []
+    return Section("Companions", [*text, Grid([shown, *pictures])])
 
 
 COMPANION_QUANTITIES = {
