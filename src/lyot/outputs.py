@@ -115,6 +115,6 @@ def write_companions(
         ),
     ]
     for k in range(len(fit.companions)):
-        posterior = partial(draw.posterior_figure, fit=fit, number=k)
+        posterior = partial(draw.posterior, fit=fit, number=k)
         paths.append(draw.save(f"{stem}_posterior{k + 1}.png", posterior, (6.0, 6.0)))
     return Written(fit, paths)

@@ -59,7 +59,7 @@ def test_maps_and_companions_are_drawn_with_north_up(draw, tmp_path):
     panels = Figure()
     axes = figures.companion(panels.subplots(2, 3), fit)
     np.testing.assert_array_equal(axes[0, 1].images[0].get_array(), fit.boxes[0][2])
-    figures.posterior(Figure().subplots(3, 3), fit)
+    figures.posterior(Figure(), fit=fit)
     curve = contrast_curve(observation, separations_arcsec=np.array([0.4, 1.0, 2.0]))
     path = figures.save(
         tmp_path / "a.pdf",

@@ -45,18 +45,13 @@ def sensitivity_figure(figure: Figure, limits: SensitivityMap, complete: Complet
     completeness(right, complete)
 
 
-def posterior_figure(figure: Figure, /, *, fit: CompanionFit, number: int) -> None:
-    """Draw the posterior of a companion."""
-    posterior(figure.subplots(3, 3), fit, number=number)
-
-
 def contrast(ax: Axes, curve: ContrastCurve, /) -> Axes:
     """Draw contrast limits against separation, both logarithmic, with magnitudes on the right."""
     r = curve.separation_arcsec
     one = len(curve.n_modes) == 1
-    for t in range(len(curve.n_modes)):
+    for t, n_modes in enumerate(zip(curve.n_modes_used, curve.n_modes, strict=True)):
         color = COLORS[t % len(COLORS)]
-        label = "with the mask's transmission" if one else _modes(curve, t)
+        label = "with the mask's transmission" if one else modes_label(*n_modes)
         ax.plot(r, curve.calibrated[t], color=color, lw=1.8, label=label)
         if one:
             label = "throughput of the subtraction"
@@ -64,20 +59,15 @@ def contrast(ax: Axes, curve: ContrastCurve, /) -> Axes:
             ax.plot(r, curve.raw[t], color=GRAY, ls=":", lw=1.3, label="raw")
     if not one:
         ax.plot(r, curve.best_limit, color=GRAY, lw=0.9, ls="--", label="best of all")
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    _separation_axis(ax, r)
     sigma = _sigma_of(curve.statistic.fpf)
-    ax.set_ylabel(f"contrast, {sigma}" if sigma else f"contrast at FPF = {curve.statistic.fpf:.1g}")
+    label = f"contrast, {sigma}" if sigma else f"contrast at FPF = {curve.statistic.fpf:.1g}"
+    ax.set(xscale="log", yscale="log", ylabel=label)
+    _separation_axis(ax, r)
     ax.grid(True, which="major", color=GRAY, alpha=0.35, lw=0.6)
     ax.set_axisbelow(True)
     ax.legend(frameon=False, fontsize=8)
     _magnitudes(ax, curve.star_magnitude)
     return ax
-
-
-def _modes(curve: ContrastCurve, t: int) -> str:
-    return modes_label(curve.n_modes_used[t], curve.n_modes[t])
 
 
 def modes_label(n_used: int, n_requested: int, /) -> str:
@@ -125,18 +115,16 @@ def _magnitudes(ax: Axes, star_magnitude: float | None) -> None:
 def throughput(ax: Axes, curve: ContrastCurve, /) -> Axes:
     """Draw the throughput of the subtraction, and the transmission of the mask."""
     r = curve.separation_arcsec
-    for t in range(len(curve.n_modes)):
+    for t, n_modes in enumerate(zip(curve.n_modes_used, curve.n_modes, strict=True)):
         color = COLORS[t % len(COLORS)]
-        label = f"subtraction, {_modes(curve, t)}"
+        label = f"subtraction, {modes_label(*n_modes)}"
         ax.plot(r, curve.throughput[t], color=color, lw=1.8, label=label)
         low, high = (curve.throughput[t] + s * curve.throughput_scatter[t] for s in (-1, 1))
         ax.fill_between(r, low, high, color=color, alpha=0.2, lw=0)
     label = "transmission of the mask"
     ax.plot(r, curve.transmission, color=GRAY, ls="--", lw=1.3, label=label)
-    ax.set_xscale("log")
+    ax.set(xscale="log", ylim=(0, 1.08), ylabel="fraction of the flux")
     _separation_axis(ax, r)
-    ax.set_ylim(0, 1.08)
-    ax.set_ylabel("fraction of the flux")
     ax.grid(True, color=GRAY, alpha=0.35, lw=0.6)
     ax.legend(frameon=False, fontsize=8, loc="lower right")
     return ax
@@ -156,8 +144,7 @@ def _sky_image(
     )
     ax.set_facecolor("0.8")
     ax.plot(0, 0, "+", color="black", markersize=9, markeredgewidth=1.2)
-    ax.set_xlabel("offset to the east [arcsec]")
-    ax.set_ylabel("offset to the north [arcsec]")
+    ax.set(xlabel="offset to the east [arcsec]", ylabel="offset to the north [arcsec]")
     return _with_colorbar(ax, shown, label)
 
 
@@ -207,10 +194,8 @@ def completeness(ax: Axes, result: Completeness, /) -> Axes:
         filled = np.nan_to_num(result.fraction)
         lines = ax.contour(x, y, filled, levels=[0.5, 0.9], colors="white", linewidths=1.2)
         ax.clabel(lines, fmt=lambda v: f"{100 * v:.0f} %", fontsize=8)
-    ax.set_xscale("log")
-    ax.set_yscale("log")
+    ax.set(xscale="log", yscale="log", ylabel="contrast")
     _separation_axis(ax, x)
-    ax.set_ylabel("contrast")
     return _with_colorbar(ax, shown, "fraction found")
 
 
@@ -237,13 +222,13 @@ def companion(axes: Array, fit: CompanionFit, /) -> Array:
         ):
             ax.imshow(image, origin="lower", cmap="RdBu_r", vmin=-reach, vmax=reach)
             ax.set_title(title, fontsize=9)
-            ax.set_xticks([])
-            ax.set_yticks([])
+            ax.set(xticks=[], yticks=[])
     return axes
 
 
-def posterior(axes: Array, fit: CompanionFit, /, *, number: int = 0) -> Array:
-    """Draw the posterior of a companion on axes ``(3, 3)``: each parameter, and each pair."""
+def posterior(figure: Figure, /, *, fit: CompanionFit, number: int = 0) -> Array:
+    """Draw the posterior of a companion: each parameter, and each pair."""
+    axes = figure.subplots(3, 3)
     samples = fit.samples[:, number]
     names = ("east [arcsec]", "north [arcsec]", "flux [MJy/sr px]")
     for i in range(3):

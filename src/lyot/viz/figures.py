@@ -47,10 +47,8 @@ def image(
     ax.set_facecolor("0.35")
     ax.plot(0, 0, "+", color="white", markersize=9, markeredgewidth=1.2)
     ax.set_title(title, fontsize=10)
-    ax.set_xlabel("x offset [arcsec]")
-    ax.set_ylabel("y offset [arcsec]")
-    bar = ax.figure.colorbar(shown, ax=ax, fraction=0.046, pad=0.03)
-    bar.set_label(unit)
+    ax.set(xlabel="x offset [arcsec]", ylabel="y offset [arcsec]")
+    bar = ax.figure.colorbar(shown, ax=ax, label=unit, fraction=0.046, pad=0.03)
     if isinstance(shown.norm, AsinhNorm):
         bar.locator = FixedLocator(_ticks(shown.norm))
         bar.formatter = FuncFormatter(lambda value, _: f"{value:.3g}")
@@ -116,8 +114,7 @@ def noise_curve(ax: Axes, separation_arcsec: Array, sigma: Array, /, *, label: s
     """Draw 1-sigma noise [MJy/sr] against separation, with a logarithmic ordinate."""
     good = np.isfinite(sigma) & (sigma > 0)
     ax.semilogy(separation_arcsec[good], sigma[good], label=label, linewidth=1.6)
-    ax.set_xlabel("separation [arcsec]")
-    ax.set_ylabel("1-sigma scatter [MJy/sr]")
+    ax.set(xlabel="separation [arcsec]", ylabel="1-sigma scatter [MJy/sr]")
     ax.grid(alpha=0.3, which="both")
     return ax
 
@@ -132,10 +129,8 @@ def drift(ax: Axes, shift_yx: Array, error_yx: Array, /) -> Axes:
         ax.errorbar(
             numbers, common[:, k], error[:, k], fmt="o-", color=color, label=name, lw=1.2, ms=4
         )
-    ax.set_xlim(0.5, n_int + 0.5)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    ax.set_xlabel("integration")
-    ax.set_ylabel("drift [pixel]")
+    ax.set(xlim=(0.5, n_int + 0.5), xlabel="integration", ylabel="drift [pixel]")
     ax.legend(fontsize=8)
     ax.grid(alpha=0.3)
     return ax
@@ -148,17 +143,13 @@ def reference_shifts(ax: Axes, shift_yx: Array, error_yx: Array, /) -> Axes:
     ax.axhline(0.0, color=GRAY, lw=0.6)
     ax.axvline(0.0, color=GRAY, lw=0.6)
     ax.set_aspect("equal", adjustable="datalim")
-    ax.set_xlabel("shift along x [pixel]")
-    ax.set_ylabel("shift along y [pixel]")
+    ax.set(xlabel="shift along x [pixel]", ylabel="shift along y [pixel]")
     ax.grid(alpha=0.3)
     return ax
 
 
 def spectrum(ax: Axes, eigenvalues: Array, residual_rms: Array, /) -> Axes:
-    """Draw eigenvalues, shape (n_zone, n_ref), and the rms residual, shape (n_zone, n_modes + 1).
-
-    The residual, which may be empty, shares the abscissa and has its ordinate on the right.
-    """
+    """Draw eigenvalues ``(n_zone, n_ref)`` and, on the right, rms residuals (or none) by zone."""
     for values in np.atleast_2d(eigenvalues):
         good = values > 0
         modes = np.arange(1, len(values) + 1)[good]
@@ -176,10 +167,7 @@ def spectrum(ax: Axes, eigenvalues: Array, residual_rms: Array, /) -> Axes:
 
 
 def weights(ax: Axes, coefs: Array, scale: Array, targets: list[str], /) -> Axes:
-    """Draw how much each reference contributes to the model of the star, colored by its star.
-
-    Coefficients have shape (n_zone, n_int, n_ref); the brightness scale has (n_int, n_ref).
-    """
+    """Draw what each reference contributes, by coefficients (n_zone, n_int, n_ref) and scale."""
     share = (coefs / scale[None]).mean(axis=(0, 1))
     numbers = np.arange(1, len(share) + 1)
     names = list(dict.fromkeys(targets)) if len(targets) == len(share) else []
@@ -189,8 +177,7 @@ def weights(ax: Axes, coefs: Array, scale: Array, targets: list[str], /) -> Axes
         label = name if 1 < len(names) <= MAX_STARS_IN_LEGEND else None
         ax.bar(numbers[here], share[here], color=color, width=0.8, label=label)
     ax.axhline(0.0, color=GRAY, lw=0.6)
-    ax.set_xlabel("reference")
-    ax.set_ylabel("contribution")
+    ax.set(xlabel="reference", ylabel="contribution")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if 1 < len(names) <= MAX_STARS_IN_LEGEND:
         ax.legend(fontsize=8)
