@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -104,11 +103,9 @@ def list_frames(path: str, where: str, as_json: bool) -> None:
 
     opened = Library(path)
     rows = opened.query(where)
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    print_frames(rows)
-    click.echo(f"{len(rows)} of {len(opened)} frames; {opened.mode_text}")
+    print_frames(rows, as_json=as_json)
+    if not as_json:
+        click.echo(f"{len(rows)} of {len(opened)} frames; {opened.mode_text}")
 
 
 @library.command()
@@ -148,7 +145,4 @@ def select_frames(path: str, target: str, as_json: bool, **options: Any) -> None
     with shown_warnings():
         rows, correlations = select(Library(path), read_cube(target), recipe)
     rows = [row | {"correlation": float(c)} for row, c in zip(rows, correlations, strict=True)]
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-    else:
-        print_frames(rows, "correlation")
+    print_frames(rows, "correlation", as_json=as_json)

@@ -170,6 +170,8 @@ def _job(output_dir: str, options: Mapping[str, Any]) -> Job:
             "Contrast limits need the products that --only-final and --no-psfalign leave out; "
             "give either these or the brightness of the star."
         )
+    # Nothing was typed outside of a command.
+    context = click.get_current_context(silent=True)
     return Job(
         association="",
         output_dir=str(output_dir),
@@ -178,14 +180,8 @@ def _job(output_dir: str, options: Mapping[str, Any]) -> Job:
         observation=observation if has_star else None,
         report=not options.get("no_report"),
         rerun=bool(options.get("rerun")),
-        command=_typed_command(),
+        command=() if context is None else ("lyot", *sys.argv[1:]),
     )
-
-
-def _typed_command() -> tuple[str, ...]:
-    """Return the command that was typed; nothing outside of one."""
-    context = click.get_current_context(silent=True)
-    return () if context is None else ("lyot", *sys.argv[1:])
 
 
 def reduce_all(
@@ -196,7 +192,9 @@ def reduce_all(
 
     jobs = survey.plan(_job(output_dir, options), survey.expand(associations))
     if options.get("only_plan"):
-        _print_plans(jobs, as_json=bool(options.get("as_json")))
+        plans = [survey.plan_of(job) for job in jobs]
+        as_json = json.dumps([plan.to_dict() for plan in plans], indent=2)
+        click.echo(as_json if options.get("as_json") else "\n\n".join(map(str, plans)))
         return []
     with shown_warnings(), show_progress(quiet=bool(options.get("quiet"))) as progress:
         if len(jobs) == 1 and not options.get("scheduler"):
@@ -210,14 +208,6 @@ def reduce_all(
     if n_failed:
         fail(f"{n_failed} of {len(finished)} associations failed; the table says why.", 1)
     return [product for each in finished for product in each.products]
-
-
-def _print_plans(jobs: Sequence[Job], *, as_json: bool) -> None:
-    from lyot import survey
-
-    plans = [survey.plan_of(job) for job in jobs]
-    texts = [json.dumps([p.to_dict() for p in plans], indent=2)] if as_json else map(str, plans)
-    click.echo("\n\n".join(texts))
 
 
 def _print_finished(finished: Sequence[Finished], output_dir: str, *, as_json: bool) -> None:
@@ -264,8 +254,4 @@ def info(files: tuple[str, ...], as_json: bool) -> None:
     from lyot.cli.tables import print_files
     from lyot.files.view import describe
 
-    rows = [describe(path) for path in files]
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-    else:
-        print_files(rows)
+    print_files([describe(path) for path in files], as_json=as_json)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,13 +31,21 @@ T = TypeVar("T")
 
 
 def print_table(
-    items: Iterable[T], columns: Mapping[str, Callable[[T], str]], /, *, numbered: str = ""
+    items: Sequence[T],
+    columns: Mapping[str, Callable[[T], str]],
+    /,
+    *,
+    numbered: str = "",
+    as_json: bool = False,
 ) -> None:
     """Print a row for each item: under each heading, what its function makes of the item.
 
     `numbered` is the heading of a first column that counts from one. The table fits the terminal;
-    in a file no row is broken.
+    in a file no row is broken. As JSON, print the items themselves.
     """
+    if as_json:
+        click.echo(json.dumps(items, indent=2))
+        return
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -107,7 +116,7 @@ def print_survey(finished: Sequence[Finished], output_dir: str, /) -> None:
     click.echo(f"The products are in {output_dir}; survey.json there lists the associations.")
 
 
-def print_frames(rows: Sequence[dict[str, Any]], /, *extra: str) -> None:
+def print_frames(rows: Sequence[dict[str, Any]], /, *extra: str, as_json: bool) -> None:
     """Print frames of a library."""
 
     def _column(name: str) -> Callable[[dict[str, Any]], str]:
@@ -118,14 +127,16 @@ def print_frames(rows: Sequence[dict[str, Any]], /, *extra: str) -> None:
 
         return _text
 
-    print_table(rows, {name: _column(name) for name in (*_FRAME_COLUMNS, *extra)})
+    columns = {name: _column(name) for name in (*_FRAME_COLUMNS, *extra)}
+    print_table(rows, columns, as_json=as_json)
 
 
-def print_files(rows: Sequence[dict[str, str]], /) -> None:
+def print_files(rows: Sequence[dict[str, str]], /, *, as_json: bool) -> None:
     """Print what files are."""
     headings = {"what": "kind", "star": "star x, y"}
     names = ("file", "what", "shape", "target", "mode", "roll", "star", "steps")
-    print_table(rows, {headings.get(name, name): itemgetter(name) for name in names})
+    columns = {headings.get(name, name): itemgetter(name) for name in names}
+    print_table(rows, columns, as_json=as_json)
 
 
 def print_limits(curve: ContrastCurve, /) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lyot.parameters.fields import Parameters, parameter
+from lyot.parameters.fields import Parameters, choice, input_file, parameter
 
 FIVE_SIGMA_FPF = 2.866515719235352e-7
 
@@ -31,26 +31,18 @@ class ObservationParameters(Parameters):
         option="star-flux",
         metavar="JY",
     )
-    star_spectrum: str | None = parameter(
-        None,
+    star_spectrum: str | None = input_file(
         "Spectrum of the star, from which its flux density in the filter follows: columns of "
         "wavelength [micrometer] and flux density [Jy], or a table with units",
         option="star-spectrum",
-        metavar="FILE",
     )
-    star_frame: str | None = parameter(
-        None,
-        "FITS image of the star without the mask, from which its brightness is measured",
-        metavar="FILE",
+    star_frame: str | None = input_file(
+        "FITS image of the star without the mask, from which its brightness is measured"
     )
-    psf: str | None = parameter(
-        None, "FITS image of the off-axis PSF; by default a model", metavar="FILE"
-    )
-    source_spectrum: str | None = parameter(
-        None,
+    psf: str | None = input_file("FITS image of the off-axis PSF; by default a model")
+    source_spectrum: str | None = input_file(
         "Spectrum of the companions, for the model of the PSF, as that of the star is given; by "
-        "default that of a hot star",
-        metavar="FILE",
+        "default that of a hot star"
     )
     source_temperature: float | None = parameter(
         None,
@@ -59,10 +51,8 @@ class ObservationParameters(Parameters):
         minimum=100.0,
         metavar="K",
     )
-    transmission: str | None = parameter(
-        None,
-        "FITS map of the mask's transmission on the frames; by default a model",
-        metavar="FILE",
+    transmission: str | None = input_file(
+        "FITS map of the mask's transmission on the frames; by default a model"
     )
     n_modes: tuple[int, ...] | None = parameter(
         None,
@@ -110,17 +100,15 @@ class StatisticParameters(Parameters):
         below=0.5,
         metavar="FPF",
     )
-    noise: str = parameter("gaussian", "Distribution of the noise", choices=("gaussian", "laplace"))
-    others: str = parameter(
-        "n-1",
+    noise: str = choice(("gaussian", "laplace"), "Distribution of the noise")
+    others: str = choice(
+        ("n-1", "n"),
         "Number of other positions, of n at a separation, that one is compared with; n is the "
         "choice of VIP and pyKLIP",
-        choices=("n-1", "n"),
     )
-    flux_by: str = parameter(
-        "matched",
+    flux_by: str = choice(
+        ("matched", "aperture"),
         "How a flux is measured: by a matched filter, or in an aperture of one FWHM",
-        choices=("matched", "aperture"),
     )
 
 

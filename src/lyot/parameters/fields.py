@@ -160,6 +160,21 @@ def parameter(default: Any, help: str, /, **declared: Any) -> Any:
     return field(default=default, metadata={_KEY: Parameter(help=help, **declared)})
 
 
+def choice(choices: tuple[str, ...], help: str, /, **declared: Any) -> Any:
+    """Make the field of a parameter that is one of several words, by default the first."""
+    return parameter(choices[0], help, choices=choices, **declared)
+
+
+def input_file(help: str, /, **declared: Any) -> Any:
+    """Make the field of a parameter that names a file, by default none; its content counts."""
+    return parameter(None, help, metavar="FILE", **declared)
+
+
+def arcsec(default: float, help: str, /) -> Any:
+    """Make the field of a length on the sky."""
+    return parameter(default, help, unit="arcsec", minimum=0.0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
     """The base of all classes of parameters: checks each field as it declares itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lyot.errors import LyotError
-from lyot.parameters.fields import Parameters, parameter
+from lyot.parameters.fields import Parameters, arcsec, choice, input_file, parameter
 
 ALL_INTEGRATIONS, FIRST_INTEGRATION = "all", "first"
 AUTO, BY_SYMMETRY, BY_MODEL = "auto", "symmetry", "model"
@@ -42,10 +42,9 @@ class AlignRecipe(Parameters):
     lyot.errors.LyotError: align_to is 'second'; it must be one of all, first.
     """
 
-    align_to: str = parameter(
-        ALL_INTEGRATIONS,
+    align_to: str = choice(
+        (ALL_INTEGRATIONS, FIRST_INTEGRATION),
         "Align the references to every science integration, or only to the first (3-D product)",
-        choices=(ALL_INTEGRATIONS, FIRST_INTEGRATION),
         option="align-to",
     )
     bad_bits: str = parameter(
@@ -63,11 +62,10 @@ class AlignRecipe(Parameters):
         unit="pixel",
         minimum=0.0,
     )
-    star_from: str = parameter(
-        AUTO,
+    star_from: str = choice(
+        (AUTO, BY_SYMMETRY, BY_MODEL),
         "How the star's position is measured where it is not given: center of symmetry, or a "
         "model of the image; auto takes the one that suits the coronagraph",
-        choices=(AUTO, BY_SYMMETRY, BY_MODEL),
     )
 
 
@@ -81,12 +79,10 @@ class AlignInputs(Parameters):
     'psfmask.fits'
     """
 
-    psfmask: str | None = parameter(
-        None,
+    psfmask: str | None = input_file(
         "PSFMASK reference file: the weight of each pixel in the alignment",
         step="override_psfmask",
         option="psfmask",
-        metavar="FILE",
     )
 
 
@@ -134,11 +130,10 @@ class ComputeParameters(Parameters):
     'cpu'
     """
 
-    device: str = parameter(
-        "cpu",
+    device: str = choice(
+        ("cpu", "cuda", "torch"),
         "Where arrays are computed: cpu by NumPy, cuda on a GPU by PyTorch or CuPy, torch by "
         "PyTorch on the CPU",
-        choices=("cpu", "cuda", "torch"),
         option="device",
     )
 
@@ -173,11 +168,10 @@ class SubtractRecipe(Parameters):
         option="truncate",
         metavar="N[,N...]",
     )
-    select: str = parameter(
-        ALL_REFS,
+    select: str = choice(
+        (ALL_REFS, BY_CORRELATION, BY_RESIDUAL, BY_TIME),
         "How references are chosen for each integration and zone: all; the most correlated; one "
         "after another the one that lowers the residual most; the nearest in time",
-        choices=(ALL_REFS, BY_CORRELATION, BY_RESIDUAL, BY_TIME),
         option="select",
     )
     n_refs: int = parameter(
@@ -202,58 +196,42 @@ class SubtractRecipe(Parameters):
         option="min-rotation",
         metavar="FWHM",
     )
-    zones: str = parameter(
-        "full",
+    zones: str = choice(
+        ("full", "annuli", "map"),
         "Zones that are fitted separately: the full frame, annuli, or those of zone_map",
-        choices=("full", "annuli", "map"),
         option="zones",
     )
     n_annuli: int = parameter(5, "Number of annuli", minimum=1)
     n_sectors: int = parameter(1, "Number of sectors in each annulus", minimum=1)
-    annuli_spacing: str = parameter(
-        "constant",
-        "How the width of the annuli grows with separation",
-        choices=("constant", "linear", "log"),
+    annuli_spacing: str = choice(
+        ("constant", "linear", "log"), "How the width of the annuli grows with separation"
     )
-    inner_arcsec: float = parameter(
-        0.0, "Inner edge of the first annulus", unit="arcsec", minimum=0.0
-    )
-    outer_arcsec: float = parameter(
-        0.0,
-        "Outer edge of the last annulus; 0 for the nearest edge of the frame",
-        unit="arcsec",
-        minimum=0.0,
+    inner_arcsec: float = arcsec(0.0, "Inner edge of the first annulus")
+    outer_arcsec: float = arcsec(
+        0.0, "Outer edge of the last annulus; 0 for the nearest edge of the frame"
     )
     sector_overlap: float = parameter(
         0.0, "Overlap of neighboring sectors as a fraction of a sector", minimum=0.0, maximum=0.5
     )
-    fit_inner_arcsec: float = parameter(
-        0.0,
-        "Pixels nearer to the star are subtracted but do not count in the fit",
-        unit="arcsec",
-        minimum=0.0,
+    fit_inner_arcsec: float = arcsec(
+        0.0, "Pixels nearer to the star are subtracted but do not count in the fit"
     )
-    fit_outer_arcsec: float = parameter(
+    fit_outer_arcsec: float = arcsec(
         0.0,
         "Pixels farther from the star are subtracted but do not count in the fit; 0 for no limit",
-        unit="arcsec",
-        minimum=0.0,
     )
-    level_inner_arcsec: float = parameter(
+    level_inner_arcsec: float = arcsec(
         5.0,
         "The background level of the residual is measured beyond this separation; 0 takes the "
         "mean of the zone",
-        unit="arcsec",
-        minimum=0.0,
     )
     subtract_mean: bool = parameter(
         True, "Subtract the weighted mean of the zone before the fit, and a level after it"
     )
-    error: str = parameter(
-        PROPAGATED,
+    error: str = choice(
+        (PROPAGATED, SCATTER),
         "What ERR is: the propagated errors, or the scatter of the residuals of the references "
         "as in the official pipeline",
-        choices=(PROPAGATED, SCATTER),
     )
     bad_bits: str = parameter(
         "DO_NOT_USE",
@@ -288,19 +266,13 @@ class FitInputs(Parameters):
     'weight.fits'
     """
 
-    fit_weight: str | None = parameter(
-        None,
-        "FITS image of weights in the fit, for example 0 on a disc or a companion",
-        metavar="FILE",
+    fit_weight: str | None = input_file(
+        "FITS image of weights in the fit, for example 0 on a disc or a companion"
     )
-    zone_map: str | None = parameter(
-        None, "FITS image of zone numbers, for zones = map", metavar="FILE"
-    )
-    disc_model: str | None = parameter(
-        None,
+    zone_map: str | None = input_file("FITS image of zone numbers, for zones = map")
+    disc_model: str | None = input_file(
         "FITS image of a disc model, north up about the middle pixel; the coefficients are fitted "
-        "without the disc, which avoids over-subtraction",
-        metavar="FILE",
+        "without the disc, which avoids over-subtraction"
     )
 
 
@@ -316,10 +288,9 @@ class CombineRecipe(Parameters):
     lyot.errors.LyotError: pixfrac is 2.0; it must lie between 0 and 1.
     """
 
-    align_on: str = parameter(
-        "star",
+    align_on: str = choice(
+        ("star", "header"),
         "Put the stars of all exposures on one sky position, or trust the WCS of each header",
-        choices=("star", "header"),
         option="align-on",
     )
     pixfrac: float = parameter(
@@ -328,15 +299,12 @@ class CombineRecipe(Parameters):
         minimum=0.0,
         maximum=1.0,
     )
-    kernel: str = parameter(
-        "square",
-        "Drizzle kernel",
-        choices=("square", "gaussian", "point", "turbo", "lanczos2", "lanczos3"),
+    kernel: str = choice(
+        ("square", "gaussian", "point", "turbo", "lanczos2", "lanczos3"), "Drizzle kernel"
     )
-    weight_type: str = parameter(
-        "ivm",
+    weight_type: str = choice(
+        ("ivm", "exptime", "uniform"),
         "Weight of a pixel: inverse read-noise variance, exposure time, or one",
-        choices=("ivm", "exptime", "uniform"),
     )
     pixel_scale_ratio: float = parameter(1.0, "Output pixel scale over input", above=0.0)
     rotation: float | None = parameter(
@@ -363,11 +331,10 @@ class HlspRecipe(Parameters):
     annuli_width: int = parameter(
         2, "Width of the annuli in which the noise is measured", unit="pixel", minimum=1
     )
-    center_on: str = parameter(
-        AUTO,
+    center_on: str = choice(
+        (AUTO, "star", "image"),
         "Center of the annuli: the recorded star, the middle of the image, or the star where one "
         "is recorded",
-        choices=(AUTO, "star", "image"),
     )
     center_x: float | None = parameter(None, "Center of the annuli, x", unit="pixel, 0-based")
     center_y: float | None = parameter(None, "Center of the annuli, y", unit="pixel, 0-based")
@@ -383,12 +350,11 @@ class ReferenceParameters(Parameters):
     'adi+rdi'
     """
 
-    strategy: str = parameter(
-        AUTO,
+    strategy: str = choice(
+        STRATEGIES,
         "References: rdi (reference-star differential imaging) takes the psf members of the "
         "association, adi (angular differential imaging) the other rolls of the target, adi+rdi "
         "both; auto takes the psf members where there are any",
-        choices=STRATEGIES,
         option="strategy",
     )
     library: str | None = parameter(
@@ -409,12 +375,11 @@ class LibraryRecipe(Parameters):
     50
     """
 
-    by: str = parameter(
-        BY_CORRELATION,
+    by: str = choice(
+        (BY_CORRELATION, BY_RESIDUAL, BY_TIME, "wavefront", "spectral_type"),
         "How frames of the library are chosen for each science exposure: the most correlated; one "
         "after another the one that lowers the residual most; the nearest in time, wavefront or "
         "spectral type",
-        choices=(BY_CORRELATION, BY_RESIDUAL, BY_TIME, "wavefront", "spectral_type"),
         step="library_by",
         option="library-by",
     )
