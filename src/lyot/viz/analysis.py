@@ -47,6 +47,8 @@ def sensitivity_figure(figure: Figure, limits: SensitivityMap, complete: Complet
 
 def contrast(ax: Axes, curve: ContrastCurve, /) -> Axes:
     """Draw contrast limits against separation, both logarithmic, with magnitudes on the right."""
+    from scipy.stats import norm
+
     r = curve.separation_arcsec
     one = len(curve.n_modes) == 1
     for t, n_modes in enumerate(zip(curve.n_modes_used, curve.n_modes, strict=True)):
@@ -59,9 +61,10 @@ def contrast(ax: Axes, curve: ContrastCurve, /) -> Axes:
             ax.plot(r, curve.raw[t], color=GRAY, ls=":", lw=1.3, label="raw")
     if not one:
         ax.plot(r, curve.best_limit, color=GRAY, lw=0.9, ls="--", label="best of all")
-    sigma = _sigma_of(curve.statistic.fpf)
-    label = f"contrast, {sigma}" if sigma else f"contrast at FPF = {curve.statistic.fpf:.1g}"
-    ax.set(xscale="log", yscale="log", ylabel=label)
+    sigma = float(norm.isf(curve.statistic.fpf))
+    is_whole = abs(sigma - round(sigma)) < 1e-3
+    label = f", {round(sigma)} sigma" if is_whole else f" at FPF = {curve.statistic.fpf:.1g}"
+    ax.set(xscale="log", yscale="log", ylabel=f"contrast{label}")
     _separation_axis(ax, r)
     ax.grid(True, which="major", color=GRAY, alpha=0.35, lw=0.6)
     ax.set_axisbelow(True)
@@ -74,13 +77,6 @@ def modes_label(n_used: int, n_requested: int, /) -> str:
     """Return the number of modes that were used, and the requested one where that differs."""
     used = f"{n_used} mode" if n_used == 1 else f"{n_used} modes"
     return used if n_used == n_requested else f"{used} ({n_requested} requested)"
-
-
-def _sigma_of(fpf: float) -> str:
-    from scipy.stats import norm
-
-    sigma = float(norm.isf(fpf))
-    return f"{round(sigma)} sigma" if abs(sigma - round(sigma)) < 1e-3 else ""
 
 
 def _separation_axis(ax: Axes, r: Array) -> None:

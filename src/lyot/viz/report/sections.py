@@ -126,7 +126,11 @@ def combined(run: RunFacts, /) -> Section:
     )
     start = (run.images.index(run.main), 0)
     viewer = Viewer("Combined image", axes, frames, start, caption)
-    return Section("Combined image", [Grid([viewer, _summary(run)])])
+    columns = [_summary(exposure) for exposure in run.exposures]
+    rows = [[name, *(column[name] for column in columns)] for name in (columns or [{}])[0]]
+    header = ["exposure", *(exposure.root for exposure in run.exposures)]
+    summary = Table("Summary", header, rows, download=False)
+    return Section("Combined image", [Grid([viewer, summary])])
 
 
 def _combined_frames(run: RunFacts, image: CombinedImage) -> list[Frame]:
@@ -145,14 +149,7 @@ def _combined_frames(run: RunFacts, image: CombinedImage) -> list[Frame]:
     ]
 
 
-def _summary(run: RunFacts) -> Table:
-    columns = [_summary_of(exposure) for exposure in run.exposures]
-    rows = [[name, *(column[name] for column in columns)] for name in (columns or [{}])[0]]
-    header = ["exposure", *(exposure.root for exposure in run.exposures)]
-    return Table("Summary", header, rows, download=False)
-
-
-def _summary_of(exposure: ExposureFacts) -> dict[str, Number | str]:
+def _summary(exposure: ExposureFacts) -> dict[str, Number | str]:
     shift, best = np.hypot(*np.moveaxis(exposure.alignment.shift_yx, -1, 0)), exposure.best
     return {
         "integrations": str(1 if best.view.data is None else len(best.view.data)),
@@ -336,9 +333,20 @@ def companions(run: RunFacts, /) -> Section:
     table = run.companions
     if table is None:
         return Section("Companions", [])
-    names = [name for name in table.colnames if _is_shown(table, name)]
+    # Errors stand beside their value; quantities that are not known are left out.
+    names = [
+        name
+        for name in table.colnames
+        if name.removesuffix("_err") not in set(table.colnames) - {name}
+        and any(_cell(row[name]) != "" for row in table)
+    ]
     header = ["quantity", *(f"companion {k + 1}" for k in range(len(table)))]
-    rows = [[_with_unit(table[name]), *(_with_error(row, name) for row in table)] for name in names]
+    rows = []
+    for name in names:
+        unit, words = table[name].unit, COMPANION_QUANTITIES.get(name, name.replace("_", " "))
+        rows.append(
+            [f"{words} [{unit}]" if unit else words, *(_with_error(row, name) for row in table)]
+        )
     pictures = [Picture(png, name) for name, png in run.pictures.items()]
     shown = Table("Companions", header, rows, download=False)
     settings = table.meta.get("lyot", {})
@@ -364,18 +372,6 @@ COMPANION_QUANTITIES = {
     "described_by_psf": "the PSF describes it (chi-squared at most 2 per pixel)",
 }
 """Columns of the table of companions in words, where they are not words."""
-
-
-def _is_shown(table: Any, name: str) -> bool:
-    """Leave out errors that stand beside their value, and quantities that are not known."""
-    if name.removesuffix("_err") in set(table.colnames) - {name}:
-        return False
-    return any(_cell(row[name]) != "" for row in table)
-
-
-def _with_unit(column: Any) -> str:
-    name = COMPANION_QUANTITIES.get(column.name, column.name.replace("_", " "))
-    return name if column.unit is None else f"{name} [{column.unit}]"
 
 
 def _with_error(row: Any, name: str) -> Number | str:
