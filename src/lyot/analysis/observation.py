@@ -205,20 +205,9 @@ class Observation:
     ) -> Observation:
         """Return the observation as it would be with one more source in the sky.
 
-        Parameters
-        ----------
-        separation_arcsec : float
-            Separation [arcsec].
-        pa_deg : float
-            Position angle [degree east of north].
-        contrast : float
-            Flux over that of the star; negative to remove a source.
-
-        Returns
-        -------
-        Observation
-            With other residuals on the source's own pixels, and the same fits: exact where no
-            reference contains the source.
+        At a separation [arcsec] and position angle [degree east of north], of a contrast: its flux
+        over that of the star, negative to remove a source. The fits are the same: exact where no
+        reference contains the source.
         """
         r = separation_arcsec / self.pixel_scale_arcsec
         changed = []

@@ -30,23 +30,13 @@ MODEL_HALF_PIX, MODEL_OVERSAMPLE = 24, 3
 class OffAxisPSF:
     """An image of a point source beside the mask, and near it where there is a model.
 
-    Attributes
-    ----------
-    data : ndarray, shape (n, n)
-        The image beside the mask, its center in the middle of the array; of unit flux over all of
-        the sky, so that it sums to the share of the stamp.
-    oversample : int
-        Samples per detector pixel and axis.
-    origin : str
-        Where it comes from, in words.
-    near_mask : NearMask or None
-        What makes the images of sources near the mask; None to take the image for all.
+    Of unit flux over all of the sky, so that the image sums to the share of the stamp.
     """
 
-    data: NDArray[np.float64]
-    oversample: int
-    origin: str
-    near_mask: NearMask | None = None
+    data: NDArray[np.float64]  # (n, n), the center of the source in the middle
+    oversample: int  # samples per detector pixel and axis
+    origin: str  # where it comes from, in words
+    near_mask: NearMask | None = None  # makes the images near the mask; None to take this for all
 
     def behind(self, place_xy_arcsec: tuple[float, float], /) -> OffAxisPSF:
         """Return the PSF of a source at a place along the mask's axes [arcsec].

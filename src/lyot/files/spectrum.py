@@ -19,23 +19,8 @@ if TYPE_CHECKING:
 def read_spectrum(path: str | Path, /) -> Spectrum:
     """Read a spectrum: wavelength and flux density, the first two columns.
 
-    Parameters
-    ----------
-    path : path
-        A table with units (ECSV, FITS, VOTable), or text without: micrometer and Jy. A flux density
-        may be per frequency or per wavelength. Points of no flux, and lines that begin with ``#``,
-        are left out.
-
-    Returns
-    -------
-    Spectrum
-        With rising wavelengths.
-
-    Raises
-    ------
-    LyotError
-        If the file is not such a table, its units are not those of a spectrum, or fewer than two
-        points are positive.
+    From a table with units (ECSV, FITS, VOTable), per frequency or per wavelength, or from text
+    without: micrometer and Jy. Points of no flux, and lines that begin with ``#``, are left out.
 
     Examples
     --------

@@ -34,16 +34,7 @@ class Band(NamedTuple):
 
 @dataclass(frozen=True)
 class Spectrum:
-    """A spectrum, power laws between its points.
-
-    Attributes
-    ----------
-    um : tuple of float
-        Wavelengths, rising [micrometer].
-    jy : tuple of float
-        Flux densities, positive [Jy]; for the image of a source only their ratios matter.
-    name : str
-        What it is, in words.
+    """A spectrum, power laws between its points; for the image of a source only ratios matter.
 
     Examples
     --------
@@ -51,9 +42,9 @@ class Spectrum:
     0.647
     """
 
-    um: tuple[float, ...]
-    jy: tuple[float, ...]
-    name: str = ""
+    um: tuple[float, ...]  # wavelengths, rising [micrometer]
+    jy: tuple[float, ...]  # flux densities, positive [Jy]
+    name: str = ""  # what it is, in words
 
     def at(self, um: Array | float, /) -> NDArray[np.float64]:
         """Return the flux density at wavelengths [Jy]."""
@@ -78,19 +69,14 @@ RAYLEIGH_JEANS = Spectrum((1.0, 100.0), (1.0, 1e-4), "hot star")
 class Curve:
     """A relative response to photons: straight lines between knots, nothing outside.
 
-    Attributes
-    ----------
-    um, response : tuple of float
-        Wavelengths, rising [micrometer], and electrons per photon, in any unit.
-
     Examples
     --------
     >>> round(Curve.box(3.5, 0.4).mean_um(RAYLEIGH_JEANS), 2)
     3.49
     """
 
-    um: tuple[float, ...]
-    response: tuple[float, ...]
+    um: tuple[float, ...]  # wavelengths, rising [micrometer]
+    response: tuple[float, ...]  # electrons per photon, in any unit
 
     @classmethod
     def box(cls, pivot_um: float, width_um: float, /) -> Curve:
@@ -181,20 +167,7 @@ class Filter:
     def flux_density(self, spectrum: Spectrum, /) -> float:
         """Return the mean flux density of a spectrum as the calibration defines it [Jy].
 
-        Parameters
-        ----------
-        spectrum : Spectrum
-            Covers the filter.
-
-        Returns
-        -------
-        float
-            The value of a flat spectrum.
-
-        Raises
-        ------
-        LyotError
-            If the spectrum ends within the filter.
+        That of a flat spectrum is its value. A `LyotError` if the spectrum ends within the filter.
 
         Examples
         --------
