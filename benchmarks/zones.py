@@ -117,9 +117,9 @@ def prepared(science: Path, refs: list[Path], star: StarPosition | None):
     aligner = Aligner(
         target, prepare_refs(stack(read_cube(p) for p in refs), recipe), recipe, star_xy=xy
     )
-    frames, fit = aligner.align(0)
+    frames = aligner.frames(0)
     dq = np.stack([frames.dq[k] for k in range(len(frames.dq))])
-    return target, AlignedArrays(frames.sci, np.sqrt(frames.variance), dq), aligner.star(fit)
+    return target, AlignedArrays(frames.sci, np.sqrt(frames.variance), dq), aligner.star
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from lyot._version import __version__
 from lyot.compute import cluster, process
 from lyot.errors import LyotError
 from lyot.files.association import Association, read_association
-from lyot.files.atomic import atomic_write, checksum, remove_stale, sampled_checksum
+from lyot.files.atomic import checksum, remove_stale, sampled_checksum, write_json
 from lyot.parameters import (
     PIPELINE,
     ObservationParameters,
@@ -172,7 +172,15 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
         time.monotonic() - started,
     )
     if pipeline.save_results:
-        _write_record(record, job, finished, fingerprint(job, asn, pipeline.checksums))
+        content = {
+            "software": "lyot",
+            "command": list(job.command),
+            "fingerprint": fingerprint(job, asn, pipeline.checksums),
+            "products": {Path(p).name: sampled_checksum(p) for p in products},
+            "summary": list(finished.summary),
+            "seconds": finished.seconds,
+        }
+        write_json(content, record)
     return finished
 
 
@@ -199,10 +207,7 @@ def plan_of(job: Job, /) -> Plan:
 def fingerprint(
     job: Job, asn: Association, checksums: dict[str, str] | None = None, /
 ) -> dict[str, Any]:
-    """Return all that the products of a job rest on, by content, as plain values.
-
-    `checksums` are those of the members, by name, where they have been computed.
-    """
+    """Return all that a job's products rest on, by content; `checksums` are of known members."""
     members = [*asn.science, *asn.psf]
     sha256 = checksums or {p.name: checksum(p) for p in members}
     values = complete(job.parameters)
@@ -266,18 +271,6 @@ def _unchanged(job: Job, asn: Association, record: Path) -> Finished | None:
         return None
 
 
-def _write_record(record: Path, job: Job, finished: Finished, made_of: dict[str, Any]) -> None:
-    content = {
-        "software": "lyot",
-        "command": list(job.command),
-        "fingerprint": made_of,
-        "products": {Path(p).name: sampled_checksum(p) for p in finished.products},
-        "summary": list(finished.summary),
-        "seconds": finished.seconds,
-    }
-    _write_json(record, content)
-
-
 @contextmanager
 def _log_file(folder: Path, product: str) -> Iterator[None]:
     """Write what is logged to a file beside the products."""
@@ -308,9 +301,4 @@ def _log_file(folder: Path, product: str) -> Iterator[None]:
 
 def write_summary(finished: Sequence[Finished], folder: str | Path, /) -> None:
     """Write what became of a survey to ``survey.json`` in a folder."""
-    _write_json(Path(folder) / "survey.json", [asdict(each) for each in finished])
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json([asdict(each) for each in finished], Path(folder) / "survey.json")

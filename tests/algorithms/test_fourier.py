@@ -78,7 +78,7 @@ def test_second_derivatives_are_derivatives_of_the_first(star_image):
 
 
 def test_the_expansion_is_the_shift_to_its_order(star_image):
-    from lyot.algorithms.registration import POWERS
+    from lyot.algorithms.registration.expand import POWERS
 
     spectrum = fourier.spectrum(star_image(fwhm=5.0))
     d, delta = np.array([0.3, -0.2]), np.array([0.05, 0.08])

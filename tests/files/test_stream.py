@@ -7,7 +7,7 @@ import pytest
 
 from lyot.files import products, provenance
 from lyot.files.exposure import as_model
-from lyot.files.stream import BlockWriter
+from lyot.files.stream import write_blocks
 
 
 @pytest.mark.parametrize("n_sets", [None, 3])
@@ -26,16 +26,14 @@ def test_a_product_written_in_blocks_equals_a_saved_one(exposure, tmp_path, rng,
         made = products.derived_model(
             kind, target, {"data": small, "err": small.copy(), "dq": small.astype(np.uint32)}
         )
-        provenance.stamp(
-            made, "align_psfs", recipe={"a": 1}, inputs=["x"], details={"array": np.arange(4.0)}
-        )
+        provenance.stamp(made, "align_psfs", {"a": 1}, ["x"], array=np.arange(4.0))
         return made
 
     path = tmp_path / "t_psfalign.fits"
-    with BlockWriter(path, model, shape) as writer:
+    with write_blocks(path, model, shape) as write:
         for i in range(n_sets or 1):
             pick = () if n_sets is None else i
-            writer.write(i, sci[pick], err[pick], dq[pick])
+            write(i, sci[pick], err[pick], dq[pick])
     with datamodels.open(path) as opened:
         assert type(opened).__name__ == kind
         np.testing.assert_array_equal(opened.data, sci)
@@ -58,7 +56,7 @@ def test_an_interrupted_stream_leaves_no_file(exposure, tmp_path):
         return products.derived_model("CubeModel", target, arrays)
 
     def write():
-        with BlockWriter(tmp_path / "t.fits", model, (2, 5, 6)):
+        with write_blocks(tmp_path / "t.fits", model, (2, 5, 6)):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

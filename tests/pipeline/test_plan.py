@@ -105,7 +105,7 @@ def test_exposures_of_another_mode_are_refused():
 
 def test_products_are_named_after_their_exposure_and_association():
     plan = make_plan(ASN, INFOS, RunParameters())
-    assert [p.name for p in plan.products] == [
+    assert list(plan.products) == [
         "product_psfstack.fits",
         "rolla_c1001_crfints.fits",
         "rolla_c1001_psfalign.fits",
@@ -139,14 +139,14 @@ def test_several_numbers_of_modes_give_a_product_each():
 
 def test_the_disk_needed_is_that_of_the_arrays():
     plan = make_plan(ASN, INFOS, RunParameters())
-    size = {p.name: p.n_bytes for p in plan.products}
+    size = plan.products
     assert size["product_psfstack.fits"] == 12 * 6 * 600
     assert size["rolla_c1001_psfalign.fits"] == 12 * 3 * 6 * 600
     assert size["rollb_c1001_psfsub.fits"] == 12 * 4 * 600
     assert plan.n_bytes == sum(size.values())
     first = Recipe(align=AlignRecipe(align_to="first"))
     plan = make_plan(ASN, INFOS, RunParameters(recipe=first))
-    assert {p.name: p.n_bytes for p in plan.products}["rolla_c1001_psfalign.fits"] == 12 * 6 * 600
+    assert plan.products["rolla_c1001_psfalign.fits"] == 12 * 6 * 600
 
 
 def test_what_is_not_wanted_is_not_planned():
@@ -155,7 +155,7 @@ def test_what_is_not_wanted_is_not_planned():
         contrast=False,
         recipe=Recipe(outlier=OutlierRecipe(skip=True)),
     )
-    names = [p.name for p in make_plan(ASN, INFOS, parameters).products]
+    names = list(make_plan(ASN, INFOS, parameters).products)
     assert names == ["rolla_c1001_psfsub.fits", "rollb_c1001_psfsub.fits", "product_i2d.fits"]
     assert make_plan(ASN, INFOS, replace(parameters, combine=False)).images == ()
 

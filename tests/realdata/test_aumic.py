@@ -88,7 +88,7 @@ def test_klip_is_the_known_least_squares(frames, roll, coefficients, before, aft
     [out] = subtract(
         science[roll], aligned, [Zone(zone, zone)], SubtractRecipe(subtract_mean=False)
     )
-    np.testing.assert_allclose(out.coefs[0, 0], coefficients, rtol=0.01, atol=0.002)
+    np.testing.assert_allclose(out.coefficients[0, 0], coefficients, rtol=0.01, atol=0.002)
     assert np.std(science[roll].sci[0][zone > 0]) == pytest.approx(before, rel=0.01)
     assert np.std(out.sci[0][zone > 0]) == pytest.approx(after, rel=0.01)
 

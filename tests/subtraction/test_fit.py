@@ -54,7 +54,7 @@ def test_residual_and_record_follow_from_the_fit(scene):
     result = subtracted(targets, refs)
     for fit in result.fits:
         coefs = fit.coefs(4)
-        np.testing.assert_allclose(result[0].coefs[0, fit.rows], coefs, rtol=1e-12)
+        np.testing.assert_allclose(result[0].coefficients[0, fit.rows], coefs, rtol=1e-12)
         model = np.tensordot(coefs, refs - (fit.mean_ref + fit.offset)[:, None, None], 1)
         residual = targets[fit.rows] - fit.mean_target[:, None, None] - model
         np.testing.assert_allclose(result[0].sci[fit.rows], residual, atol=1e-10)

@@ -56,7 +56,7 @@ def test_what_is_chosen_is_subtracted_as_if_it_were_all(scene, select, each):
     different = set()
     for z, zone in enumerate(zones):
         for i in range(N_INT):
-            chosen = np.flatnonzero(out.coefs[z, i])
+            chosen = np.flatnonzero(out.coefficients[z, i])
             assert len(chosen) == 4
             different.add(tuple(chosen))
             one = cube(targets[i : i + 1])
@@ -67,7 +67,9 @@ def test_what_is_chosen_is_subtracted_as_if_it_were_all(scene, select, each):
             # The leverage of single pixels is that of the first integration.
             assert np.nanmax(np.abs(ratio - 1.0)) < 0.02
             assert np.nanmean(ratio) == pytest.approx(1.0, abs=1e-3)
-            np.testing.assert_allclose(out.coefs[z, i, chosen], alone.coefs[0, 0], rtol=1e-6)
+            np.testing.assert_allclose(
+                out.coefficients[z, i, chosen], alone.coefficients[0, 0], rtol=1e-6
+            )
     assert len(different) > 1
 
 
@@ -77,7 +79,7 @@ def test_the_most_correlated_are_chosen(scene):
     [out] = subtract(cube(targets), aligned(refs), full_frame(SHAPE), recipe)
     for i in range(N_INT):
         corr = [np.corrcoef(targets[i].ravel(), r.ravel())[0, 1] for r in refs]
-        assert set(np.flatnonzero(out.coefs[0, i])) == set(np.argsort(corr)[-2:])
+        assert set(np.flatnonzero(out.coefficients[0, i])) == set(np.argsort(corr)[-2:])
 
 
 def test_uncorrelated_references_are_left_out(scene):
@@ -85,7 +87,7 @@ def test_uncorrelated_references_are_left_out(scene):
     recipe = SubtractRecipe(min_correlation=0.1)
     [out] = subtract(cube(targets), aligned(refs), full_frame(SHAPE), recipe)
     corr = [[np.corrcoef(t.ravel(), r.ravel())[0, 1] for r in refs] for t in targets]
-    np.testing.assert_array_equal(out.coefs[0] != 0, np.array(corr) >= 0.1)
+    np.testing.assert_array_equal(out.coefficients[0] != 0, np.array(corr) >= 0.1)
     with pytest.raises(LyotError, match="No reference meets the choice for t_calints"):
         subtract(
             cube(targets), aligned(refs), full_frame(SHAPE), SubtractRecipe(min_correlation=0.999)
@@ -98,7 +100,7 @@ def test_the_nearest_in_time_are_chosen(scene):
     known = aligned(refs, ref_info=facts_of([None] * N_REF, mjd))
     recipe = SubtractRecipe(select="time", n_refs=3)
     [out] = subtract(cube(targets), known, full_frame(SHAPE), recipe)
-    assert set(np.flatnonzero(out.coefs[0, 0])) == {1, 3, 4}
+    assert set(np.flatnonzero(out.coefficients[0, 0])) == {1, 3, 4}
 
 
 def test_rolls_that_turn_too_little_are_left_out_where_they_do(scene):

@@ -118,7 +118,7 @@ def test_one_set_of_references_or_one_each_is_the_same(scene):
     each = reduce(targets, np.broadcast_to(refs, (N_INT, *refs.shape)), n_modes=(3,))
     np.testing.assert_allclose(each.sci, shared.sci, atol=2e-5)
     np.testing.assert_allclose(each.err, shared.err, rtol=2e-3)
-    np.testing.assert_allclose(each.coefs, shared.coefs, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(each.coefficients, shared.coefficients, rtol=1e-6, atol=1e-9)
 
 
 def test_several_truncations_are_those_made_alone(scene):
@@ -152,7 +152,7 @@ def test_every_zone_is_reduced_by_itself(scene):
         inside = z.share > 0
         expected = by_hand(targets[1], refs, inside, 3)
         np.testing.assert_allclose(out.sci[1][inside], expected[inside], atol=2e-4)
-    assert out.coefs.shape == (2, N_INT, N_REF)
+    assert out.coefficients.shape == (2, N_INT, N_REF)
 
 
 def test_overlapping_sectors_blend(scene):
@@ -193,7 +193,7 @@ def test_no_mean_is_taken_when_none_is_wanted(scene):
         targets.reshape(N_INT, -1).T.astype(float),
         rcond=None,
     )
-    np.testing.assert_allclose(out.coefs[0], coefs.T, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(out.coefficients[0], coefs.T, rtol=1e-5, atol=1e-7)
 
 
 def test_one_thread_or_two_give_the_same_bits(scene, monkeypatch, rng):
@@ -204,7 +204,7 @@ def test_one_thread_or_two_give_the_same_bits(scene, monkeypatch, rng):
         monkeypatch.setenv("LYOT_THREADS", threads)
         [r] = subtract(cube(targets), aligned(refs), full_frame((150, 151)), SubtractRecipe())
         results.append(r)
-    for name in ("sci", "err", "coefs", "variance_refs_coherent"):
+    for name in ("sci", "err", "coefficients", "variance_refs_coherent"):
         np.testing.assert_array_equal(getattr(results[0], name), getattr(results[1], name))
 
 
@@ -320,7 +320,7 @@ def test_the_level_is_taken_far_from_the_star(scene, rng):
     for z, zone in enumerate(zones):
         inside = zone.share > 0
         for i in range(N_INT):
-            left = targets[i] - np.tensordot(result.coefs[z, i], refs.astype(float), 1)
+            left = targets[i] - np.tensordot(result.coefficients[z, i], refs.astype(float), 1)
             expected = (left - np.nanmean(left[far]))[inside]
             np.testing.assert_allclose(result.sci[i][inside], expected, atol=2e-4)
 
@@ -337,12 +337,13 @@ def test_speckle_noise_is_what_the_errors_do_not_explain(rng):
         n_kept=1,
         sci=sci,
         err=np.where(np.isfinite(sci), np.float32(noise), np.nan),
-        coefs=np.zeros((1, n_int, 1)),
+        coefficients=np.zeros((1, n_int, 1)),
         eigenvalues=np.zeros((1, 1)),
         variance_refs=zero,
         variance_refs_coherent=zero,
         rms_before=np.zeros(n_int),
         rms_after=np.zeros(n_int),
+        residual_rms=np.zeros((1, 2)),
     )
     found = speckle_noise(result, star, 0.1)
     np.testing.assert_allclose(found.propagated, noise / np.sqrt(n_int), rtol=1e-5)

@@ -44,10 +44,7 @@ def _is_smooth(n: int) -> bool:
 
 
 def spectrum(images: Any, /) -> Any:
-    """Transform images ``(..., n_y, n_x)`` to half spectra ``(..., m_y, m_x // 2 + 1)`` in float64.
-
-    The periodic grid is ``(m_y, m_x)``. A NaN spreads over the whole output: repair images first.
-    """
+    """Transform finite images ``(..., n_y, n_x)`` to half spectra of the odd periodic grid."""
     xp = array_namespace(images)
     images = xp.astype(images, xp.float64)
     grid = tuple(odd_grid_length(n) for n in images.shape[-2:])
@@ -70,7 +67,7 @@ def _bridge(images: Any, *, length: int, axis: int) -> Any:
 
 
 def shift(spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int], rows: slice = ALL_ROWS) -> Any:
-    r"""Shift images by any fraction of a pixel: :math:`T_d r(x) = r(x - d)`.
+    r"""Shift band-limited images exactly by any fraction of a pixel: :math:`T_d r(x) = r(x - d)`.
 
     Parameters
     ----------
@@ -90,10 +87,6 @@ def shift(spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int], rows: slice
         The shifted images. Pixels that come from outside the frame hold the bridge between its
         edges; `outside` tells which they are.
 
-    Notes
-    -----
-    One inverse transform per image; exact for band-limited images.
-
     Examples
     --------
     >>> import numpy as np
@@ -110,10 +103,7 @@ def shift(spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int], rows: slice
 def shift_with_derivatives(
     spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int], rows: slice = ALL_ROWS
 ) -> ShiftedImage:
-    """Shift images as `shift` does, and differentiate the result with respect to the shift.
-
-    The transforms along y are two per image, those along x three per row that is wanted.
-    """
+    """Shift images as `shift` does, and differentiate the result with respect to the shift."""
     orders = ((0, 0), (0, 1), (1, 0))
     (value, d_x, d_y), columns = _derivatives(spectra, shift_yx, shape, rows, orders)
     return ShiftedImage(value, d_y, d_x, columns)
@@ -153,10 +143,7 @@ def _derivatives(
     rows: slice,
     orders: tuple[tuple[int, int], ...],
 ) -> tuple[list[Any], Any]:
-    """Differentiate shifted images ``(a, b)`` times along y and x, sharing the transforms.
-
-    The columns of the last order with ``a = 0`` are returned too, with all their rows.
-    """
+    """Differentiate shifted images ``(a, b)`` times along y and x; return columns of ``a = 0``."""
     xp = array_namespace(spectra, shift_yx)
     m_y, m_x = spectra.shape[-2], odd_grid_length(shape[1])
     ik_y = _imaginary(2.0 * xp.pi * _frequencies(xp, m_y))[:, None]
@@ -178,10 +165,7 @@ def _derivatives(
 
 
 class Waves(NamedTuple):
-    """Matrices that take a half spectrum back to an image at n positions along each axis.
-
-    The image is the real part of ``along_y @ spectrum @ along_x``.
-    """
+    """Half spectra back to images at n positions: the real part of ``along_y @ s @ along_x``."""
 
     along_y: Any  # (n, m_y)
     along_x: Any  # (m_x // 2 + 1, n), weighted
@@ -229,10 +213,7 @@ def low_pass(spectra: Any, /, *, shape: tuple[int, int], cutoff: float) -> Any:
 
 
 def outside(shift_yx: Any, /, *, shape: tuple[int, int]) -> Any:
-    """Tell which pixels ``(n_y, n_x)`` of a shifted image come from outside the frame.
-
-    The centers of these came from more than half a pixel beyond an edge.
-    """
+    """Tell which pixels of a shifted image come from more than half a pixel beyond the frame."""
     xp = array_namespace(shift_yx)
     inside = []
     for axis in (0, 1):

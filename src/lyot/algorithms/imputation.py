@@ -27,8 +27,7 @@ MIN_ANCHOR_SHARE = 1e-6
 def anchored(modes_of_all: klip.Modes, anchor_gram: Any, /) -> Any:
     """Return the matrix ``(n_kept, n_ref)`` that makes modes orthonormal over the anchors.
 
-    It takes the place of `lyot.algorithms.klip.to_modes`; truncations are its first rows. The Gram
-    matrices are ``(n_ref, n_ref)``: one over all pixels, decomposed, and one over the anchors.
+    It takes the place of `klip.to_modes`; `anchor_gram` is the Gram matrix over the anchors.
     """
     xp = array_namespace(modes_of_all.values, anchor_gram)
     modes = klip.to_modes(modes_of_all)

@@ -23,9 +23,8 @@ def source_products(sources: Any, weight: Any, refs: Any, offset: Any, /) -> Any
     """Return the products ``(n_s, n_ref)`` of sources of unit flux with the centered references.
 
     `sources` are ``(n_s, n_pix)``; None means one in each pixel, which gives the operator on any
-    source within these pixels. `weight` ``(n_pix,)`` is zero where the target is bad, `refs` are
-    ``(n_ref, n_pix)``, `offset` ``(n_ref,)`` are their means over the fit. In float64 the response
-    is exact to 1e-9 of the source's peak.
+    source within these pixels. `weight` is zero where the target is bad, `offset` ``(n_ref,)`` are
+    the means of `refs` over the fit.
     """
     xp = array_namespace(weight, refs)
     if sources is None:
@@ -47,8 +46,7 @@ def linear_response(
 ) -> SourceModel:
     """Return the model that a fit makes of sources which the references do not hold.
 
-    `cross` is from `source_products`, `refs` ``(n_ref, n_out)`` are where the response is wanted,
-    `offset` ``(n_ref,)`` are their means over the fit, `mode_matrix` is from `klip.to_modes`.
+    `cross` is from `source_products`, `refs` ``(n_ref, n_out)`` are where the response is wanted.
     """
     xp = array_namespace(cross, refs)
     coefs = klip.coefficients(cross, mode_matrix, n_modes=n_modes)
@@ -56,11 +54,7 @@ def linear_response(
 
 
 class FrozenFit(NamedTuple):
-    """The fit of one target, and its pixels where sources in target and references have light.
-
-    Target and references are centered; the sum of the weights over all pixels of the fit is
-    infinite where no mean is subtracted.
-    """
+    """The fit of one target, and its pixels where a source has light, centered as it is."""
 
     gram: Any  # (n_ref, n_ref)
     cross: Any  # (n_ref,)
@@ -92,7 +86,7 @@ def update(
     """Fit again, exactly, with a source of some flux in the target and in the references.
 
     `source` ``(n_pix,)`` and `sources_in_refs` ``(n_ref, n_pix)`` have unit flux; `matrix_of` turns
-    a Gram matrix into modes, by default those of KLIP. ``n_ref^2 n_pix`` operations in float64.
+    a Gram matrix into modes, by default those of KLIP.
     """
     xp = array_namespace(fit.gram, source)
     w, s = fit.weight, fit.weight_sum

@@ -44,32 +44,24 @@ class Modes(NamedTuple):
 
 
 def block_products(targets: Any, refs: Any, root_weight: Any, /) -> Products:
-    """Form the inner products of a block of pixels.
+    """Form the inner products of a block of pixels, to be added over blocks.
 
     Parameters
     ----------
     targets : array, shape (n_t, n_pix), float64
-        Targets, centered on their weighted means, zero where they are missing, times the root of
-        the weight.
+        Targets times `root_weight`, centered on their weighted means, zero where they are missing.
     refs : array, shape (n_ref, n_pix), float64
-        References, centered nearly (`recenter` takes off what is left), times the root of the
-        weight.
+        References times `root_weight`, centered nearly: `recenter` takes off what is left.
     root_weight : array, shape (n_pix,)
         Square root of the weight of the fit.
 
     Returns
     -------
     Products
-        To be added over blocks.
-
-    Notes
-    -----
-    ``n_ref^2 n_pix + 2 n_t n_ref n_pix`` operations: the Gram matrix is a symmetric product.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from lyot.algorithms.klip import block_products
     >>> products = block_products(np.ones((1, 4)), np.eye(2, 4), np.ones(4))
     >>> products.cross
     array([[1., 1.]])
@@ -85,9 +77,7 @@ def recenter(gram: Any, ref_sum: Any, weight_sum: float, /) -> Centered:
     r"""Center a Gram matrix of nearly centered references on their exact means.
 
     With :math:`\delta = \sum w R / S` it is :math:`G - S\,\delta\,\delta^T`. This costs the faint
-    modes nothing as long as the pedestal has been taken off the pixels before, for example by
-    the mean of some of them. The cross products with centered targets need no such
-    correction.
+    modes nothing where the pedestal has been taken off the pixels before.
     """
     mean = ref_sum / weight_sum
     return Centered(gram - weight_sum * mean[:, None] * mean[None, :], mean)
@@ -97,9 +87,8 @@ def leave_out(gram: Any, refs_missing: Any, weight_missing: Any, weight_sum: flo
     r"""Take ``n_missing`` pixels out of a Gram matrix that was centered with them.
 
     With :math:`u = -\sum_M w R` over the missing pixels M, the Gram matrix of the remaining
-    pixels about their own mean is :math:`G - \sum_M w R R^T - u u^T / S`. The pedestal has been
-    subtracted from the pixels before, so nothing cancels. `weight_sum`, S, is that of the remaining
-    pixels; infinity where no mean was subtracted.
+    pixels about their own mean is :math:`G - \sum_M w R R^T - u u^T / S`; S is `weight_sum` of the
+    remaining pixels, infinity where no mean was subtracted.
     """
     xp = array_namespace(gram, refs_missing)
     weighted = refs_missing * weight_missing[None, :]
@@ -130,7 +119,6 @@ def decompose(gram: Any, /) -> Modes:
     Examples
     --------
     >>> import numpy as np
-    >>> from lyot.algorithms.klip import decompose
     >>> decompose(np.diag([1.0, 4.0, 0.0])).values
     array([4., 1.])
     """
@@ -145,10 +133,7 @@ def decompose(gram: Any, /) -> Modes:
 
 
 def to_modes(modes: Modes, /) -> Any:
-    """Return the matrix W ``(n_kept, n_ref)`` of orthonormal modes ``Z = W R``.
-
-    Row k is ``l_k^(-1/2) V_k^T``; the first K rows are the truncation to K modes.
-    """
+    """Return W ``(n_kept, n_ref)``, rows ``l_k^(-1/2) V_k^T``: ``W R`` are orthonormal modes."""
     xp = array_namespace(modes.values, modes.vectors)
     return xp.matrix_transpose(modes.vectors) / xp.sqrt(modes.values)[:, None]
 
@@ -191,7 +176,6 @@ def coefficients(cross: Any, mode_matrix: Any, /, *, n_modes: int) -> Any:
     With all modes the coefficients are those of least squares:
 
     >>> import numpy as np
-    >>> from lyot.algorithms.klip import coefficients, decompose, to_modes
     >>> gram, cross = np.diag([1.0, 4.0]), np.array([[3.0, 8.0]])
     >>> coefficients(cross, to_modes(decompose(gram)), n_modes=2).round(12).tolist()
     [[3.0, 2.0]]
@@ -220,14 +204,9 @@ def residual(targets: Any, refs: Any, coefs: Any, level: Any, /) -> Any:
     array, shape (n_t, n_pix)
         ``T - C R + level``; NaN where the target is NaN and nowhere else.
 
-    Notes
-    -----
-    ``2 n_t n_ref n_pix`` operations.
-
     Examples
     --------
     >>> import numpy as np
-    >>> from lyot.algorithms.klip import residual
     >>> residual(np.array([[3.0, np.nan]]), np.ones((1, 2)), np.array([[2.0]]), np.zeros(1))
     array([[ 1., nan]])
     """
@@ -236,10 +215,7 @@ def residual(targets: Any, refs: Any, coefs: Any, level: Any, /) -> Any:
 
 
 def reference_scatter(refs: Any, modes: Modes, /, *, n_modes: int) -> Any:
-    """Return the scatter ``(n_pix,)`` of centered references about their projections onto modes.
-
-    This is what the official pipeline's klip step writes as the error.
-    """
+    """Return the scatter ``(n_pix,)`` of references about their modes: the official error."""
     xp = array_namespace(refs, modes.vectors)
     v = modes.vectors[:, :n_modes]
     residual = refs - xp.matmul(v, xp.matmul(xp.matrix_transpose(v), refs))

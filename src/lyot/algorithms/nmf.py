@@ -52,14 +52,9 @@ def factorize(
     Components
         The components are of unit weighted norm, those that hold most light first.
 
-    Notes
-    -----
-    ``4 n_iterations n_ref n_comp n_pix`` operations.
-
     Examples
     --------
     >>> import numpy as np
-    >>> from lyot.algorithms.nmf import factorize
     >>> refs = np.outer([1.0, 2.0], [3.0, 4.0])
     >>> found = factorize(refs, np.ones(2), np.ones((2, 1)))
     >>> bool(np.allclose(found.factors @ found.pixels, refs))
@@ -91,7 +86,7 @@ def _descend(rows: Array, square: Array, product: Array) -> None:
 
 
 def non_negative(gram: Array, cross: Array, /) -> Mask:
-    """Tell which components a non-negative least-squares fit to a target uses.
+    """Tell which components a non-negative fit to a target uses (Lawson and Hanson 1974).
 
     Parameters
     ----------
@@ -106,14 +101,9 @@ def non_negative(gram: Array, cross: Array, /) -> Mask:
         Those with a positive coefficient; the unconstrained fit with these alone is the
         non-negative fit with all.
 
-    Notes
-    -----
-    Lawson and Hanson 1974, "Solving least squares problems".
-
     Examples
     --------
     >>> import numpy as np
-    >>> from lyot.algorithms.nmf import non_negative
     >>> non_negative(np.eye(3), np.array([1.0, -0.5, 0.2])).tolist()
     [True, False, True]
     """

@@ -20,11 +20,10 @@ from array_api_compat import array_namespace
 
 
 def shift_variance(variance: Any, shift_yx: Any, /) -> Any:
-    """Move a variance map ``(n_y, n_x)`` by a fraction of a pixel with a non-negative kernel.
+    """Move a variance map ``(n_y, n_x)`` by a fraction of a pixel, by linear interpolation.
 
-    Linear interpolation: the four weights are positive and sum to one, so no variance becomes
-    negative, none is lost, and a NaN touches four pixels at the most. Nothing wraps around: an
-    edge pixel is repeated outwards.
+    No variance becomes negative, none is lost, a NaN touches four pixels at the most; an edge pixel
+    is repeated outwards.
     """
     for axis in (0, 1):
         variance = _shift_linear(variance, float(shift_yx[axis]), axis)
@@ -46,10 +45,7 @@ def _shift_linear(image: Any, shift: float, axis: int) -> Any:
 
 
 def coefficient_noise(mode_pixels: Any, variance: Any, weight: Any, /) -> Any:
-    r"""Sum a block of pixels into the covariance ``(n_modes, n_modes)`` of the mode coordinates.
-
-    For the modes Z it is :math:`Z\,w^2 var_T\,Z^T`, to be added over blocks.
-    """
+    r"""Return :math:`Z\,w^2 var_T\,Z^T` of a block, the covariance of coordinates, to be added."""
     xp = array_namespace(mode_pixels, variance, weight)
     root = mode_pixels * (weight * xp.sqrt(variance))[None, :]
     return xp.matmul(root, xp.matrix_transpose(root))
@@ -58,8 +54,8 @@ def coefficient_noise(mode_pixels: Any, variance: Any, weight: Any, /) -> Any:
 def own_noise(mode_matrix: Any, mode_noise: Any, /, *, n_modes: int) -> Any:
     """Return the variance ``(n_ref,)`` that the noise of a target gives to its coefficients.
 
-    The diagonal of :math:`W_K^T M_{KK} W_K`, with M from `coefficient_noise`, to be taken off the
-    squared coefficients: what is left, c2, is unbiased and can be negative.
+    The diagonal of :math:`W_K^T M_{KK} W_K`, with M from `coefficient_noise`: what is left of the
+    squared coefficients without it is unbiased and can be negative.
     """
     xp = array_namespace(mode_matrix, mode_noise)
     w = mode_matrix[:n_modes, :]
@@ -84,7 +80,6 @@ def leverage(mode_pixels: Any, level: float, /) -> Any:
     Examples
     --------
     >>> import numpy as np
-    >>> from lyot.algorithms.propagation import leverage
     >>> leverage(np.array([[0.6, 0.8], [0.8, -0.6]]), 0.0).round(12).tolist()
     [1.0, 1.0]
     """
@@ -116,7 +111,6 @@ def propagate_through_fit(variance: Any, leverage: Any, weight: Any, mean: Any, 
     In the zone of the fit each pixel pulls the model towards itself, and its variance falls:
 
     >>> import numpy as np
-    >>> from lyot.algorithms.propagation import propagate_through_fit
     >>> propagate_through_fit(np.ones((1, 2)), np.full(2, 0.25), np.ones(2), np.ones(1)).tolist()
     [[0.75, 0.75]]
     """

@@ -25,25 +25,18 @@ def median_fill(images: NDArray[np.floating], bad: Mask, /, *, box: int = 3) -> 
     """
     out = np.array(images, dtype=np.float64)
     for image, image_bad in zip(out, bad, strict=True):
-        _median_fill_one(image, image_bad, box)
+        if image_bad.all():
+            image[:] = 0.0
+            continue
+        image[image_bad] = np.nan
+        pending, half = np.argwhere(image_bad), max(box // 2, 1)
+        source = image.copy() if len(pending) else image
+        while len(pending):
+            values = _box_medians(source, pending, half)
+            done = np.isfinite(values)
+            image[tuple(pending[done].T)] = values[done]
+            pending, half = pending[~done], half + max(1, half // 2)
     return out
-
-
-def _median_fill_one(image: NDArray[np.float64], bad: Mask, box: int) -> None:
-    if not bad.any():
-        return
-    if bad.all():
-        image[:] = 0.0
-        return
-    image[bad] = np.nan
-    pending = np.argwhere(bad)
-    source = image.copy()
-    half = max(box // 2, 1)
-    while len(pending):
-        values = _box_medians(source, pending, half)
-        done = np.isfinite(values)
-        image[tuple(pending[done].T)] = values[done]
-        pending, half = pending[~done], half + max(1, half // 2)
 
 
 def _box_medians(
@@ -120,6 +113,8 @@ def fill_from_others(
 ) -> Filled:
     """Replace bad pixels of aligned frames with their prediction from the other frames.
 
+    Where several frames are bad, each enters the prediction as the scaled mean of the good ones.
+
     Parameters
     ----------
     frames, variance : ndarray, shape (n, n_pix)
@@ -132,12 +127,6 @@ def fill_from_others(
     Returns
     -------
     Filled
-        Copies.
-
-    Notes
-    -----
-    Where several frames are bad, each of the others enters the prediction as the scaled mean of
-    the good ones.
 
     Examples
     --------

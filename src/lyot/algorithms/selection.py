@@ -32,7 +32,6 @@ def correlations(gram: Array, cross: Array, target_square: float, /) -> Array:
     Examples
     --------
     >>> import numpy as np
-    >>> from lyot.algorithms.selection import correlations
     >>> correlations(np.diag([4.0, 1.0]), np.array([4.0, 0.5]), 4.0).tolist()
     [1.0, 0.25]
     """
@@ -41,10 +40,7 @@ def correlations(gram: Array, cross: Array, target_square: float, /) -> Array:
 
 
 def highest(score: Array, allowed: Mask, n: int, /) -> Mask:
-    """Take the `n` allowed references of the highest score, ``(n_ref,)``; zero means all.
-
-    Of equal scores the first counts as higher.
-    """
+    """Take the `n` allowed references of the highest score; zero means all, the first of equals."""
     taken = allowed.copy()
     if n and allowed.sum() > n:
         order = np.argsort(np.where(allowed, -score, np.inf), kind="stable")
@@ -57,7 +53,8 @@ def stepwise(gram: Array, cross: Array, allowed: Mask, n: int, /) -> Mask:
     """Take one reference after another, each time the one that lowers the residual most.
 
     Orthogonal least squares: what is taken is projected out of the Gram matrix by a step of its
-    Cholesky decomposition, and the next reference is judged by its remaining power.
+    Cholesky decomposition, and the next reference is judged by its remaining power (Chen, Cowan
+    and Grant 1991, doi:10.1109/72.80341). ``n^2 n_ref`` operations.
 
     Parameters
     ----------
@@ -75,14 +72,9 @@ def stepwise(gram: Array, cross: Array, allowed: Mask, n: int, /) -> Mask:
     ndarray of bool, shape (n_ref,)
         Those taken; fewer than `n` where the rest adds nothing.
 
-    Notes
-    -----
-    ``n^2 n_ref`` operations. Chen, Cowan and Grant 1991, doi:10.1109/72.80341.
-
     Examples
     --------
     >>> import numpy as np
-    >>> from lyot.algorithms.selection import stepwise
     >>> stepwise(np.eye(3), np.array([0.1, 0.9, 0.5]), np.ones(3, bool), 2).tolist()
     [False, True, True]
     """

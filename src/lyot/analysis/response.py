@@ -284,7 +284,7 @@ class UpdatedResponse:
                     frames.added,
                     a,
                     n_modes=n_modes,
-                    matrix_of=self.method.matrix,
+                    matrix_of=lambda gram: self.method.compute(gram, gram).matrix,
                 )
                 for a in (0.0, flux)
             )

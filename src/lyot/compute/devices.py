@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 
 class Device:
-    """Where kernels compute: on NumPy arrays, or on those that `put` makes of them.
-
-    `put` takes a NumPy array to the device, None where arrays stay as they are; `get` takes it
-    back.
-    """
+    """Where kernels compute: on NumPy arrays, or on those that `put` makes and `get` takes back."""
 
     def __init__(
         self,
@@ -72,11 +68,7 @@ DEVICES = ("cpu", "cuda", "torch")
 
 @cache
 def device(name: str = "cpu", /) -> Device:
-    """Return a device by its name.
-
-    ``cpu`` is NumPy; ``cuda`` a GPU by PyTorch, else by CuPy; ``torch`` PyTorch without a GPU.
-    Raises `LyotError` if no library for it is installed, or no such name is known.
-    """
+    """Return a device: ``cpu`` (NumPy), ``cuda`` (PyTorch, else CuPy), ``torch`` (on the CPU)."""
     if name not in DEVICES:
         raise LyotError(f"device is {name!r}; it must be one of {', '.join(DEVICES)}.")
     if name == "cpu":

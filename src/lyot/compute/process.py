@@ -41,9 +41,6 @@ def is_owned() -> bool:
 
 
 def freeze_imports() -> None:
-    """Leave all objects of now out of later garbage collections, in a process of one's own.
-
-    stpipe collects garbage before each step, and would go through the libraries' objects again.
-    """
+    """Leave all objects of now out of garbage collections: stpipe collects before each step."""
     if _owned:
         gc.freeze()

@@ -78,10 +78,7 @@ class _BlasHold:
             self._disown()
 
     def _disown(self) -> None:
-        """Let any thread set the number: threadpoolctl >= 3.8 ignores all but the first that did.
-
-        The first holder need not be the last one.
-        """
+        """Let any thread set the number: threadpoolctl >= 3.8 heeds only the first that did."""
         for library in self._controller.lib_controllers if self._controller else ():
             if hasattr(library, "clear_controlling_thread"):
                 library.clear_controlling_thread(force=True)
@@ -123,10 +120,7 @@ _inside = threading.local()
 
 
 def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], /) -> list[Result]:
-    """Apply a function to every item on threads and return the results in order.
-
-    Items must not depend on one another. A map within a map runs its items one after another.
-    """
+    """Apply a function to independent items on threads, in order; a map within a map is serial."""
     work = list(items)
     threads = min(n_threads(), len(work))
     if getattr(_inside, "map", False):
@@ -152,31 +146,23 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="lyot")
 
 
-class _Workspace(threading.local):
-    """Arrays that each thread makes once and uses again for every block.
+_held = threading.local()
+"""Arrays that each thread makes once and uses again for every block."""
+
+
+def workspace(name: str, shape: tuple[int, ...], /) -> np.ndarray:
+    """Return an undefined float64 array, valid until this thread asks for the name again.
 
     A block's temporaries are large enough for the system to hand out, clear and take back their
     pages each time, which costs more than the arithmetic and does not go in parallel.
     """
+    import numpy as np
 
-    def __init__(self) -> None:
-        self._arrays: dict[str, np.ndarray] = {}
-
-    def array(self, name: str, shape: tuple[int, ...], /) -> np.ndarray:
-        """Return a float64 array of undefined content: the same memory for the same name.
-
-        It is valid until the name is asked for again on the same thread.
-        """
-        import numpy as np
-
-        size = math.prod(shape)
-        held = self._arrays.get(name)
-        if held is None or held.size < size:
-            held = self._arrays[name] = np.empty(size)
-        return held[:size].reshape(shape)
-
-
-workspace = _Workspace()
+    size = math.prod(shape)
+    held = vars(_held).get(name)
+    if held is None or held.size < size:
+        held = vars(_held)[name] = np.empty(size)
+    return held[:size].reshape(shape)
 
 
 def pixel_blocks(n_pix: int, /) -> list[slice]:

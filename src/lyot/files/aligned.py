@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,10 +56,7 @@ class ReferenceInfo:
         return cls.of(align.get("ref_targets", ()), align.get("ref_pa_y_deg"), align.get("ref_mjd"))
 
     def show(self, target: str, /) -> NDArray[np.bool_]:
-        """Return True for references that show a star of this name, in any case of letters.
-
-        No reference shows a star without a name.
-        """
+        """Return True for references of the star of this name; none shows a star without a name."""
         name = target.casefold()
         return np.array([bool(name) and each.casefold() == name for each in self.targets])
 
@@ -70,94 +66,71 @@ class ReferenceInfo:
         return ReferenceInfo(names, self.pa_y_deg[pick], self.mjd[pick])
 
 
+@dataclass(frozen=True, eq=False)
 class AlignedArrays:
-    """Aligned references in arrays, in memory or mapped from a file.
+    """Aligned references in arrays, in memory or mapped from a file, as in a psfalign product."""
 
-    `sci`, `err` and `dq` are ``(n_ref, n_y, n_x)`` or ``(n_int, n_ref, n_y, n_x)``, as in a
-    psfalign product; `history` is what that records of its steps; `dtype` is that of the frames.
-    """
+    sci: Any  # (n_ref, n_y, n_x) or (n_int, n_ref, n_y, n_x), as are err and dq
+    err: Any
+    dq: Any
+    _: KW_ONLY
+    star: StarPosition | None = None
+    ref_info: ReferenceInfo | None = None
+    name: str = ""
+    history: dict[str, Any] = field(default_factory=dict)  # how they were made, by step
+    dtype: DTypeLike = np.float32  # of the frames
+    pick: NDArray[np.intp] | None = None  # which references are meant; None for all
 
-    def __init__(
-        self,
-        sci: Any,
-        err: Any,
-        dq: Any,
-        /,
-        *,
-        star: StarPosition | None = None,
-        ref_info: ReferenceInfo | None = None,
-        name: str = "",
-        history: dict[str, Any] | None = None,
-        dtype: DTypeLike = np.float32,
-    ) -> None:
-        if np.ndim(sci) not in (3, 4):
+    def __post_init__(self) -> None:
+        n_axes = np.ndim(self.sci)
+        if n_axes not in (3, 4):
             raise LyotError(
-                f"Aligned references have {np.ndim(sci)} axes; a psfalign product has 3 or 4."
+                f"Aligned references have {n_axes} axes; a psfalign product has 3 or 4."
             )
-        self._arrays = (sci, err, dq)
-        self.shared = np.ndim(sci) == 3  # one set of references serves every integration
-        self._pick: NDArray[np.intp] | None = None
-        self.star = star
-        self.ref_info = ref_info
-        self.name = name
-        self._history = history or {}
-        self._dtype = np.dtype(dtype)
+
+    @property
+    def shared(self) -> bool:
+        """Whether one set of references serves every integration."""
+        return np.ndim(self.sci) == 3
 
     @classmethod
     def from_model(cls, model: Any, name: str, /) -> AlignedArrays:
         """Take the arrays of a psfalign model, with the star and the history that it records."""
         history = provenance_of(model).get("steps", {})
-        return cls(
-            model.data,
-            model.err,
-            model.dq,
-            star=star_of(model),
-            ref_info=ReferenceInfo.recorded(history),
-            name=name,
-            history=history,
-        )
-
-    def history(self) -> dict[str, Any]:
-        """Return how they were made, by step, as the product records it."""
-        return dict(self._history)
+        known: dict[str, Any] = {"star": star_of(model), "history": history, "name": name}
+        known["ref_info"] = ReferenceInfo.recorded(history)
+        return cls(model.data, model.err, model.dq, **known)
 
     def check(self, n_int: int, name: str, /) -> None:
         """Refuse a product that is not of the exposure of this name and number of integrations."""
-        if not self.shared and len(self._arrays[0]) != n_int:
+        if not self.shared and len(self.sci) != n_int:
             raise LyotError(
-                f"The aligned references are for {len(self._arrays[0])} integrations and {name} "
+                f"The aligned references are for {len(self.sci)} integrations and {name} "
                 f"has {n_int}; give the psfalign product of this exposure."
             )
 
     def without(self, excluded: NDArray[np.bool_], /) -> AlignedArrays:
         """Return the other references; nothing is copied until they are read."""
-        if self._pick is not None:
+        if self.pick is not None:
             raise LyotError("References have been excluded from this exposure already.")
-        others = copy.copy(self)
-        others._pick = np.flatnonzero(~excluded)
-        others.ref_info = None if self.ref_info is None else self.ref_info.subset(others._pick)
-        return others
+        pick = np.flatnonzero(~excluded)
+        info = None if self.ref_info is None else self.ref_info.subset(pick)
+        return replace(self, pick=pick, ref_info=info)
 
     def section(self, integration: int, rows: slice, columns: slice, /) -> NDArray[np.float64]:
-        """Return part of the references on the pixels of one integration.
-
-        Native float64, ``(n_ref, n_rows, n_columns)``; NaN where every reference is bad.
-        """
-        planes = self._arrays[0] if self.shared else self._arrays[0][integration]
+        """Return part of one integration's references, float64, NaN where all are bad."""
+        planes = self.sci if self.shared else self.sci[integration]
         part = np.asarray(planes[:, rows, columns], dtype=np.float64)
-        return part if self._pick is None else part[self._pick]
+        return part if self.pick is None else part[self.pick]
 
     def frames(self, integration: int, /) -> AlignedFrames:
-        """Return the references on the pixels of one science integration.
-
-        Native; an error that is not finite counts as zero where SCI is finite.
-        """
-        sci, err, dq = (array if self.shared else array[integration] for array in self._arrays)
-        sci, err = np.asarray(sci, dtype=self._dtype), np.asarray(err, dtype=np.float32)
+        """Return one integration's references, native; an error that is not finite is zero."""
+        arrays = (self.sci, self.err, self.dq)
+        sci, err, dq = (array if self.shared else array[integration] for array in arrays)
+        sci, err = np.asarray(sci, dtype=self.dtype), np.asarray(err, dtype=np.float32)
         variance = np.square(err)
         if not np.isfinite(variance.sum()):
             variance[~np.isfinite(variance)] = 0.0
-        if self._pick is None:
+        if self.pick is None:
             return AlignedFrames(sci, variance, dq)
-        pick = self._pick
-        return AlignedFrames(sci[pick], variance[pick], [dq[int(k)] for k in pick])
+        return AlignedFrames(sci[self.pick], variance[self.pick], [dq[int(k)] for k in self.pick])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +152,8 @@ def _group_members(members: list[Any], folder: Path, where: str) -> dict[str, li
         if name in seen:
             raise LyotError(f"Member {name} stands twice in {where}; remove one.")
         seen.add(name)
-        if kind in (SCIENCE, PSF):
-            groups[kind].append(folder / name)
-        else:
-            groups["other"].append((name, kind))
+        used = kind in (SCIENCE, PSF)
+        groups[kind if used else "other"].append(folder / name if used else (name, kind))
     return groups
 
 
@@ -194,15 +194,14 @@ def build_associations(paths: Sequence[str | Path], /) -> list[dict[str, Any]]:
             f"The exposures lie in {len(folders)} folders ({folders[0]}, {folders[1]}); an "
             "association has one."
         )
-    names = [p.name for p in files]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(p.name for p in files).items():
+        if count > 1:
             raise LyotError(f"{name} is given twice; name each exposure once.")
-    infos = {p: read_info(p) for p in files}
-    groups: dict[tuple[str, ...], list[Path]] = {}
-    for path, info in infos.items():
-        groups.setdefault(info.mode, []).append(path)
-    found = [_build_one([(p, infos[p]) for p in sorted(group)]) for group in groups.values()]
+    groups: dict[tuple[str, ...], list[tuple[Path, ExposureInfo]]] = {}
+    for path in files:
+        info = read_info(path)
+        groups.setdefault(info.mode, []).append((path, info))
+    found = [_build_one(sorted(group, key=itemgetter(0))) for group in groups.values()]
     if not any(found):
         raise LyotError(
             "No exposure is a science target: IS_PSF is true in all of them; add the science "
@@ -233,7 +232,8 @@ def _build_one(group: list[tuple[Path, ExposureInfo]]) -> dict[str, Any]:
         for p, i in science + [(p, i) for p, i in group if i.is_psf]
     ]
     parts = (first.target, first.instrument, first.filter, first.coronagraph)
-    label = "_".join(_slug(part) for part in parts if part)
+    words = ("".join(c if c.isalnum() else "-" for c in part.lower()) for part in parts if part)
+    label = "_".join(word.strip("-") for word in words)
     product = f"jw{first.program}_{label}" if first.program else label
     return {
         "asn_type": "coron3",
@@ -244,7 +244,3 @@ def _build_one(group: list[tuple[Path, ExposureInfo]]) -> dict[str, Any]:
         "asn_pool": "none",
         "products": [{"name": product, "members": members}],
     }
-
-
-def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in text.lower()).strip("-")

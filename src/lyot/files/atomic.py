@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lyot.errors import LyotError
 
@@ -21,10 +23,7 @@ def temporary_prefix() -> str:
 
 
 def is_stale(name: str, /) -> bool:
-    """Tell whether a temporary name belongs to a process of this host that has ended.
-
-    False for other names, and for those of other hosts, whose processes cannot be asked.
-    """
+    """Tell whether a temporary name is that of a process of this host that has ended."""
     head, _, _ = name.rpartition("-")
     head, _, process = head.rpartition("-")
     if head != f".lyot-{socket.gethostname()}" or not process.isdigit():
@@ -50,9 +49,8 @@ def remove_stale(folder: str | Path, /) -> None:
 def atomic_write(path: str | Path, /) -> Iterator[Path]:
     """Give a temporary path; the file written there takes its final name in one move.
 
-    The temporary path has the same file name, in a temporary folder beside the final one (headers
-    record the file name). The file is moved when the block ends well, and removed when it does
-    not. An `OSError` of the block becomes a `LyotError` that names the path.
+    It has the same file name (headers record it), in a temporary folder beside the final one that
+    is removed where the block fails; an `OSError` becomes a `LyotError` that names the path.
     """
     path = Path(path)
     holder = None
@@ -62,13 +60,19 @@ def atomic_write(path: str | Path, /) -> Iterator[Path]:
         yield Path(holder) / path.name
         os.replace(Path(holder) / path.name, path)
     except OSError as err:
-        raise write_error(err, path) from err
+        raise _write_error(err, path) from err
     finally:
         if holder is not None:
             shutil.rmtree(holder, ignore_errors=True)
 
 
-def write_error(err: OSError, path: Path, /) -> LyotError:
+def write_json(content: Any, path: str | Path, /) -> None:
+    """Write plain values as JSON."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_error(err: OSError, path: Path) -> LyotError:
     """Say in one sentence why a file was not written."""
     if err.errno == errno.ENOSPC:
         text = f"{path} was not written: the disk is full; free some space and run again."
@@ -105,11 +109,9 @@ N_SAMPLES, SAMPLE_BYTES = 64, 2**20
 
 
 def sampled_checksum(path: str | Path, /) -> str:
-    """Return the size of a product, and a checksum of its content or of samples of it.
+    """Return the size of a product and a checksum, beyond 64 MiB of 64 samples of a MiB.
 
-    To see that a product was truncated or overwritten since it was written. Beyond 64 MiB only 64
-    evenly spaced pieces of a MiB are read, the beginning and end among them, so a change of a few
-    bytes elsewhere goes unseen: the inputs of a run are compared by `checksum`.
+    It shows truncation and overwriting, not each change of a byte: inputs take `checksum`.
     """
     size = os.path.getsize(path)
     if size <= MAX_FULL_CHECKSUM_BYTES:

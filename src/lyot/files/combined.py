@@ -47,11 +47,7 @@ class Residuals:
 
 @dataclass(frozen=True, eq=False)
 class Combined:
-    """One image of the sky, NaN where no pixel contributes.
-
-    The error is that of each pixel: the covariance that drizzling puts between neighbors is not in
-    it. Bit k of `con` tells whether integration k contributed.
-    """
+    """One image of the sky, NaN where no pixel contributes; ERR is without covariances."""
 
     sci: NDArray[np.float32]
     err: NDArray[np.float32]
@@ -66,10 +62,7 @@ class Combined:
 
 
 def residuals_from_model(model: Any, bad_bits: str, /) -> Residuals:
-    """Take the residual images of a psfsub product; an image counts as one integration.
-
-    `bad_bits` are the DQ flags of pixels that are left out.
-    """
+    """Take the images of a psfsub product; pixels with a flag of `bad_bits` are left out."""
     cube = cube_from_model(model)
     shape = cube.sci.shape
     recorded = provenance_of(model).get("steps", {}).get("klip", {})
@@ -117,12 +110,7 @@ def combined_model(models: list[Any], image: Combined, recipe: CombineRecipe, /)
     """Make the i2d product of a combined image; metadata come from the first psfsub model."""
     if not models:
         raise LyotError("There is no subtracted exposure to combine.")
-    arrays: dict[str, Any] = {
-        "data": image.sci,
-        "err": image.err,
-        "con": image.con,
-        "wht": image.wht,
-    }
+    arrays = {"data": image.sci, "err": image.err, "con": image.con, "wht": image.wht}
     model = derived_model("ImageModel", models[0], arrays | image.variances)
     for name in ("int_times", "zeroframe", "area"):
         model.instance.pop(name, None)
@@ -142,18 +130,23 @@ def combined_model(models: list[Any], image: Combined, recipe: CombineRecipe, /)
 
 def _describe_wcs(model: Any, image: Combined) -> None:
     """Write the linear WCS of the image into the keywords."""
-    info = model.meta.wcsinfo
     keywords = {
         k: v
-        for k, v in info.instance.items()
+        for k, v in model.meta.wcsinfo.instance.items()
         if k not in _DETECTOR_KEYWORDS and not k.startswith(_DETECTOR_PREFIXES)
     }
     transform = image.wcs.forward_transform
-    crpix, cdelt, crval = (
-        np.asarray(getattr(transform, name).value, dtype=float)
-        for name in ("crpix", "cdelt", "crval")
-    )
-    pc = np.asarray(transform.pc.value, dtype=float)
+    names = ("crpix", "cdelt", "crval", "pc")
+    values = (np.asarray(getattr(transform, name).value, dtype=float) for name in names)
+    keywords |= wcs_keywords(*values)
+    if image.s_region:
+        keywords["s_region"] = image.s_region
+    model.meta.wcsinfo = keywords
+
+
+def wcs_keywords(crpix: Array, cdelt: Array, crval: Array, pc: Array, /) -> dict[str, Any]:
+    """Describe a linear WCS in the tangent plane, with its reference pixel 0-based."""
+    keywords: dict[str, Any] = {"wcsaxes": 2, "radesys": "ICRS"}
     for k, kind in enumerate(("RA---TAN", "DEC--TAN")):
         keywords |= {
             f"crpix{k + 1}": float(crpix[k] + 1),
@@ -164,10 +157,7 @@ def _describe_wcs(model: Any, image: Combined) -> None:
             f"ctype{k + 1}": kind,
             f"cunit{k + 1}": "deg",
         }
-    keywords |= {"wcsaxes": 2, "radesys": "ICRS"}
-    if image.s_region:
-        keywords["s_region"] = image.s_region
-    model.meta.wcsinfo = keywords
+    return keywords
 
 
 def _describe_times(model: Any, models: list[Any]) -> None:

@@ -37,10 +37,8 @@ class Cube:
 
     Attributes
     ----------
-    sci : ndarray, shape (n, n_y, n_x), float32
-        Surface brightness [MJy/sr].
-    err : ndarray, shape (n, n_y, n_x), float32
-        Its error; NaN where it is missing.
+    sci, err : ndarray, shape (n, n_y, n_x), float32
+        Surface brightness and its error [MJy/sr]; the error is NaN where it is missing.
     dq : ndarray, shape (n, n_y, n_x), uint32
         Data quality flags.
     info : ExposureInfo
@@ -49,10 +47,8 @@ class Cube:
         XOFFSET and YOFFSET of each frame of a stack [arcsec].
     targets : tuple of str
         Target of each frame of a stack; empty where the headers do not name it.
-    pa_y_deg : ndarray, shape (n,), or None
-        Position angle of the y axis of each frame of a stack [degree].
-    mjd : ndarray, shape (n,), or None
-        Start of the exposure of each frame of a stack [day].
+    pa_y_deg, mjd : ndarray, shape (n,), or None
+        Position angle of the y axis of each frame of a stack [degree], start of its exposure [day].
 
     Examples
     --------
@@ -71,7 +67,6 @@ class Cube:
     mjd: NDArray[np.float64] | None = None
 
     def __repr__(self) -> str:
-        """Say what it is, without its pixels."""
         n, n_y, n_x = self.sci.shape
         return f"<Cube {self.info.name}: {n} frames of {n_y} x {n_x}, {self.info.mode_text}>"
 
@@ -89,16 +84,12 @@ class Cube:
         """Return the squared error; where it is missing, the median of its frame is taken."""
         out = np.empty(self.err.shape, np.float32)
         for frame, err in zip(out, self.err, strict=True):
-            frame[:] = _frame_variance(err)
+            valid = np.isfinite(err) & (err >= 0)
+            if not valid.all():
+                typical = np.float32(np.median(err[valid]) if valid.any() else 0.0)
+                err = np.where(valid, err, typical)
+            np.square(err, out=frame, dtype=np.float32)
         return out
-
-
-def _frame_variance(err: NDArray[np.float32]) -> NDArray[np.float32]:
-    valid = np.isfinite(err) & (err >= 0)
-    if valid.all():
-        return np.square(err, dtype=np.float32)
-    typical = float(np.median(err[valid])) if valid.any() else 0.0
-    return np.square(np.where(valid, err, np.float32(typical)), dtype=np.float32)
 
 
 def _as_cube(arrays: list[Any], info: ExposureInfo) -> Cube:
@@ -166,7 +157,7 @@ def cube_from_model(model: Any, /) -> Cube:
 
 
 def read_cube(path: str | Path, /) -> Cube:
-    """Read the frames of an exposure without stdatamodels, which takes twenty times as long.
+    """Read an exposure into memory without stdatamodels, which takes twenty times as long.
 
     Parameters
     ----------
@@ -176,7 +167,6 @@ def read_cube(path: str | Path, /) -> Cube:
     Returns
     -------
     Cube
-        SCI, ERR and DQ in memory.
 
     Raises
     ------
@@ -201,11 +191,7 @@ def read_cube(path: str | Path, /) -> Cube:
 
 
 def check_same_mode(first: ExposureInfo, other: ExposureInfo, /) -> None:
-    """Raise `LyotError` where two exposures cannot be subtracted from one another.
-
-    Their frames must have one shape, and instrument, filter, pupil, coronagraph, subarray and unit
-    must agree where both headers name them.
-    """
+    """Refuse exposures that differ in shape, or in mode or unit where both headers name them."""
     if first.shape[-2:] != other.shape[-2:]:
         raise LyotError(
             f"Frames of {other.name} are {other.shape[-2:]} pixels and those of {first.name} "
@@ -245,42 +231,30 @@ def open_model(source: Any, /, **options: Any) -> Any:
 
 
 def stack(cubes: Iterable[Cube], /) -> Cube:
-    """Concatenate the integrations of exposures of one mode, taken one at a time.
-
-    The first exposure gives the info of the stack; dither, target, roll and time are those of each
-    frame.
-    """
-    infos: list[ExposureInfo] = []
-    parts: dict[str, list[Array]] = {"sci": [], "err": [], "dq": []}
+    """Concatenate exposures, or stacks, of one mode, taken one by one; the first gives the info."""
+    names = ("sci", "err", "dq", "dither_arcsec", "pa_y_deg", "mjd")
+    first: ExposureInfo | None = None
+    targets: tuple[str, ...] = ()
+    parts: dict[str, list[Array]] = {name: [] for name in names}
     for cube in cubes:
-        if infos:
-            check_same_mode(infos[0], cube.info)
-        infos.append(cube.info)
+        info, n = cube.info, len(cube.sci)
+        first = first or info
+        check_same_mode(first, info)
+        if cube.dither_arcsec is None:
+            cube = replace(
+                cube,
+                dither_arcsec=np.tile(info.dither_arcsec, (n, 1)),
+                targets=(info.target,) * n,
+                pa_y_deg=np.full(n, info.pa_y_deg),
+                mjd=np.full(n, info.mjd),
+            )
         for name, arrays in parts.items():
             arrays.append(getattr(cube, name))
-    if not infos:
+        targets += cube.targets
+    if first is None:
         raise LyotError(
             "There is no psf member to subtract with; add reference exposures of exptype 'psf'."
         )
-    counts = [len(sci) for sci in parts["sci"]]
     # One array after another, so that the parts of each can go before the next is joined.
-    joined = {name: np.concatenate(parts.pop(name)) for name in ("sci", "err", "dq")}
-    dither = [np.tile(i.dither_arcsec, (n, 1)) for i, n in zip(infos, counts, strict=True)]
-    return Cube(
-        **joined,
-        info=infos[0],
-        dither_arcsec=np.concatenate(dither),
-        targets=tuple(i.target for i, n in zip(infos, counts, strict=True) for _ in range(n)),
-        pa_y_deg=np.repeat([i.pa_y_deg for i in infos], counts),
-        mjd=np.repeat([i.mjd for i in infos], counts),
-    )
-
-
-def join(first: Cube, other: Cube, /) -> Cube:
-    """Concatenate two stacks of one mode; the first gives the info."""
-    check_same_mode(first.info, other.info)
-    parts: dict[str, Any] = {
-        name: np.concatenate([getattr(first, name), getattr(other, name)])
-        for name in ("sci", "err", "dq", "dither_arcsec", "pa_y_deg", "mjd")
-    }
-    return replace(first, targets=first.targets + other.targets, **parts)
+    joined: dict[str, Any] = {name: np.concatenate(parts.pop(name)) for name in names}
+    return Cube(info=first, targets=targets, **joined)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from lyot.files.star import StarPosition
 from lyot.instruments import INSTRUMENTS, UNNAMED
 from lyot.instruments.coronagraphs import Coronagraph
 from lyot.instruments.filters import Filter
-from lyot.instruments.instrument import Instrument
+from lyot.instruments.instrument import Instrument, Keywords
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 
 MAX_ACQUISITION_PIX = 5.0
@@ -37,30 +38,22 @@ class ExposureInfo:
         File name.
     shape : tuple of int
         Shape of SCI, ``(n_int, n_y, n_x)`` or ``(n_y, n_x)``.
-    instrument, detector, filter, pupil, coronagraph, subarray, aperture : str
+    instrument, detector, filter, pupil, coronagraph, subarray, aperture, program, target : str
         As in the headers; empty where they are missing.
-    program, target : str
-        Programme and target.
     is_psf : bool
         Whether the exposure is of a reference star.
-    exposure_time_s : float
-        Effective exposure time [s]; NaN where it is missing.
-    roll_ref_deg, v3i_yangle_deg : float
-        ROLL_REF and V3I_YANG [degree]; NaN where they are missing.
-    vparity : int
-        VPARITY.
+    exposure_time_s, mjd : float
+        Effective exposure time [s] and start, EXPSTART [day]; NaN where they are missing.
+    roll_ref_deg, v3i_yangle_deg, vparity, pixel_area_sr : float
+        ROLL_REF and V3I_YANG [degree], VPARITY, PIXAR_SR; NaN where they are missing.
     wcs_pa_y_deg : float
         Position angle of the y axis by the linear WCS, PC1_2 and PC2_2 [degree]; NaN without them.
     dither_arcsec : tuple of float
         XOFFSET and YOFFSET [arcsec].
     crpix_xy, star_xy, mask_xy : tuple of float or None
         CRPIX, STARCENX/Y and MASKCENX/Y [pixel, 0-based].
-    pixel_area_sr : float
-        PIXAR_SR; NaN where it is missing.
     unit : str
         BUNIT of SCI; empty where it is missing.
-    mjd : float
-        Start of the exposure, EXPSTART [day]; NaN where it is missing.
 
     Examples
     --------
@@ -179,6 +172,8 @@ def info_from_headers(
     instrument = _text(primary.get("INSTRUME")).upper()
     keys = INSTRUMENTS.get(instrument, UNNAMED).keywords
     text = {name: _text(primary.get(getattr(keys, name))).upper() for name in _TEXT}
+    pa_y = np.degrees(np.arctan2(_number(sci.get("PC1_2")), _number(sci.get("PC2_2")))) % 360.0
+    x, y = keys.dither
     return ExposureInfo(
         name=name,
         shape=tuple(int(n) for n in shape),
@@ -190,11 +185,8 @@ def info_from_headers(
         roll_ref_deg=_in_range(sci.get(keys.roll), keys.roll, name, -360.0, 360.0),
         v3i_yangle_deg=_number(sci.get(keys.v3i_yangle)),
         vparity=_parity(sci.get(keys.vparity), keys.vparity, name),
-        wcs_pa_y_deg=_angle(sci.get("PC1_2"), sci.get("PC2_2")),
-        dither_arcsec=(
-            _number(primary.get(keys.dither[0]), 0.0),
-            _number(primary.get(keys.dither[1]), 0.0),
-        ),
+        wcs_pa_y_deg=float(pa_y),
+        dither_arcsec=(_number(primary.get(x), 0.0), _number(primary.get(y), 0.0)),
         crpix_xy=_position(sci, keys.reference_pixel),
         star_xy=_position(sci, keys.star_pixel),
         mask_xy=_position(sci, keys.mask_pixel),
@@ -236,10 +228,6 @@ def _parity(value: object, key: str, name: str) -> int:
     return -1 if value in (None, "") else int(str(value))
 
 
-def _angle(y: object, x: object) -> float:
-    return float(np.degrees(np.arctan2(_number(y), _number(x))) % 360.0)
-
-
 def _position(sci: Mapping[str, Any], keys: tuple[str, str]) -> tuple[float, float] | None:
     x, y = _number(sci.get(keys[0])), _number(sci.get(keys[1]))
     return (x - 1.0, y - 1.0) if np.isfinite(x) and np.isfinite(y) else None
@@ -249,44 +237,29 @@ def info_from_model(model: Any, /) -> ExposureInfo:
     """Collect the facts from a stdatamodels model, the same as from the headers of its file."""
     flat = model.to_flat_dict(include_arrays=False)
     # What the schema knows by path, and over it what it does not: STARCENX, other instruments'.
-    primary = {key: flat.get(path) for key, path in _PRIMARY_PATHS.items()}
-    primary |= _extra_keywords(model, "PRIMARY")
-    sci = {key: flat.get(path) for key, path in _SCI_PATHS.items()} | _extra_keywords(model, "SCI")
+    primary, sci = (
+        {key: flat.get(path) for key, path in _paths(extension).items()}
+        | {row[0]: row[1] for row in _extra_cards(model, extension)}
+        for extension in ("PRIMARY", "SCI")
+    )
     name = str(flat.get("meta.filename") or "exposure.fits")
     return info_from_headers(primary, sci, name=name, shape=model.data.shape)
 
 
-_PRIMARY_PATHS = {
-    "INSTRUME": "meta.instrument.name",
-    "DETECTOR": "meta.instrument.detector",
-    "FILTER": "meta.instrument.filter",
-    "PUPIL": "meta.instrument.pupil",
-    "CORONMSK": "meta.instrument.coronagraph",
-    "CHANNEL": "meta.instrument.channel",
-    "MODULE": "meta.instrument.module",
-    "EXP_TYPE": "meta.exposure.type",
-    "SUBARRAY": "meta.subarray.name",
-    "APERNAME": "meta.aperture.name",
-    "PROGRAM": "meta.observation.program_number",
-    "TARGPROP": "meta.target.proposer_name",
-    "TARGNAME": "meta.target.catalog_name",
-    "IS_PSF": "meta.exposure.psf_reference",
-    "EFFEXPTM": "meta.exposure.exposure_time",
-    "EXPSTART": "meta.exposure.start_time",
-    "XOFFSET": "meta.dither.x_offset",
-    "YOFFSET": "meta.dither.y_offset",
-}
-_SCI_PATHS = {
-    "ROLL_REF": "meta.wcsinfo.roll_ref",
-    "V3I_YANG": "meta.wcsinfo.v3yangle",
-    "VPARITY": "meta.wcsinfo.vparity",
-    "PC1_2": "meta.wcsinfo.pc1_2",
-    "PC2_2": "meta.wcsinfo.pc2_2",
-    "CRPIX1": "meta.wcsinfo.crpix1",
-    "CRPIX2": "meta.wcsinfo.crpix2",
-    "PIXAR_SR": "meta.photometry.pixelarea_steradians",
-    "BUNIT": "meta.bunit_data",
-}
+@cache
+def _paths(extension: str) -> dict[str, str]:
+    """Where a model holds the keywords of a header, by the schema of stdatamodels."""
+    from stdatamodels import schema
+    from stdatamodels.jwst import datamodels
+
+    found: dict[str, str] = {}
+
+    def note(part: dict[str, Any], path: list[str], *_: Any) -> None:
+        if "fits_keyword" in part and part.get("fits_hdu", "PRIMARY") == extension:
+            found.setdefault(part["fits_keyword"], ".".join(map(str, path)))
+
+    schema.walk_schema(datamodels.CubeModel().schema, note)
+    return found
 
 
 def set_fact(model: Any, key: str, value: Any, /) -> None:
@@ -295,7 +268,7 @@ def set_fact(model: Any, key: str, value: Any, /) -> None:
     The schemas of stdatamodels list the instruments, filters and coronagraphs of JWST and drop
     every other value; `info_from_model` reads both.
     """
-    path = _PRIMARY_PATHS.get(key)
+    path = _paths("PRIMARY").get(key)
     if path is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -308,8 +281,9 @@ def set_fact(model: Any, key: str, value: Any, /) -> None:
 def keep_refused_keywords(model: Any, path: str | Path, /) -> None:
     """Take from a file's header the values that the schema refused when the model was opened."""
     header = fits.getheader(path)
-    for key, path_in_model in _PRIMARY_PATHS.items():
-        if key in header and model[path_in_model] is None:
+    for key in ("INSTRUME", "CHANNEL", "MODULE", "EXP_TYPE", *Keywords().names):
+        place = _paths("PRIMARY").get(key)
+        if key in header and place and model[place] is None:
             set_keyword(model, "PRIMARY", key, header[key], header.comments[key])
 
 
@@ -322,14 +296,9 @@ def take_refused_keywords(model: Any, like: Any, /) -> None:
             set_keyword(model, "PRIMARY", *cards[key])
 
 
-def _extra_keywords(model: Any, extension: str) -> dict[str, Any]:
-    """Keywords of a header that the schema does not know."""
-    return {row[0]: row[1] for row in _extra_cards(model, extension)}
-
-
 def _extra_cards(model: Any, extension: str) -> list[Any]:
-    extra = model.instance.get("extra_fits", {}).get(extension, {})
-    return list(extra.get("header", []))
+    """Keywords of a header that the schema does not know: name, value and comment."""
+    return list(model.instance.get("extra_fits", {}).get(extension, {}).get("header", []))
 
 
 def open_fits(path: str | Path, /, *, memmap: bool = True) -> Any:
@@ -378,7 +347,7 @@ def _check_headers(hdus: Any, path: Path) -> int:
 
 
 def read_info(path: str | Path, /) -> ExposureInfo:
-    """Read the facts about an exposure or product from its file.
+    """Read the facts about an exposure or product from its headers.
 
     Parameters
     ----------
@@ -388,7 +357,6 @@ def read_info(path: str | Path, /) -> ExposureInfo:
     Returns
     -------
     ExposureInfo
-        The facts.
 
     Raises
     ------
@@ -398,10 +366,8 @@ def read_info(path: str | Path, /) -> ExposureInfo:
     Examples
     --------
     >>> info = read_info("science_calints.fits")
-    >>> info.instrument, info.filter, info.coronagraph
-    ('NIRCAM', 'F444W', 'MASKA335R')
-    >>> round(info.pixel_scale_arcsec, 3)
-    0.063
+    >>> info.filter, info.coronagraph, round(info.pixel_scale_arcsec, 3)
+    ('F444W', 'MASKA335R', 0.063)
     """
     with readable(path), open_fits(path) as hdus:
         if "SCI" not in hdus or hdus["SCI"].header.get("NAXIS", 0) < 2:

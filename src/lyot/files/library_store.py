@@ -68,25 +68,17 @@ COLUMNS = tuple(f.name for f in fields(FrameInfo))
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Frames of one exposure, ready to be added: aligned, repaired and scaled.
+    """Frames of one exposure, ready to be added: aligned, repaired and scaled."""
 
-    `cube` is DO_NOT_USE where a pixel was bad; `zone` ``(n, n_zone)`` holds the pixels in the
-    library's zone, centered, times the root of the weight.
-    """
-
-    cube: Cube
-    zone: NDArray[np.float64]
+    cube: Cube  # DO_NOT_USE where a pixel was bad
+    zone: NDArray[np.float64]  # (n, n_zone), the library's: centered, times the root of the weight
     frame_info: list[FrameInfo]
 
 
 class Library:
-    """A reference library of one instrument mode.
-
-    Opening it raises `LyotError` if the folder is no library, or one of a newer format.
-    """
+    """A reference library of one instrument mode; refuses a folder that is none."""
 
     def __init__(self, path: str | Path, /) -> None:
-        """Read the settings that all its frames share."""
         self.path = Path(path)
         if not (self.path / INDEX).is_file():
             raise LyotError(
@@ -105,11 +97,7 @@ class Library:
     def create(
         cls, path: str | Path, info: ExposureInfo, weight: NDArray[np.floating], /
     ) -> Library:
-        """Make an empty library for the mode of an exposure.
-
-        The folder must not exist or be empty; `weight` is that of the pixels by which frames are
-        compared, zero outside the zone.
-        """
+        """Make an empty library of a mode; frames are compared where `weight` is positive."""
         path = Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise LyotError(
@@ -150,7 +138,6 @@ class Library:
         return cls(path)
 
     def __repr__(self) -> str:
-        """Return its path, number of frames and mode."""
         return f"<Library {self.path}: {len(self)} frames, {self.mode_text}>"
 
     @property
@@ -175,20 +162,17 @@ class Library:
         return np.asarray(_group(self.path / "zone", "r")["weight"][:])
 
     def __len__(self) -> int:
-        """Return the number of frames."""
         with self._read() as index:
             return int(index.execute("SELECT count(*) FROM frames").fetchone()[0])
 
-    def holds(self, sha256: str, /) -> bool:
+    def holds(self, sha256: str, index: sqlite3.Connection | None = None, /) -> bool:
         """Tell whether any frame of the exposure with this checksum is in the library."""
-        with self._read() as index:
-            return _holds(index, sha256)
+        with self._read() if index is None else nullcontext(index) as opened:
+            rows = opened.execute("SELECT 1 FROM frames WHERE sha256 = ? LIMIT 1", (sha256,))
+            return rows.fetchone() is not None
 
     def query(self, where: str = "", /) -> list[dict[str, Any]]:
-        """Return the rows of the index, one dict per frame, in the order of their numbers.
-
-        `where` is a condition in SQL over the columns, such as ``target = 'HD 1' AND mjd > 60000``.
-        """
+        """Return the rows of the index by number, where a condition in SQL over COLUMNS holds."""
         text = f"SELECT number, {', '.join(COLUMNS)} FROM frames"
         text += f" WHERE ({where})" if where.strip() else ""
         with self._read() as index:
@@ -203,11 +187,7 @@ class Library:
                 ) from None
 
     def add(self, batch: Batch, /) -> int:
-        """Add the frames of an exposure, all or none; return how many were added.
-
-        That is zero where they are in the library already. Raises `LyotError` where they are of
-        another mode or shape, or the library cannot be written.
-        """
+        """Add the frames of an exposure, all or none; return how many: none that are there."""
         info = batch.cube.info
         if info.mode != self.mode or batch.cube.frame_shape != self.shape:
             raise LyotError(
@@ -222,7 +202,7 @@ class Library:
             _write_batch(temporary, batch)
             (temporary / marker).touch()
             with self._write() as index:
-                if _holds(index, batch.frame_info[0].sha256):
+                if self.holds(batch.frame_info[0].sha256, index):
                     return 0
                 self._remove_orphans(index)
                 [first] = index.execute("SELECT count(*) FROM frames").fetchone()
@@ -344,23 +324,14 @@ class Library:
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         """Hold the lock of the index: commit at the end, roll back where an error is raised."""
-        index = sqlite3.connect(self.path / INDEX, timeout=LOCK_WAIT_S, isolation_level=None)
-        with closing(index):
+        path = self.path / INDEX
+        with closing(sqlite3.connect(path, timeout=LOCK_WAIT_S, isolation_level=None)) as index:
             try:
                 index.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as err:
                 raise LyotError(f"{self.path} cannot be added to ({err}).") from None
-            try:
+            with index:
                 yield index
-            except BaseException:
-                index.execute("ROLLBACK")
-                raise
-            index.execute("COMMIT")
-
-
-def _holds(index: sqlite3.Connection, sha256: str) -> bool:
-    rows = index.execute("SELECT 1 FROM frames WHERE sha256 = ? LIMIT 1", (sha256,))
-    return rows.fetchone() is not None
 
 
 def _group(path: Path, mode: str = "a") -> Any:

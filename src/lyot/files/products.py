@@ -11,11 +11,7 @@ from lyot.files.headers import take_refused_keywords
 
 
 def derived_model(kind: str, like: Any, arrays: dict[str, Any], /) -> Any:
-    """Make a model with new arrays and the metadata of another, WCS included.
-
-    `kind` is the name of a stdatamodels class, such as ``CubeModel``; arrays are given by
-    attribute name.
-    """
+    """Make a stdatamodels class of new arrays and the metadata of another model, WCS included."""
     from stdatamodels.jwst import datamodels
 
     with warnings.catch_warnings():

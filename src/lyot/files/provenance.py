@@ -16,24 +16,22 @@ PROVENANCE_KEY = "lyot"
 def stamp(
     model: Any,
     step: str,
-    /,
-    *,
     recipe: dict[str, Any],
     inputs: list[str],
     star: StarPosition | None = None,
-    details: dict[str, Any] | None = None,
+    /,
+    **details: Any,
 ) -> None:
-    """Record in a product the step that made it, its parameters, inputs and measurements.
+    """Record in a product, in place, the step that made it, and what it measured.
 
-    The step is marked COMPLETE in ``meta.cal_step``; a star position is also written to the
-    keywords STARCENX/Y (1-based). The model is changed in place.
+    The step is marked COMPLETE; a star is also written to the keywords STARCENX/Y (1-based).
     """
     setattr(model.meta.cal_step, step, "COMPLETE")
     provenance = provenance_of(model)
     provenance["software"] = "lyot"
     provenance["version"] = __version__
     provenance.setdefault("steps", {})
-    provenance["steps"][step] = {"recipe": recipe, "inputs": list(inputs)} | (details or {})
+    provenance["steps"][step] = {"recipe": recipe, "inputs": list(inputs)} | details
     if star is not None:
         provenance["star"] = star.to_dict()
         set_keyword(model, "SCI", "STARCENX", star.x + 1.0, "x position of the star (1-based)")

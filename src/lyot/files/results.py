@@ -57,14 +57,10 @@ def write_maps(
     pixel_scale_arcsec: float,
     keywords: dict[str, Any],
 ) -> str:
-    """Write maps of the sky about the star as FITS, one extension each; return the path.
-
-    Maps are given by extension name, north up and east to the left, the star on the middle pixel;
-    `keywords` go to the primary header.
-    """
+    """Write maps of the sky as FITS, an extension each, north up, the star on the middle pixel."""
     from astropy.io import fits
 
-    hdus = [_primary(keywords)]
+    hdus = []
     for name, image in maps.items():
         hdu = fits.ImageHDU(np.asarray(image, dtype=np.float32), name=name)
         n_y, n_x = image.shape
@@ -78,26 +74,25 @@ def write_maps(
             hdu.header[f"CUNIT{axis}"] = "arcsec"
             hdu.header[f"CNAME{axis}"] = f"offset to the {what} of the star"
         hdus.append(hdu)
-    with atomic_write(path) as temporary:
-        fits.HDUList(hdus).writeto(temporary)
-    return str(path)
+    return _write(path, keywords, hdus)
 
 
 def write_image(image: Array, path: str | Path, /, *, keywords: dict[str, Any]) -> str:
     """Write one image, in float64, as the primary array; return the path."""
-    with atomic_write(path) as temporary:
-        _primary(keywords, np.asarray(image, dtype=np.float64)).writeto(temporary)
-    return str(path)
+    return _write(path, keywords, [], np.asarray(image, dtype=np.float64))
 
 
-def _primary(keywords: dict[str, Any], image: Array | None = None) -> Any:
+def _write(
+    path: str | Path, keywords: dict[str, Any], images: list[Any], image: Array | None = None
+) -> str:
     from astropy.io import fits
 
     primary = fits.PrimaryHDU(image)
     primary.header["LYOTVER"] = (__version__, "Version of lyot")
-    for key, value in keywords.items():
-        primary.header[key] = value
-    return primary
+    primary.header.update(keywords)
+    with atomic_write(path) as temporary:
+        fits.HDUList([primary, *images]).writeto(temporary)
+    return str(path)
 
 
 def write_grid(
@@ -109,15 +104,9 @@ def write_grid(
     axes: dict[str, Array],
     keywords: dict[str, Any],
 ) -> str:
-    """Write an image whose axes are not evenly spaced, with an extension for each axis.
-
-    `axes` gives the values by the name of their extension, x first; `keywords` go to the primary
-    header. Returns the path.
-    """
+    """Write an image on uneven axes, each an extension of its name, x first; return the path."""
     from astropy.io import fits
 
-    hdus = [_primary(keywords), fits.ImageHDU(np.asarray(image, dtype=np.float32), name=name)]
+    hdus = [fits.ImageHDU(np.asarray(image, dtype=np.float32), name=name)]
     hdus += [fits.ImageHDU(np.asarray(v, dtype=np.float64), name=n) for n, v in axes.items()]
-    with atomic_write(path) as temporary:
-        fits.HDUList(hdus).writeto(temporary)
-    return str(path)
+    return _write(path, keywords, hdus)

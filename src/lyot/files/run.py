@@ -39,11 +39,7 @@ class ExposureProducts:
 
 @contextmanager
 def open_products(folder: str | Path, /) -> Iterator[tuple[str, list[ExposureProducts]]]:
-    """Open the products of a finished run: the name of its product, and its exposures by name.
-
-    The references stay mapped until the context ends. Raises `LyotError` if products are missing,
-    or of more than one association.
-    """
+    """Open a finished run: the name of its product, and its exposures, mapped until the end."""
     folder = Path(folder)
     if not folder.is_dir():
         raise LyotError(f"{folder} is no folder; give the folder of a finished run.")
@@ -66,10 +62,7 @@ def open_products(folder: str | Path, /) -> Iterator[tuple[str, list[ExposurePro
 
 
 def record_of(folder: Path, /) -> dict[str, Any]:
-    """Return the record of the last run in a folder: its command, and its ``products`` by name.
-
-    Empty where there is no record, or several.
-    """
+    """Return the record of the last run in a folder; empty where there is none, or several."""
     found = sorted(folder.glob("*_run.json"))
     try:
         record = json.loads(found[0].read_text(encoding="utf-8")) if len(found) == 1 else {}
@@ -88,10 +81,7 @@ def _association(view: View) -> dict[str, Any]:
 
 
 def products_of(folder: Path, pattern: str, names: Collection[str] | None, /) -> list[Path]:
-    """Find the products of a run by a pattern such as ``*_i2d.fits``, sorted.
-
-    `names` are those of the run, for the folder may hold products of earlier ones; None takes all.
-    """
+    """Find products by a pattern such as ``*_i2d.fits``, sorted, those of `names` where given."""
     return [p for p in sorted(folder.glob(pattern)) if names is None or p.name in names]
 
 

@@ -30,7 +30,7 @@ class View:
     info : ExposureInfo
         What the headers say.
     star : StarPosition or None
-        The star, as the product records it.
+        The star, where the product records it.
     provenance : dict
         What the product records beyond the schemas (see `lyot.files.provenance`).
     pa_y_deg : float or None
@@ -66,7 +66,6 @@ def read_view(path: str | Path, /) -> View:
     Returns
     -------
     View
-        Its arrays and what it records.
 
     Raises
     ------
@@ -135,10 +134,7 @@ _STEPS = {
 
 
 def describe(path: str | Path, /) -> dict[str, Any]:
-    """Describe an exposure or product in a few words.
-
-    Under ``file``, ``what``, ``shape``, ``target``, ``mode``, ``roll``, ``star`` and ``steps``.
-    """
+    """Describe an exposure or product in a few words, by the names of what they say."""
     path = Path(path)
     with readable(path), open_fits(path) as hdus:
         primary = hdus[0].header

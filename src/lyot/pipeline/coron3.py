@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,11 +19,11 @@ from lyot.errors import LyotError
 from lyot.files.aligned import AlignedFrames
 from lyot.files.association import read_association
 from lyot.files.atomic import check_free_space, checksum
-from lyot.files.exposure import Cube, as_model, join, read_cube, stack
+from lyot.files.exposure import Cube, as_model, read_cube, stack
 from lyot.files.headers import read_info
 from lyot.files.library_store import Library
 from lyot.files.products import save_atomically
-from lyot.files.stream import BlockWriter
+from lyot.files.stream import WriteBlock, write_blocks
 from lyot.parameters import (
     FIRST_INTEGRATION,
     PIPELINE,
@@ -38,7 +39,14 @@ from lyot.parameters import (
     SubtractRecipe,
     to_dict,
 )
-from lyot.pipeline.plan import Plan, PlannedExposure, PlannedImage, RunParameters, make_plan
+from lyot.pipeline.plan import (
+    CUBE_BYTES,
+    Plan,
+    PlannedExposure,
+    PlannedImage,
+    RunParameters,
+    make_plan,
+)
 from lyot.pipeline.record import Record, record_library, summary_of
 from lyot.progress import Progress, no_progress
 from lyot.references.library import select
@@ -88,7 +96,6 @@ class Coron3Pipeline(Pipeline, LyotStep):
     prefetch_references = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pipeline and its steps."""
         super().__init__(*args, **kwargs)
         self.progress: Progress = no_progress
         self.products: list[str] = []
@@ -98,10 +105,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.subtracted: dict[str, Subtracted] = {}
 
     def process(self, source: Any) -> Any:
-        """Return the combined image of an association, one for each number of modes.
-
-        None where ``resample`` is skipped.
-        """
+        """Return the combined image, a list for several numbers of modes; None without resample."""
         plan = self.plan(source)
         members = plan.association.science + plan.association.psf
         self.products, self.summary, self.subtracted = [], [], {}
@@ -150,10 +154,10 @@ class Coron3Pipeline(Pipeline, LyotStep):
         n_library = len(Library(library)) if library else 0
         plan = make_plan(asn, infos, parameters, n_library=n_library)
         members = {path.resolve() for path in infos}
-        for product in plan.products:
-            if self._path(product.name).resolve() in members:
+        for name in plan.products:
+            if self._path(name).resolve() in members:
                 raise LyotError(
-                    f"The product {product.name} would replace the member of that name in "
+                    f"The product {name} would replace the member of that name in "
                     f"{self.output_dir or '.'}; name another output folder.",
                     parameter="output_dir",
                 )
@@ -190,13 +194,12 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.progress("stack references", 0, 1)
         outliers, paths = plan.parameters.recipe.outlier, exposure.references
         library: dict[str, Any] = {}
+        cubes: Iterator[Cube] = (flag_outliers(read_cube(path), outliers) for path in paths)
         if plan.parameters.references.library:
             cube, library = self._from_library(plan, exposure)
-            cube = replace(cube, info=read_info(exposure.science))
-        if paths:
-            members = stack(flag_outliers(read_cube(path), outliers) for path in paths)
-            cube = join(members, cube) if library else members
-        if plan.saves(exposure.psfstack):
+            cubes = chain(cubes, [replace(cube, info=read_info(exposure.science))])
+        cube = stack(cubes)
+        if exposure.psfstack in plan.products:
             like = as_model(paths[0] if paths else exposure.science, "CubeModel")
 
             def product() -> Any:
@@ -204,9 +207,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
                 record_library(model, library)
                 return model
 
-            with self._writer(exposure.psfstack, product, cube.sci.shape) as writer:
-                writer.write(0, cube.sci, cube.err, cube.dq)
-            self._note(writer.path)
+            with self._in_blocks(exposure.psfstack, product, cube.sci.shape) as write:
+                write(0, cube.sci, cube.err, cube.dq)
             like.close()
         refs = prepare_refs(cube, plan.parameters.recipe.align)
         self.progress("stack references", 1, 1)
@@ -239,11 +241,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         return library.frames([r["number"] for r in rows]), record
 
     def _subtract(self, record: Record, number: int, stacked: _Stack) -> tuple[list[Any], _Stack]:
-        """Take one science exposure from its file to its subtracted cubes.
-
-        References are aligned, written and subtracted a set at a time. The stack is returned with
-        what was found to be wrong with its references.
-        """
+        """Subtract an exposure, a set of references at a time; return the stack vetted."""
         plan, exposure = record.plan, record.plan.exposures[number]
         target = self._flagged(plan, exposure)
         stage = f"exposure {number + 1} of {len(plan.exposures)}"
@@ -251,32 +249,28 @@ class Coron3Pipeline(Pipeline, LyotStep):
         first = plan.parameters.recipe.align.align_to == FIRST_INTEGRATION
         n_sets = 1 if first else exposure.n_int
         with ExitStack() as context:
-            writer = None
-            if plan.saves(exposure.psfalign):
+            write: WriteBlock | None = None
+            if exposure.psfalign in plan.products:
 
                 def product() -> Any:
                     return psfalign_model(target, aligned, _single_pixels(3 if first else 4))
 
                 shape = one if first else (n_sets, *one)
-                writer = context.enter_context(self._writer(exposure.psfalign, product, shape))
+                saved = self._in_blocks(exposure.psfalign, product, shape)
+                write = context.enter_context(saved)
 
             def receive(i: int, frames: AlignedFrames) -> None:
                 self.progress(stage, i, n_sets)
-                if writer is not None:
-                    writer.write(i, frames.sci, map(np.sqrt, frames.variance), frames.dq)
+                if write is not None:
+                    write(i, frames.sci, map(np.sqrt, frames.variance), frames.dq)
 
             aligned = self.align_refs.references(
-                target,
-                stacked.refs,
-                name=exposure.psfalign,
-                inputs=[str(target.meta.filename), exposure.psfstack],
-                receive=receive,
-                warnings=stacked.warnings,
+                target, stacked.refs, receive=receive, warnings=stacked.warnings
             )
+            aligned.name = exposure.psfalign
+            aligned.inputs = [str(target.meta.filename), exposure.psfstack]
             receive_fits = partial(self.subtracted.__setitem__, exposure.crfints)
             result = self.klip.run(target, aligned, receive_fits if self.keep_fits else None)
-        if writer is not None:
-            self._note(writer.path)
         target.close()
         models = result if isinstance(result, list) else [result]
         for model, name in zip(models, exposure.psfsub, strict=True):
@@ -311,12 +305,17 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.progress("combine", 1, 1)
         return image
 
-    def _writer(self, name: str, product: Callable[[], Any], shape: tuple[int, ...]) -> BlockWriter:
-        """Return a writer for a product too large to hold twice; check the disk space first."""
-        path, size = self._path(name), BlockWriter.size(shape)
+    @contextmanager
+    def _in_blocks(
+        self, name: str, product: Callable[[], Any], shape: tuple[int, ...]
+    ) -> Iterator[WriteBlock]:
+        """Write a product too large to hold twice; check the disk space first."""
+        path, size = self._path(name), CUBE_BYTES * int(np.prod(shape))
         log.info("%s takes %.2f GB.", name, size / 1e9)
         check_free_space(path.parent, int(1.02 * size), name)
-        return BlockWriter(path, product, shape)
+        with write_blocks(path, product, shape) as write:
+            yield write
+        self._note(path)
 
     def _path(self, name: str) -> Path:
         return Path(self.output_dir or ".").expanduser() / name
@@ -324,7 +323,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
     def _save(self, plan: Plan, model: Any, name: str) -> None:
         """Name a product, and save it where that is planned."""
         model.meta.filename = name
-        if plan.saves(name):
+        if name in plan.products:
             self._note(save_atomically(model, self._path(name)))
 
     def _note(self, path: str | Path) -> None:

@@ -51,14 +51,6 @@ class RunParameters:
 
 
 @dataclass(frozen=True)
-class PlannedProduct:
-    """A file that will be written, and the least number of bytes that it takes."""
-
-    name: str
-    n_bytes: int
-
-
-@dataclass(frozen=True)
 class PlannedExposure:
     """One science exposure, its references, and the names of its products."""
 
@@ -89,17 +81,13 @@ class Plan:
     parameters: RunParameters  # with the strategy that ``auto`` stands for
     exposures: tuple[PlannedExposure, ...]  # one for each science exposure, in member order
     images: tuple[PlannedImage, ...]  # one for each number of modes; none without a combination
-    products: tuple[PlannedProduct, ...]  # what will be written
+    products: dict[str, int]  # what will be written, and the least number of bytes that it takes
     warnings: tuple[str, ...] = ()  # what the user should know before it is done
-
-    def saves(self, name: str, /) -> bool:
-        """Whether a product of this name is written."""
-        return any(product.name == name for product in self.products)
 
     @property
     def n_bytes(self) -> int:
         """Disk space that the products need at least."""
-        return sum(product.n_bytes for product in self.products)
+        return sum(self.products.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values, for JSON."""
@@ -116,13 +104,12 @@ class Plan:
                 | {"science": str(e.science), "references": [str(p) for p in e.references]}
                 for e in self.exposures
             ],
-            "products": [asdict(product) for product in self.products],
+            "products": [{"name": name, "n_bytes": n} for name, n in self.products.items()],
             "n_bytes": self.n_bytes,
             "warnings": list(self.warnings),
         }
 
     def __str__(self) -> str:
-        """Say in a few lines what will be done."""
         return "\n".join(_lines(self))
 
 
@@ -186,7 +173,7 @@ def make_plan(
         replace(parameters, references=replace(parameters.references, strategy=strategy)),
         tuple(exposures),
         tuple(images),
-        tuple(_products(exposures, images, first, parameters)),
+        dict(_products(exposures, images, first, parameters)),
         tuple(warnings),
     )
 
@@ -266,31 +253,28 @@ def _products(
     images: Sequence[PlannedImage],
     first: ExposureInfo,
     parameters: RunParameters,
-) -> Iterator[PlannedProduct]:
-    """What will be written, in that order."""
+) -> Iterator[tuple[str, int]]:
+    """What will be written, in that order, and its size."""
     if not parameters.save_results:
         return
     frame = first.shape[-2] * first.shape[-1]
     cube, save, recipe = CUBE_BYTES * frame, parameters.save, parameters.recipe
-    stacks: set[str] = set()
     for exposure in exposures:
         n_ref, n_int = exposure.n_references, exposure.n_int
-        if save.save_psfstack and exposure.psfstack not in stacks:
-            stacks.add(exposure.psfstack)
-            yield PlannedProduct(exposure.psfstack, cube * n_ref)
+        if save.save_psfstack:
+            yield exposure.psfstack, cube * n_ref
         if save.save_crfints and not recipe.outlier.skip:
-            yield PlannedProduct(exposure.crfints, cube * n_int)
+            yield exposure.crfints, cube * n_int
         if save.save_psfalign:
             n_sets = 1 if recipe.align.align_to == FIRST_INTEGRATION else n_int
-            yield PlannedProduct(exposure.psfalign, cube * n_ref * n_sets)
+            yield exposure.psfalign, cube * n_ref * n_sets
         if save.save_psfsub:
-            for name in exposure.psfsub:
-                yield PlannedProduct(name, cube * n_int)
+            yield from ((name, cube * n_int) for name in exposure.psfsub)
     for names in images:
-        yield PlannedProduct(names.image, IMAGE_BYTES * frame)
+        yield names.image, IMAGE_BYTES * frame
         if parameters.contrast:
-            yield PlannedProduct(names.snr, 4 * frame)
-            yield PlannedProduct(names.contrast, 0)
+            yield names.snr, 4 * frame
+            yield names.contrast, 0
 
 
 def _n_int(info: ExposureInfo) -> int:
@@ -317,8 +301,8 @@ def _lines(plan: Plan) -> Iterator[str]:
     for name, kind in plan.association.unused:
         yield f"  not used: {name} ({kind})"
     yield "Products, and their least size:"
-    for product in plan.products:
-        yield f"  {product.name:<60} {product.n_bytes / 1e6:10.1f} MB"
+    for name, n_bytes in plan.products.items():
+        yield f"  {name:<60} {n_bytes / 1e6:10.1f} MB"
     yield f"Disk space needed: {plan.n_bytes / 1e9:.2f} GB"
     for warning in plan.warnings:
         yield f"Warning: {warning}"

@@ -1,9 +1,11 @@
-"""References aligned to the integrations of one science exposure."""
+"""References aligned to the integrations of a science exposure as they are asked for."""
 
 from __future__ import annotations
 
 import logging
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +15,10 @@ from lyot.algorithms import fourier, repair
 from lyot.algorithms.registration import ShiftFit
 from lyot.compute import devices, threads
 from lyot.errors import LyotError
-from lyot.files.aligned import AlignedFrames
+from lyot.files.aligned import AlignedArrays, AlignedFrames
 from lyot.files.exposure import Cube, check_same_mode
 from lyot.files.star import StarPosition
-from lyot.parameters import FIRST_INTEGRATION, AlignRecipe
+from lyot.parameters import FIRST_INTEGRATION, AlignRecipe, to_dict
 from lyot.references.fill import (
     Moved,
     MovedFlags,
@@ -31,12 +33,13 @@ from lyot.references.shifts import (
     fit_all_pairs,
     groups_of,
     low_pass_cutoff,
-    refine_pairs,
     robust_weight,
     shift_limits,
+    undersampling_note,
     unfitted,
 )
 from lyot.references.star import find_star, guess_star
+from lyot.references.vet import ReferenceWarning, find_contaminated, find_saturated
 from lyot.references.weights import builtin_weight
 from lyot.types import Array
 
@@ -50,19 +53,14 @@ class AlignedSet(NamedTuple):
     fit: ShiftFit
 
 
-class _Start(NamedTuple):
-    """The fits of all pairs, of which some are starts alone, and the weight that fits use."""
-
-    fits: ShiftFit
-    weight: NDArray[np.float64]
-
-
 class Aligner:
-    """Aligns references to the integrations of one science exposure.
+    """The references of each integration of a science exposure, aligned when they are asked for.
 
-    What it returns for an integration does not depend on what it was asked for before. `weight`,
-    ``(n_y, n_x)``, is that of the pixels in the fits, by default the built-in annulus about the
-    star; `star_xy` is the star where the user states it [pixel, 0-based].
+    One set is held at a time, and what it holds does not depend on what was asked for before.
+    `weight`, ``(n_y, n_x)``, is that of the pixels in the fits, by default the built-in annulus
+    about the star; `star_xy` is the star where the user states it [pixel, 0-based]. `receive` is
+    given the number of each set and the set, the first time that it is computed. Without
+    `warnings` the references are vetted. `name`, `inputs` and `weight_origin` are for the record.
     """
 
     def __init__(
@@ -75,20 +73,24 @@ class Aligner:
         weight: Array | None = None,
         star_xy: tuple[float, float] | None = None,
         device: devices.Device | None = None,
+        receive: Callable[[int, AlignedFrames], None] | None = None,
+        warnings: Sequence[ReferenceWarning] | None = None,
     ) -> None:
         """Refuse references of another mode, and a weight that is zero on all good pixels."""
         check_same_mode(target.info, refs.cube.info)
-        self.target = target
-        self.refs = refs
-        self.recipe = recipe
+        self.target, self.refs, self.recipe, self.ref_info = target, refs, recipe, refs.info
         self.shared = recipe.align_to == FIRST_INTEGRATION  # one set serves every integration
         self.n_sets = 1 if self.shared else len(target.sci)
-        self._device = device or devices.device("cpu")
-        self._star_xy = star_xy
+        self.name, self.weight_origin = "", "built in"
+        self.inputs: list[str] = []
+        self._device, self._star_xy = device or devices.device("cpu"), star_xy
+        self._receive, self._warnings = receive, warnings
         self._guess = guess_star(target.info, star_xy)
         self._bad = target.bad(recipe.bad_bits)
         self._variance = target.variance()
         self._prediction: repair.CrossPrediction | None = None
+        self._fits: dict[int, ShiftFit] = {}
+        self._latest: tuple[int, AlignedSet] | None = None
         given = builtin_weight(target.info, self._guess) if weight is None else weight
         self._given_weight = np.asarray(given, dtype=np.float64)
         if not np.any(self._given_weight[~self._bad[0]] > 0):
@@ -97,77 +99,124 @@ class Aligner:
     @property
     def weight(self) -> NDArray[np.float64]:
         """Weight of the pixels in the fits, with what no reference has weighed down."""
-        return self._start.weight
+        return self._start[1]
 
-    @threads.calculation
+    def frames(self, integration: int, /) -> AlignedFrames:
+        """Return the references on the pixels of one science integration."""
+        return self.align(0 if self.shared else integration).frames
+
     def align(self, i: int, /) -> AlignedSet:
         """Align the references to one integration; what is bad in some is filled from the rest."""
+        if self._latest is None or self._latest[0] != i:
+            self._latest = None  # so that one set is held, not two
+            self._latest = (i, self._align(i))
+        aligned = self._latest[1]
+        if i not in self._fits:
+            self._fits[i] = aligned.fit
+            if self._receive is not None:
+                self._receive(i, aligned.frames)
+        return aligned
+
+    @cached_property
+    def star(self) -> StarPosition:
+        """The star, measured on the references, which hold neither disc nor companion."""
+        star = find_star(
+            self.target.info,
+            self.refs.cube,
+            self.refs.variance,
+            self.refs.bad,
+            star_xy=self._star_xy,
+            shift_yx=self.align(0).fit.shift_yx,
+            method=self.recipe.star_from,
+        )
+        name, x, y = self.target.info.name, star.x, star.y
+        log.info("The star of %s is at (x, y) = (%.2f, %.2f), %s.", name, x, y, star.origin)
+        return star
+
+    @cached_property
+    def warnings(self) -> list[ReferenceWarning]:
+        """What may spoil the subtraction in some references; it is logged when it is found."""
+        if self._warnings is not None:
+            return list(self._warnings)
+        info, warnings = self.target.info, find_saturated(self.refs.cube, self.star)
+        warnings += find_contaminated(self.frames(0), self.ref_info, self.star, info)
+        for each in warnings:
+            star = f" ({each.target})" if each.target else ""
+            log.warning(f"Reference {each.reference + 1} of {info.name}{star}: {each.reason}.")
+        return warnings
+
+    def fits(self) -> ShiftFit:
+        """Return what was fitted to every integration, ``(n_sets, n_ref, ...)``."""
+        fits = [self._fits.get(i) or self.align(i).fit for i in range(self.n_sets)]
+        return ShiftFit(*(np.stack(column) for column in zip(*fits, strict=True)))
+
+    @property
+    def history(self) -> dict[str, Any]:
+        """How the references were made, by step, as plain values for a product."""
+        record = {"recipe": to_dict(self.recipe), "inputs": self.inputs, **self.details()}
+        return {"align_psfs": record}
+
+    def details(self) -> dict[str, Any]:
+        """Return what the alignment measured, as plain values for a product."""
+        fits, cube = self.fits(), self.refs.cube
+        note = undersampling_note(self.target.info)
+        details = {
+            "shift_yx": fits.shift_yx,
+            "shift_covariance": fits.covariance,
+            "scale": fits.scale,
+            "rms": fits.rms,
+            "converged": fits.converged.astype(np.int8),
+            "ref_targets": list(cube.targets),
+            "ref_pa_y_deg": cube.pa_y_deg,
+            "ref_mjd": cube.mjd,
+            "unit": "shift_yx [pixel] is applied to each reference, along y and x",
+            "weight": self.weight_origin,
+            "reference_warnings": [asdict(warning) for warning in self.warnings],
+        }
+        return details | ({"note": note} if note else {})
+
+    @threads.calculation
+    def _align(self, i: int) -> AlignedSet:
         fit, moved = self._moved(i)
         failed = np.flatnonzero(~fit.converged)
         if failed.size:
             log.warning(
-                "The alignment of %d of %d references to integration %d of %s did not converge or "
-                "met its bound (first: reference %d).",
-                failed.size,
-                len(fit.converged),
-                i + 1,
-                self.target.info.name,
-                failed[0] + 1,
+                f"The alignment of {failed.size} of {len(fit.converged)} references to integration "
+                f"{i + 1} of {self.target.info.name} did not converge or met its bound (first: "
+                f"reference {failed[0] + 1})."
             )
         if moved.bad.any():
             if self._prediction is None:
                 # How references follow from one another is learned on their first set.
                 first = moved if i == 0 else self._moved(0)[1]
-                weight = np.where(self._bad[0], 0.0, self._start.weight)
+                weight = np.where(self._bad[0], 0.0, self.weight)
                 self._prediction = learn_prediction(*first, weight)
             fill_moved(moved, self._prediction)
         flags = MovedFlags(self.refs.cube, fit.shift_yx, moved.bad)
         return AlignedSet(AlignedFrames(moved.sci, moved.variance, flags), fit)
 
-    def star(self, fit: ShiftFit, /) -> StarPosition:
-        """Return the star on the science frames; `fit` is that to the first integration.
-
-        It is measured on the references, which hold neither disc nor companion.
-        """
-        refs = self.refs
-        star = find_star(
-            self.target.info,
-            refs.cube,
-            refs.variance,
-            refs.bad,
-            star_xy=self._star_xy,
-            shift_yx=fit.shift_yx,
-            method=self.recipe.star_from,
-        )
-        log.info(
-            "The star of %s is at (x, y) = (%.2f, %.2f), %s.",
-            self.target.info.name,
-            star.x,
-            star.y,
-            star.origin,
-        )
-        return star
-
     def _moved(self, i: int) -> tuple[ShiftFit, Moved]:
         """Fit what has not converged in the fit of all pairs; move images, variances, gaps."""
-        refs, shape, n_ref = self.refs, self.target.frame_shape, len(self.refs)
-        fit = ShiftFit(*(part[i].copy() for part in self._start.fits))
-        sci = np.empty((n_ref, *shape), np.float32)
-        variance = np.empty((n_ref, *shape), np.float32)
-        bad = np.empty((n_ref, *shape), bool)
+        refs, frames, shape = self.refs, self._frames, self.target.frame_shape
+        fit = ShiftFit(*(part[i].copy() for part in self._start[0]))
+        sci, variance = np.empty((2, len(refs), *shape), np.float32)
+        bad = np.empty((len(refs), *shape), bool)
         pending = np.flatnonzero(~fit.converged)
-        groups = [pending[pick].tolist() for pick in groups_of(pending.size)]
-        image, variances = self._frames.image(i), self._variance[i].astype(np.float64)
-        weight = np.where(self._bad[i], 0.0, self._start.weight)
-        refine = partial(refine_pairs, self._frames, image, weight, variances)
-        refined = threads.map_ordered(lambda pick: refine(pick, fit.shift_yx[pick]), groups)
-        for pick, (values, aligned) in zip(groups, refined, strict=True):
-            for array, value in zip(fit, values, strict=True):
+        image, noise = frames.image(i), self._variance[i].astype(np.float64)
+        weight = np.where(self._bad[i], 0.0, self.weight)
+
+        def _refine(group: slice) -> None:
+            pick = pending[group].tolist()
+            start = fit.shift_yx[pick]
+            found, sci[pick] = frames.refine(
+                pick, image, weight, noise, start, cutoff=frames.cutoff
+            )
+            for array, value in zip(fit, found, strict=True):
                 array[pick] = value
-            sci[pick] = aligned
-        refined.clear()
+
+        threads.map_ordered(_refine, groups_of(pending.size))
         # What was fitted is not what is subtracted, where it was low-passed.
-        done = set(pending.tolist()) if self._frames.cutoff is None else set()
+        done = set(pending.tolist()) if frames.cutoff is None else set()
 
         def _move(k: int) -> None:
             if k not in done:
@@ -175,7 +224,7 @@ class Aligner:
                 sci[k] = self._device.run(fourier.shift, self._spectra[k], shift, shape=shape)
             variance[k], bad[k] = move_variance_and_bad(refs, k, fit.shift_yx[k])
 
-        threads.map_ordered(_move, range(n_ref))
+        threads.map_ordered(_move, range(len(refs)))
         return fit, Moved(sci, variance, bad)
 
     @cached_property
@@ -193,8 +242,8 @@ class Aligner:
         return FitFrames(self.target, self._bad, self.refs, spectra, limits, cutoff, self._device)
 
     @cached_property
-    def _start(self) -> _Start:
-        """Where the fit of every pair starts: whole pixels, then the expansion for all pairs."""
+    def _start(self) -> tuple[ShiftFit, NDArray[np.float64]]:
+        """Where the fit of every pair starts, in whole pixels or for many final; the weight."""
         frames = self._frames
         weight = np.where(self._bad[0], 0.0, self._given_weight)
         start_yx, models = first_shifts(frames, weight)
@@ -202,5 +251,9 @@ class Aligner:
         robust = robust_weight(frames.image(0), weight, models, self._guess.yx, fwhm)
         robust = self._given_weight * robust
         if self.n_sets == 1 or frames.cutoff is not None or not (robust > 0).any():
-            return _Start(unfitted(start_yx, self.n_sets), robust)
-        return _Start(fit_all_pairs(frames, robust, self._variance, start_yx), robust)
+            return unfitted(start_yx, self.n_sets), robust
+        return fit_all_pairs(frames, robust, self._variance, start_yx), robust
+
+
+AlignedReferences = AlignedArrays | Aligner
+"""The references of each science integration: from a product, or aligned when asked for."""

@@ -55,10 +55,7 @@ def _spread(
 
 
 class MovedFlags:
-    """Flags of the references, moved by whole pixels, with what was filled marked.
-
-    Each is computed when it is read: most runs read few of them.
-    """
+    """Flags of the references, moved by whole pixels, what was filled marked; made when read."""
 
     def __init__(self, refs: Cube, shift_yx: NDArray[np.float64], bad: Mask, /) -> None:
         self._dq, self._shift_yx, self._bad = refs.dq, shift_yx, bad
@@ -82,11 +79,7 @@ class MovedFlags:
 def learn_prediction(
     sci: Array, variance: Array, bad: Mask, weight: Array | None = None, /
 ) -> repair.CrossPrediction:
-    """Fit how each reference follows from the others, over pixels that are good in all.
-
-    Arrays are ``(n_ref, ...)``; pixels of zero weight do not count where there are enough others.
-    At most `MAX_LEARNED_PIXELS` pixels are used, evenly spread.
-    """
+    """Fit how each reference follows from the others, where all are good and have weight."""
     n_ref = len(sci)
     good = ~bad.any(axis=0)
     if weight is not None and (good & (weight > 0)).sum() > 4 * n_ref:

@@ -27,7 +27,6 @@ class PreparedRefs:
     spectra: NDArray[np.complex128]  # (n_ref, m_y, m_x // 2 + 1), of the repaired frames
 
     def __len__(self) -> int:
-        """Return the number of references."""
         return len(self.cube.sci)
 
     @property

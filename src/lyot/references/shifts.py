@@ -53,12 +53,19 @@ class FitFrames:
         smooth = fourier.low_pass(fourier.spectrum(repaired[0]), shape=shape, cutoff=self.cutoff)
         return np.asarray(fourier.shift(smooth, np.zeros(2), shape=shape))
 
+    def refine(
+        self, pick: Any, image: Array, weight: Array, noise: Array, start: Array, /, **options: Any
+    ) -> Refined:
+        """Fit some references to one `image`, of variance `noise`, until they converge."""
+        limits, variance = self.limits[pick], self.refs.variance[pick]
+        options["bound_yx"] = (-limits, limits)
+        data = (image, weight, noise, self.spectra[pick], variance, start)
+        refined: Refined = self.device.run(registration.refine, *data, **options)
+        return refined
+
 
 def first_shifts(frames: FitFrames, weight: Array, /) -> tuple[Array, Array]:
-    """Fit every reference to the first integration, roughly; sample what they make of it.
-
-    Returns the shifts ``(n_ref, 2)``, and a few references moved and scaled, ``(n, n_y, n_x)``.
-    """
+    """Fit all to the first integration, roughly: shifts ``(n_ref, 2)``, and a few scaled models."""
     first, limits, n_ref = frames.image(0), frames.limits, len(frames.refs)
     sampled = range(0, n_ref, max(1, -(-n_ref // MAX_SAMPLES)))
 
@@ -72,16 +79,8 @@ def first_shifts(frames: FitFrames, weight: Array, /) -> tuple[Array, Array]:
                 frames.spectra[pick],
                 max_shift=int(limits[pick].max()),
             )
-        fit, aligned = frames.device.run(
-            registration.refine,
-            first,
-            weight,
-            first,
-            frames.spectra[pick],
-            frames.refs.variance[pick],
-            start,
-            tolerance=FIRST_TOLERANCE_PIX,
-            bound_yx=(-limits[pick], limits[pick]),
+        fit, aligned = frames.refine(
+            pick, first, weight, first, start, tolerance=FIRST_TOLERANCE_PIX
         )
         asked = [number for number, k in enumerate(range(n_ref)[pick]) if k in sampled]
         return fit.shift_yx, fit.scale[asked, None, None] * aligned[asked]
@@ -96,9 +95,8 @@ def robust_weight(
 ) -> NDArray[np.float64]:
     """Weigh down what no reference has: a companion with its lobes, a disc, a background star.
 
-    The rms of the residual from the median model, in a window of about an image's width, is
-    compared with its median over the annulus; beyond `MAX_EXCESS` times it, pixels count as the
-    inverse square of their excess.
+    Where the rms of the residual, in a window of about an image's width, is more than `MAX_EXCESS`
+    times its median over the annulus, pixels count as the inverse square of their excess.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -119,10 +117,7 @@ def robust_weight(
 def fit_all_pairs(
     frames: FitFrames, weight: Array, variance: Array, start_yx: Array, /
 ) -> ShiftFit:
-    """Fit every reference to every integration, from one expansion of each reference.
-
-    The fits have leading axes ``(n_int, n_ref)``; those that have not converged are starts.
-    """
+    """Fit all references to all integrations by one expansion of each: ``(n_int, n_ref)``."""
     targets = frames.device.put(
         registration.pair_targets(
             frames.target.sci, weight, frames.bad, variance.astype(np.float64)
@@ -156,41 +151,13 @@ def unfitted(start_yx: Array, n_int: int, /) -> ShiftFit:
     )
 
 
-def refine_pairs(
-    frames: FitFrames,
-    image: Array,
-    weight: Array,
-    variance: Array,
-    pick: list[int],
-    start: Array,
-    /,
-) -> Refined:
-    """Fit some references to one `FitFrames.image` until they converge; images are float32."""
-    fit, aligned = frames.device.run(
-        registration.refine,
-        image,
-        weight,
-        variance,
-        frames.spectra[pick],
-        frames.refs.variance[pick],
-        start,
-        bound_yx=(-frames.limits[pick], frames.limits[pick]),
-        cutoff=frames.cutoff,
-    )
-    return Refined(fit, aligned.astype(np.float32))
-
-
 def groups_of(n: int, /) -> list[slice]:
     """Divide references into groups that are worked on at once."""
     return [slice(k, min(k + REFS_AT_ONCE, n)) for k in range(0, n, REFS_AT_ONCE)]
 
 
 def shift_limits(target: ExposureInfo, refs: Cube, recipe: AlignRecipe, /) -> Array:
-    """Return the largest shift of each reference [pixel].
-
-    Where the mask deforms the image more than a dither moves it (4QPM), the shifts are bounded by
-    the commanded dither: the distance of each reference from the middle of its small grid.
-    """
+    """Return the largest shift of each reference [pixel]; its dither where the mask deforms it."""
     n_ref = len(refs.sci)
     if recipe.max_shift is not None:
         return np.full(n_ref, recipe.max_shift)

@@ -16,17 +16,10 @@ log = logging.getLogger(__name__)
 
 
 def outlier_dq(cube: Cube, recipe: OutlierRecipe, /) -> tuple[NDArray[np.uint32], int]:
-    """Return the flags of an exposure with its outliers among them, and the number of outliers.
-
-    An outlier among the integrations is flagged OUTLIER and DO_NOT_USE.
-    """
+    """Return DQ with outliers flagged OUTLIER and DO_NOT_USE, and the number of outliers."""
     if len(cube.sci) < repair.MIN_INTEGRATIONS:
-        log.info(
-            "%s has %d integration(s); outlier detection needs at least %d.",
-            cube.info.name,
-            len(cube.sci),
-            repair.MIN_INTEGRATIONS,
-        )
+        text = "%s has %d integration(s); outlier detection needs at least %d."
+        log.info(text, cube.info.name, len(cube.sci), repair.MIN_INTEGRATIONS)
         return cube.dq.copy(), 0
     found = repair.outlier_flags(cube.sci, cube.err, cube.bad("DO_NOT_USE"), n_sigma=recipe.n_sigma)
     flags = np.uint32(cube.info.instrument_value.flag_value("OUTLIER+DO_NOT_USE"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -58,8 +57,7 @@ def find_contaminated(
     """Find references that show a source beside their star: one warning for a star and roll.
 
     Each star's references are subtracted with those of the other stars, averaged over frames of
-    one roll, and smoothed to the width of a point source. A single peak that stands out of its
-    annulus is a source. With one star alone, or where none is recorded, nothing can be found.
+    one roll, and smoothed to the width of a point source: a single peak is a source.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -67,24 +65,23 @@ def find_contaminated(
     groups = _groups(ref_info, n_ref)
     if len({name for name, _ in groups}) < 2:
         return []
-    radius = radius_map(shape, star.yx)
+    radius, angle = radius_map(shape, star.yx), angle_map(shape, star.yx)
     arcsec, fwhm = info.pixel_scale_arcsec, info.fwhm_pix
     area = (radius * arcsec <= MAX_SEARCH_ARCSEC) & np.isfinite(frames.sci).all(axis=0)
+    searched = area & (radius >= MIN_SEARCH_FWHM * fwhm)
     cover = np.maximum(gaussian_filter(area.astype(float), fwhm / 2.355), 0.1)
-    field = _Field(area, area & (radius >= MIN_SEARCH_FWHM * fwhm), radius, cover, fwhm)
     warnings = []
     estimated = np.uint32(info.instrument_value.flag_value("FLUX_ESTIMATED"))
     for (name, _), members, residual in _residuals(frames, groups, area, estimated):
-        peak = _single_peak(residual, field)
-        if peak is None:
-            continue
-        pa_y = ref_info.pa_y_deg[members[0]] if ref_info is not None else np.nan
-        pa = (angle_map(shape, star.yx)[peak.y, peak.x] + pa_y) % 360.0
-        reason = (
-            f"a source stands out by {peak.snr:.0f} sigma at "
-            f"{radius[peak.y, peak.x] * arcsec:.2f} arcsec, position angle {pa:.0f}"
-        )
-        warnings.append(ReferenceWarning(members[0], name, reason))
+        peak = _single_peak(residual, radius, area, searched, cover, fwhm)
+        if peak is not None:
+            y, x, snr = peak
+            pa_y = ref_info.pa_y_deg[members[0]] if ref_info is not None else np.nan
+            reason = (
+                f"a source stands out by {snr:.0f} sigma at {radius[y, x] * arcsec:.2f} arcsec, "
+                f"position angle {(angle[y, x] + pa_y) % 360.0:.0f}"
+            )
+            warnings.append(ReferenceWarning(members[0], name, reason))
     return warnings
 
 
@@ -94,10 +91,7 @@ def _residuals(
     area: Mask,
     estimated: np.uint32,
 ) -> Iterator[tuple[tuple[str, int], list[int], Array]]:
-    """Yield each star and roll, its references, and their mean less what other stars explain.
-
-    All fits are sub-blocks of one Gram matrix over the pixels of the area.
-    """
+    """Yield each star and roll, its references, and their mean less what other stars explain."""
     n_ref, shape = len(frames.sci), frames.sci.shape[1:]
     at = np.flatnonzero(area.ravel())
     pixels = np.take(frames.sci.reshape(n_ref, -1), at, axis=1).astype(np.float64)
@@ -116,43 +110,22 @@ def _residuals(
         yield key, numbers, image
 
 
-class _Field(NamedTuple):
-    """Where sources are searched.
-
-    The area within the largest separation; its part beyond the smallest one; separations from the
-    star [pixel]; the share of a smoothed pixel that lies in the area; the width of a source.
-    """
-
-    area: Mask
-    searched: Mask
-    radius: Array
-    cover: Array
-    fwhm: float
-
-
-class _Peak(NamedTuple):
-    """A peak of an image: its pixel and how much it stands out of its annulus."""
-
-    y: int
-    x: int
-    snr: float
-
-
-def _single_peak(image: Array, field: _Field) -> _Peak | None:
-    """Return the highest peak, if it stands out much more than the next."""
+def _single_peak(
+    image: Array, radius: Array, area: Mask, searched: Mask, cover: Array, fwhm: float
+) -> tuple[int, int, float] | None:
+    """Return the highest peak (y, x, S/N), if it stands out much more than the next."""
     from scipy.ndimage import gaussian_filter, maximum_filter, rank_filter
 
     # A hot pixel is no source: let none be higher than the next highest in its neighborhood.
     image = np.minimum(image, rank_filter(image, -2, size=3))
-    smooth = gaussian_filter(image, field.fwhm / 2.355) / field.cover
-    scatter = _ring_scatter(smooth, field.area, field.radius)
-    snr = np.where(field.searched, smooth / scatter, 0.0)
-    peaks = np.where(snr == maximum_filter(snr, size=2 * round(2 * field.fwhm) + 1), snr, 0.0)
+    smooth = gaussian_filter(image, fwhm / 2.355) / cover
+    snr = np.where(searched, smooth / _ring_scatter(smooth, area, radius), 0.0)
+    peaks = np.where(snr == maximum_filter(snr, size=2 * round(2 * fwhm) + 1), snr, 0.0)
     first, second = np.sort(peaks.ravel())[::-1][:2]
     if not (first > MIN_SNR and first > MIN_PEAK_RATIO * second):
         return None
     y, x = np.unravel_index(int(np.argmax(peaks)), image.shape)
-    return _Peak(int(y), int(x), float(first))
+    return int(y), int(x), float(first)
 
 
 def _groups(ref_info: ReferenceInfo | None, n_ref: int) -> dict[tuple[str, int], list[int]]:

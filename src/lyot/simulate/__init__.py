@@ -1,5 +1,3 @@
 """Synthetic observations with known truth."""
 
 from lyot.simulate.observation import Companion, Disc, Scene, simulate_observation
-
-__all__ = ["Companion", "Disc", "Scene", "simulate_observation"]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import position_angle_of_y
-from lyot.files.combined import TIMES
+from lyot.files.combined import TIMES, wcs_keywords
 from lyot.files.headers import set_fact
 from lyot.instruments import instrument_named
 
@@ -132,24 +132,8 @@ def _point(model: Any, pointing: Pointing, shape: tuple[int, int]) -> None:
         np.array([-0.5, n_y - 0.5, n_y - 0.5, -0.5]),
         with_bounding_box=False,
     )
-    pc = matrix
-    model.meta.wcsinfo = {
-        "crpix1": x0 + 1.0,
-        "crpix2": y0 + 1.0,
-        "crval1": ra,
-        "crval2": dec,
-        "cdelt1": scale,
-        "cdelt2": scale,
-        "ctype1": "RA---TAN",
-        "ctype2": "DEC--TAN",
-        "cunit1": "deg",
-        "cunit2": "deg",
-        "radesys": "ICRS",
-        "wcsaxes": 2,
-        "pc1_1": float(pc[0, 0]),
-        "pc1_2": float(pc[0, 1]),
-        "pc2_1": float(pc[1, 0]),
-        "pc2_2": float(pc[1, 1]),
+    keywords = wcs_keywords(np.array([x0, y0]), np.full(2, scale), np.array([ra, dec]), matrix)
+    model.meta.wcsinfo = keywords | {
         "ra_ref": ra,
         "dec_ref": dec,
         "roll_ref": pointing.roll_ref_deg,

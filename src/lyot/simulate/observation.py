@@ -6,11 +6,10 @@ an association; the truth is written beside them.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from lyot.algorithms.geometry import position_angle_of_y
 from lyot.compute import threads
 from lyot.errors import LyotError
-from lyot.files.atomic import atomic_write
+from lyot.files.atomic import write_json
 from lyot.files.products import save_atomically
 from lyot.instruments import instrument_named
 from lyot.instruments.coronagraphs import Coronagraph
@@ -35,10 +34,8 @@ class Companion:
 
     Attributes
     ----------
-    separation_arcsec : float
-        Separation from the star [arcsec].
-    pa_deg : float
-        Position angle, east of north [degree].
+    separation_arcsec, pa_deg : float
+        Separation from the star [arcsec] and position angle, east of north [degree].
     contrast : float
         Flux as a fraction of the star's.
 
@@ -87,32 +84,24 @@ class Scene:
     Attributes
     ----------
     instrument, filter, coronagraph : str
-        Names of the instrument, its filter and its coronagraph; detector, pixel scale and subarray
-        are those of the filter's channel.
+        Their names; detector, pixel scale and subarray are those of the filter's channel.
     shape : tuple of int
         ``(n_y, n_x)`` of the frames.
     rolls_deg : tuple of float
         ROLL_REF of the science exposures [degree].
     n_int, n_int_psf : int
         Integrations of each science exposure and of each reference.
-    n_dither : int
-        Exposures of the reference star, on a small grid.
-    dither_arcsec : float
-        Step of the grid [arcsec].
+    n_dither, dither_arcsec : int, float
+        Exposures of the reference star, on a small grid, and its step [arcsec].
     star_flux, psf_star_flux : float
-        Flux of the stars through the Lyot stop without the mask, as the sum over all pixels
-        [MJy/sr].
-    companions : tuple of Companion
-        Companions.
-    disc : Disc or None
-        The disc.
+        Flux of the stars through the Lyot stop without the mask, over all pixels [MJy/sr].
+    companions, disc : tuple of Companion, Disc or None
+        What surrounds the star.
     wavefront_nm, drift_nm : float
         Static wavefront error of the telescope, and its change from exposure to exposure [nm rms];
         that of the instrument is its own.
-    pointing_mas : float
-        Error of target acquisition behind the mask, per axis [mas].
-    jitter_mas : float
-        Pointing error of each integration, per axis [mas].
+    pointing_mas, jitter_mas : float
+        Pointing errors of the target acquisition and of each integration, per axis [mas].
     wcs_error_arcsec : float
         Error of the headers' WCS, per axis [arcsec].
     read_noise, background : float
@@ -120,8 +109,7 @@ class Scene:
     gain : float
         Variance of the photon noise over brightness [MJy/sr].
     bad_fraction, hit_fraction : float
-        Fraction of pixels flagged as bad, and of pixels of an integration with an unflagged
-        hit.
+        Fractions of pixels flagged as bad, and of those of an integration with an unflagged hit.
 
     Examples
     --------
@@ -165,7 +153,6 @@ class Scene:
     hit_fraction: float = 0.0003
 
     def __post_init__(self) -> None:
-        """Check the values."""
         self.coronagraph_value.aperture(self.channel.name)
         if min(self.shape) < 32:
             raise LyotError(f"shape is {self.shape}; frames need at least 32 pixels a side.")
@@ -194,16 +181,12 @@ class Scene:
         return self.channel.pixel_scale_arcsec
 
 
-@dataclass(frozen=True, eq=False)
-class _Exposure:
-    """One exposure to be drawn: where the telescope points and what it sees."""
+class _Exposure(NamedTuple):
+    """One exposure to be drawn."""
 
     name: str
-    is_psf: bool
-    roll_deg: float
-    dither_arcsec: tuple[float, float]
     n_int: int
-    number: int
+    pointing: Pointing
 
 
 @threads.calculation
@@ -241,11 +224,9 @@ def simulate_observation(
     """
     scene = scene or Scene()
     folder = Path(folder)
-    plan = _plan(scene)
     sky = _Sky(scene, seed)
-    stars = {}
-    for exposure in plan:
-        stars[exposure.name] = _write_exposure(folder, exposure, scene, sky, seed)
+    plan = _plan(scene, sky.mask_xy)
+    stars = {e.name: _write_exposure(folder, e, scene, sky, seed) for e in plan}
     mode = f"{scene.instrument}_{scene.filter}-{scene.coronagraph}".lower()
     association = {
         "asn_type": "coron3",
@@ -258,45 +239,54 @@ def simulate_observation(
             {
                 "name": f"jw09999_demo_{mode}",
                 "members": [
-                    {"expname": e.name, "exptype": "psf" if e.is_psf else "science"} for e in plan
+                    {"expname": e.name, "exptype": "psf" if e.pointing.is_psf else "science"}
+                    for e in plan
                 ],
             }
         ],
     }
     path = folder / "demo_asn.json"
-    _write_json(path, association)
+    write_json(association, path)
     truth = {"scene": asdict(scene), "seed": seed, "exposures": stars}
-    _write_json(folder / "truth.json", truth)
+    write_json(truth, folder / "truth.json")
     return path
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _plan(scene: Scene) -> list[_Exposure]:
+def _plan(scene: Scene, crpix_xy: tuple[float, float]) -> list[_Exposure]:
     plan: list[_Exposure] = []
-    detector = scene.coronagraph_value.aperture(scene.channel.name).detector.lower()
+    channel = scene.channel
+    detector = scene.coronagraph_value.aperture(channel.name).detector.lower()
+    science = Pointing(
+        target="DEMO",
+        radec_deg=(150.0, -25.0),
+        crpix_xy=crpix_xy,
+        v3i_yangle_deg=channel.v3i_yangle_deg,
+        vparity=channel.vparity,
+        pixel_scale_arcsec=scene.pixel_scale_arcsec,
+        instrument=scene.instrument,
+        filter=scene.filter,
+        coronagraph=scene.coronagraph,
+    )
+    reference = replace(
+        science,
+        target="DEMO-REF",
+        radec_deg=(180.0, -30.0),
+        is_psf=True,
+        roll_ref_deg=scene.rolls_deg[0] + 35.0,
+    )
+
+    def add(visit: int, exposure: int, n_int: int, pointing: Pointing) -> None:
+        name = f"jw09999{visit:03d}001_03102_{exposure:05d}_{detector}_calints.fits"
+        plan.append(_Exposure(name, n_int, replace(pointing, number=len(plan))))
+
     for i, roll in enumerate(scene.rolls_deg):
-        name = f"jw09999{i + 1:03d}001_03102_00001_{detector}_calints.fits"
-        plan.append(_Exposure(name, False, roll, (0.0, 0.0), scene.n_int, len(plan)))
+        add(i + 1, 1, scene.n_int, replace(science, roll_ref_deg=roll))
     side = int(np.ceil(np.sqrt(scene.n_dither)))
     steps = (np.arange(side) - (side - 1) / 2) * scene.dither_arcsec
-    grid = sorted(((x, y) for x in steps for y in steps), key=lambda p: np.hypot(*p))
-    number = len(scene.rolls_deg) + 1
-    for i, (x, y) in enumerate(grid[: scene.n_dither]):
-        name = f"jw09999{number:03d}001_03102_{i + 1:05d}_{detector}_calints.fits"
-        plan.append(
-            _Exposure(
-                name,
-                True,
-                scene.rolls_deg[0] + 35.0,
-                (float(x), float(y)),
-                scene.n_int_psf,
-                len(plan),
-            )
-        )
+    grid = sorted(((float(x), float(y)) for x in steps for y in steps), key=lambda p: np.hypot(*p))
+    for i, dither in enumerate(grid[: scene.n_dither]):
+        pointing = replace(reference, dither_arcsec=dither)
+        add(len(scene.rolls_deg) + 1, i + 1, scene.n_int_psf, pointing)
     return plan
 
 
@@ -417,52 +407,33 @@ class _Sky:
 def _write_exposure(
     folder: Path, exposure: _Exposure, scene: Scene, sky: _Sky, seed: int
 ) -> dict[str, Any]:
-    rng = np.random.default_rng([seed, 2, exposure.number])
-    drift_rng = np.random.default_rng([seed, 3, exposure.number])
+    at = exposure.pointing
+    rng = np.random.default_rng([seed, 2, at.number])
+    drift_rng = np.random.default_rng([seed, 3, at.number])
     drift = sky.wavefront(scene.drift_nm, drift_rng)
     trend = sky.wavefront(0.2 * scene.drift_nm, drift_rng)
     acquired = rng.normal(0.0, scene.pointing_mas * 1e-3, 2)
-    pointing = acquired + np.array(exposure.dither_arcsec)
+    pointing = acquired + np.array(at.dither_arcsec)
     jitter = rng.normal(0.0, scene.jitter_mas * 1e-3, (exposure.n_int, 2))
-    flux = scene.psf_star_flux if exposure.is_psf else scene.star_flux
+    flux = scene.psf_star_flux if at.is_psf else scene.star_flux
 
     def noiseless(i: int) -> NDArray[np.float64]:
         x, y = pointing + jitter[i]
         return flux * sky.star((float(x), float(y)), drift + (i / exposure.n_int) * trend)
 
     images = np.array(threads.map_ordered(noiseless, range(exposure.n_int))) + scene.background
-    if not exposure.is_psf:
-        images += flux * sky.surroundings(exposure.roll_deg, (pointing[0], pointing[1]))
+    if not at.is_psf:
+        images += flux * sky.surroundings(at.roll_ref_deg, (pointing[0], pointing[1]))
     arrays = _observe(images, scene, rng, np.random.default_rng([seed, 4]))
-    scale = scene.pixel_scale_arcsec
-    mask_x, mask_y = sky.mask_xy
-    star = (mask_x + pointing[0] / scale, mask_y + pointing[1] / scale)
-    wcs_offset = rng.normal(0.0, scene.wcs_error_arcsec, 2)
-    model = exposure_model(
-        arrays,
-        Pointing(
-            target="DEMO-REF" if exposure.is_psf else "DEMO",
-            radec_deg=(180.0, -30.0) if exposure.is_psf else (150.0, -25.0),
-            crpix_xy=(mask_x, mask_y),
-            sky_offset_arcsec=(float(wcs_offset[0]), float(wcs_offset[1])),
-            roll_ref_deg=exposure.roll_deg,
-            v3i_yangle_deg=scene.channel.v3i_yangle_deg,
-            vparity=scene.channel.vparity,
-            pixel_scale_arcsec=scale,
-            dither_arcsec=exposure.dither_arcsec,
-            is_psf=exposure.is_psf,
-            instrument=scene.instrument,
-            filter=scene.filter,
-            coronagraph=scene.coronagraph,
-            number=exposure.number,
-        ),
-    )
+    east, north = rng.normal(0.0, scene.wcs_error_arcsec, 2)
+    model = exposure_model(arrays, replace(at, sky_offset_arcsec=(float(east), float(north))))
     save_atomically(model, folder / exposure.name)
     model.close()
+    star = np.array(sky.mask_xy) + pointing / scene.pixel_scale_arcsec
     return {
-        "star_xy": [float(v) for v in star],
-        "roll_ref_deg": exposure.roll_deg,
-        "jitter_xy_pix": (jitter / scale).tolist(),
+        "star_xy": star.tolist(),
+        "roll_ref_deg": at.roll_ref_deg,
+        "jitter_xy_pix": (jitter / scene.pixel_scale_arcsec).tolist(),
     }
 
 

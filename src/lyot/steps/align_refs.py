@@ -14,7 +14,6 @@ from lyot.files.exposure import cube_from_model
 from lyot.files.headers import ExposureInfo
 from lyot.parameters import STEPS, AlignRecipe, ComputeParameters, StarParameters
 from lyot.references.aligner import Aligner
-from lyot.references.computed import ComputedReferences
 from lyot.references.prepare import PreparedRefs, prepare_refs
 from lyot.references.shifts import undersampling_note
 from lyot.references.star import guess_star
@@ -44,13 +43,11 @@ class AlignRefsStep(LyotStep):
     reference_file_types: ClassVar[list[str]] = ["psfmask"]
 
     def process(self, target: Any, psf: Any) -> Any:
-        """Return the references `psf`, a psfstack, on the pixels of the exposure `target`.
-
-        ``(n_int, n_ref, n_y, n_x)``; with ``align_to = first`` the first set alone.
-        """
+        """Return the references `psf` on the pixels of the exposure `target`, 4-D or one set."""
         with opened(target, "CubeModel") as model, opened(psf, "CubeModel") as stack:
             refs = prepare_refs(cube_from_model(stack), values_of(self, AlignRecipe))
-            aligned = self.references(model, refs, inputs=[name_of(target), name_of(psf)])
+            aligned = self.references(model, refs)
+            aligned.inputs = [name_of(target), name_of(psf)]
             frames = [aligned.frames(i) for i in range(aligned.n_sets)]
             arrays: dict[str, Any] = {
                 "data": np.stack([f.sci for f in frames]),
@@ -67,15 +64,10 @@ class AlignRefsStep(LyotStep):
         refs: PreparedRefs,
         /,
         *,
-        name: str = "",
-        inputs: Sequence[str] = (),
         receive: Callable[[int, AlignedFrames], None] | None = None,
         warnings: Sequence[ReferenceWarning] | None = None,
-    ) -> ComputedReferences:
-        """Return the references of a science exposure, which are computed when they are asked for.
-
-        `name`, `inputs`, `receive` and `warnings` are as for `ComputedReferences`.
-        """
+    ) -> Aligner:
+        """Return the references of an exposure, which are aligned when they are asked for."""
         cube, star_xy = cube_from_model(target), values_of(self, StarParameters).xy
         if note := undersampling_note(cube.info):
             log.warning(note)
@@ -87,15 +79,11 @@ class AlignRefsStep(LyotStep):
             weight=weight,
             star_xy=star_xy,
             device=devices.device(values_of(self, ComputeParameters).device),
-        )
-        return ComputedReferences(
-            aligner,
-            name=name,
-            inputs=inputs,
-            weight_origin=origin,
             receive=receive,
             warnings=warnings,
         )
+        aligner.weight_origin = origin
+        return aligner
 
     def _weight(
         self, model: Any, info: ExposureInfo, star_xy: tuple[float, float] | None

@@ -88,10 +88,7 @@ class LyotStep(Step):
     def save_model(
         self, model: Any, *, output_file: str | None = None, force: bool = False, **parts: Any
     ) -> Any:
-        """Save a model under the step's name for it, whole or not at all.
-
-        `parts` are those of the name, as `make_output_path` takes them.
-        """
+        """Save a model whole or not at all; `parts` of its name are as in `make_output_path`."""
         output_file = output_file or self.output_file
         if not (force or self.save_results or output_file):
             return None
@@ -116,10 +113,7 @@ def is_one(source: Any, /) -> bool:
 
 @contextmanager
 def opened(source: Any, kind: str = "", /) -> Iterator[Any]:
-    """Open a file as a stdatamodels class, by default that of its number of axes, and close it.
-
-    What is no path is passed on and stays open.
-    """
+    """Open a file as a stdatamodels class, by default by its axes; pass on what is no path."""
     is_path = isinstance(source, str | Path)
     if is_path and not kind:
         shape = read_info(source).shape

@@ -32,10 +32,7 @@ class HlspStep(LyotStep):
     spec = spec_of(*STEPS["hlsp"], save_results=True)
 
     def process(self, source: Any) -> list[Any]:
-        """Return the SNR model of a subtracted cube or image, and its ContrastModel.
-
-        The curve of a cube is that of the mean of its integrations.
-        """
+        """Return the SNR and contrast models of an image, or of a cube and its mean."""
         recipe = values_of(self, HlspRecipe)
         with opened(source) as model:
             data, err = np.asarray(model.data, np.float64), np.asarray(model.err, np.float64)
@@ -57,14 +54,9 @@ class HlspStep(LyotStep):
                 "center_on": origin,
             }
             for product in (snr, contrast):
-                stamp(
-                    product,
-                    "hlsp",
-                    recipe=used,
-                    inputs=[name_of(source)],
-                    star=star if product is snr else None,
-                    details={} if star is None else {"star": star.to_dict()},
-                )
+                known = {} if star is None else {"star": star.to_dict()}
+                shown = star if product is snr else None
+                stamp(product, "hlsp", used, [name_of(source)], shown, **known)
                 set_keyword(product, "PRIMARY", "S_HLSP", "COMPLETE", "High-level products")
         return [snr, contrast]
 

@@ -54,8 +54,7 @@ class KlipStep(LyotStep):
     ) -> Any:
         """Return the residual of an exposure, a list where ``truncate`` has several numbers.
 
-        `psfrefs` is a psfalign product, 4-D or 3-D, or `AlignedReferences`. `receive` is given the
-        finished subtraction, its fits kept, for an analysis that follows.
+        `psfrefs` is a psfalign product or `AlignedReferences`; `receive` is given the subtraction.
         """
         recipe, files = values_of(self, SubtractRecipe), values_of(self, FitInputs)
         device = devices.device(values_of(self, ComputeParameters).device)
@@ -92,23 +91,12 @@ class KlipStep(LyotStep):
             if receive is not None:
                 receive(done.subtracted)
             maps = {name: str(Path(p).resolve()) for name, p in to_dict(files).items() if p}
-            products = [
-                psfsub_model(
-                    model,
-                    result,
-                    recipe=recipe,
-                    inputs=[name_of(target), aligned.name],
-                    star=star,
-                    history=aligned.history(),
-                    details={
-                        "speckle_noise": speckle_noise(result, star, scale_arcsec)._asdict(),
-                        "plane": plane._asdict(),
-                        "maps": maps,
-                        "disc_scale": done.scale,
-                    },
-                )
-                for result in done.results
-            ]
+            inputs, history = [name_of(target), aligned.name], aligned.history
+            known = {"plane": plane._asdict(), "maps": maps, "disc_scale": done.scale}
+            products = []
+            for result in done.results:
+                known["speckle_noise"] = speckle_noise(result, star, scale_arcsec)._asdict()
+                products.append(psfsub_model(model, result, recipe, inputs, star, history, **known))
         return products[0] if len(products) == 1 else products
 
     def _star(self, cube: Cube, recorded: StarPosition | None) -> StarPosition:

@@ -36,15 +36,9 @@ class OutlierDetectionStep(LyotStep):
             result = model.copy()
             cube = cube_from_model(model)
             result.dq, n_found = outlier_dq(cube, recipe)
-            log.info(
-                "%d outliers in %d integrations of %s.", n_found, len(cube.sci), cube.info.name
-            )
+            name, n_int = cube.info.name, len(cube.sci)
+            log.info("%d outliers in %d integrations of %s.", n_found, n_int, name)
             drop_unknown_long_keywords(result)
-            stamp(
-                result,
-                "outlier_detection",
-                recipe=to_dict(recipe),
-                inputs=[name_of(source)],
-                details={"n_outliers": n_found},
-            )
+            inputs = [name_of(source)]
+            stamp(result, "outlier_detection", to_dict(recipe), inputs, n_outliers=n_found)
         return result

@@ -13,7 +13,7 @@ from lyot.files.products import derived_model, drop_unknown_long_keywords
 from lyot.files.provenance import provenance_of, set_provenance, stamp
 from lyot.files.star import StarPosition
 from lyot.parameters import SubtractRecipe, to_dict
-from lyot.references.computed import ComputedReferences
+from lyot.references.aligner import Aligner
 from lyot.subtraction.result import Subtraction
 
 log = logging.getLogger(__name__)
@@ -23,46 +23,29 @@ def psfstack_model(like: Any, cube: Cube, inputs: list[str], arrays: dict[str, A
     """Make the psfstack product of a stack, with the metadata of its first exposure."""
     model = derived_model("CubeModel", like, arrays)
     log.info("Stacked %d integrations of %d reference exposures.", len(cube.sci), len(inputs))
-    stamp(
-        model,
-        "stack_psfs",
-        recipe={},
-        inputs=inputs,
-        details={
-            "dither_arcsec": cube.dither_arcsec,
-            "targets": list(cube.targets),
-            "pa_y_deg": cube.pa_y_deg,
-            "mjd": cube.mjd,
-        },
-    )
+    known = {"targets": list(cube.targets), "pa_y_deg": cube.pa_y_deg, "mjd": cube.mjd}
+    stamp(model, "stack_psfs", {}, inputs, dither_arcsec=cube.dither_arcsec, **known)
     return model
 
 
-def psfalign_model(target: Any, aligned: ComputedReferences, arrays: dict[str, Any], /) -> Any:
+def psfalign_model(target: Any, aligned: Aligner, arrays: dict[str, Any], /) -> Any:
     """Make the psfalign product of a science exposure, with its metadata."""
     model = derived_model("CubeModel" if aligned.shared else "QuadModel", target, arrays)
     model.meta.cal_step.stack_psfs = "COMPLETE"
-    stamp(
-        model,
-        "align_psfs",
-        recipe=to_dict(aligned.aligner.recipe),
-        inputs=aligned.inputs,
-        star=aligned.star,
-        details=aligned.details(),
-    )
+    recipe, star = to_dict(aligned.recipe), aligned.star
+    stamp(model, "align_psfs", recipe, aligned.inputs, star, **aligned.details())
     return model
 
 
 def psfsub_model(
     target: Any,
     result: Subtraction,
-    /,
-    *,
     recipe: SubtractRecipe,
     inputs: list[str],
     star: StarPosition,
     history: dict[str, Any],
-    details: dict[str, Any],
+    /,
+    **details: Any,
 ) -> Any:
     """Make the psfsub product of one number of modes, with the metadata of the exposure."""
     model = target.copy()
@@ -77,14 +60,7 @@ def psfsub_model(
     provenance = provenance_of(model)
     provenance["steps"] = history | provenance.get("steps", {})
     set_provenance(model, provenance)
-    stamp(
-        model,
-        "klip",
-        recipe=to_dict(recipe),
-        inputs=inputs,
-        star=star,
-        details=result.record()
-        | {"error": f"ERR is {recipe.error}; residual speckles are not in a propagated error"}
-        | details,
-    )
+    error = f"ERR is {recipe.error}; residual speckles are not in a propagated error"
+    details = result.record() | {"error": error} | details
+    stamp(model, "klip", to_dict(recipe), inputs, star, **details)
     return model

@@ -39,16 +39,9 @@ class ResampleStep(LyotStep):
             models = [stack.enter_context(opened(item, "CubeModel")) for item in items]
             image = combine([residuals_from_model(m, recipe.bad_bits) for m in models], recipe)
             result = combined_model(models, image, recipe)
-            shape = np.shape(image.sci)
-            log.info(
-                "Combined %d exposure(s) into %d x %d pixels.", len(models), shape[1], shape[0]
-            )
-            stamp(
-                result,
-                "resample",
-                recipe=to_dict(recipe),
-                inputs=[name_of(item) for item in items],
-                star=image.star,
-                details={"error": "ERR is per pixel; the covariance of drizzling is not in it"},
-            )
+            n_y, n_x = np.shape(image.sci)
+            log.info("Combined %d exposure(s) into %d x %d pixels.", len(models), n_x, n_y)
+            error = "ERR is per pixel; the covariance of drizzling is not in it"
+            inputs = [name_of(item) for item in items]
+            stamp(result, "resample", to_dict(recipe), inputs, image.star, error=error)
         return result

@@ -8,10 +8,7 @@ from lyot.parameters import P, Parameter, Parameters, from_names, parameters_of
 
 
 def spec_of(*kinds: type[Parameters], suffix: str = "", save_results: bool = False) -> str:
-    """Write the ``spec`` of a step that takes these classes, in the syntax of configobj.
-
-    ``suffix`` and ``save_results`` belong to `stpipe`; a step changes their defaults.
-    """
+    """Write the ``spec`` of a step that takes these classes, in the syntax of configobj."""
     lines = [f"suffix = string(default={suffix!r})  # Suffix of the product"] if suffix else []
     lines += ["save_results = boolean(default=True)  # Save the products"] if save_results else []
     lines += [_line(each) for kind in kinds for each in parameters_of(kind)]

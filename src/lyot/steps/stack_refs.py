@@ -29,10 +29,7 @@ class StackRefsStep(LyotStep):
     spec = spec_of(*STEPS["stack_refs"], suffix="psfstack")
 
     def process(self, source: Any) -> Any:
-        """Return every integration of the references, ``(n_ref, n_y, n_x)``, in order.
-
-        `source` is an association, of which the psf members are taken, or the exposures.
-        """
+        """Stack all integrations of the psf members of an association, or of exposures."""
         names: list[str] = []
         first: list[Any] = []
 

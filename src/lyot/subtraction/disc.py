@@ -33,8 +33,7 @@ def on_detector(
 ) -> NDArray[np.float64]:
     """Turn an image of the sky onto the pixels of an exposure, by cubic interpolation.
 
-    In the image north is up, east to the left, the star at the middle pixel ``(n // 2, n // 2)``;
-    NaN, and what lies beyond it, count as zero.
+    North is up, the star at the pixel ``(n // 2, n // 2)``; NaN, and what lies beyond, are zero.
     """
     east, north = plane.offset(*np.indices(shape)) / pixel_scale_arcsec
     places = np.stack([image.shape[0] // 2 + north, image.shape[1] // 2 - east])
@@ -56,10 +55,7 @@ def subtract_constrained(
     counts: NDArray[np.bool_],
     /,
 ) -> Constrained:
-    """Subtract an exposure with coefficients that a model of its disc does not draw.
-
-    The scale of the model is fitted where `counts` is True.
-    """
+    """Subtract an exposure less a model of its disc, scaled to the data where `counts` is True."""
     if disc.shape != target.frame_shape:
         raise LyotError(
             f"The model of the disc is {disc.shape} pixels and frames are {target.frame_shape}."

@@ -22,9 +22,8 @@ class Fit:
     """Targets that share references and gaps, fitted in one zone.
 
     Coefficients with K modes are ``C_K = B W_K^T W_K``, with B = `cross` and W the matrix of the
-    `operator`; the residual of a target is ``T - mean - C_K (R - mean_ref)`` plus a level. A set of
-    shared references is one fit where no target has gaps, one fit for each pattern of gaps
-    otherwise; chosen references are a fit for each target.
+    `operator`; the residual of a target is ``T - mean - C_K (R - mean_ref)`` plus a level. Shared
+    references are a fit for each pattern of gaps, chosen ones a fit for each target.
     """
 
     rows: NDArray[np.intp]  # (n_t,): the integrations that it serves
@@ -68,7 +67,6 @@ class AreaFits(NamedTuple):
     fits: list[Fit]  # none where no target has a reference
     lead: Operator  # on `refs`; its leverage, eigenvalues and number of modes stand for all fits
     refs: NDArray[np.intp]  # all references that are used
-    first: int  # the first integration of those that share the references
     rows: NDArray[np.intp]  # integrations that are fitted
     without: NDArray[np.intp]  # integrations that have no reference
     one_by_one: bool  # whether references were chosen for each target
@@ -101,46 +99,41 @@ class AreaFits(NamedTuple):
         return out
 
 
-def fit_shared(
-    run: Run, target_set: TargetSet, products: ZoneProducts, share: Array, /
-) -> AreaFits:
-    """Fit all targets with all references: one fit for each pattern of gaps."""
-    gram, gaps, first = products.grams.gram, products.gaps, target_set.first
+def fit_shared(run: Run, first: int, products: ZoneProducts, /) -> AreaFits:
+    """Fit all targets, from the `first` on, with all references: a fit for each pattern of gaps."""
+    gram = products.gram
     # The operator without gaps is always made: its leverage and eigenvalues stand for all.
-    grams = [gram, *(each for each in gaps.grams if each is not gram)]
-    found = run.method.compute(grams, [products.grams.mode_gram] * len(grams), run.device.run)
+    grams = [gram, *(each for each in products.grams if each is not gram)]
+    found = [run.method.compute(g, products.mode_gram, run.device.run) for g in grams]
     n_modes = max(run.recipe.n_modes)
     operators = {id(g): each.truncated(n_modes) for g, each in zip(grams, found, strict=True)}
     refs = np.arange(len(gram))
     fits = [
-        _fit(products, share, first, rows, refs, each, operators[id(each)])
-        for rows, each in zip(gaps.targets(), gaps.grams, strict=True)
+        _fit(
+            products, first, np.flatnonzero(products.pattern == p), refs, each, operators[id(each)]
+        )
+        for p, each in enumerate(products.grams)
     ]
-    rows = first + np.arange(len(gaps.pattern))
-    return AreaFits(fits, operators[id(gram)], refs, first, rows, rows[:0], one_by_one=False)
+    rows = first + np.arange(len(products.pattern))
+    return AreaFits(fits, operators[id(gram)], refs, rows, rows[:0], one_by_one=False)
 
 
-def fit_each(
-    run: Run, target_set: TargetSet, products: ZoneProducts, share: Array, chosen: Array, /
-) -> AreaFits:
-    """Fit each target with the references chosen for it: small problems, solved many at once.
-
-    The lead, and with it the leverage of the pixels, is that of the first target with most modes.
-    """
-    counts, n_modes, first = chosen.sum(axis=1), max(run.recipe.n_modes), target_set.first
+def fit_each(run: Run, first: int, products: ZoneProducts, chosen: Array, /) -> AreaFits:
+    """Fit each target with its own references; the lead is the first target with most modes."""
+    counts, n_modes = chosen.sum(axis=1), max(run.recipe.n_modes)
     fits: dict[int, Fit] = {}
     for count in np.unique(counts[counts > 0]):
         targets = np.flatnonzero(counts == count)
         picks = np.stack([np.flatnonzero(chosen[i]) for i in targets])
         square = (picks[:, :, None], picks[:, None, :])
-        grams = products.grams.gram[square]
-        if len(products.gaps.grams) > 1:
+        grams = products.gram[square]
+        if len(products.grams) > 1:
             of_targets = zip(targets, picks, strict=True)
-            grams = np.stack([products.gaps.gram_of(int(i))[np.ix_(p, p)] for i, p in of_targets])
-        found = run.method.compute_stack(grams, products.grams.mode_gram[square], n_modes)
+            grams = np.stack([products.gram_of(int(i))[np.ix_(p, p)] for i, p in of_targets])
+        found = run.method.compute_stack(grams, products.mode_gram[square], n_modes)
         for i, pick, gram, operator in zip(targets, picks, grams, found, strict=True):
             row, operator = np.array([i]), operator.truncated(n_modes)
-            fits[int(i)] = _fit(products, share, first, row, pick, gram, operator)
+            fits[int(i)] = _fit(products, first, row, pick, gram, operator)
     union = np.flatnonzero(chosen.any(axis=0))
     in_order = [fits[i] for i in sorted(fits)]
     lead = Operator(np.empty((0, len(union))), np.empty(0), 0)
@@ -151,12 +144,11 @@ def fit_each(
         n_dropped = max(fit.operator.n_dropped for fit in in_order)
         lead = Operator(matrix, in_order[-1].operator.values, n_dropped)
     fitted, without = (first + np.flatnonzero(rows) for rows in (counts > 0, counts == 0))
-    return AreaFits(in_order, lead, union, first, fitted, without, one_by_one=True)
+    return AreaFits(in_order, lead, union, fitted, without, one_by_one=True)
 
 
 def _fit(
     products: ZoneProducts,
-    share: Array,
     first: int,
     targets: NDArray[np.intp],
     refs: NDArray[np.intp],
@@ -164,23 +156,22 @@ def _fit(
     operator: Operator,
 ) -> Fit:
     """Take from the products what concerns some targets with equal gaps, and some references."""
-    grams, gaps, levels = products.grams, products.gaps, products.levels
-    pattern = gaps.pattern[targets[0]]
+    pattern = products.pattern[targets[0]]
     return Fit(
         rows=first + targets,
         reference_set=first,
         refs=refs,
-        zone=products.zone._replace(share=share),
-        mean_target=products.means.target[targets],
-        mean_ref=grams.mean_ref[refs],
-        weight_sum=float(gaps.weight_sums[pattern]),
-        offset=gaps.offsets[pattern][refs],
-        level_target=levels.target[targets],
-        level_offset=levels.offset[targets][:, refs],
-        n_level=levels.n[targets],
+        zone=products.zone,
+        mean_target=products.mean_target[targets],
+        mean_ref=products.mean_ref[refs],
+        weight_sum=float(products.weight_sums[pattern]),
+        offset=products.offsets[pattern][refs],
+        level_target=products.level_target[targets],
+        level_offset=products.level_offset[targets][:, refs],
+        n_level=products.n_level[targets],
         gram=gram,
-        cross=grams.cross[targets][:, refs],
-        target_square=grams.target_square[targets],
+        cross=products.cross[targets][:, refs],
+        target_square=products.target_square[targets],
         operator=operator,
     )
 
@@ -190,14 +181,13 @@ def choose(
 ) -> NDArray[np.bool_]:
     """Return the references of each target ``(n_t, n_ref)``, of those that are allowed."""
     recipe, method = run.recipe, run.method
-    n_t, n_ref = products.grams.cross.shape
+    n_t, n_ref = products.cross.shape
     chosen = np.empty((n_t, n_ref), bool)
     for i in range(n_t):
         taken = np.ones(n_ref, bool) if allowed is None else allowed
-        gram, cross = products.gaps.gram_of(int(i)), products.grams.cross[i]
+        gram, cross = products.gram_of(i), products.cross[i]
         if recipe.select == BY_CORRELATION or recipe.min_correlation > -1.0:
-            square = float(products.grams.target_square[i])
-            correlation = selection.correlations(gram, cross, square)
+            correlation = selection.correlations(gram, cross, float(products.target_square[i]))
             taken = taken & (correlation >= recipe.min_correlation)
             if recipe.select == BY_CORRELATION:
                 taken = selection.highest(correlation, taken, recipe.n_refs)

@@ -15,8 +15,6 @@ from lyot.files.aligned import AlignedFrames
 from lyot.references.fill import learn_prediction
 from lyot.types import Array
 
-Rows = slice | NDArray[np.intp]
-
 
 class Targets(NamedTuple):
     """Target pixels, their bad pixels and their variance, each of shape (n_t, n_pix)."""
@@ -31,7 +29,7 @@ class Targets(NamedTuple):
         missing = self.bad[:, at]
         return np.where(missing, 0.0, data) if missing.any() else data
 
-    def rows(self, pick: Rows) -> Targets:
+    def rows(self, pick: slice | NDArray[np.intp]) -> Targets:
         """Return some of the targets."""
         return Targets(self.sci[pick], self.bad[pick], self.variance[pick])
 
@@ -42,10 +40,7 @@ class Targets(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class RefPixels:
-    """Frames that a model is made of, with the variance of the references behind them.
-
-    The frames are the references, filled where some are bad, or what a method makes of them.
-    """
+    """Filled references, or frames that a method made of them, and the references' variance."""
 
     sci: Array  # (n_frame, n_pix), finite but where `all_bad`
     variance: Array  # (n_ref, n_pix), of the references
@@ -55,7 +50,6 @@ class RefPixels:
     component_weights: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
-        """Return the number of frames."""
         return len(self.sci) if self.pick is None else len(self.pick)
 
     @property
@@ -80,7 +74,7 @@ class RefPixels:
     def centered(self, at: Any, mean: Array) -> Array:
         """Return pixels less the mean of their row, in memory that this thread uses again."""
         rows = self._part(self.sci, at)
-        out = np.subtract(rows, mean[:, None], out=threads.workspace.array("rows", rows.shape))
+        out = np.subtract(rows, mean[:, None], out=threads.workspace("rows", rows.shape))
         out[:, self.all_bad[at]] = 0.0
         return out
 
@@ -119,7 +113,8 @@ class RefPixels:
         return cls(sci, variance, all_bad)
 
 
-class ZonePixels(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class ZonePixels:
     """The pixels of a zone: those that count in its fit, or take its result."""
 
     where: Array | slice  # pixels of the frame; a slice of everything where the zone is the frame

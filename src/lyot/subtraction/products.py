@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,67 +41,49 @@ class TargetSet(NamedTuple):
     days: Array | None  # (n_ref,): how far each reference lies in time, NaN where unknown
 
 
-class Means(NamedTuple):
-    """Weighted means: exact of each target over its good pixels, rough of each frame."""
+@dataclass(frozen=True, eq=False)
+class ZoneProducts(ZonePixels):
+    """All that the pixels of a zone give, for targets that share references."""
 
-    target: Array
-    rough_ref: Array
-
-
-class Grams(NamedTuple):
-    """Inner products of centered targets and frames over the pixels of a zone."""
-
-    gram: Array  # (n_ref, n_ref), with the weight of the fit
-    mode_gram: Array  # with that of the modes; the same object where the weights are the same
-    cross: Array  # (n_t, n_ref): products of the targets with the frames
+    zone: Zone
+    mean_target: Array  # (n_t,), weighted, over the good pixels of each target
     mean_ref: Array  # (n_ref,), subtracted from each frame
     weight_sum: float  # infinity where no mean is subtracted
+    gram: Array  # (n_ref, n_ref), of the centered frames, with the weight of the fit
+    mode_gram: Array  # with that of the modes; the same object where the weights are the same
+    cross: Array  # (n_t, n_ref): products of the centered targets with the frames
     target_square: Array  # (n_t,): product of each target with itself over its good pixels
-
-
-class Gaps(NamedTuple):
-    """Targets grouped by the pixels of the fit that they miss."""
-
-    pattern: NDArray[np.intp]  # (n_t,): number of the pattern of each target
+    pattern: NDArray[np.intp]  # (n_t,): number of the pattern of missing pixels of each target
     grams: list[Array]  # of each pattern, over the remaining pixels
     offsets: Array  # (n_pattern, n_ref): mean of each centered frame over them
     weight_sums: Array  # (n_pattern,), of those pixels; infinity where no mean is subtracted
-
-    def targets(self) -> list[NDArray[np.intp]]:
-        """Return the targets of each pattern."""
-        return [np.flatnonzero(self.pattern == p) for p in range(len(self.grams))]
+    level_target: Array  # (n_t,): mean of each centered target where the level is taken
+    level_offset: Array  # (n_t, n_ref): of each frame over the good pixels of each target there
+    n_level: NDArray[np.intp]  # (n_t,): number of those; zero where the level is that of the fit
+    noise_scale: Array  # (n_t,): variance of each target over the mean of all
+    typical_variance: Array  # (n_zone_pix,): that mean
+    noise_gram: Array  # with weight ``w^2 typical_variance``; empty unless fitted one by one
 
     def gram_of(self, target: int) -> Array:
-        """Return the Gram matrix of one target."""
+        """Return the Gram matrix of one target over its good pixels."""
         return self.grams[self.pattern[target]]
 
+    @cached_property
+    def share(self) -> Array:
+        """Share of the result that each pixel takes from the zone, ``(n_zone_pix,)``."""
+        return self.zone.share.ravel()[self.where]
 
-class Levels(NamedTuple):
-    """Means of centered targets and frames where the level of the residual is taken."""
-
-    target: Array  # (n_t,)
-    offset: Array  # (n_t, n_ref): of each frame over the good pixels of each target
-    n: NDArray[np.intp]  # (n_t,): number of those pixels; zero where the level is that of the fit
-
-
-class Noise(NamedTuple):
-    """Noise of the targets in a zone."""
-
-    typical_variance: Array  # (n_zone_pix,): mean of all targets
-    scale: Array  # (n_t,): variance of each target over that
-    gram: Array  # with weight ``w^2 typical_variance``; empty unless fitted one by one
-
-
-class ZoneProducts(NamedTuple):
-    """All that the pixels of a zone give, for all targets that share references."""
-
-    zone: Zone
-    pixels: ZonePixels
-    means: Means
-    grams: Grams
-    gaps: Gaps
-    levels: Levels
-    noise: Noise
+    def of(self, rows: NDArray[np.intp], refs: NDArray[np.intp]) -> ZoneProducts:
+        """Take what concerns the pixels of some targets and frames; none is copied for all."""
+        out = replace(self, refs=self.refs.of(refs), mean_ref=self.mean_ref[refs])
+        if len(rows) == len(self.targets.sci):
+            return out
+        return replace(
+            out,
+            targets=self.targets.rows(rows),
+            mean_target=self.mean_target[rows],
+            noise_scale=self.noise_scale[rows],
+        )
 
 
 def zone_products(run: Run, target_set: TargetSet, zone: Zone, /) -> ZoneProducts:
@@ -108,29 +92,39 @@ def zone_products(run: Run, target_set: TargetSet, zone: Zone, /) -> ZoneProduct
     pixels, subtract_mean = cut(targets, refs, zone), recipe.subtract_mean
     n_t = len(targets.sci)
     counted = np.array([pixels.weight.sum() - pixels.weight[b].sum() for b in pixels.targets.bad])
-    means = Means(np.zeros(n_t), np.zeros(len(refs)))
+    mean_target, rough_mean, weight_sum = np.zeros(n_t), np.zeros(len(refs)), np.inf
     if subtract_mean:
-        means = _means(pixels, counted)
-    grams = _grams(pixels, means, run.device, subtract_mean=subtract_mean)
-    gaps = _gaps(pixels, grams, counted if subtract_mean else np.full(n_t, np.inf))
-    levels = Levels(np.zeros(n_t), gaps.offsets[gaps.pattern], np.zeros(n_t, np.intp))
+        mean_target, rough_mean = _means(pixels, counted)
+    # The rough mean of frames is taken off the pixels first, and only the remainder algebraically:
+    # from frames with a pedestal that would cost the faint modes.
+    sums = _sum_over_blocks(pixels, mean_target, rough_mean, pixels.weight, run.device)
+    gram, mean_ref = sums.gram, rough_mean
+    if subtract_mean and pixels.weight.any():
+        weight_sum = float(pixels.weight.sum())
+        gram, remainder = klip.recenter(gram, sums.ref_sum, weight_sum)
+        mean_ref = rough_mean + remainder
+    mode_gram, weight = gram, pixels.mode_weight
+    if weight is not pixels.weight:
+        of_modes = _sum_over_blocks(pixels, mean_target, rough_mean, weight, run.device)
+        mode_gram = of_modes.gram
+        if subtract_mean and weight.any():
+            mode_gram = klip.recenter(mode_gram, of_modes.ref_sum, float(weight.sum())).gram
+    gaps = _gaps(pixels, gram, mean_ref, counted if subtract_mean else np.full(n_t, np.inf))
+    levels = np.zeros(n_t), gaps[2][gaps[0]], np.zeros(n_t, np.intp)
     if subtract_mean and zone.level.any():
-        levels = _levels(targets, refs, zone, means.target, grams.mean_ref)
+        levels = _levels(targets, refs, zone, mean_target, mean_ref)
     typical = pixels.targets.variance.mean(axis=0, dtype=np.float64)
     noise_gram = np.empty((0, 0))
     if fits_each(recipe) and recipe.error == PROPAGATED:
-        noise_gram = _noise_gram(pixels.refs, grams.mean_ref, pixels.weight**2 * typical)
-    noise = Noise(typical, target_set.noise_scale, noise_gram)
-    return ZoneProducts(zone, pixels, means, grams, gaps, levels, noise)
+        noise_gram = _noise_gram(pixels.refs, mean_ref, pixels.weight**2 * typical)
+    square = _squares(pixels, mean_target)
+    of_fit = (mean_target, mean_ref, weight_sum, gram, mode_gram, sums.cross, square)
+    noise = (target_set.noise_scale, typical, noise_gram)
+    values: list[Any] = [*vars(pixels).values(), zone, *of_fit, *gaps, *levels, *noise]
+    return ZoneProducts(*values)
 
 
-def noise_scale(targets: Targets, /) -> Array:
-    """Return the mean variance of each target over that of all."""
-    brightness = targets.variance.mean(axis=1, dtype=np.float64)
-    return np.asarray(brightness / max(brightness.mean(), np.finfo(float).tiny))
-
-
-def _means(pixels: ZonePixels, counted: Array) -> Means:
+def _means(pixels: ZonePixels, counted: Array) -> tuple[Array, Array]:
     """Weighted means; those of frames by every 64th pixel, which takes off the pedestal."""
     weight, (sci, missing, _) = pixels.weight, pixels.targets
     target = np.zeros(len(sci))
@@ -141,43 +135,18 @@ def _means(pixels: ZonePixels, counted: Array) -> Means:
     w = weight[sparse]
     total = float(w.sum())
     rows = np.where(w > 0, pixels.refs.sci[:, sparse], 0.0)
-    return Means(target, np.asarray(rows @ w / total if total > 0 else np.zeros(len(rows))))
-
-
-def _grams(
-    pixels: ZonePixels, means: Means, device: devices.Device, *, subtract_mean: bool
-) -> Grams:
-    """Form the Gram matrix and cross products, with the exact mean taken off the frames.
-
-    The rough mean is taken off the pixels first, and only the remainder algebraically: from frames
-    with a pedestal that would cost the faint modes.
-    """
-    products = _sum_over_blocks(pixels, means, pixels.weight, device)
-    gram, mean_ref, weight_sum = products.gram, means.rough_ref, np.inf
-    if subtract_mean and pixels.weight.any():
-        weight_sum = float(pixels.weight.sum())
-        centered = klip.recenter(gram, products.ref_sum, weight_sum)
-        gram, mean_ref = centered.gram, means.rough_ref + centered.mean
-    mode_gram = gram
-    if pixels.mode_weight is not pixels.weight:
-        of_modes = _sum_over_blocks(pixels, means, pixels.mode_weight, device)
-        mode_gram = of_modes.gram
-        if subtract_mean and pixels.mode_weight.any():
-            total = float(pixels.mode_weight.sum())
-            mode_gram = klip.recenter(mode_gram, of_modes.ref_sum, total).gram
-    square = _squares(pixels, means.target)
-    return Grams(gram, mode_gram, products.cross, mean_ref, weight_sum, square)
+    return target, np.asarray(rows @ w / total if total > 0 else np.zeros(len(rows)))
 
 
 def _sum_over_blocks(
-    pixels: ZonePixels, means: Means, weight: Array, device: devices.Device
+    pixels: ZonePixels, mean_target: Array, mean_ref: Array, weight: Array, device: devices.Device
 ) -> klip.Products:
     """Add up the products of blocks of pixels, in order."""
     plain = bool((weight == 1.0).all())
 
     def _block(at: slice) -> klip.Products:
-        rows = pixels.refs.centered(at, means.rough_ref)
-        data = pixels.targets.centered(at, means.target)
+        rows = pixels.refs.centered(at, mean_ref)
+        data = pixels.targets.centered(at, mean_target)
         root = np.sqrt(weight[at])
         if not plain:
             rows *= root
@@ -199,37 +168,34 @@ def _squares(pixels: ZonePixels, means: Array) -> NDArray[np.float64]:
     )
 
 
-def _gaps(pixels: ZonePixels, grams: Grams, weight_sums: Array) -> Gaps:
+def _gaps(
+    pixels: ZonePixels, gram: Array, mean_ref: Array, weight_sums: Array
+) -> tuple[NDArray[np.intp], list[Array], Array, Array]:
     """Group targets by their gaps; the missing pixels are taken out of the Gram matrix."""
     missing = pixels.targets.bad & (pixels.weight > 0)
     numbers: dict[bytes, int] = {}
     pattern = np.zeros(len(missing), np.intp)
-    reduced, offsets, sums = [], [], []
+    reduced: list[klip.Centered] = []
+    sums = []
     for i, gaps in enumerate(missing):
         key = np.packbits(gaps).tobytes()
-        if key not in numbers:
-            numbers[key] = len(numbers)
-            sums.append(weight_sums[i])
-            at = np.flatnonzero(gaps)
-            if at.size == 0:
-                reduced.append(grams.gram)
-                offsets.append(np.zeros(len(grams.gram)))
-            else:
-                remaining = klip.leave_out(
-                    grams.gram,
-                    pixels.refs.sci[:, at] - grams.mean_ref[:, None],
-                    pixels.weight[at],
-                    weight_sums[i] if weight_sums[i] > 0 else np.inf,
-                )
-                reduced.append(remaining.gram)
-                offsets.append(remaining.mean)
-        pattern[i] = numbers[key]
-    return Gaps(pattern, reduced, np.array(offsets), np.array(sums))
+        pattern[i] = numbers.setdefault(key, len(numbers))
+        if len(numbers) == len(reduced):
+            continue
+        sums.append(weight_sums[i])
+        remaining, at = klip.Centered(gram, np.zeros(len(gram))), np.flatnonzero(gaps)
+        if at.size:
+            rows = pixels.refs.sci[:, at] - mean_ref[:, None]
+            total = weight_sums[i] if weight_sums[i] > 0 else np.inf
+            remaining = klip.leave_out(gram, rows, pixels.weight[at], total)
+        reduced.append(remaining)
+    offsets = np.array([each.mean for each in reduced])
+    return pattern, [each.gram for each in reduced], offsets, np.array(sums)
 
 
 def _levels(
     targets: Targets, refs: RefPixels, zone: Zone, mean_target: Array, mean_ref: Array
-) -> Levels:
+) -> tuple[Array, Array, NDArray[np.intp]]:
     """Means over the part of the frame where the level is taken, outside the zone or in it."""
     at = np.flatnonzero(zone.level.ravel() & ~refs.all_bad)
     level = np.zeros(len(targets.sci))
@@ -243,7 +209,7 @@ def _levels(
         level[i] = image[at[~gaps]].sum(dtype=np.float64) / n - mean_target[i]
         offset[i] = (total - rows[:, gaps].sum(axis=1)) / n
         n_good[i] = n
-    return Levels(level, offset, n_good)
+    return level, offset, n_good
 
 
 def _noise_gram(refs: RefPixels, mean_ref: Array, weight: Array) -> NDArray[np.float64]:

@@ -19,59 +19,28 @@ from lyot.types import Array
 
 @dataclass(frozen=True, eq=False)
 class Subtraction:
-    """A subtracted exposure, for one number of modes.
+    """A subtracted exposure, for one number of modes; a zone counts once for each of its areas."""
 
-    Attributes
-    ----------
-    n_modes : int
-        Number of modes that were asked for.
-    n_kept : int
-        Number that were used, at most the rank of the references.
-    sci, err : ndarray, shape (n_int, n_y, n_x), float32
-        Residual and its error; NaN where the target is bad, or every reference is.
-    coefs : ndarray, shape (n_zone, n_int, n_ref)
-        Factor of each reference in the model of each integration, zero for one that was not
-        chosen; of each component, or of the median, where those are subtracted instead. A zone
-        that rotation divides counts once for each part.
-    eigenvalues : ndarray, shape (n_zone, n_ref)
-        Of the Gram matrix of the last fit; zero beyond its rank.
-    variance_refs : ndarray, shape (n_y, n_x), float32
-        The references' part of the variance, averaged over the integrations.
-    variance_refs_coherent : ndarray, shape (n_y, n_x), float32
-        The references' part of the variance of the mean of the integrations: they share the
-        references, so it does not average down.
-    rms_before, rms_after : ndarray, shape (n_int,)
-        Standard deviation of the good pixels of each integration.
-    residual_rms : ndarray, shape (n_zone, n_kept + 1)
-        Rms of the residual over the pixels of the fit with 0, 1, ... modes, all integrations
-        together.
-    """
-
-    n_modes: int
-    n_kept: int
-    sci: NDArray[np.float32]
+    n_modes: int  # that were asked for
+    n_kept: int  # that were used, at most the rank of the references
+    sci: NDArray[np.float32]  # (n_int, n_y, n_x), NaN where the target is bad or every reference is
     err: NDArray[np.float32]
-    coefs: NDArray[np.float64]
-    eigenvalues: NDArray[np.float64]
-    variance_refs: NDArray[np.float32]
+    # (n_zone, n_int, n_ref): factor of each reference in the model of each integration, zero for
+    # one that was not chosen; of each component, or of the median, where those are subtracted.
+    coefficients: NDArray[np.float64]
+    eigenvalues: NDArray[np.float64]  # (n_zone, n_ref), of the last fit; zero beyond its rank
+    variance_refs: NDArray[np.float32]  # (n_y, n_x), their part of the variance, averaged
+    # The part of the references in the variance of the mean of the integrations: they share the
+    # references, so it does not average down.
     variance_refs_coherent: NDArray[np.float32]
-    rms_before: NDArray[np.float64]
+    rms_before: NDArray[np.float64]  # (n_int,), standard deviation of the good pixels
     rms_after: NDArray[np.float64]
-    residual_rms: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    # (n_zone, n_kept + 1): over the pixels of the fit with 0, 1, ... modes, all integrations.
+    residual_rms: NDArray[np.float64]
 
     def record(self) -> dict[str, Any]:
         """Return what a product records of it beside its images."""
-        return {
-            "n_modes": self.n_modes,
-            "n_kept": self.n_kept,
-            "coefficients": self.coefs,
-            "eigenvalues": self.eigenvalues,
-            "variance_refs": self.variance_refs,
-            "variance_refs_coherent": self.variance_refs_coherent,
-            "rms_before": self.rms_before,
-            "rms_after": self.rms_after,
-            "residual_rms": self.residual_rms,
-        }
+        return {name: value for name, value in vars(self).items() if name not in ("sci", "err")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +54,7 @@ class Subtracted(Sequence[Subtraction]):
     missing : ndarray of bool, shape (n_int, n_pix)
         Pixels that no fit uses: bad in the target, or in every reference.
     fits : list of Fit
-        Where they were asked for: all that the response to a source needs but the pixels of the
-        references.
+        Where asked for: all that the response to a source needs but the pixels of the references.
     frames : dict of int to RefPixels
         For methods that make frames of the references: these, by set of references.
 
@@ -98,9 +66,8 @@ class Subtracted(Sequence[Subtraction]):
     >>> from lyot.parameters import SubtractRecipe
     >>> from lyot.subtraction.subtract import subtract
     >>> target, refs = read_cube("science_calints.fits"), read_cube("reference_calints.fits")
-    >>> aligned = AlignedArrays(refs.sci, refs.err, refs.dq)
-    >>> recipe = SubtractRecipe(n_modes=(1, 2))
-    >>> subtracted = subtract(target, aligned, full_frame(target.frame_shape), recipe)
+    >>> aligned, zones = AlignedArrays(refs.sci, refs.err, refs.dq), full_frame(refs.frame_shape)
+    >>> subtracted = subtract(target, aligned, zones, SubtractRecipe(n_modes=(1, 2)))
     >>> [result.n_modes for result in subtracted]
     [1, 2]
     """
@@ -111,7 +78,6 @@ class Subtracted(Sequence[Subtraction]):
     frames: dict[int, RefPixels] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """Return how many numbers of modes there are."""
         return len(self.results)
 
     @overload
@@ -119,7 +85,6 @@ class Subtracted(Sequence[Subtraction]):
     @overload
     def __getitem__(self, number: slice, /) -> list[Subtraction]: ...
     def __getitem__(self, number: int | slice, /) -> Subtraction | list[Subtraction]:
-        """Return the result for one of the numbers of modes."""
         return self.results[number]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from lyot.algorithms import klip
 from lyot.algorithms.zones import Zone
 from lyot.compute import devices, threads
 from lyot.errors import LyotError
 from lyot.files.exposure import Cube
 from lyot.parameters import PROPAGATED, SubtractRecipe
-from lyot.references.computed import AlignedReferences
+from lyot.references.aligner import AlignedReferences
 from lyot.subtraction.fit import AreaFits, Fit, choose, fit_each, fit_shared
 from lyot.subtraction.methods import fits_each, method_of
 from lyot.subtraction.pixels import RefPixels, Targets
-from lyot.subtraction.products import Run, TargetSet, noise_scale, zone_products
-from lyot.subtraction.residual import AreaPixels, residuals
+from lyot.subtraction.products import Run, TargetSet, ZoneProducts, zone_products
 from lyot.subtraction.result import Subtracted, Subtraction
 from lyot.subtraction.variance import (
     CoherentNoise,
@@ -98,7 +98,7 @@ def subtract(
     >>> target = Cube(3 * star, err, dq, ExposureInfo("star", star.shape))
     >>> refs = AlignedArrays(star, err, dq)
     >>> [result] = subtract(target, refs, full_frame((16, 16)), SubtractRecipe())
-    >>> round(float(result.coefs[0, 0, 0]), 3), bool(np.abs(result.sci).max() < 1e-5)
+    >>> round(float(result.coefficients[0, 0, 0]), 3), bool(np.abs(result.sci).max() < 1e-5)
     (3.0, True)
     """
     method = method_of(recipe)
@@ -151,7 +151,9 @@ def _subtract(target: Cube, aligned: AlignedReferences, run: Run, keep_fits: boo
             counts = (len(areas), n_int, len(pixels))
             totals = [_Total(counts, covered.size, n, run.dtype) for n in run.recipe.n_modes]
         targets = all_targets.rows(slice(rows.start, rows.stop))
-        target_set = TargetSet(rows[0], targets, pixels, noise_scale(targets), days)
+        brightness = targets.variance.mean(axis=1, dtype=np.float64)
+        noise_scale = brightness / max(brightness.mean(), np.finfo(float).tiny)
+        target_set = TargetSet(rows[0], targets, pixels, noise_scale, days)
         for result in _areas_of_set(run, target_set, areas, effects):
             if result.fits.without.size:
                 where = np.flatnonzero(areas[result.number].share.ravel() > 0)
@@ -178,7 +180,7 @@ class _AreaResult(NamedTuple):
 
     number: int  # of the area
     fits: AreaFits
-    pixels: AreaPixels
+    pixels: ZoneProducts
     coefs: list[Array]  # (n_t, n_ref), of the references in use
     sci: list[Array]  # (n_t, n_zone_pix), times the share of each pixel
     errors: list[Propagated]
@@ -206,28 +208,27 @@ def _areas_of_zone(
     zone: int,
 ) -> list[_AreaResult]:
     """Fit the areas of one zone to one set of references, and apply the fits."""
-    products = zone_products(run, target_set, run.zones[zone])
+    of_zone, first = zone_products(run, target_set, run.zones[zone]), target_set.first
     results = []
     for number, area in enumerate(areas):
         if area.zone != zone:
             continue
+        products = replace(of_zone, zone=of_zone.zone._replace(share=area.share))
         if fits_each(run.recipe):
             chosen = choose(run, target_set, products, area.allowed)
-            fits = fit_each(run, target_set, products, area.share, chosen)
+            fits = fit_each(run, first, products, chosen)
         else:
-            fits = fit_shared(run, target_set, products, area.share)
-        cut = AreaPixels.of(products, fits, area.share)
-        earlier = effects.get(number, [])
-        results.append(_apply(run, number, cut, fits, products.grams.mode_gram, earlier))
+            fits = fit_shared(run, first, products)
+        used = products.of(fits.rows - first, fits.refs)
+        results.append(_apply(run, number, used, fits, effects.get(number, [])))
     return results
 
 
 def _apply(
     run: Run,
     number: int,
-    area: AreaPixels,
+    area: ZoneProducts,
     fits: AreaFits,
-    mode_gram: Array,
     earlier: list[FitVariance],
 ) -> _AreaResult:
     """Subtract the models and propagate the errors; `earlier` are effects of an earlier set."""
@@ -237,19 +238,62 @@ def _apply(
     coefs = [fits.coefs(n) for n in n_modes]
     by_pixel = np.zeros((len(n_modes), len(area.share)))
     if run.recipe.error != PROPAGATED:
-        scatter = scatter_of_blocks(run, area, mode_gram, by_pixel)
-        sci = residuals(run, area, fits, coefs, scatter).sci
+        scatter = scatter_of_blocks(run, area, by_pixel)
+        sci, _ = _residuals(run, area, fits, coefs, scatter)
         errors = [error_from_scatter(area, variance) for variance in by_pixel]
     elif earlier:
-        sci = residuals(run, area, fits, coefs).sci
+        sci, _ = _residuals(run, area, fits, coefs)
         errors = variance_of_later_fits(area, coefs, earlier)
     else:
         leverage = leverage_of_blocks(run, area, fits, by_pixel)
-        sci, parts = residuals(run, area, fits, coefs, leverage)
+        sci, parts = _residuals(run, area, fits, coefs, leverage)
         sums = LeverageSums(*(sum(p) for p in zip(*parts, strict=True)))
         errors = variance_of_fits(run, area, fits, coefs, by_pixel, sums)
     power = fits.residual_power(fits.n_kept)
     return _AreaResult(number, fits, area, coefs, sci, errors, power)
+
+
+def _residuals(
+    run: Run,
+    area: ZoneProducts,
+    fits: AreaFits,
+    coefs: list[Array],
+    of_block: Callable[[slice, Array, Array], Any] | None = None,
+) -> tuple[list[Array], list[Any]]:
+    """Subtract the models with several numbers of modes in one pass over the pixels.
+
+    Returns the residuals times the share of each pixel, and what `of_block` returned for each
+    block, its centered references and the modes there.
+    """
+    # The model is coefficients times references. Where one fit serves all targets, and modes are
+    # made anyway, coordinates times modes is shorter: C_K R = (B W_K^T) (W_K R).
+    by_modes = of_block is not None and len(fits.fits) == 1 and not fits.one_by_one
+    used = [min(n, fits.n_kept) for n in run.recipe.n_modes]
+    offset = fits.stack(lambda fit: fit.level_offset)
+    level_target = np.empty(len(fits.rows))
+    for fit in fits.fits:
+        level_target[np.searchsorted(fits.rows, fit.rows)] = fit.level_target
+    level = [(c * offset).sum(axis=1) - level_target for c in coefs]
+    factors = coefs
+    if by_modes:
+        factors = [fits.fits[0].cross @ fits.lead.matrix[:n].T for n in used]
+    sci = [np.empty(area.targets.sci.shape, run.dtype) for _ in used]
+    full_share = bool((area.share == 1.0).all())
+
+    def _block(inside: slice) -> Any:
+        rows = area.refs.centered(inside, area.mean_ref)
+        modes = rows
+        if of_block is not None:
+            modes = threads.workspace("modes", (fits.n_kept, rows.shape[1]))
+            np.matmul(fits.lead.matrix, rows, out=modes)
+        data = area.targets.centered(inside, area.mean_target)
+        for k, n in enumerate(used):
+            basis = modes[:n] if by_modes else rows
+            out = run.device.run(klip.residual, data, basis, factors[k], level[k])
+            sci[k][:, inside] = out if full_share else area.share[inside] * out
+        return None if of_block is None else of_block(inside, rows, modes)
+
+    return sci, threads.map_ordered(_block, threads.pixel_blocks(len(area.share)))
 
 
 class _Total:
@@ -318,7 +362,7 @@ class _Total:
             n_kept=self.n_kept,
             sci=self.sci.reshape(-1, *shape),
             err=err.reshape(-1, *shape),
-            coefs=self.coefs,
+            coefficients=self.coefs,
             eigenvalues=self.eigenvalues,
             variance_refs=_plane(self.variance_refs / n_int, covered, shape),
             variance_refs_coherent=_plane(coherent, covered, shape),

@@ -24,8 +24,7 @@ from lyot.algorithms import klip, propagation
 from lyot.compute import threads
 from lyot.subtraction.fit import AreaFits
 from lyot.subtraction.pixels import RefPixels
-from lyot.subtraction.products import Run
-from lyot.subtraction.residual import AreaPixels
+from lyot.subtraction.products import Run, ZoneProducts
 from lyot.types import Array
 
 
@@ -56,7 +55,7 @@ class LeverageSums(NamedTuple):
 
 
 def leverage_of_blocks(
-    run: Run, area: AreaPixels, fits: AreaFits, leverage: Array, /
+    run: Run, area: ZoneProducts, fits: AreaFits, leverage: Array, /
 ) -> Callable[[slice, Array, Array], LeverageSums]:
     """Return a function of blocks that writes `leverage` ``(n_trunc, n_zone_pix)`` and sums."""
 
@@ -68,7 +67,7 @@ def leverage_of_blocks(
         h = leverage[:, inside] * w
         noise = np.zeros(1)
         if not fits.one_by_one:
-            typical = area.noise.typical_variance[inside]
+            typical = area.typical_variance[inside]
             noise = run.device.run(propagation.coefficient_noise, modes, typical, w)
         return LeverageSums(
             noise,
@@ -82,7 +81,7 @@ def leverage_of_blocks(
 
 def variance_of_fits(
     run: Run,
-    area: AreaPixels,
+    area: ZoneProducts,
     fits: AreaFits,
     coefs: list[Array],
     leverage: Array,
@@ -90,24 +89,24 @@ def variance_of_fits(
     /,
 ) -> list[Propagated]:
     """Propagate variances through the fits, for each number of modes."""
-    typical = float(area.noise.typical_variance.mean())
+    typical = float(area.typical_variance.mean())
     out = []
     for k, (n, c) in enumerate(zip(run.recipe.n_modes, coefs, strict=True)):
         per_h = 1.0 / sums.h[k] if sums.h[k] > 0 else 0.0
         own = _own_noise(area, fits, n, sums.mode_noise)
         effect = FitVariance(leverage[k], per_h * sums.refs[:, k], own.mean(axis=0), typical)
-        squared = area.refs.in_references(c) ** 2 - area.noise.scale[:, None] * own
+        squared = area.refs.in_references(c) ** 2 - area.noise_scale[:, None] * own
         out.append(_propagate(area, effect, squared, per_h * sums.targets[:, k]))
     return out
 
 
 def variance_of_later_fits(
-    area: AreaPixels, coefs: list[Array], effects: list[FitVariance], /
+    area: ZoneProducts, coefs: list[Array], effects: list[FitVariance], /
 ) -> list[Propagated]:
     """Do as `variance_of_fits` for a later set of references, with the leverage of the first."""
     out = []
     for effect, c in zip(effects, coefs, strict=True):
-        brighter = area.noise.typical_variance.mean() / max(effect.typical, np.finfo(float).tiny)
+        brighter = area.typical_variance.mean() / max(effect.typical, np.finfo(float).tiny)
         squared = area.refs.in_references(c) ** 2 - brighter * effect.own_noise
         h = effect.leverage * area.weight
         total = float(h.sum())
@@ -116,11 +115,10 @@ def variance_of_later_fits(
     return out
 
 
-def _own_noise(area: AreaPixels, fits: AreaFits, n_modes: int, mode_noise: Array) -> Array:
+def _own_noise(area: ZoneProducts, fits: AreaFits, n_modes: int, mode_noise: Array) -> Array:
     """Variance of coefficients by the noise of a typical target; of each target, or a row for all.
 
-    Where each target has an operator of its own, ``Z w^2 var_T Z^T`` is ``W N W^T`` with the
-    Gram matrix N of the references with that weight.
+    One by one, ``Z w^2 var_T Z^T`` is ``W N W^T``, N the Gram matrix with the weight ``w^2 var_T``.
     """
     if not fits.one_by_one:
         matrix = area.refs.in_references(fits.lead.matrix)
@@ -129,7 +127,7 @@ def _own_noise(area: AreaPixels, fits: AreaFits, n_modes: int, mode_noise: Array
     out = np.zeros((len(fits.rows), area.refs.n_refs))
     for i, fit in enumerate(fits.fits):
         matrix = fit.operator.matrix[:n_modes]
-        noise = matrix @ area.noise.gram[np.ix_(fit.refs, fit.refs)] @ matrix.T
+        noise = matrix @ area.noise_gram[np.ix_(fit.refs, fit.refs)] @ matrix.T
         at = np.searchsorted(fits.refs, fit.refs) if weights is None else slice(None)
         real = matrix if weights is None else matrix @ weights[fit.refs]
         out[i, at] = (real * (noise @ real)).sum(axis=0)
@@ -137,7 +135,7 @@ def _own_noise(area: AreaPixels, fits: AreaFits, n_modes: int, mode_noise: Array
 
 
 def _propagate(
-    area: AreaPixels, effect: FitVariance, squared: Array, mean_targets: Array | float
+    area: ZoneProducts, effect: FitVariance, squared: Array, mean_targets: Array | float
 ) -> Propagated:
     """Return ``var_T + squared @ var_R`` through the fit; a last row is the references alone."""
     out = np.empty(area.targets.sci.shape, np.float32)
@@ -161,10 +159,10 @@ def _propagate(
 
 
 def scatter_of_blocks(
-    run: Run, area: AreaPixels, mode_gram: Array, out: Array, /
+    run: Run, area: ZoneProducts, out: Array, /
 ) -> Callable[[slice, Array, Array], None]:
     """Return a function of blocks that writes the scatter of the references about their modes."""
-    modes = run.device.run(klip.decompose, mode_gram)
+    modes = run.device.run(klip.decompose, area.mode_gram)
 
     def _block(inside: slice, rows: Array, _: Array) -> None:
         for k, n in enumerate(run.recipe.n_modes):
@@ -174,7 +172,7 @@ def scatter_of_blocks(
     return _block
 
 
-def error_from_scatter(area: AreaPixels, variance: Array, /) -> Propagated:
+def error_from_scatter(area: ZoneProducts, variance: Array, /) -> Propagated:
     """Return the scatter as the variance of every target; none of it counts as the references'."""
     n_pix, zeros = len(area.share), np.zeros(area.refs.n_refs)
     by_target = np.broadcast_to(variance.astype(np.float32), area.targets.sci.shape)
@@ -182,17 +180,14 @@ def error_from_scatter(area: AreaPixels, variance: Array, /) -> Propagated:
 
 
 class CoherentNoise:
-    """Sums over all sets of one area, for the noise of references that integrations share.
+    """Sums over all sets of one area, for the noise of references that integrations share."""
 
-    No pixel of targets or references is held: a set is gone before the next one is read.
-    """
-
-    def __init__(self, area: AreaPixels, n_ref: int, /) -> None:
+    def __init__(self, area: ZoneProducts, n_ref: int, /) -> None:
         self.where, self.share, self.weight = area.where, area.share, area.weight
         self.leverage, self.n_targets = np.zeros(len(area.share)), 0
         self.mean_refs, self.own_noise, self.n_refs = np.zeros((3, n_ref))
 
-    def add(self, area: AreaPixels, fits: AreaFits, effect: FitVariance) -> None:
+    def add(self, area: ZoneProducts, fits: AreaFits, effect: FitVariance) -> None:
         """Add the fits to one set of references; the weight of the last set stands for all."""
         n = len(fits.rows)
         used = fits.refs if area.refs.component_weights is None else slice(None)

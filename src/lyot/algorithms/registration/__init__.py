@@ -7,26 +7,7 @@ analytic derivatives, and everything is float64: a finite difference of a float3
 zero.
 """
 
-from lyot.algorithms.registration.center import Center, symmetry_center
-from lyot.algorithms.registration.expand import (
-    POWERS,
-    PairTargets,
-    fit_pairs,
-    integer_shift,
-    pair_targets,
-)
+from lyot.algorithms.registration.center import symmetry_center
+from lyot.algorithms.registration.expand import fit_pairs, integer_shift, pair_targets
 from lyot.algorithms.registration.refine import Refined, refine
 from lyot.algorithms.registration.zone import ShiftFit
-
-__all__ = [
-    "POWERS",
-    "Center",
-    "PairTargets",
-    "Refined",
-    "ShiftFit",
-    "fit_pairs",
-    "integer_shift",
-    "pair_targets",
-    "refine",
-    "symmetry_center",
-]

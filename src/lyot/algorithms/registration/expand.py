@@ -30,27 +30,29 @@ MAX_OFFSET_PIX = 1.0
 
 
 def integer_shift(target: Any, weight: Any, spectra: Any, /, *, max_shift: int = 5) -> Any:
-    r"""Find the whole-pixel shift ``(n_ref, 2)`` of each reference onto a target.
+    r"""Find the whole-pixel shift ``(n_ref, 2)`` of each reference onto a finite target.
 
     A masked cross-correlation: the objective is the one that is fitted later, :math:`N_d^2 / D_d`
     with :math:`N_d = \sum w s\,T_d r` and :math:`D_d = \sum w\,(T_d r)^2`, both of which are
-    correlations, at shifts up to `max_shift` alone. References without positive correlation get
-    shift zero. Target and weight are ``(n_y, n_x)`` and finite.
+    correlations. References without positive correlation get shift zero.
     """
     xp = array_namespace(target, weight, spectra)
-    shape = target.shape
-    grid = (spectra.shape[-2], fourier.odd_grid_length(shape[1]))
+    n_y, n_x = target.shape
+    grid = (spectra.shape[-2], fourier.odd_grid_length(n_x))
     limit = min(max_shift, fourier.MIN_GAP // 2)
-    weight_spectrum = _embed_and_transform(weight, grid)
-    data_spectrum = _embed_and_transform(weight * target, grid)
-    inside = _embed(xp.ones(shape, dtype=xp.float64), grid)
+
+    def transform(image: Any) -> Any:
+        """Transform an image, zero beyond it on the periodic grid."""
+        return xp.fft.rfftn(xp.astype(image, xp.float64), s=grid, axes=(-2, -1))
+
+    weight_spectrum, data_spectrum = transform(weight), transform(weight * target)
     waves = fourier.waves(xp.arange(-limit, limit + 1, dtype=xp.float64), grid)
     size = 2 * limit + 1
     best = []
     for k in range(spectra.shape[0]):
-        image = xp.fft.irfftn(spectra[k, ...], s=grid, axes=(-2, -1)) * inside
-        n = _correlate(data_spectrum, xp.fft.rfftn(image, axes=(-2, -1)), waves)
-        d = _correlate(weight_spectrum, xp.fft.rfftn(image * image, axes=(-2, -1)), waves)
+        image = xp.fft.irfftn(spectra[k, ...], s=grid, axes=(-2, -1))[:n_y, :n_x]
+        n = _correlate(data_spectrum, transform(image), waves)
+        d = _correlate(weight_spectrum, transform(image * image), waves)
         gain = xp.where((n > 0) & (d > 0), n * n / xp.where(d > 0, d, 1.0), 0.0)
         if float(xp.max(gain)) > 0.0:
             index = int(xp.argmax(xp.reshape(gain, (-1,))))
@@ -58,18 +60,6 @@ def integer_shift(target: Any, weight: Any, spectra: Any, /, *, max_shift: int =
         else:
             best.append([0.0, 0.0])
     return xp.asarray(best, dtype=xp.float64)
-
-
-def _embed(image: Any, grid: tuple[int, int]) -> Any:
-    xp = array_namespace(image)
-    n_y, n_x = image.shape
-    image = xp.concat([image, xp.zeros((grid[0] - n_y, n_x), dtype=image.dtype)], axis=0)
-    return xp.concat([image, xp.zeros((grid[0], grid[1] - n_x), dtype=image.dtype)], axis=1)
-
-
-def _embed_and_transform(image: Any, grid: tuple[int, int]) -> Any:
-    xp = array_namespace(image)
-    return xp.fft.rfftn(_embed(xp.astype(image, xp.float64), grid), axes=(-2, -1))
 
 
 def _correlate(a: Any, b: Any, waves: fourier.Waves) -> Any:
@@ -93,10 +83,7 @@ class PairTargets(NamedTuple):
 
 
 def pair_targets(targets: Any, weight: Any, bad: Any, variance: Any, /) -> PairTargets:
-    """Pick from targets ``(n_t, n_y, n_x)`` what `fit_pairs` needs of them, for all references.
-
-    Targets are finite where not `bad`; a bad pixel has no weight.
-    """
+    """Pick from targets ``(n_t, n_y, n_x)``, finite where not `bad`, what `fit_pairs` needs."""
     xp = array_namespace(targets, weight, bad, variance)
     zone = zone_of(weight)
     common, excluded = pick(weight, zone), pick_rows(bad[:, zone.rows, :], zone)
@@ -288,10 +275,7 @@ def _determinant(h: dict[tuple[int, int], Any]) -> Any:
 
 
 def _monomials(delta: Any) -> dict[tuple[int, int], Any]:
-    """Return the monomials of the offsets and their derivatives, ``(n_t, n_powers)`` each.
-
-    The keys are how often they are differentiated along y and along x.
-    """
+    """Monomials of the offsets ``(n_t, n_powers)``, keyed by derivatives along y and x."""
     xp = array_namespace(delta)
     a, b = (xp.asarray([powers[axis] for powers in POWERS]) for axis in (0, 1))
     y = [xp.take(columns, a, axis=1) for columns in _powers(delta[:, 0])]

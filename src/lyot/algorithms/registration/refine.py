@@ -23,11 +23,7 @@ MAX_ITERATIONS = 40
 
 
 class Refined(NamedTuple):
-    """References fitted to one target, and moved onto it.
-
-    A fit has not converged where its last step was larger than the tolerance or the shift met its
-    bound.
-    """
+    """References fitted to one target, and moved onto it."""
 
     fit: ShiftFit  # over n_ref
     aligned: Any  # (n_ref, n_y, n_x), not scaled
@@ -77,10 +73,8 @@ def refine(
 
     Notes
     -----
-    Two transforms along y, and three along x for each row of the fit zone, per reference and
-    step; one to three steps from a good start; one more transform for the aligned image. The
-    covariance is the sandwich of the normal matrix with the pixel variances, so it holds for
-    any weight.
+    Two transforms along y, and three along x for each row of the fit zone, per reference and step;
+    one to three steps from a good start. The covariance holds for any weight.
 
     Examples
     --------
@@ -198,11 +192,7 @@ def _gauss_newton(normal: Any, right: Any) -> tuple[Any, Any]:
 def _noise_of(
     images: fourier.ShiftedImage, weight: Any, variance: Any, zone: Zone, cutoff: float | None
 ) -> Any:
-    """Return the covariance that pixel noise gives to the right sides of the normal equations.
-
-    Where the frames were low-passed, so was their noise; the filter is symmetric, so it may act on
-    the columns instead.
-    """
+    """Return the covariance that pixel noise gives to the right sides of the normal equations."""
     xp = array_namespace(weight, variance)
     if cutoff is None:
         columns = _columns(images, zone) * pick(weight, zone)

@@ -6,14 +6,3 @@ What a library is on disk is in `lyot.files.library_store`.
 from lyot.references.library.build import add, build, read_wavefronts, spectral_number, zone_pixels
 from lyot.references.library.check import check, gram_over
 from lyot.references.library.select import select
-
-__all__ = [
-    "add",
-    "build",
-    "check",
-    "gram_over",
-    "read_wavefronts",
-    "select",
-    "spectral_number",
-    "zone_pixels",
-]

@@ -39,11 +39,7 @@ SPECTRAL_CLASSES = "OBAFGKMLTY"
 def build(
     path: str | Path, files: Iterable[str | Path], /, *, zone_arcsec: float = ZONE_ARCSEC
 ) -> Library:
-    """Make an empty library of the mode of the first exposure.
-
-    Its frames will be compared within `zone_arcsec` of the star. A folder that is not empty is
-    refused.
-    """
+    """Make an empty library of the mode of the first exposure, in a folder that is empty."""
     first = next(iter(files), None)
     if first is None:
         raise LyotError("No exposures were given; name at least one _calints.fits file.")
@@ -73,10 +69,7 @@ def spectral_number(text: str, /) -> float | None:
 
 
 def read_wavefronts(path: str | Path, /) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Read times [day] and rms wavefront errors [nm] of the telescope, in order of time.
-
-    The table (ECSV, CSV, FITS) has columns ``mjd`` and ``rms_nm``.
-    """
+    """Read times [day] and wavefront errors [nm]: a table with columns ``mjd`` and ``rms_nm``."""
     table = read_table(path)
     try:
         mjd, rms = (np.asarray(table[name], dtype=np.float64) for name in ("mjd", "rms_nm"))
@@ -108,25 +101,29 @@ def add(
             log.info("%s is in the library already.", path)
             continue
         cube = flag_outliers(read_cube(path), outliers or OutlierRecipe())
-        batch = _prepare(library, cube, digest, align or AlignRecipe())
-        columns: dict[str, Any] = {
+        known: dict[str, Any] = {
+            "sha256": digest,
             "spectral_type": spectral_type.strip(),
             "spectral_number": number,
+            "wavefront_nm": None,
         }
         if wavefronts is not None and np.isfinite(cube.info.mjd):
             nearest = int(np.argmin(np.abs(wavefronts[0] - cube.info.mjd)))
-            columns["wavefront_nm"] = float(wavefronts[1][nearest])
-        batch = replace(batch, frame_info=[replace(f, **columns) for f in batch.frame_info])
-        n_added += library.add(batch)
+            known["wavefront_nm"] = float(wavefronts[1][nearest])
+        n_added += library.add(_prepare(library, cube, align or AlignRecipe(), known))
     report("add exposures", len(names), len(names))
     return n_added
 
 
-def _prepare(library: Library, cube: Cube, digest: str, align: AlignRecipe) -> Batch:
+def _prepare(library: Library, cube: Cube, align: AlignRecipe, known: dict[str, Any]) -> Batch:
     """Align the frames of an exposure to the library's first, repair and scale them."""
     bad = cube.bad(align.bad_bits)
     flag_value = cube.info.instrument_value.flag_value
-    template = library.frames([0]) if len(library) else _first_of(cube, bad)
+    if len(library):
+        template = library.frames([0])
+    else:
+        first = repair.median_fill(cube.sci[:1], bad[:1]).astype(np.float32)
+        template = replace(cube, sci=first, err=cube.err[:1], dq=0 * cube.dq[:1])
     refs = prepare_refs(cube, align)
     frames, fit = Aligner(template, refs, replace(align, align_to="first")).align(0)
     scale = fit.scale
@@ -146,56 +143,39 @@ def _prepare(library: Library, cube: Cube, digest: str, align: AlignRecipe) -> B
         dq[k] = np.where(moved, frames.dq[k] | unusable, frames.dq[k])
     err = scale[:, None, None] * np.sqrt(frames.variance)
     ready = Cube(sci, err.astype(np.float32), dq, cube.info)
-    rows = _rows(cube, digest, fit, bad)
+    rows = _rows(cube, fit, bad, known)
     return Batch(ready, zone_pixels(sci, library.weight), rows)
 
 
-def _rows(cube: Cube, digest: str, fit: ShiftFit, bad: Mask) -> list[FrameInfo]:
+def _rows(cube: Cube, fit: ShiftFit, bad: Mask, known: dict[str, Any]) -> list[FrameInfo]:
     """Return what the index of a library says of the frames of an exposure."""
     info = cube.info
     saturated = (cube.dq & np.uint32(info.instrument_value.flag_value("SATURATED"))) != 0
     return [
         FrameInfo(
             file=info.name,
-            sha256=digest,
             integration=k + 1,
             target=info.target,
             program=info.program,
-            spectral_type="",
-            spectral_number=None,
-            mjd=_finite(info.mjd),
-            pa_y_deg=_finite(info.pa_y_deg),
+            mjd=info.mjd if np.isfinite(info.mjd) else None,
+            pa_y_deg=info.pa_y_deg if np.isfinite(info.pa_y_deg) else None,
             x_offset=info.dither_arcsec[0],
             y_offset=info.dither_arcsec[1],
-            wavefront_nm=None,
             scale=float(fit.scale[k]),
             shift_y=float(fit.shift_yx[k, 0]),
             shift_x=float(fit.shift_yx[k, 1]),
             n_repaired=int(bad[k].sum()),
             n_saturated=int(saturated[k].sum()),
+            **known,
         )
         for k in range(len(cube.sci))
     ]
 
 
-def _first_of(cube: Cube, bad: NDArray[np.bool_]) -> Cube:
-    """The first integration of an exposure, repaired: what an empty library begins with."""
-    sci = repair.median_fill(cube.sci[:1], bad[:1])
-    return replace(cube, sci=sci.astype(np.float32), err=cube.err[:1], dq=0 * cube.dq[:1])
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
 def zone_pixels(
     frames: NDArray[np.floating], weight: NDArray[np.floating], /
 ) -> NDArray[np.float64]:
-    """Return the pixels ``(n, n_zone)`` by which frames without missing pixels are compared.
-
-    Pixels of positive weight less their weighted mean, times the root of the weight: their products
-    are those of the Gram matrix.
-    """
+    """Return pixels ``(n, n_zone)``, centered, times root w: products as in the Gram matrix."""
     at = np.flatnonzero(weight.ravel() > 0)
     w = weight.ravel()[at]
     pixels = frames.reshape(len(frames), -1)[:, at].astype(np.float64)

@@ -26,8 +26,7 @@ def gram_over(
 ) -> NDArray[np.float64]:
     """Form the Gram matrix of all centered frames over pixels of positive weight, out of core.
 
-    It is the sum over blocks of 8,192 pixels in their order, wherever they were computed. One block
-    of all frames is held at a time, ``8 n 8192`` bytes, and two matrices.
+    The sum over blocks of 8,192 pixels in their order; one block of all frames is held at a time.
     """
     at = np.flatnonzero(np.asarray(weight).ravel() > 0)
     w = np.asarray(weight, dtype=np.float64).ravel()[at]

@@ -30,10 +30,9 @@ def select(
     align: AlignRecipe | None = None,
     exclude: Iterable[str] = (),
 ) -> tuple[list[dict[str, Any]], NDArray[np.float64]]:
-    """Choose references for an exposure: their rows in the index, and correlations with it.
+    """Choose references for the mean of an exposure: rows of the index, correlations with it.
 
-    The mean of its integrations is compared, in the zone of the library. Files whose checksums are
-    in `exclude` are references already, and frames of its own star are never taken.
+    Files whose checksums are in `exclude`, and frames of its own star, are never taken.
     """
     if target.info.mode != library.mode:
         raise LyotError(
@@ -99,10 +98,7 @@ def _score(
 def _compare(
     library: Library, target: Cube, align: AlignRecipe
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Correlation with all frames, and products; the target is put on the library's pixels.
-
-    It is moved for the comparison alone; what is subtracted later is aligned to the target.
-    """
+    """Correlation with all frames, and products; the target is moved onto the library's pixels."""
     bad = target.bad(align.bad_bits)
     n_good = np.maximum((~bad).sum(axis=0), 1)
     mean = np.where(bad, 0.0, target.sci).sum(axis=0) / n_good

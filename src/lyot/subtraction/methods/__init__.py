@@ -47,6 +47,3 @@ def method_of(recipe: SubtractRecipe, /) -> Method:
 def fits_each(recipe: SubtractRecipe, /) -> bool:
     """Return whether each target is fitted with what was chosen for it alone."""
     return recipe.chooses or method_of(recipe).selects
-
-
-__all__ = ["METHODS", "Method", "Operator", "SourceFrames", "fits_each", "method_of"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from operator import call
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -16,9 +17,8 @@ from lyot.types import Array
 class Operator(NamedTuple):
     """The linear operator from data to coefficients, for every number of modes.
 
-    W turns references into modes that are orthonormal over the pixels of the fit; its first K rows
-    are the truncation to K: coefficients are ``B W_K^T W_K`` for the products B of targets with
-    references.
+    Modes are orthonormal over the pixels of the fit; with K of them the coefficients of targets of
+    products B are ``B W_K^T W_K``, W_K the first K rows.
     """
 
     matrix: Array  # W, (n_kept, n_ref)
@@ -41,7 +41,7 @@ class Method:
     """A way to model the star by its references; one subclass a file, one row of the table each.
 
     The two parts are those of a linear solver: `init` does what depends on the references alone,
-    `compute` turns Gram matrices into linear operators. A subclass overrides what differs from
+    `compute` turns a Gram matrix into a linear operator. A subclass overrides what differs from
     Karhunen-Loeve modes of the references.
 
     Examples
@@ -49,11 +49,11 @@ class Method:
     A method whose one mode is the first reference, of unit norm:
 
     >>> import numpy as np
-    >>> from lyot.subtraction.methods import Method
+    >>> from lyot.subtraction.methods import Method, Operator
     >>> class First(Method):
-    ...     def matrix(self, gram, /):
-    ...         return np.eye(1, len(gram)) / np.sqrt(gram[0, 0])
-    >>> First().matrix(np.diag([4.0, 1.0])).tolist()
+    ...     def compute(self, gram, *_):
+    ...         return Operator(np.eye(1, len(gram)) / np.sqrt(gram[0, 0]), gram[:1, 0], 0)
+    >>> First().compute(np.diag([4.0, 1.0])).matrix.tolist()
     [[0.5, 0.0]]
     """
 
@@ -86,35 +86,19 @@ class Method:
         return np.ones(len(cross), bool)
 
     def compute(
-        self, grams: Sequence[Array], mode_grams: Sequence[Array], run: Callable[..., Any], /
-    ) -> list[Operator]:
-        """Return the operator of each Gram matrix; `run` calls a kernel on the device."""
-        del mode_grams
-        operators = []
-        for gram in grams:
-            modes = run(klip.decompose, gram)
-            operators.append(Operator(klip.to_modes(modes), modes.values, modes.n_dropped))
-        return operators
+        self, gram: Array, _mode_gram: Array, run: Callable[..., Any] = call, /
+    ) -> Operator:
+        """Return the operator of a Gram matrix; `run` calls a kernel on the device."""
+        modes = run(klip.decompose, gram)
+        return Operator(klip.to_modes(modes), modes.values, modes.n_dropped)
 
-    def compute_stack(self, grams: Array, mode_grams: Array, n_modes: int, /) -> list[Operator]:
+    def compute_stack(self, grams: Array, mode_grams: Array, _n_modes: int, /) -> list[Operator]:
         """Return operators, up to `n_modes`, of a stack of small matrices ``(n, n_ref, n_ref)``."""
-        del n_modes
-        return self.compute(list(grams), list(mode_grams), _run_here)
-
-    def matrix(self, gram: Array, /) -> Array:
-        """Return the matrix of one operator, as a source in the references needs it."""
-        return np.asarray(klip.to_modes(klip.decompose(gram)))
+        return [self.compute(*each) for each in zip(grams, mode_grams, strict=True)]
 
     def with_source(
         self, frames: RefPixels, at: Array, refs: Array, sources: Array, flux: float, /
     ) -> SourceFrames:
-        """Return the frames at some pixels, and how they change with a source in the references.
-
-        `refs` and `sources`, ``(n_ref, n_at)``, are the references there and the source in each.
-        """
+        """Return the frames at some pixels, and how sources ``(n_ref, n_at)`` change them."""
         del frames, at, flux
         return SourceFrames(refs, sources)
-
-
-def _run_here(kernel: Callable[..., Any], /, *data: Any) -> Any:
-    return kernel(*data)

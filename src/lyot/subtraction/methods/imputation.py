@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from operator import call
 from typing import Any
 
 from lyot.algorithms import imputation, klip
@@ -18,16 +19,7 @@ class Imputation(Method):
     # The modes change with the source outside the fit too, where its Gram matrix is not kept.
     follows_source = False
 
-    def compute(
-        self, grams: Sequence[Array], mode_grams: Sequence[Array], run: Callable[..., Any], /
-    ) -> list[Operator]:
+    def compute(self, gram: Array, mode_gram: Array, run: Callable[..., Any] = call, /) -> Operator:
         """Make the modes of all pixels orthonormal over those of the fit."""
-        decomposed: dict[int, klip.Modes] = {}
-        operators = []
-        for gram, mode_gram in zip(grams, mode_grams, strict=True):
-            if id(mode_gram) not in decomposed:
-                decomposed[id(mode_gram)] = run(klip.decompose, mode_gram)
-            modes = decomposed[id(mode_gram)]
-            matrix = imputation.anchored(modes, gram)
-            operators.append(Operator(matrix, modes.values, modes.n_dropped))
-        return operators
+        modes = run(klip.decompose, mode_gram)
+        return Operator(imputation.anchored(modes, gram), modes.values, modes.n_dropped)

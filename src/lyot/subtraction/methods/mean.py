@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from operator import call
 from typing import Any
-
-import numpy as np
 
 from lyot.algorithms import klip
 from lyot.subtraction.methods.base import Method, Operator
@@ -15,16 +14,6 @@ from lyot.types import Array
 class Mean(Method):
     """One mode: the mean of references that were brought to unit norm."""
 
-    def compute(
-        self, grams: Sequence[Array], _mode_grams: Sequence[Array], run: Callable[..., Any], /
-    ) -> list[Operator]:
+    def compute(self, gram: Array, mode_gram: Array, run: Callable[..., Any] = call, /) -> Operator:
         """Return the one mode; the eigenvalues are for the record."""
-        operators = []
-        for gram in grams:
-            modes = run(klip.decompose, gram)
-            operators.append(Operator(klip.mean_matrix(gram), modes.values, modes.n_dropped))
-        return operators
-
-    def matrix(self, gram: Array, /) -> Array:
-        """Return the matrix of one operator."""
-        return np.asarray(klip.mean_matrix(gram))
+        return super().compute(gram, mode_gram, run)._replace(matrix=klip.mean_matrix(gram))
