@@ -36,7 +36,7 @@ parity: parity-env
 	$(VENV)-parity/bin/python -m pytest tests/parity -p no:cacheprovider
 
 bench: $(VENV)/.lyot
-	for each in start klip_speed align_speed run_speed memory scaling analysis_speed selection_speed; do $(BIN)/python benchmarks/$$each.py || exit 1; done
+	for each in start klip_speed align_speed run_speed memory scaling analysis_speed selection_speed psf_speed; do $(BIN)/python benchmarks/$$each.py || exit 1; done
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

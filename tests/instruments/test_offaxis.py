@@ -180,6 +180,16 @@ def test_fewer_wavelengths_have_the_moments_of_all():
         assert means[1] == pytest.approx(means[0], rel=1e-10)
 
 
+@pytest.mark.parametrize("place", [(0.2, 0.1), (1.5, 0.7), (0.4, 9.0), (6.0, 5.0)])
+def test_the_transmission_of_a_phase_mask_does_not_depend_on_the_sampling(place):
+    """The wave turns within a sample of the pupil, the more the farther the source lies away."""
+    coarse = mono("4QPM_1140", "F1140C")
+    fine = replace(coarse, n_pupil=320)
+    assert coarse.exact_transmission(place) == pytest.approx(
+        fine.exact_transmission(place), abs=3e-3
+    )
+
+
 def test_far_from_all_boundaries_a_phase_mask_takes_no_light():
     optics = flight_optics("4QPM_1140", "F1140C")
     for place in ((6.0, 6.0), (12.0, -5.0), (5.0, 14.0)):

@@ -17,11 +17,13 @@ from lyot.compute.cache import remembered
 from lyot.compute.threads import map_ordered
 from lyot.instruments.offaxis import Optics
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
-from lyot.instruments.wave import PHASE_REACH_LAMBDA_D
 from lyot.types import Array
 
 PHASE_STEP, PHASE_SCALE_LAMBDA_D = 0.08, 0.5
 """Behind a phase mask the places lie at ``scale sinh(step k)`` from its boundaries: dense there."""
+
+PHASE_REACH_LAMBDA_D = 12.0
+"""Distance from a boundary of a phase mask beyond which it turns the phase and no more."""
 
 MAX_IMAGES = 1500
 

@@ -33,7 +33,7 @@ from lyot.types import Array
 
 N_PUPIL = 128
 """Samples across the pupil, of 52 mm: gaps and edges are grey. Images follow those of four times as
-many to 0.3 % of the peak, transmissions to 1e-3."""
+many to 0.3 % of the peak, transmissions to 2e-3."""
 
 _MARGIN_PIX, _MARGIN_OF_MEAN_PIX = 3, 8
 """Edge of the computed image that the detector's response may reach across [pixel]; and that of the

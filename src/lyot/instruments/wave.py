@@ -9,6 +9,7 @@ transforms, applied in the pupil as matrices that have no outer limit.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property, lru_cache
 from typing import Protocol
 
@@ -21,9 +22,6 @@ from lyot.types import Array
 
 _WINDOW_LAMBDA_D, _SAMPLES_PER_LAMBDA_D = 32, 2
 """Half width of the field about the source in which the mask acts, and its sampling."""
-
-PHASE_REACH_LAMBDA_D = 12.0
-"""Distance from a boundary of a phase mask beyond which it turns the phase and no more."""
 
 
 class Samples(Protocol):
@@ -55,6 +53,8 @@ class Wave:
         self._open, self._unresolved = np.abs(self.stop), bright - bright**2
         self.open_power = self.power(self.unmasked)
         self._to_image: dict[Samples, tuple[Array, Array]] = {}
+        # What a phase mask does along y, for the last y: tables go through places row by row.
+        self._across: tuple[float, Array] = math.nan, at_pupil
 
     def power(self, arrived: Array) -> float:
         """Flux that passes the Lyot stop of a field that arrives there."""
@@ -106,18 +106,18 @@ class Wave:
 
     def _behind_quadrants(self, mask: FourQuadrantMask, place: tuple[float, float]) -> Array:
         plain, crossed = mask.coefficients(self.wavelength_m)
-        reach = PHASE_REACH_LAMBDA_D * self.wavelength_m / self.width_m * ARCSEC_PER_RADIAN
-        along_x, along_y = (self._tilted_hilbert(p) for p in np.clip(place, -reach, reach))
         # i H is the transform of the sign along one axis: the product of two carries -1.
-        turned = along_y[self._rows] @ self.at_pupil @ along_x[self._columns].T
+        at, across = self._across
+        if at != place[1]:
+            across = self._tilted_hilbert(place[1])[self._rows] @ self.at_pupil
+            self._across = place[1], across
+        turned = across @ self._tilted_hilbert(place[0])[self._columns].T
         return plain * self.unmasked - crossed * turned
 
     def _tilted_hilbert(self, place_arcsec: float) -> Array:
         """The transform of the sign of an angle that is measured from a place away from it."""
-        tilt = self._kernel(np.array([-place_arcsec]))[0]
-        # The matrix takes means over samples, at both ends, of what turns within them.
-        lost = np.sinc(place_arcsec * self.step_m / ARCSEC_PER_RADIAN / self.wavelength_m) ** 2
-        return np.asarray(tilt.conj()[:, None] * _hilbert(len(tilt)) * tilt[None, :] / lost)
+        turn = -2.0 * np.pi * place_arcsec * self.step_m / (ARCSEC_PER_RADIAN * self.wavelength_m)
+        return _tilted_hilbert(len(self.axis_m), turn)
 
     def image(self, arrived: Array, grid: Samples, fraction_xy: tuple[float, float]) -> Array:
         """Return the flux per pixel, at the samples of a grid, of a field that arrives."""
@@ -139,12 +139,28 @@ class Wave:
         return np.asarray(density * (area * (self.step_m / self.wavelength_m) ** 2))
 
 
-@lru_cache(maxsize=2)
-def _hilbert(n: int) -> Array:
-    """Matrix of the Hilbert transform of samples, exact for a field constant on each."""
+def _tilted_hilbert(n: int, turn: float) -> Array:
+    """Matrix of the Hilbert transform of samples that turn by an angle from one to the next.
+
+    Its elements are the means of ``exp(i turn s) / (pi s)`` over two samples, s their distance,
+    which is exact for a field that but for the turn is constant on each.
+    """
+    from scipy.special import sici
+
     lag = np.arange(-n, n + 1, dtype=np.float64)
-    # The second difference of u log u is the integral of 1 / (u - u') over two samples.
-    primitive = lag * np.log(np.maximum(np.abs(lag), 1.0))
+    angle = np.abs(turn * lag)
+    sine, cosine = sici(np.maximum(angle, 1e-30))
+    if turn == 0.0:
+        cosine = np.log(np.maximum(np.abs(lag), 1.0))
+    # Its second difference is the integral; what is linear in the lag has none, and is left out.
+    primitive = lag * (cosine + 1j * np.sign(turn * lag) * sine)
+    if turn != 0.0:
+        primitive -= (np.expm1(1j * turn * lag) - 1j * turn * lag) / (1j * turn)
     kernel = (primitive[2:] - 2.0 * primitive[1:-1] + primitive[:-2]) / np.pi
-    rows, columns = np.indices((n, n))
+    rows, columns = _indices(n)
     return np.asarray(kernel[rows - columns + n - 1])
+
+
+@lru_cache(maxsize=2)
+def _indices(n: int) -> Array:
+    return np.indices((n, n))
