@@ -298,17 +298,12 @@ class BarMask(Coronagraph):
 
 @dataclass(frozen=True, kw_only=True)
 class FourQuadrantMask(Coronagraph):
-    """A four-quadrant phase mask: neighboring quadrants differ by half a wave.
+    """A four-quadrant phase mask (Rouan et al. 2000, doi:10.1086/317707): signs of half a wave.
 
     Attributes
     ----------
     design_wavelength_m : float
-        Wavelength at which they do [m].
-
-    References
-    ----------
-    Rouan, D. et al. 2000, PASP 112, 1479, doi:10.1086/317707; Boccaletti, A. et al. 2015, PASP
-    127, 633, doi:10.1086/682256.
+        Wavelength at which neighboring quadrants differ by half a wave [m].
 
     Examples
     --------

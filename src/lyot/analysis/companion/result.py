@@ -15,11 +15,6 @@ from lyot.types import Array
 class Measured:
     """A value and its 1-sigma error, in the same unit.
 
-    Attributes
-    ----------
-    value, err : float
-        Both.
-
     Examples
     --------
     >>> print(Measured(1.1, 0.02))
