@@ -11,17 +11,17 @@ def test_references_that_hold_a_companion_subtract_part_of_it(draw):
     recipe = SubtractRecipe(n_modes=(12,), level_inner_arcsec=2.0)
     alone, rolls = (draw(4, [truth], rolls_too=r, recipe=recipe) for r in (False, True))
     r = truth[0] / alone.pixel_scale_arcsec
-    kept = FluxMaps(alone).throughput(r, truth[1])[0, 0]
-    left = FluxMaps(rolls).throughput(r, truth[1], flux=truth[2])[0, 0]
+    kept = FluxMaps(alone, "matched").throughput(r, truth[1])[0, 0]
+    left = FluxMaps(rolls, "matched").throughput(r, truth[1], flux=truth[2])[0, 0]
     assert left < kept - 0.005
     # What is measured, over the exact throughput, is the flux all the same.
-    flux = FluxMaps(rolls).sample(np.array([r]), np.array([truth[1]]))[0, 0]
+    flux = FluxMaps(rolls, "matched").sample(np.array([r]), np.array([truth[1]]))[0, 0]
     assert abs(flux / left - truth[2]) < 0.1 * truth[2]
 
 
 def test_the_flux_of_an_isolated_source_is_measured(draw):
     noiseless = draw(11, [(1.5, 77.0, 1000.0)], noise=1e-3)
-    for method in ("matched", "aperture"):
+    for method in ("whitened", "matched", "aperture"):
         maps = FluxMaps(noiseless, method)
         r = 1.5 / noiseless.pixel_scale_arcsec
         through = maps.throughput(r, 77.0)[0, 0]

@@ -112,13 +112,10 @@ def completeness_map(
     rings = noise_rings(maps, radius, known_sources=known_sources)
     flux = np.full(len(radius), observation.star_flux * INJECTED_CONTRAST)
     throughput = finite_mean(throughputs(maps, radius, n_angles, flux)[0, t], axis=-1)
-    needed: list[Array] = []
-    for j in range(len(radius)):
-        mean, scatter, number = rings.others(j, t)
-        tau = statistic.taus(number + 1)
-        need = mean + tau * scatter - rings.flux[j][t]
-        need = need / (throughput[j] * observation.star_flux)
-        needed.append(need[rings.used[j] & np.isfinite(need)])
+    needed = [
+        rings.needed(j, t, statistic) / (through * observation.star_flux)
+        for j, through in enumerate(throughput)
+    ]
     contrasts = np.asarray(_about(needed) if contrasts is None else contrasts, dtype=np.float64)
     fraction = np.array(
         [

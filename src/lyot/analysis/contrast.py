@@ -1,10 +1,11 @@
 r"""Contrast limits: how faint a companion would have been detected.
 
-The limit at a separation is :math:`\tau s / (f F)`: s is the scatter of a source's flux among the
-independent positions there, :math:`\tau` the threshold of the statistic that detections use too
-(`lyot.analysis.statistic.Statistic.tau`), F the flux of the star, measured by the same filter, and
-f the throughput from injections. Three curves are given: `raw` has f = 1, `corrected` the
-throughput of the subtraction, `calibrated` that and the transmission of the mask.
+The limit at a separation is :math:`\tau s / (f F)`. Half of the positions there need the flux
+:math:`\tau s` to stand out: :math:`\tau` is the threshold of the statistic that detections use too
+(`lyot.analysis.statistic.Statistic.tau`), s the scatter of a source's flux among the independent
+positions, with what a typical one lies below their mean. F is the flux of the star, measured by
+the same filter, and f the throughput from injections. Three curves are given: `raw` has f = 1,
+`corrected` the throughput of the subtraction, `calibrated` that and the transmission of the mask.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class ContrastCurve(Tabled):
         Limits as contrasts: without throughput, with that of the subtraction, and with the
         transmission of the mask too. NaN where `n_positions` is too small.
     noise : ndarray, shape (n_trunc, n_sep)
-        Scatter of the flux among independent positions [unit of the image times pixel].
+        Flux that half of the positions need to be detected, over `tau`: the scatter among
+        independent positions, and what a typical one lies below their mean [unit of the image
+        times pixel].
     throughput, throughput_scatter : ndarray, shape (n_trunc, n_sep)
         Mean and standard deviation over position angles, the mask left out.
     transmission : ndarray, shape (n_sep,)
@@ -234,13 +237,15 @@ def contrast_curve(
         [min(rings.count(j), max(n_positions(r / fwhm), 1)) for j, r in enumerate(radius)]
     )
     tau = statistic.taus(count)
-    noise = np.array([[rings.noise(j, t) for j in range(len(radius))] for t in range(n_t)])
-    guess = np.nan_to_num(tau * noise[0], nan=star_flux * 1e-4)
+    limit = np.array(
+        [[rings.limit(j, t, statistic) for j in range(len(radius))] for t in range(n_t)]
+    )
+    guess = np.nan_to_num(limit[0], nan=star_flux * 1e-4)
     each = throughputs(maps, radius, n_angles, guess, tasks=tasks)
     with np.errstate(invalid="ignore", divide="ignore"):
         total, bare = finite_mean(each, axis=-1)
         transmission = (total / bare)[0]
-        raw = tau * noise / star_flux
+        raw = np.where(np.isfinite(tau), limit, np.nan) / star_flux
         corrected, calibrated = raw / bare, raw / total
     return ContrastCurve(
         separation_arcsec=separations,
@@ -249,7 +254,7 @@ def contrast_curve(
         raw=raw,
         corrected=corrected,
         calibrated=calibrated,
-        noise=noise,
+        noise=limit / tau,
         throughput=bare,
         throughput_scatter=np.sqrt(finite_mean((each[1] - bare[..., None]) ** 2, axis=-1)),
         transmission=transmission,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lyot.algorithms.geometry import east_north, polar
-from lyot.algorithms.statistics import finite_mean
+from lyot.algorithms.geometry import polar
+from lyot.algorithms.statistics import finite_mean, n_positions
 from lyot.analysis.grid import SkyGrid, sky_grid
 from lyot.analysis.noise import (
     RING_STEP_PIX,
@@ -32,8 +33,22 @@ MAX_REFERENCE_STARS = 8
 MIN_TRANSMISSION = 0.02
 """Transmission of the mask below which a position is not searched."""
 PEAK_RADIUS_FWHM = 1.25
+TRIED_SHARE = 0.6
+"""Maxima of the S/N on whole pixels above this share of the threshold are tested at their place."""
 N_RADII, N_ANGLES = 10, 4
 """Injections for the throughput of the flux map."""
+
+
+Place = tuple[float, float]
+"""Separation [pixel] and position angle [degree]."""
+
+
+class Tested(NamedTuple):
+    """S/N of a place, the number of positions with it, and its flux as measured."""
+
+    snr: float
+    n: int
+    flux: float
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,8 @@ class Candidate:
     separation_arcsec, pa_deg : float
         Where it is [arcsec], [degree east of north].
     snr : float
-        The statistic t against the other positions at its separation.
+        The statistic t against the other positions at its separation, the candidate's own light
+        taken off them.
     fpf : float
         Probability that noise alone gives this S/N at one position.
     false_alarms : float
@@ -177,29 +193,27 @@ def detect(
     [True, True]
     """
     maps, grid = FluxMaps(observation, statistic.flux_by), sky_grid(observation)
-    t = observation.truncation(n_modes)
-    n_modes = observation.n_modes[t]
+    n_modes = observation.n_modes[observation.truncation(n_modes)]
     search = _Search(observation, grid, n_modes, statistic, known_sources)
     snr, flux, number = search.snr_map(maps, known_sources)
     if not np.isfinite(snr).any():
         raise LyotError("No separation has enough independent positions to test one.")
-    corrected = flux / _throughput_map(maps, grid, t)
-    peaks = search.peaks(snr, number)
-    if peaks:
-        # A bright source is in the scatter of its neighbors, and moves the peak of its own S/N:
-        # from where the flux is highest, candidates are tested again, not counted as others.
-        peaks = sorted({_highest_near(flux, y, x, observation.fwhm_pix) for y, x in peaks})
-        found = tuple(
-            KnownSource(r * observation.pixel_scale_arcsec, pa)
-            for r, pa in (_refined(flux, y, x, grid) for y, x in peaks)
-        )
-        snr, _, number = search.snr_map(maps, known_sources + found)
-        peaks = sorted({_highest_near(snr, y, x, observation.fwhm_pix) for y, x in peaks})
-    candidates = [search.candidate(snr, corrected, number, peak) for peak in peaks]
+    throughput = _throughput_map(maps, grid, search.truncation)
+    places = search.places(snr, flux, number)
+    # A bright source is in the scatter of its neighbors: those found are excluded, and all tested
+    # again.
+    found = search.significant(maps, places, ())
+    found = search.significant(maps, places, tuple(found))
+    if found:
+        known = tuple(KnownSource(r * observation.pixel_scale_arcsec, pa) for r, pa in found)
+        snr, _, number = search.snr_map(maps, known_sources + known)
+    candidates = [
+        search.candidate(snr, throughput, place, tested) for place, tested in found.items()
+    ]
     candidates = search.without_each_star(candidates)
     return Detection(
         snr=snr,
-        flux=corrected,
+        flux=flux / throughput,
         n_positions=number,
         stim=stim_map(observation, grid, n_modes=n_modes),
         candidates=tuple(sorted(candidates, key=lambda c: (c.fpf, -c.snr))),
@@ -311,35 +325,69 @@ class _Search:
         n_modes, statistic = self.n_modes, self.statistic
         return snr_map(maps, self.grid, n_modes=n_modes, statistic=statistic, known_sources=known)
 
-    def peaks(self, snr: Array, number: Array) -> list[tuple[int, int]]:
-        """Local maxima above the threshold for their number of positions."""
+    @property
+    def truncation(self) -> int:
+        """Index of the number of modes."""
+        return self.observation.truncation(self.n_modes)
+
+    def places(self, snr: Array, flux: Array, number: Array) -> list[Place]:
+        """Local maxima that may be above the threshold, where the flux about them is highest."""
         from scipy.ndimage import maximum_filter
 
         size = 2 * int(np.ceil(self.observation.fwhm_pix)) + 1
         filled = np.where(np.isfinite(snr), snr, -np.inf)
         peak = (filled == maximum_filter(filled, size=size)) & (filled > 0.0)
-        limits = {int(n): self.statistic.threshold(int(n)) for n in np.unique(number[peak])}
-        return [
-            (int(y), int(x)) for y, x in np.argwhere(peak) if snr[y, x] > limits[int(number[y, x])]
-        ]
+        limits = TRIED_SHARE * self.statistic.thresholds(number)
+        tried = {
+            _highest_near(flux, int(y), int(x), self.observation.fwhm_pix)
+            for y, x in np.argwhere(peak & (snr > limits))
+        }
+        return [_refined(flux, y, x, self.grid) for y, x in sorted(tried)]
 
-    def candidate(
-        self, snr: Array, flux: Array, number: Array, place: tuple[int, int]
-    ) -> Candidate:
-        """Describe a peak."""
+    def test(self, maps: FluxMaps, place: Place, excluded: Sequence[Place]) -> Tested:
+        """Test a place against the others of its circle, without its own light in them."""
+        (r, pa), fwhm = place, self.observation.fwhm_pix
+        scale = self.observation.pixel_scale_arcsec
+        n = max(n_positions(r / fwhm), 1)
+        angles = pa + 360.0 * np.arange(n) / n
+        flux = maps.sample(np.full(n, r), angles)[self.truncation]
+        used = np.isfinite(flux)
+        for known in (*self.known_sources, *(KnownSource(e[0] * scale, e[1]) for e in excluded)):
+            used &= ~known.covers(np.full(n, r * scale), angles, fwhm * scale)
+        used[0] = False
+        own = maps.crosstalk(r, pa, angles[used])[self.truncation]
+        others, m = flux[used] - own * flux[0], int(used.sum())
+        if m + 1 < MIN_POSITIONS:
+            return Tested(float("nan"), m + 1, float(flux[0]))
+        scatter = others.std(ddof=1) * float(self.statistic.spread(m + 1))
+        return Tested(float((flux[0] - others.mean()) / scatter), m + 1, float(flux[0]))
+
+    def significant(
+        self, maps: FluxMaps, places: Sequence[Place], excluded: Sequence[Place]
+    ) -> dict[Place, Tested]:
+        """Return the places above the threshold, with others excluded from the noise."""
+        found = {}
+        for place in places:
+            tested = self.test(maps, place, [e for e in excluded if e != place])
+            if tested.snr > self.statistic.threshold(tested.n):
+                found[place] = tested
+        return found
+
+    def candidate(self, snr: Array, throughput: Array, place: Place, tested: Tested) -> Candidate:
+        """Describe a place above the threshold."""
         scale, fwhm = self.observation.pixel_scale_arcsec, self.observation.fwhm_pix
-        r, pa_deg = _refined(snr, *place, self.grid)
-        fpf = self.statistic.fpf_of(float(snr[place]), int(number[place]))
+        fpf = self.statistic.fpf_of(tested.snr, tested.n)
         tests = float(np.isfinite(snr).sum()) / (0.25 * np.pi * fwhm**2)
-        where = (np.asarray(r * scale), np.asarray(pa_deg))
+        flux = tested.flux / float(throughput[self.grid.pixel(*place)])
+        where = (np.asarray(place[0] * scale), np.asarray(place[1]))
         return Candidate(
-            separation_arcsec=r * scale,
-            pa_deg=pa_deg,
-            snr=float(snr[place]),
+            separation_arcsec=place[0] * scale,
+            pa_deg=place[1],
+            snr=tested.snr,
             fpf=fpf,
             false_alarms=fpf * tests,
-            flux=float(flux[place]),
-            contrast=self.observation.contrast_of(float(flux[place])),
+            flux=flux,
+            contrast=self.observation.contrast_of(flux),
             is_known=any(bool(k.covers(*where, fwhm * scale)) for k in self.known_sources),
         )
 
@@ -348,14 +396,14 @@ class _Search:
         stars = _weightiest_stars(self.observation)
         if not candidates or len(stars) < 2:
             return candidates
-        found = tuple(KnownSource(c.separation_arcsec, c.pa_deg) for c in candidates)
         scale = self.observation.pixel_scale_arcsec
-        snr_without: dict[str, Array] = {}
+        places = [(c.separation_arcsec / scale, c.pa_deg) for c in candidates]
+        snr_without: dict[str, list[float]] = {}
         for star in stars:
-            observation = _without_star(self.observation, star)
-            maps = FluxMaps(observation, self.statistic.flux_by)
-            snr, _, _ = self.snr_map(maps, self.known_sources + found)
-            snr_without[star] = np.array([_nearest(snr, self.grid, c, scale) for c in candidates])
+            maps = FluxMaps(_without_star(self.observation, star), self.statistic.flux_by)
+            snr_without[star] = [
+                self.test(maps, p, [e for e in places if e != p]).snr for p in places
+            ]
         tested = []
         for k, candidate in enumerate(candidates):
             values = {star: snr[k] for star, snr in snr_without.items() if np.isfinite(snr[k])}
@@ -394,15 +442,6 @@ def _weightiest_stars(observation: Observation) -> list[str]:
                     name = ref_info.targets[k]
                     power[name] = power.get(name, 0.0) + float(value)
     return sorted(power, key=lambda name: -power[name])[:MAX_REFERENCE_STARS]
-
-
-def _nearest(snr: Array, grid: SkyGrid, candidate: Candidate, scale: float) -> float:
-    """S/N at the place of a candidate: the highest within a pixel."""
-    east, north = east_north(candidate.separation_arcsec / scale, candidate.pa_deg)
-    y, x = round(float(grid.half_pix + north)), round(float(grid.half_pix - east))
-    part = snr[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
-    good = part[np.isfinite(part)]
-    return float(good.max()) if good.size else float("nan")
 
 
 def _throughput_map(maps: FluxMaps, grid: SkyGrid, t: int) -> Array:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lyot.algorithms.geometry import polar
+from lyot.algorithms.geometry import east_north, polar
 from lyot.analysis.observation import Observation
 from lyot.types import Array
 
@@ -27,6 +27,11 @@ class SkyGrid:
     def polar(self) -> tuple[Array, Array]:
         """Separation [pixel] and position angle [degree] of each pixel."""
         return polar(*self.offsets)
+
+    def pixel(self, separation_pix: float, pa_deg: float, /) -> tuple[int, int]:
+        """Return row and column of the pixel nearest to a position."""
+        east, north = east_north(separation_pix, pa_deg)
+        return self.half_pix + round(float(north)), self.half_pix - round(float(east))
 
 
 def sky_grid(observation: Observation, /) -> SkyGrid:

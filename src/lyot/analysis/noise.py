@@ -9,6 +9,7 @@ import numpy as np
 from lyot.algorithms.geometry import east_north
 from lyot.algorithms.statistics import n_positions
 from lyot.analysis.photometry import FluxMaps
+from lyot.analysis.statistic import Statistic
 from lyot.types import Array
 
 RING_STEP_PIX, PHASE_STEP_PIX = 0.5, 0.5
@@ -85,15 +86,22 @@ class NoiseRings:
     flux: list[Array]  # (n_trunc, n_position, n_phase) on each ring
     used: list[Array]  # (n_position, n_phase), False where unknown, and on known sources
 
-    def noise(self, ring: int, truncation: int, /) -> float:
-        """Return the scatter that a tested position of a ring is compared with.
+    def needed(self, ring: int, truncation: int, statistic: Statistic, /) -> Array:
+        r"""Return the flux that a source needs at each position that is used, to be detected there.
 
-        It is the standard deviation of the others, its median over all positions, so that half of
-        the sources at the limit are found. NaN where too few positions are used.
+        It is added to what is there: skewed noise leaves less than the mean at most places. A
+        source is read where the flux about it is highest, which in noise of scatter s lies above
+        that at its own place by :math:`s / \tau` (two coordinates are free).
         """
-        scatter = self.others(ring, truncation)[1][self.used[ring]]
-        scatter = scatter[np.isfinite(scatter)]
-        return float(np.median(scatter)) if scatter.size else float("nan")
+        mean, scatter, number = self.others(ring, truncation)
+        tau = statistic.taus(number + 1)
+        need = mean + (tau - 1.0 / tau) * scatter - self.flux[ring][truncation]
+        return np.asarray(need[self.used[ring] & np.isfinite(need)])
+
+    def limit(self, ring: int, truncation: int, statistic: Statistic, /) -> float:
+        """Return the flux at which half of the sources of a ring are detected; NaN for too few."""
+        needed = self.needed(ring, truncation, statistic)
+        return float(np.median(needed)) if needed.size else float("nan")
 
     def count(self, ring: int, /) -> int:
         """Return the number of positions of a ring that are used, median over starting angles."""

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lyot.analysis.exposure import SubtractedExposure
+from lyot.algorithms.geometry import radius_map
 from lyot.analysis.observation import Observation
-from lyot.analysis.statistic import MATCHED
+from lyot.analysis.statistic import MATCHED, WHITENED
+from lyot.analysis.whitening import Whitening, node_radii, whitening
 from lyot.compute import cluster, threads
 from lyot.types import Array
 
@@ -25,15 +26,15 @@ MIN_WEIGHT_TRANSMISSION = 1e-3
 class FluxMaps:
     r"""Flux of a source centered on any position, estimated on the residuals of all exposures.
 
-    With a filter q (the PSF p itself, or an aperture) on an exposure's residual d,
-    :math:`F = \sum q d / \sum q p`, both sums over good pixels: 1 for a source of unit flux,
-    whatever is missing. Exposures are averaged with their number of integrations times the
-    transmission of the mask at the position, each at its own roll: nothing is resampled.
-    `flux_by` is "matched" (weighted with the PSF) or "aperture" (summed in one FWHM).
+    With a filter q on an exposure's residual d, :math:`F = \sum q d / \sum q p`, both sums over
+    good pixels: 1 for a source of unit flux, whatever is missing. Exposures are averaged with their
+    number of integrations times the transmission of the mask at the position, each at its own roll:
+    nothing is resampled. `flux_by` is "whitened" (the PSF weighted with the inverse covariance of
+    the residual, `lyot.analysis.whitening`), "matched" (the PSF) or "aperture" (of one FWHM).
     """
 
     observation: Observation
-    flux_by: str = MATCHED
+    flux_by: str = WHITENED
 
     @cached_property
     def half_pix(self) -> int:
@@ -41,19 +42,44 @@ class FluxMaps:
         reach = int(np.ceil(MAX_TEMPLATE_FWHM * self.observation.fwhm_pix))
         return min(reach, self.observation.psf.half_pix)
 
-    def template(self, dy: float, dx: float, /) -> tuple[Array, Array]:
-        """Return filter and PSF ``(2 half_pix + 1, ...)`` off the middle pixel by a fraction."""
+    @cached_property
+    def _nodes(self) -> Array:
+        """Separations [pixel] of the filters; between them fluxes are interpolated."""
+        if self.flux_by != WHITENED:
+            return np.ones(1)
+        return node_radii(self.observation.fwhm_pix, self.observation.reach_pix)
+
+    @cached_property
+    def _whitenings(self) -> list[Whitening]:
+        fwhm = self.observation.fwhm_pix
+        return threads.map_ordered(
+            lambda exposure: whitening(exposure, self._nodes, self.half_pix, fwhm),
+            self.observation.exposures,
+        )
+
+    def _shares(self, radius_pix: Array) -> Array:
+        """Share of each filter at separations, ``(n_node, ...)``."""
+        log_r, nodes = np.log(np.maximum(radius_pix, 1.0)), np.log(self._nodes)
+        return np.array([np.interp(log_r, nodes, one) for one in np.eye(len(nodes))])
+
+    def _template(self, e: int, dy: float, dx: float) -> tuple[Array, Array]:
+        """Filters of an exposure off the middle pixel by a fraction, and the PSF on their pixels.
+
+        ``(n_node, n_trunc, n_y, n_x)``, of unit flux for the PSF.
+        """
         psf, n = self.observation.psf, self.half_pix
         middle = psf.half_pix
         image = psf.stamp(dy, dx)[middle - n : middle + n + 1, middle - n : middle + n + 1]
-        y, x = np.mgrid[-n : n + 1, -n : n + 1]
-        return self._filter(image, np.hypot(y - dy, x - dx)), image
-
-    def _filter(self, image: Array, distance: Array) -> Array:
-        """The filter where the PSF has this image, at these distances from its center."""
-        if self.flux_by == MATCHED:
-            return image
-        return np.clip(0.5 * self.observation.fwhm_pix + 0.5 - distance, 0.0, 1.0)
+        if self.flux_by == WHITENED:
+            q = self._whitenings[e].filters(image)
+        elif self.flux_by == MATCHED:
+            q = image[None, None]
+        else:
+            y, x = np.mgrid[-n : n + 1, -n : n + 1]
+            aperture = 0.5 * self.observation.fwhm_pix + 0.5 - np.hypot(y - dy, x - dx)
+            q = np.clip(aperture, 0.0, 1.0)[None, None]
+        q = q / (q * image).sum(axis=(2, 3), keepdims=True)
+        return np.broadcast_to(q, (len(q), len(self.observation.n_modes), *image.shape)), image
 
     @cached_property
     def images(self) -> list[Array]:
@@ -61,23 +87,30 @@ class FluxMaps:
 
         NaN where less than `MIN_COVERAGE` of the filter's weight lies on good pixels.
         """
+        return threads.map_ordered(self._image, range(len(self.observation.exposures)))
+
+    def _image(self, e: int) -> Array:
         from scipy.signal import fftconvolve
 
-        q, p = self.template(0.0, 0.0)
-        turned, weight = q[::-1, ::-1], (q * p)[::-1, ::-1]
-
-        def _one(exposure: SubtractedExposure) -> Array:
-            good = np.isfinite(exposure.residual)
-            data = np.where(good, exposure.residual, 0.0)
-            covered = fftconvolve(good[0].astype(np.float64), weight, mode="same")
-            enough = covered > MIN_COVERAGE * weight.sum()
-            out = np.empty_like(data)
-            for t, image in enumerate(data):
-                total = fftconvolve(image, turned, mode="same")
-                out[t] = np.where(enough, total / np.where(enough, covered, 1.0), np.nan)
-            return out
-
-        return threads.map_ordered(_one, self.observation.exposures)
+        exposure, n = self.observation.exposures[e], self.half_pix
+        filters, p = self._template(e, 0.0, 0.0)
+        shares = self._shares(radius_map(exposure.shape, exposure.star.yx))
+        out = np.zeros_like(exposure.residual)
+        for q, share in zip(filters, shares, strict=True):
+            if not share.any():
+                continue
+            # Where this filter has a share, and the pixels that it needs there.
+            rows, columns = (np.flatnonzero((share > 0).any(axis=axis)) for axis in (1, 0))
+            box = tuple(slice(max(i[0] - n, 0), i[-1] + n + 1) for i in (rows, columns))
+            part, share = exposure.residual[:, *box], share[box]
+            good = np.isfinite(part)
+            turned, weight = q[:, ::-1, ::-1], (q * p)[:, ::-1, ::-1]
+            total = fftconvolve(np.where(good, part, 0.0), turned, mode="same", axes=(1, 2))
+            covered = fftconvolve(good.astype(np.float64), weight, mode="same", axes=(1, 2))
+            enough = covered > MIN_COVERAGE
+            flux = np.where(enough, total / np.where(enough, covered, 1.0), np.nan)
+            out[:, *box] += np.where(share > 0, share * flux, 0.0)
+        return out
 
     @cached_property
     def _splines(self) -> list[tuple[Array, Array]]:
@@ -145,28 +178,67 @@ class FluxMaps:
         if not weight.any():
             return np.full((2, n), np.nan)
         total, bare = np.zeros(n), np.zeros(n)
-        for e, exposure in enumerate(self.observation.exposures):
+        for e in range(len(self.observation.exposures)):
             if weight[e] > 0:
-                part = self._subtraction_throughput(exposure, separation_pix, pa_deg, flux)
+                part = self._subtraction_throughput(e, separation_pix, pa_deg, flux)
                 total += weight[e] * float(transmission[e]) * part
                 bare += weight[e] * part
         return np.stack([total, bare]) / weight.sum()
 
     def _subtraction_throughput(
-        self, exposure: SubtractedExposure, separation_pix: float, pa_deg: float, flux: float
+        self, e: int, separation_pix: float, pa_deg: float, flux: float
     ) -> Array:
         """Fraction of a source's flux that the subtraction of one exposure leaves."""
+        exposure, n = self.observation.exposures[e], self.half_pix
         y, x = (float(v) for v in exposure.position(separation_pix, pa_deg))
-        wanted, view = self.observation.psf.place(y, x, exposure.shape, half_pix=self.half_pix)
+        wanted, view = self.observation.psf.place(y, x, exposure.shape, half_pix=n)
         source = self.observation.source(exposure, separation_pix, pa_deg)
         source = source._replace(transmission=1.0)
         added = exposure.response.per_flux(source, wanted, flux=flux)
-        rows, columns = np.mgrid[wanted]
-        q = self._filter(view, np.hypot(rows - y, columns - x))
-        good = np.isfinite(added[0])
-        return np.asarray(
-            (np.where(good, added, 0.0) * q).sum(axis=(1, 2)) / (q * view)[good].sum()
-        )
+        filters, _ = self._template(e, y - round(y), x - round(x))
+        radius = np.hypot(y - exposure.star.y, x - exposure.star.x)
+        q = np.tensordot(self._shares(radius), filters, axes=1)
+        top, left = round(y) - n, round(x) - n  # the frame's edge may cut the filter
+        q = q[
+            :,
+            wanted[0].start - top : wanted[0].stop - top,
+            wanted[1].start - left : wanted[1].stop - left,
+        ]
+        good = np.isfinite(added)
+        total = (np.where(good, added, 0.0) * q).sum(axis=(1, 2))
+        return np.asarray(total / (good * q * view).sum(axis=(1, 2)))
+
+    @cached_property
+    def _spreads(self) -> list[Array]:
+        """For each exposure the flux that filters see about a source of unit flux.
+
+        ``(n_node, n_trunc, n, n)``, without what the subtraction changes.
+        """
+        from scipy.signal import fftconvolve
+
+        stamp, out = self.observation.psf.stamp(0.0, 0.0), []
+        for e in range(len(self.observation.exposures)):
+            turned = self._template(e, 0.0, 0.0)[0][..., ::-1, ::-1]
+            images = np.broadcast_to(stamp, (*turned.shape[:2], *stamp.shape))
+            out.append(fftconvolve(images, turned, mode="same", axes=(2, 3)))
+        return out
+
+    def crosstalk(self, separation_pix: float, pa_deg: float, others_deg: Array, /) -> Array:
+        """Return what a source of unit flux adds to the flux at other angles of its circle.
+
+        ``(n_trunc, n_others)``.
+        """
+        from scipy.ndimage import map_coordinates
+
+        n, share = self.observation.psf.half_pix, self._shares(np.asarray(separation_pix))
+        weight, _ = self.weights(np.full(others_deg.shape, separation_pix), others_deg)
+        total = np.zeros((len(self.observation.n_modes), len(others_deg)))
+        for e, exposure in enumerate(self.observation.exposures):
+            y, x = exposure.position(separation_pix, pa_deg)
+            rows, columns = exposure.position(separation_pix, others_deg)
+            for t, image in enumerate(np.tensordot(share, self._spreads[e], axes=1)):
+                total[t] += weight[e] * map_coordinates(image, [rows - y + n, columns - x + n])
+        return np.asarray(total / np.maximum(weight.sum(axis=0), 1e-30))
 
 
 class _Position(NamedTuple):

@@ -10,7 +10,7 @@ from lyot.algorithms.statistics import critical_t, tail_probability
 from lyot.parameters import StatisticParameters
 from lyot.types import Array
 
-MATCHED, APERTURE = "matched", "aperture"
+WHITENED, MATCHED, APERTURE = "whitened", "matched", "aperture"
 MIN_POSITIONS = 4
 """Independent positions at a separation, the tested one included, below which none is tested."""
 
@@ -59,11 +59,15 @@ class Statistic(StatisticParameters):
         """Return the probability that noise alone gives this t or more among n positions."""
         return tail_probability(t_value, self._n_others(n), distribution=self.noise)
 
+    def thresholds(self, n: Array, /) -> Array:
+        """Return `threshold` for each number of positions; NaN below `MIN_POSITIONS`."""
+        values, inverse = np.unique(n, return_inverse=True)
+        each = [self.threshold(int(v)) if v >= MIN_POSITIONS else np.nan for v in values]
+        return np.asarray(np.array(each, dtype=np.float64)[inverse].reshape(np.shape(n)))
+
     def taus(self, n: Array, /) -> Array:
         """Return `tau` for each number of positions; NaN below `MIN_POSITIONS`."""
-        values, inverse = np.unique(n, return_inverse=True)
-        each = [self.tau(int(v)) if v >= MIN_POSITIONS else np.nan for v in values]
-        return np.asarray(np.array(each, dtype=np.float64)[inverse].reshape(np.shape(n)))
+        return np.asarray(self.thresholds(n) * self.spread(np.maximum(n, MIN_POSITIONS)))
 
 
 FIVE_SIGMA = Statistic()

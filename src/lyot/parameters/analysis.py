@@ -107,8 +107,9 @@ class StatisticParameters(Parameters):
         "choice of VIP and pyKLIP",
     )
     flux_by: str = choice(
-        ("matched", "aperture"),
-        "How a flux is measured: by a matched filter, or in an aperture of one FWHM",
+        ("whitened", "matched", "aperture"),
+        "How a flux is measured: by a matched filter for the noise's covariance, by one for white "
+        "noise, or in an aperture of one FWHM",
     )
 
 

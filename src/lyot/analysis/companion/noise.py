@@ -9,6 +9,7 @@ import numpy as np
 from lyot.algorithms.geometry import polar, radius_map
 from lyot.algorithms.repair import MAD_TO_SIGMA
 from lyot.analysis.exposure import SubtractedExposure
+from lyot.analysis.whitening import autocovariance
 from lyot.errors import LyotError
 from lyot.types import Array, Box
 
@@ -44,7 +45,7 @@ def residual_covariance(
     # A few pixels that stand out are sources, not noise.
     sigma = MAD_TO_SIGMA * np.median(np.abs(data[keep]))
     keep &= np.abs(data) < MAX_SIGMA * max(sigma, 1e-30)
-    lag, curve = _autocovariance(np.where(keep, data, 0.0), keep, MAX_LAG_FWHM * fwhm_pix)
+    lag, curve = autocovariance(np.where(keep, data, 0.0), keep, MAX_LAG_FWHM * fwhm_pix)
     taper = np.maximum(lag / (TAPER_LAG_FWHM * fwhm_pix) - 1.0, 0.0)
     curve = curve * np.exp(-(taper**2) * 4.0)
 
@@ -71,27 +72,6 @@ def _annulus(
             f"needs {MIN_PIXELS}."
         )
     return keep
-
-
-def _autocovariance(data: Array, keep: Array, reach_pix: float) -> tuple[Array, Array]:
-    """Lags [pixel] and the mean product of pixels at each, in bins of half a pixel."""
-    from scipy.signal import fftconvolve
-
-    rows, columns = np.nonzero(keep)
-    cut = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
-    part, mask = data[cut], keep[cut].astype(np.float64)
-    products = fftconvolve(part, part[::-1, ::-1])
-    pairs = fftconvolve(mask, mask[::-1, ::-1])
-    middle = (part.shape[0] - 1, part.shape[1] - 1)
-    size = (2 * part.shape[0] - 1, 2 * part.shape[1] - 1)
-    length = radius_map(size, (float(middle[0]), float(middle[1])))
-    bins = np.rint(2.0 * length).astype(int)
-    n = int(2 * reach_pix)
-    used = (bins < n) & (pairs > 0.5)
-    total = np.bincount(bins[used], products[used], minlength=n)
-    count = np.bincount(bins[used], pairs[used], minlength=n)
-    measured = count > 0
-    return 0.5 * np.arange(n)[measured], total[measured] / count[measured]
 
 
 def covariance_matrix(

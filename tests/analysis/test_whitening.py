@@ -1,0 +1,42 @@
+"""Filters for correlated noise, against what the known covariance says."""
+
+import numpy as np
+from scipy import ndimage
+
+from lyot.analysis.photometry import FluxMaps
+from lyot.analysis.whitening import autocovariance, node_radii, whitening
+
+
+def test_autocovariance_of_filtered_white_noise_is_that_of_the_filter():
+    rng = np.random.default_rng(1)
+    kernel = np.array([[0, 1, 0], [1, 2, 1], [0, 1, 0]]) / 3.0
+    data = ndimage.convolve(rng.normal(size=(300, 280)), kernel, mode="wrap")
+    keep = rng.random(data.shape) < 0.8
+    lag, curve = autocovariance(np.where(keep, data, 0.0), keep, 4.0)
+    # Products of the kernel with itself, moved by 0, 1, sqrt(2) and 2 or sqrt(5) pixels, and by 3.
+    for length, expected in ((0.0, 8 / 9), (1.0, 4 / 9), (1.5, 2 / 9), (2.0, 1 / 27), (3.0, 0.0)):
+        assert abs(curve[lag == length][0] - expected) < 0.02
+
+
+def test_filters_are_nearly_the_best_for_correlated_noise_and_take_no_level(draw):
+    smooth, loud = 3.0, draw(31, smooth=3.0)
+    at = np.full(700, 25.0), np.arange(700) * 0.51
+    scatter = {m: FluxMaps(loud, m).sample(*at)[0].std() for m in ("whitened", "matched")}
+    # The scene's covariance: white noise of three integrations, and what is common to them.
+    image = loud.psf.stamp(0.0, 0.0)[8:17, 8:17]
+    y, x = (part.ravel() for part in np.mgrid[:9, :9])
+    distance = np.hypot(y[:, None] - y, x[:, None] - x)
+    covariance = np.eye(81) / 3.0 + np.exp(-((distance / (2.0 * smooth)) ** 2))
+    best = 1.0 / np.sqrt(image.ravel() @ np.linalg.solve(covariance, image.ravel()) * 2.0)
+    assert scatter["whitened"] < 1.15 * best
+    assert scatter["matched"] > 1.5 * best
+    nodes = node_radii(loud.fwhm_pix, loud.reach_pix)
+    for q in whitening(loud.exposures[0], nodes, 4, loud.fwhm_pix).filters(image)[:, 0]:
+        assert abs(q.sum()) < 0.02 * np.abs(q).sum()
+
+
+def test_white_noise_gives_the_psf_less_its_level(draw):
+    [exposure, _] = (made := draw(32)).exposures
+    image = made.psf.stamp(0.0, 0.0)[8:17, 8:17]
+    [q] = whitening(exposure, np.array([30.0]), 4, made.fwhm_pix).filters(image)[:, 0]
+    assert np.corrcoef(q.ravel(), (image - image.mean()).ravel())[0, 1] > 0.99
