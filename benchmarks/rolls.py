@@ -44,7 +44,8 @@ def main() -> None:
             pipeline.strategy = strategy
             pipeline.run(content)
             with open_run(work, star_magnitude=4.0) as made:
-                maps, grid = FluxMaps(made), sky_grid(made)
+                # Whitened, a filter would take no light that is smooth.
+                maps, grid = FluxMaps(made, "aperture"), sky_grid(made)
                 curve = contrast_curve(
                     made, separations_arcsec=SEPARATIONS, known_sources=(KnownDisc(DISC_PA, 15.0),)
                 )

@@ -49,7 +49,7 @@ def test_injected_companions_are_found_and_measured(observation):
                     put, [(separation, pa)], n_likelihoods=0, n_injections=0, background="plane"
                 )
                 found = fit.companions[0]
-                assert found.snr > 4.0
+                assert found.snr > 0.5 * level  # at 5, noise takes 2.5 off in one of 160
                 assert (
                     abs(found.separation_arcsec.value - separation)
                     < 4.0 * found.separation_arcsec.err
@@ -99,8 +99,8 @@ def test_a_roll_among_the_references_is_reckoned_with(aumic, observation, tmp_pa
         # The other roll takes a part of it away ten degrees beside, and leaves its own place.
         r = separation / made.pixel_scale_arcsec
         flux = contrast * made.star_flux
-        left = FluxMaps(made).throughput(r, pa, flux=flux)[0, 0]
-        kept = FluxMaps(observation).throughput(r, pa)[0, 0]
+        left = FluxMaps(made, "matched").throughput(r, pa, flux=flux)[0, 0]
+        kept = FluxMaps(observation, "matched").throughput(r, pa)[0, 0]
         assert left < kept
 
 
@@ -152,5 +152,5 @@ def test_rolls_alone_run_as_adi(aumic, observation, tmp_path, caplog):
 def along_disc(observation):
     """Mean flux of a point source on the disc, from 1 to 3 arcsec on both sides."""
     r = np.linspace(1.0, 3.0, 20) / observation.pixel_scale_arcsec
-    maps = FluxMaps(observation)
+    maps = FluxMaps(observation, "aperture")  # whitened, a filter takes no light that is smooth
     return np.mean([maps.sample(r, np.full(r.size, DISC_PA + turn))[0] for turn in (0.0, 180.0)])

@@ -85,7 +85,7 @@ def test_a_candidate_that_rests_on_one_star_is_told(rdi):
         found = detect(observation, known_sources=(KnownDisc(128.7, 15.0),))
     far = [c for c in found.candidates if abs(c.separation_arcsec - 9.13) < 0.1]
     assert [c.key_reference for c in far] == ["HIP17695"]
-    assert far[0].snr > 5.0  # 6.3 with the PSF through the true Lyot stop
+    assert far[0].snr > 8.0
     assert far[0].jackknife_snr < 3.0
     # The brightest one of the field stays without any of the stars.
     assert found.candidates[0].jackknife_snr > 5.0
