@@ -277,7 +277,6 @@ def transmission_of(
         log.warning("Coronagraph %r is unknown: its transmission is taken as 1.", info.coronagraph)
     return Transmission(
         optics=model_optics(*mode_of(info), spectrum),
-        pixel_scale_arcsec=info.pixel_scale_arcsec,
         mask_xy_arcsec=(info.star_along_mask_arcsec, 0.0),
         origin=origin,
         image=None if image is None else np.asarray(image, dtype=np.float64),

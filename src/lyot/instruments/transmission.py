@@ -32,9 +32,7 @@ class Transmission:
     Attributes
     ----------
     optics : Optics
-        The coronagraph with its stop and filter.
-    pixel_scale_arcsec : float
-        Pixel scale [arcsec].
+        The coronagraph with its stop, filter and pixels.
     origin : str
         Where it comes from, in words.
     mask_xy_arcsec : tuple of float
@@ -46,18 +44,13 @@ class Transmission:
     Examples
     --------
     >>> from lyot.instruments import NIRCAM
-    >>> transmission = Transmission(
-    ...     optics=NIRCAM.optics("MASK335R", "F444W"),
-    ...     pixel_scale_arcsec=0.063,
-    ...     origin="the optics",
-    ... )
+    >>> transmission = Transmission(optics=NIRCAM.optics("MASK335R", "F444W"), origin="the optics")
     >>> through = transmission.at(50.0, np.array([50.0, 60.0, 90.0]), mask_yx=(50.0, 50.0))
     >>> [round(float(t), 2) for t in through]
     [0.0, 0.48, 0.99]
     """
 
     optics: Optics
-    pixel_scale_arcsec: float
     origin: str
     mask_xy_arcsec: tuple[float, float] = (0.0, 0.0)
     image: NDArray[np.float64] | None = field(default=None, repr=False)
@@ -69,9 +62,9 @@ class Transmission:
 
         `mask_yx` is the reference point of the aperture on that frame [pixel].
         """
-        scale = self.pixel_scale_arcsec
+        x_scale, y_scale = self.optics.detector.pixel_scale_arcsec
         along, across = self.optics.mask.along_axes(
-            (np.asarray(x) - mask_yx[1]) * scale, (np.asarray(y) - mask_yx[0]) * scale
+            (np.asarray(x) - mask_yx[1]) * x_scale, (np.asarray(y) - mask_yx[0]) * y_scale
         )
         return along + self.mask_xy_arcsec[0], across + self.mask_xy_arcsec[1]
 
@@ -90,7 +83,10 @@ class Transmission:
             positions = np.stack([y.ravel(), x.ravel()])
             values = map_coordinates(self.image, positions, order=1, mode="nearest")
             return np.clip(np.nan_to_num(values), 0.0, 1.0).reshape(y.shape)
-        along, across = self.along_mask(y, x, mask_yx=mask_yx)
+        return self.behind(*self.along_mask(y, x, mask_yx=mask_yx))
+
+    def behind(self, along: Array, across: Array, /) -> NDArray[np.float64]:
+        """Return the transmission of the optics at places along the mask's axes [arcsec]."""
         mask = self.optics.mask
         if isinstance(mask, FourQuadrantMask | LyotSpot):
             nodes, values = self._table

@@ -321,7 +321,6 @@ class _Sky:
         self.star_place = self.optics.along_detector((star_x, 0.0))
         self.transmission = Transmission(
             optics=replace(self.optics, seed=None),
-            pixel_scale_arcsec=scene.pixel_scale_arcsec,
             mask_xy_arcsec=(star_x, 0.0),
             origin="the optics",
         )
