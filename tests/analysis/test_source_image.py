@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lyot.analysis.observation import read_psf
+from lyot.analysis.companion import fit_companions
+from lyot.analysis.observation import open_run, read_psf
 from lyot.analysis.psf import model_psf
 from lyot.analysis.source_image import named_mode, source_image
 from lyot.errors import LyotError
 from lyot.files.results import write_image
 from lyot.instruments import MIRI, NIRCAM
+from lyot.instruments.filters import RAYLEIGH_JEANS, Spectrum
 
 ROUND = named_mode("NIRCAM", "F360M", "MASKA335R")
 
@@ -122,3 +124,34 @@ def test_a_draw_of_the_wavefront_is_another_image_of_the_same_light():
 def test_bad_requests_are_refused(at, options, text):
     with pytest.raises(LyotError, match=text):
         source_image(ROUND, at, **options)
+
+
+@pytest.mark.parametrize(("pixels", "oversample", "shares"), [(65, 3, True), (41, 2, False)])
+def test_a_file_as_psf_gives_the_flux_of_the_model(demo, pixels, oversample, shares, tmp_path):
+    """One normalization: fluxes of a fit with a file and with the model agree to 0.5 %."""
+    made = source_image(
+        named_mode("NIRCAM", "F444W", "MASKA335R"), (2.5, 1.0), pixels=pixels, oversample=oversample
+    )
+    keywords = made.keywords if shares else {"OVERSAMP": oversample}
+    image = made.psf.image if shares else 123.0 * made.psf.image
+    path = write_image(image, tmp_path / "psf.fits", keywords=keywords)
+    fluxes = []
+    for psf in (None, path):
+        with open_run(demo.folder, psf=psf) as observation:
+            fit = fit_companions(observation, [(2.2, 25.0)], n_likelihoods=0, n_injections=0)
+            fluxes.append(fit.companions[0].flux.value)
+    assert fluxes[1] == pytest.approx(fluxes[0], rel=0.005)
+
+
+def test_the_image_of_a_cold_source_is_that_of_its_light():
+    hot, cold = (
+        source_image(ROUND, (2.5, 1.0), spectrum=spectrum)
+        for spectrum in (RAYLEIGH_JEANS, Spectrum.blackbody(400.0))
+    )
+    assert cold.keywords["SPECTRUM"] == "blackbody of 400 K"
+    mean = [
+        sum(m.keywords[f"WAVE{i}"][0] * m.keywords[f"WGHT{i}"][0] for i in range(5))
+        for m in (hot, cold)
+    ]
+    assert 1.005 < mean[1] / mean[0] < 1.02
+    assert cold.psf.image.max() < hot.psf.image.max()

@@ -20,7 +20,7 @@ from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.files.headers import ExposureInfo
 from lyot.files.run import open_products, read_image
-from lyot.files.spectrum import read_spectrum
+from lyot.files.spectrum import read_spectrum, source_spectrum
 from lyot.instruments.coronagraphs import Coronagraph
 from lyot.instruments.filters import RAYLEIGH_JEANS, Filter, Spectrum
 from lyot.instruments.instrument import Instrument
@@ -326,6 +326,12 @@ def open_run(
     if parameters is None:
         given = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
         parameters = from_dict(ObservationParameters, given)
+    spectrum = source_spectrum(parameters)
+    if parameters.psf is not None and spectrum is not RAYLEIGH_JEANS:
+        raise LyotError(
+            "The spectrum of the source is that of the model of the PSF; give it or a PSF.",
+            parameter="psf",
+        )
     with open_products(folder) as (product, runs):
         of_run: SubtractRecipe = from_dict(SubtractRecipe, runs[0].recipe)
         n_modes, map_file = parameters.n_modes, parameters.transmission
@@ -338,29 +344,10 @@ def open_run(
             recipe,
             psf=None if parameters.psf is None else read_psf(parameters.psf, runs[0].target.info),
             transmission=None if map_file is None else read_image(map_file)[0],
-            spectrum=_source_spectrum(parameters),
+            spectrum=spectrum,
         )
         star = _star(observation, parameters)
         yield replace(observation, star=star, folder=str(Path(folder).resolve()))
-
-
-def _source_spectrum(parameters: ObservationParameters) -> Spectrum:
-    """The spectrum of the companions that parameters give."""
-    path, kelvin = parameters.source_spectrum, parameters.source_temperature
-    if path is None and kelvin is None:
-        return RAYLEIGH_JEANS
-    name = "source_spectrum" if path is not None else "source_temperature"
-    if parameters.psf is not None:
-        raise LyotError(
-            "The spectrum of the companions is that of the model of the PSF; give either that or a "
-            "PSF.",
-            parameter=name,
-        )
-    if path is not None and kelvin is not None:
-        raise LyotError(
-            "Give one of the companions' spectrum and temperature, not both.", parameter=name
-        )
-    return read_spectrum(path) if path is not None else Spectrum.blackbody(float(kelvin or 0.0))
 
 
 def _star(observation: Observation, parameters: ObservationParameters) -> StarBrightness | None:

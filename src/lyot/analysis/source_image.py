@@ -11,6 +11,7 @@ from lyot.analysis.observation import transmission_of
 from lyot.errors import LyotError
 from lyot.files.headers import ExposureInfo
 from lyot.instruments import instrument_named
+from lyot.instruments.filters import RAYLEIGH_JEANS, Spectrum
 from lyot.instruments.offaxis import Optics, PsfAndTransmission
 from lyot.references.star import guess_star
 
@@ -87,6 +88,7 @@ def source_image(
     pixels: int = 65,
     oversample: int = 1,
     seed: int | None = None,
+    spectrum: Spectrum = RAYLEIGH_JEANS,
 ) -> SourceImage:
     """Make the image of a source behind the mask, in the orientation of the detector.
 
@@ -104,6 +106,8 @@ def source_image(
         Samples per pixel and axis; their sums over a pixel are what the detector sees.
     seed : int, optional
         Which draw of the wavefront errors; their mean by default.
+    spectrum : Spectrum, optional
+        Of the source; that of a hot star by default.
 
     Returns
     -------
@@ -137,7 +141,7 @@ def source_image(
         )
     camera = instrument_named(info.instrument)
     mask = camera.coronagraph(info.coronagraph)
-    through = transmission_of(replace(info, filter=camera.filter(info.filter).name))
+    through = transmission_of(replace(info, filter=camera.filter(info.filter).name), None, spectrum)
     optics = replace(through.optics.sampled_for(pixels), seed=seed)
     star = guess_star(info, None)
     scale = optics.detector.pixel_scale_arcsec
@@ -150,6 +154,7 @@ def source_image(
         "INSTRUME": camera.name,
         "FILTER": info.filter,
         "CORONMSK": mask.name,
+        "SPECTRUM": spectrum.name,
         "OFFSETX": (float(at_xy_arcsec[0]), "[arcsec] source from the star along x"),
         "OFFSETY": (float(at_xy_arcsec[1]), "[arcsec] source from the star along y"),
         "MASKX": (place[0], "[arcsec] source from the middle of the mask"),

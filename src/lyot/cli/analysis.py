@@ -121,6 +121,7 @@ def psf(exposure: str | None, output: str, **options: Any) -> None:
     from lyot.analysis.source_image import named_mode, source_image
     from lyot.files.headers import read_info
     from lyot.files.results import write_image
+    from lyot.files.spectrum import source_spectrum
     from lyot.parameters import PsfParameters
 
     parameters = taken(PsfParameters, options)
@@ -134,6 +135,7 @@ def psf(exposure: str | None, output: str, **options: Any) -> None:
         pixels=parameters.pixels,
         oversample=parameters.oversample,
         seed=parameters.seed,
+        spectrum=source_spectrum(parameters),
     )
     click.echo(
         f"{write_image(made.psf.image, output, keywords=made.keywords)}: transmission of the mask "

@@ -9,7 +9,8 @@ import numpy as np
 
 from lyot.errors import LyotError
 from lyot.files.results import read_table
-from lyot.instruments.filters import Spectrum
+from lyot.instruments.filters import RAYLEIGH_JEANS, Spectrum
+from lyot.parameters import SourceParameters
 from lyot.types import Array
 
 if TYPE_CHECKING:
@@ -38,6 +39,19 @@ def read_spectrum(path: str | Path, /) -> Spectrum:
     if len(um) < 2:
         raise LyotError(f"The spectrum {path} has {len(um)} points of positive flux; give more.")
     return Spectrum(tuple(um.tolist()), tuple(jy[good][first].tolist()), path.name)
+
+
+def source_spectrum(parameters: SourceParameters, /) -> Spectrum:
+    """Return the spectrum of a source that parameters give; that of a hot star by default."""
+    path, kelvin = parameters.source_spectrum, parameters.source_temperature
+    if path is not None and kelvin is not None:
+        raise LyotError(
+            "Give one of the spectrum and the temperature of the source.",
+            parameter="source_spectrum",
+        )
+    if path is not None:
+        return read_spectrum(path)
+    return RAYLEIGH_JEANS if kelvin is None else Spectrum.blackbody(kelvin)
 
 
 _TABLES = {".ecsv", ".fits", ".vot", ".xml"}

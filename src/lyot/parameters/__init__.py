@@ -12,6 +12,7 @@ from lyot.parameters.analysis import (
     ExclusionParameters,
     ObservationParameters,
     PsfParameters,
+    SourceParameters,
     StatisticParameters,
 )
 from lyot.parameters.fields import (

@@ -10,7 +10,24 @@ FIVE_SIGMA_FPF = 2.866515719235352e-7
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObservationParameters(Parameters):
+class SourceParameters(Parameters):
+    """The color of a source, for the model of its PSF."""
+
+    source_spectrum: str | None = input_file(
+        "Spectrum of the source, for the model of its PSF: columns of wavelength [micrometer] and "
+        "flux density [Jy], or a table with units; by default that of a hot star"
+    )
+    source_temperature: float | None = parameter(
+        None,
+        "Temperature of the source, instead of its spectrum",
+        unit="K",
+        minimum=100.0,
+        metavar="K",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservationParameters(SourceParameters):
     """What an analysis of a finished run takes besides the run: PSF, mask and star.
 
     Examples
@@ -40,17 +57,6 @@ class ObservationParameters(Parameters):
         "FITS image of the star without the mask, from which its brightness is measured"
     )
     psf: str | None = input_file("FITS image of the off-axis PSF; by default a model")
-    source_spectrum: str | None = input_file(
-        "Spectrum of the companions, for the model of the PSF, as that of the star is given; by "
-        "default that of a hot star"
-    )
-    source_temperature: float | None = parameter(
-        None,
-        "Temperature of the companions, instead of their spectrum",
-        unit="K",
-        minimum=100.0,
-        metavar="K",
-    )
     transmission: str | None = input_file(
         "FITS map of the mask's transmission on the frames; by default a model"
     )
@@ -165,7 +171,7 @@ class CompanionParameters(Parameters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PsfParameters(Parameters):
+class PsfParameters(SourceParameters):
     """Of which source an image is made, and on which pixels.
 
     Examples
