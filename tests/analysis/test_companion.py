@@ -98,6 +98,25 @@ def test_the_bias_is_measured_by_injections(draw):
     assert c.contrast.value == pytest.approx(c.flux.value / observation.star_flux)
 
 
+def test_companions_are_injected_where_the_mask_passes_alike(draw):
+    """Behind a bar they would be measured worse, which says nothing of this one."""
+    observation = draw(7, [(1.3, 35.0, 90.0)])
+    rows = np.arange(91)[:, None]
+    behind_bar = np.broadcast_to(np.where(np.abs(rows - 45) < 6, 0.05, 1.0), (91, 93))
+    map_of_bar = replace(
+        Transmission(
+            optics=NIRCAM.optics("MASKLWB", "F335M"), pixel_scale_arcsec=0.063, origin="a map"
+        ),
+        image=behind_bar,
+    )
+    options = {"n_likelihoods": 0, "n_injections": 12}
+    [free] = fit_companions(observation, [(1.3, 35.0)], **options).companions
+    barred = replace(observation, transmission=map_of_bar)
+    [beside] = fit_companions(barred, [(1.3, 35.0)], **options).companions
+    assert 4 <= beside.bias.n_injected < free.bias.n_injected
+    assert beside.flux.err < 1.5 * free.flux.err
+
+
 def test_a_companion_under_the_mask_is_refused(draw, gaussian_psf):
     opaque = np.zeros((91, 93))
     observation = draw(16)

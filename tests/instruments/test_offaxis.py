@@ -9,7 +9,7 @@ from lyot.errors import LyotError
 from lyot.instruments.coronagraphs import FourQuadrantMask
 from lyot.instruments.pupil import FLIGHT_PUPIL, sample_grid
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
-from lyot.instruments.wavefront import WavefrontBudget, draw_wavefront
+from lyot.instruments.wavefront import WavefrontBudget
 from scenes import flight_optics
 
 NO_ERRORS = WavefrontBudget(telescope_m=0.0, instrument_m=0.0)
@@ -231,36 +231,6 @@ def test_images_do_not_depend_on_the_number_of_threads(monkeypatch):
         images.append(flight_optics("MASK335R", "F300M").psf((0.7, 0.1), n_pixels=25).image)
     assert np.array_equal(images[0], images[1])
     assert np.array_equal(images[0], images[2])
-
-
-def test_wavefront_draws_have_the_stated_size_and_differ_by_seed():
-    budget = WavefrontBudget(telescope_m=67e-9, instrument_m=155e-9)
-    weight = FLIGHT_PUPIL.amplitude(96)
-    for error, size in zip(draw_wavefront(budget, 96, seed=3), (67e-9, 155e-9), strict=True):
-        mean = np.average(error, weights=weight)
-        assert np.sqrt(np.average((error - mean) ** 2, weights=weight)) == pytest.approx(size)
-    first, second = (draw_wavefront(budget, 96, seed=s)[0] for s in (3, 4))
-    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.8
-
-
-def test_the_same_seed_gives_the_same_wavefront_at_another_sampling():
-    budget = WavefrontBudget(telescope_m=67e-9, instrument_m=155e-9)
-    fine = draw_wavefront(budget, 192, seed=5)[1].reshape(96, 2, 96, 2).mean(axis=(1, 3))
-    coarse = draw_wavefront(budget, 96, seed=5)[1]
-    inside = FLIGHT_PUPIL.amplitude(96) > 0.9
-    np.testing.assert_allclose(fine[inside], coarse[inside], atol=4e-9)
-
-
-def test_the_mean_image_is_the_mean_of_images_over_draws():
-    mean = flight_optics("MASK335R", "F300M", n_wavelengths=1)
-    draws = [replace(mean, seed=s).psf((9.0, 0.0), n_pixels=41).image for s in range(24)]
-    image = mean.psf((9.0, 0.0), n_pixels=41).image
-    average = np.mean(draws, axis=0)
-    y, x = np.indices(image.shape) - 20
-    near = np.hypot(x, y) < 15
-    # Tips of 155 nm move the single images by half a pixel: 24 of them agree to some percent.
-    assert average[20, 20] == pytest.approx(image[20, 20], rel=0.08)
-    assert average[near].sum() == pytest.approx(image[near].sum(), rel=0.02)
 
 
 def test_a_star_behind_a_round_mask_is_suppressed_by_a_thousand():

@@ -171,14 +171,14 @@ class Optics:
     def _waves(self) -> list[Wave]:
         before: Array | float = 0.0
         after: Array | float = 0.0
+        open_part = self.pupil.amplitude(self.n_pupil)
+        stop = self.stop.amplitude(self.pupil, self.n_pupil)
         if self.seed is not None:
             before, after = draw_wavefront(
-                self.wavefront, self.n_pupil, seed=self.seed, pupil=self.pupil
+                self.wavefront, self.n_pupil, seed=self.seed, pupil=self.pupil, stop=stop
             )
         if self.drift_m is not None:
             before = before + self.drift_m
-        open_part = self.pupil.amplitude(self.n_pupil)
-        stop = self.stop.amplitude(self.pupil, self.n_pupil)
 
         def _wave(wavelength: float) -> Wave:
             turn = 2j * np.pi / wavelength

@@ -36,9 +36,10 @@ SEGMENT_VARIANCE_POWER = 1.5
 COMMON_SHARE, MIN_COMMON_ORDER = 0.4, 3
 """Part of the telescope's variance that all segments have in common, and from which order on."""
 
-SEGMENT_COVARIANCE, SMOOTH_COVARIANCE = (0.33, 1.3), (0.94, 1.6)
-"""Length l [m] and power p of ``exp(-(s / l)^p)``, which the covariances of the two errors of
-`draw_wavefront` follow to 0.05 out to separations s of a meter."""
+SEGMENT_STRUCTURE, SMOOTH_STRUCTURE = (0.39, 2.3, 0.82), (0.96, 2.8, 0.62)
+"""Length l [m], power p and height h of ``h (1 - exp(-(s / l)^p))``, which half the structure
+functions of the two errors of `draw_wavefront` follow to 0.14 over the openings of NIRCam's Lyot
+stops, at separations s."""
 
 SEGMENT_RADIUS_M = 0.762
 """Radius of the circle around a segment [m]."""
@@ -69,21 +70,27 @@ class WavefrontBudget:
     def mean_transfer(self, separation_m: Array, wavelength_m: float, /) -> Array:
         """Return what the errors leave, on average over draws, of an optical transfer function.
 
-        It falls by ``exp(-(2 pi / lambda)^2 (C(0) - C(s)))`` at a separation s of two points of
-        the pupil, C being the covariance of the error, which holds for Gaussian errors of one
-        covariance over the pupil.
+        It falls by ``exp(-(2 pi / lambda)^2 D(s) / 2)`` at a separation s of two points of the
+        pupil, D being the structure function of the error, which holds for Gaussian errors of one
+        structure over the pupil.
         """
         lost: Array = np.zeros(np.shape(separation_m))
-        for rms, (length, power) in (
-            (self.telescope_m, SEGMENT_COVARIANCE),
-            (self.instrument_m, SMOOTH_COVARIANCE),
+        for rms, (length, power, height) in (
+            (self.telescope_m, SEGMENT_STRUCTURE),
+            (self.instrument_m, SMOOTH_STRUCTURE),
         ):
-            lost += rms**2 * (1.0 - np.exp(-((separation_m / length) ** power)))
+            lost += rms**2 * height * (1.0 - np.exp(-((separation_m / length) ** power)))
         return np.exp(-((2.0 * np.pi / wavelength_m) ** 2) * lost)
 
 
 def draw_wavefront(
-    budget: WavefrontBudget, n: int, /, *, seed: int, pupil: Pupil = FLIGHT_PUPIL
+    budget: WavefrontBudget,
+    n: int,
+    /,
+    *,
+    seed: int,
+    pupil: Pupil = FLIGHT_PUPIL,
+    stop: Array | None = None,
 ) -> tuple[Array, Array]:
     """Draw the wavefront errors of the telescope and of the instrument.
 
@@ -97,12 +104,15 @@ def draw_wavefront(
         The same seed gives the same errors at any sampling.
     pupil : Pupil, optional
         The telescope's pupil; one that is not that of JWST has a smooth error only.
+    stop : ndarray, shape (n, n), optional
+        Amplitude transmission of the Lyot stop; by default everything passes.
 
     Returns
     -------
     telescope, instrument : ndarray, shape (n, n)
         Optical path differences [m], each with the stated root mean square over the pupil's open
-        area and zero mean over it.
+        area. Neither moves an image that passes the stop: where a source is, its image tells, and
+        the star's is moved alike.
 
     Examples
     --------
@@ -127,18 +137,23 @@ def draw_wavefront(
     instrument = np.tensordot(rng.normal(size=len(smooth)) / smooth, _smooth_terms(n), axes=1)
     if not isinstance(pupil, FlightPupil):
         telescope = np.tensordot(rng.normal(size=len(smooth)) / smooth, _smooth_terms(n), axes=1)
-    weight = pupil.amplitude(n)
+    open_part = pupil.amplitude(n)
+    passed = open_part if stop is None else open_part * stop
     return (
-        budget.telescope_m * _unit_rms(telescope, weight),
-        budget.instrument_m * _unit_rms(instrument, weight),
+        budget.telescope_m * _centered(telescope, open_part, passed),
+        budget.instrument_m * _centered(instrument, open_part, passed),
     )
 
 
-def _unit_rms(error: Array, weight: Array) -> Array:
-    """Take the mean off and bring the root mean square over the open pupil to 1."""
-    weight = weight / weight.sum()
-    centered = error - np.sum(weight * error)
-    return np.asarray(centered / np.sqrt(np.sum(weight * centered**2)))
+def _centered(error: Array, open_part: Array, passed: Array) -> Array:
+    """Take off mean and tilt over the stop; bring the scatter over the open pupil to 1."""
+    x, y, _ = sample_grid(len(error), 2.0)
+    plane = np.stack(np.broadcast_arrays(1.0, x, y)).reshape(3, -1)
+    moments = plane * passed.ravel()
+    heights = np.linalg.solve(moments @ plane.T, moments @ error.ravel())
+    error = error - (heights @ plane).reshape(error.shape)
+    weight = open_part / open_part.sum()
+    return np.asarray(error / np.sqrt(np.sum(weight * (error - np.sum(weight * error)) ** 2)))
 
 
 def _orders(lowest: int, highest: int) -> Array:

@@ -15,6 +15,9 @@ from lyot.types import Array
 N_WALKERS, MIN_STEPS, N_CURVATURE_SAMPLES = 32, 20, 4000
 MAX_EXCLUDED_DEG = 150.0
 """Position angles about a companion that leave no room for injected ones."""
+MAX_TRANSMISSION_RATIO = 1.5
+"""By how much the mask's transmission may differ where one is injected: behind a bar or on the
+boundary of a phase mask a source of the same flux is measured much worse."""
 
 
 def sample(likelihood: Likelihood, best: Optimum, n_likelihoods: int, seed: int, /) -> Array:
@@ -72,7 +75,12 @@ def injected_errors(
     fitted = np.column_stack([*polar(*companions[:, :2].T), -companions[:, 2]])
     cleaned = _added(observation, truncation, data, fitted)
 
+    through = _mean_transmission(observation, r, pa)
+
     def _one(angle: float) -> Array | None:
+        ratio = _mean_transmission(observation, r, angle) / through
+        if not 1.0 / MAX_TRANSMISSION_RATIO < ratio < MAX_TRANSMISSION_RATIO:
+            return None
         return _injected_error(
             observation, truncation, cleaned, companions[:, :2], (r, angle, flux), background
         )
@@ -81,6 +89,18 @@ def injected_errors(
     results = threads.map_ordered(_one, [float(a) for a in angles])
     errors = [row for row in results if row is not None]
     return np.array(errors) if errors else np.empty((0, 3))
+
+
+def _mean_transmission(observation: Observation, r: float, pa: float) -> float:
+    """Transmission of the mask at a separation [pixel] and position angle, over the exposures."""
+    return float(
+        np.mean(
+            [
+                observation.transmission.at(*e.position(r, pa), mask_yx=e.mask_yx)
+                for e in observation.exposures
+            ]
+        )
+    )
 
 
 def _injected_error(
