@@ -47,7 +47,7 @@ class Transmission:
     >>> transmission = Transmission(optics=NIRCAM.optics("MASK335R", "F444W"), origin="the optics")
     >>> through = transmission.at(50.0, np.array([50.0, 60.0, 90.0]), mask_yx=(50.0, 50.0))
     >>> [round(float(t), 2) for t in through]
-    [0.0, 0.48, 0.99]
+    [0.0, 0.47, 0.99]
     """
 
     optics: Optics
