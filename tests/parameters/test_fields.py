@@ -28,8 +28,7 @@ from lyot.parameters import (
     to_dict,
 )
 from lyot.pipeline import Coron3Pipeline
-from lyot.steps.base import LyotStep
-from lyot.steps.spec import spec_of, values_of
+from lyot.steps.base import LyotStep, spec_of, values_of
 
 EXTENSION = Path(__file__).resolve().parents[2] / "docs" / "_ext" / "parameters.py"
 CLASSES = [

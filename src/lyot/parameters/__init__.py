@@ -1,7 +1,7 @@
 """The parameters: frozen values whose fields say what they are, what they may be, and their unit.
 
 Everything that a user reads or types about a parameter is made from its field: the ``spec`` of the
-`stpipe` steps (`lyot.steps.spec`), the options of the command line (`lyot.cli.options`), the
+`stpipe` steps (`lyot.steps.base`), the options of the command line (`lyot.cli.options`), the
 messages of the checks, the docstrings of the classes and the tables of the documentation.
 """
 

@@ -50,12 +50,11 @@ from lyot.pipeline.plan import (
 from lyot.pipeline.record import Record, record_library, summary_of
 from lyot.progress import Progress, no_progress
 from lyot.references.library import select
-from lyot.references.prepare import PreparedRefs, prepare_refs
-from lyot.references.stack import flag_outliers
+from lyot.references.prepare import PreparedRefs, flag_outliers, prepare_refs
 from lyot.references.vet import ReferenceWarning
-from lyot.steps.base import LyotStep
-from lyot.steps.products import psfalign_model, psfstack_model
-from lyot.steps.spec import spec_of, values_of
+from lyot.steps.align_refs import psfalign_model
+from lyot.steps.base import LyotStep, spec_of, values_of
+from lyot.steps.stack_refs import psfstack_model
 from lyot.subtraction.methods import method_of
 from lyot.subtraction.result import Subtracted
 

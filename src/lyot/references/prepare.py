@@ -1,7 +1,8 @@
-"""References repaired and transformed once for any number of targets."""
+"""References: outliers flagged, then repaired and transformed once for any number of targets."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,8 +14,10 @@ from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.files.aligned import ReferenceInfo
 from lyot.files.exposure import Cube
-from lyot.parameters import AlignRecipe
+from lyot.parameters import AlignRecipe, OutlierRecipe
 from lyot.types import Mask
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,3 +67,21 @@ def prepare_refs(refs: Cube, recipe: AlignRecipe, /) -> PreparedRefs:
     variance = refs.variance()
     # A stack is large enough not to hold its errors twice.
     return PreparedRefs(replace(refs, err=variance[:0]), bad, variance, spectra)
+
+
+def outlier_dq(cube: Cube, recipe: OutlierRecipe, /) -> tuple[NDArray[np.uint32], int]:
+    """Return DQ with outliers flagged OUTLIER and DO_NOT_USE, and the number of outliers."""
+    if len(cube.sci) < repair.MIN_INTEGRATIONS:
+        text = "%s has %d integration(s); outlier detection needs at least %d."
+        log.info(text, cube.info.name, len(cube.sci), repair.MIN_INTEGRATIONS)
+        return cube.dq.copy(), 0
+    found = repair.outlier_flags(cube.sci, cube.err, cube.bad("DO_NOT_USE"), n_sigma=recipe.n_sigma)
+    flags = np.uint32(cube.info.instrument_value.flag_value("OUTLIER+DO_NOT_USE"))
+    return np.where(found, cube.dq | flags, cube.dq).astype(np.uint32), int(found.sum())
+
+
+def flag_outliers(cube: Cube, recipe: OutlierRecipe, /) -> Cube:
+    """Return an exposure with its outliers flagged; the exposure itself where that is skipped."""
+    if recipe.skip:
+        return cube
+    return replace(cube, dq=outlier_dq(cube, recipe)[0])

@@ -12,16 +12,16 @@ from lyot.compute import devices
 from lyot.files.aligned import AlignedFrames
 from lyot.files.exposure import cube_from_model
 from lyot.files.headers import ExposureInfo
-from lyot.parameters import STEPS, AlignRecipe, ComputeParameters, StarParameters
+from lyot.files.products import derived_model
+from lyot.files.provenance import stamp
+from lyot.parameters import STEPS, AlignRecipe, ComputeParameters, StarParameters, to_dict
 from lyot.references.aligner import Aligner
 from lyot.references.prepare import PreparedRefs, prepare_refs
 from lyot.references.shifts import undersampling_note
 from lyot.references.star import guess_star
 from lyot.references.vet import ReferenceWarning
 from lyot.references.weights import builtin_weight, read_psfmask
-from lyot.steps.base import LyotStep, crds_is_configured, name_of, opened
-from lyot.steps.products import psfalign_model
-from lyot.steps.spec import spec_of, values_of
+from lyot.steps.base import LyotStep, crds_is_configured, name_of, opened, spec_of, values_of
 from lyot.types import Array
 
 log = logging.getLogger(__name__)
@@ -109,3 +109,12 @@ class AlignRefsStep(LyotStep):
         except (Exception, SystemExit) as err:  # CRDS leaves through SystemExit
             log.warning("CRDS is set but did not answer (%s); the built-in weight is used.", err)
             return None
+
+
+def psfalign_model(target: Any, aligned: Aligner, arrays: dict[str, Any], /) -> Any:
+    """Make the psfalign product of a science exposure, with its metadata."""
+    model = derived_model("CubeModel" if aligned.shared else "QuadModel", target, arrays)
+    model.meta.cal_step.stack_psfs = "COMPLETE"
+    recipe, star = to_dict(aligned.recipe), aligned.star
+    stamp(model, "align_psfs", recipe, aligned.inputs, star, **aligned.details())
+    return model

@@ -12,8 +12,7 @@ from lyot.files.headers import take_refused_keywords
 from lyot.files.products import derived_model
 from lyot.files.provenance import set_keyword, stamp, star_of
 from lyot.parameters import STEPS, HlspRecipe
-from lyot.steps.base import LyotStep, name_of, opened
-from lyot.steps.spec import spec_of, values_of
+from lyot.steps.base import LyotStep, name_of, opened, spec_of, values_of
 
 PRODUCT_SUFFIXES = ("snr", "contrast")
 

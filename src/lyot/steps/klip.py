@@ -13,7 +13,9 @@ from lyot.compute import devices
 from lyot.files.aligned import AlignedArrays
 from lyot.files.astrometry import plane_of
 from lyot.files.exposure import Cube, cube_from_model
-from lyot.files.provenance import provenance_of
+from lyot.files.headers import info_from_model
+from lyot.files.products import drop_unknown_long_keywords
+from lyot.files.provenance import provenance_of, set_provenance, stamp
 from lyot.files.run import read_image
 from lyot.files.star import StarPosition
 from lyot.parameters import (
@@ -25,11 +27,9 @@ from lyot.parameters import (
     to_dict,
 )
 from lyot.references.star import find_star
-from lyot.steps.base import LyotStep, is_one, name_of, opened
-from lyot.steps.products import psfsub_model
-from lyot.steps.spec import spec_of, values_of
+from lyot.steps.base import LyotStep, is_one, name_of, opened, spec_of, values_of
 from lyot.subtraction.disc import Constrained, on_detector, subtract_constrained
-from lyot.subtraction.result import Subtracted, speckle_noise
+from lyot.subtraction.result import Subtracted, Subtraction, speckle_noise
 from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
 
@@ -96,7 +96,7 @@ class KlipStep(LyotStep):
             products = []
             for result in done.results:
                 known["speckle_noise"] = speckle_noise(result, star, scale_arcsec)._asdict()
-                products.append(psfsub_model(model, result, recipe, inputs, star, history, **known))
+                products.append(_product(model, result, recipe, inputs, star, history, **known))
         return products[0] if len(products) == 1 else products
 
     def _star(self, cube: Cube, recorded: StarPosition | None) -> StarPosition:
@@ -111,3 +111,32 @@ class KlipStep(LyotStep):
         if idx is not None:
             parts["modes"] = f"k{provenance_of(model)['steps']['klip']['n_modes']:03d}"
         return super().save_model(model, **parts)
+
+
+def _product(
+    target: Any,
+    result: Subtraction,
+    recipe: SubtractRecipe,
+    inputs: list[str],
+    star: StarPosition,
+    history: dict[str, Any],
+    /,
+    **details: Any,
+) -> Any:
+    """Make the psfsub product of one number of modes, with the metadata of the exposure."""
+    model = target.copy()
+    model.data, model.err = result.sci, result.err
+    do_not_use = info_from_model(target).instrument_value.flag_value("DO_NOT_USE")
+    missing = np.uint32(do_not_use) * ~np.isfinite(result.sci)
+    model.dq = np.asarray(model.dq).astype(np.uint32) | missing.astype(np.uint32)
+    model.meta.model_type = "CubeModel"
+    drop_unknown_long_keywords(model)
+    for step in ("stack_psfs", "align_psfs"):
+        setattr(model.meta.cal_step, step, "COMPLETE")
+    provenance = provenance_of(model)
+    provenance["steps"] = history | provenance.get("steps", {})
+    set_provenance(model, provenance)
+    error = f"ERR is {recipe.error}; residual speckles are not in a propagated error"
+    details = result.record() | {"error": error} | details
+    stamp(model, "klip", to_dict(recipe), inputs, star, **details)
+    return model

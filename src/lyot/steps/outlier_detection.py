@@ -9,9 +9,8 @@ from lyot.files.exposure import cube_from_model
 from lyot.files.products import drop_unknown_long_keywords
 from lyot.files.provenance import stamp
 from lyot.parameters import STEPS, OutlierRecipe, to_dict
-from lyot.references.stack import outlier_dq
-from lyot.steps.base import LyotStep, name_of, opened
-from lyot.steps.spec import spec_of, values_of
+from lyot.references.prepare import outlier_dq
+from lyot.steps.base import LyotStep, name_of, opened, spec_of, values_of
 
 log = logging.getLogger(__name__)
 

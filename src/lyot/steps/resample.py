@@ -12,8 +12,7 @@ from lyot.files.combined import combined_model, residuals_from_model
 from lyot.files.provenance import stamp
 from lyot.parameters import STEPS, CombineRecipe, to_dict
 from lyot.sky import combine
-from lyot.steps.base import LyotStep, is_one, name_of, opened
-from lyot.steps.spec import spec_of, values_of
+from lyot.steps.base import LyotStep, is_one, name_of, opened, spec_of, values_of
 
 log = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 from lyot.errors import LyotError
 from lyot.files.association import read_association
 from lyot.files.exposure import Cube, cube_from_model, read_cube, stack
+from lyot.files.products import derived_model
+from lyot.files.provenance import stamp
 from lyot.parameters import STEPS
-from lyot.steps.base import LyotStep, is_one, name_of, opened
-from lyot.steps.products import psfstack_model
-from lyot.steps.spec import spec_of
+from lyot.steps.base import LyotStep, is_one, name_of, opened, spec_of
+
+log = logging.getLogger(__name__)
 
 
 class StackRefsStep(LyotStep):
@@ -65,3 +68,12 @@ def _exposures(source: Any) -> Iterator[Any]:
         raise LyotError(
             f"stack_refs was given {type(source).__name__}; give an association or exposures."
         )
+
+
+def psfstack_model(like: Any, cube: Cube, inputs: list[str], arrays: dict[str, Any], /) -> Any:
+    """Make the psfstack product of a stack, with the metadata of its first exposure."""
+    model = derived_model("CubeModel", like, arrays)
+    log.info("Stacked %d integrations of %d reference exposures.", len(cube.sci), len(inputs))
+    known = {"targets": list(cube.targets), "pa_y_deg": cube.pa_y_deg, "mjd": cube.mjd}
+    stamp(model, "stack_psfs", {}, inputs, dither_arcsec=cube.dither_arcsec, **known)
+    return model

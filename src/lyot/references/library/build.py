@@ -24,8 +24,7 @@ from lyot.files.results import read_table
 from lyot.parameters import AlignRecipe, OutlierRecipe
 from lyot.progress import Progress, no_progress
 from lyot.references.aligner import Aligner
-from lyot.references.prepare import prepare_refs
-from lyot.references.stack import flag_outliers
+from lyot.references.prepare import flag_outliers, prepare_refs
 from lyot.references.star import guess_star
 from lyot.types import Mask
 
