@@ -173,10 +173,8 @@ def outlier_flags(
 
     Parameters
     ----------
-    cube : ndarray, shape (n_int, n_y, n_x)
-        Integrations of one exposure.
-    err : ndarray, shape (n_int, n_y, n_x)
-        Their errors; the noise is never taken below them.
+    cube, err : ndarray, shape (n_int, n_y, n_x)
+        Integrations of one exposure and their errors; the noise is never taken below these.
     bad : ndarray of bool, shape (n_int, n_y, n_x)
         True where the pixel is bad already.
     n_sigma : float, optional

@@ -124,12 +124,8 @@ def tail_probability(t_value: float, n_others: int, /, *, distribution: str = GA
 
     Parameters
     ----------
-    t_value : float
+    t_value, n_others, distribution : float, int, str
         As defined there.
-    n_others : int
-        Number of other positions.
-    distribution : {"gaussian", "laplace"}, optional
-        Of the noise at a position.
 
     Returns
     -------

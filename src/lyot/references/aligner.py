@@ -36,7 +36,6 @@ from lyot.references.shifts import (
     robust_weight,
     shift_limits,
     undersampling_note,
-    unfitted,
 )
 from lyot.references.star import find_star, guess_star
 from lyot.references.vet import ReferenceWarning, find_contaminated, find_saturated
@@ -251,7 +250,11 @@ class Aligner:
         robust = robust_weight(frames.image(0), weight, models, self._guess.yx, fwhm)
         robust = self._given_weight * robust
         if self.n_sets == 1 or frames.cutoff is not None or not (robust > 0).any():
-            return unfitted(start_yx, self.n_sets), robust
+            # None has converged: these are starts alone.
+            shape = (self.n_sets, len(start_yx))
+            starts, blank = np.tile(start_yx, (self.n_sets, 1, 1)), np.zeros(shape)
+            none = ShiftFit(starts, blank, np.zeros((*shape, 2, 2)), blank, blank.astype(bool))
+            return none, robust
         return fit_all_pairs(frames, robust, self._variance, start_yx), robust
 
 

@@ -139,18 +139,6 @@ def fit_all_pairs(
     return fits._replace(converged=fits.converged & ~beyond)
 
 
-def unfitted(start_yx: Array, n_int: int, /) -> ShiftFit:
-    """Return starts of the fits to every integration; none has converged."""
-    shape = (n_int, len(start_yx))
-    return ShiftFit(
-        np.repeat(start_yx[None], n_int, axis=0),
-        np.ones(shape),
-        np.full((*shape, 2, 2), np.nan),
-        np.full(shape, np.nan),
-        np.zeros(shape, bool),
-    )
-
-
 def groups_of(n: int, /) -> list[slice]:
     """Divide references into groups that are worked on at once."""
     return [slice(k, min(k + REFS_AT_ONCE, n)) for k in range(0, n, REFS_AT_ONCE)]

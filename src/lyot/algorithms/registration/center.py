@@ -37,10 +37,8 @@ def symmetry_center(
 
     Parameters
     ----------
-    image : array, shape (n_y, n_x)
-        Finite image.
-    variance : array, shape (n_y, n_x)
-        Its noise variance.
+    image, variance : array, shape (n_y, n_x)
+        Finite image and its noise variance.
     bad : array of bool, shape (n_y, n_x)
         True where the pixel is left out.
     guess_yx : tuple of float
@@ -53,7 +51,6 @@ def symmetry_center(
     Returns
     -------
     Center
-        The center, its covariance, and how symmetric the image is.
 
     Notes
     -----

@@ -118,10 +118,9 @@ def fit_pairs(
 ) -> ShiftFit:
     r"""Fit shift and scale of one reference to all targets from one expansion of its image.
 
-    With :math:`T_{d + \delta} r \approx \sum \delta_y^a \delta_x^b\,r_{ab}` to seventh order (36
-    images), :math:`N_d = \sum w s\,T_d r` and :math:`D_d = \sum w\,(T_d r)^2` of every pair follow
-    from products with the targets, and Newton's method on :math:`N_d^2 / D_d` needs no image at
-    all.
+    With :math:`T_{d + \delta} r \approx \sum \delta_y^a \delta_x^b\,r_{ab}` to seventh order,
+    :math:`N_d = \sum w s\,T_d r` and :math:`D_d = \sum w\,(T_d r)^2` of every pair follow from
+    products with the targets, and Newton's method on :math:`N_d^2 / D_d` needs no image at all.
 
     Parameters
     ----------
