@@ -50,10 +50,12 @@ def refine(
         Finite target frame.
     weight : array, shape (n_y, n_x)
         Weight of each pixel, >= 0; zero where the target is bad.
-    variance_target, variance_refs : array, shapes (n_y, n_x) and (n_ref, n_y, n_x)
-        Noise variance of target and references; used for the covariance alone.
+    variance_target : array, shape (n_y, n_x)
+        Noise variance of the target; used for the covariance alone.
     spectra : array, shape (n_ref, m_y, m_x // 2 + 1)
         References, from `lyot.algorithms.fourier.spectrum`.
+    variance_refs : array, shape (n_ref, n_y, n_x)
+        Noise variance of the references; likewise.
     start_yx : array, shape (n_ref, 2)
         Where the fit starts [pixel].
     bound_yx : tuple of array, shape (n_ref, 2) each, optional
