@@ -104,6 +104,13 @@ def test_a_file_gives_the_flux_of_the_model(mode, scale, at, oversample, tmp_pat
     assert (seen * model).sum() / (model**2).sum() == pytest.approx(1.0, abs=0.005)
 
 
+def test_a_file_of_a_source_that_the_mask_splits_stays_where_the_source_is(tmp_path):
+    mode = replace(named_mode("MIRI", "F1140C", "4QPM_1140"), shape=(90, 90))
+    made = source_image(mode, (0.12, 2.0), pixels=25, oversample=2)
+    path = write_image(made.psf.image, tmp_path / "psf.fits", keywords=made.keywords)
+    np.testing.assert_allclose(read_psf(path, mode).data, made.psf.image, atol=1e-12)
+
+
 def test_a_draw_of_the_wavefront_is_another_image_of_the_same_light():
     mean, draw = (source_image(ROUND, (2.5, 1.0), pixels=49, seed=s) for s in (None, 7))
     assert draw.keywords["WFESEED"][0] == 7

@@ -372,12 +372,19 @@ def read_psf(path: str | Path, info: ExposureInfo, /) -> OffAxisPSF:
     """Read a FITS image of an off-axis PSF, with OVERSAMP or DET_SAMP as its oversampling.
 
     STAMPFRC is the share of the PSF's flux on the image; that of the model, where there is none.
+    The source lies in the middle of an image of `lyot.analysis.source_image`, which tells where it
+    is behind the mask, and at its centroid in others.
     """
     image, header = read_image(path)
     over = int(header.get("OVERSAMP") or header.get("DET_SAMP") or 1)
     share = header.get("STAMPFRC")
     if share is None and info.filter_value is not None:
         share = model_optics(*mode_of(info)).stamp_fraction(min(image.shape) / over)
+    middle = 0.5 * (image.shape[0] - 1), 0.5 * (image.shape[-1] - 1)
     return psf_from_image(
-        image, oversample=over, origin=f"{Path(path).name}", stamp_fraction=float(share or 1.0)
+        image,
+        origin=f"{Path(path).name}",
+        oversample=over,
+        stamp_fraction=float(share or 1.0),
+        source_yx=middle if "MASKX" in header else None,
     )

@@ -160,7 +160,13 @@ class PSFSlope(OffAxisPSF):
 
 
 def psf_from_image(
-    image: NDArray[Any], /, *, oversample: int = 1, origin: str, stamp_fraction: float = 1.0
+    image: NDArray[Any],
+    /,
+    *,
+    origin: str,
+    oversample: int = 1,
+    stamp_fraction: float = 1.0,
+    source_yx: tuple[float, float] | None = None,
 ) -> OffAxisPSF:
     """Take an image of the user's as PSF.
 
@@ -168,12 +174,14 @@ def psf_from_image(
     ----------
     image : ndarray, shape (n_y, n_x)
         Finite; its brightest pixel is near the center of the source.
-    oversample : int, optional
-        Samples per detector pixel.
     origin : str
         Where it comes from.
+    oversample : int, optional
+        Samples per detector pixel.
     stamp_fraction : float, optional
         Share of the whole PSF's flux that the image holds.
+    source_yx : tuple of float, optional
+        Where the source lies on the image [sample, 0-based]; its centroid by default.
 
     Returns
     -------
@@ -202,8 +210,7 @@ def psf_from_image(
         raise LyotError(f"The PSF sums to {total:g}; it must be positive.")
     if oversample < 1:
         raise LyotError(f"The oversampling of the PSF is {oversample}; it must be 1 or more.")
-    peak = np.unravel_index(int(np.argmax(image)), image.shape)
-    center = _windowed_center(image, (float(peak[0]), float(peak[1])), 2.0 * oversample)
+    center = source_yx or _windowed_center(image, 2.0 * oversample)
     # An odd number of detector pixels on each side, each of `oversample` samples.
     n_pixels = (min(image.shape) // oversample - 1) // 2 * 2 + 1
     while True:
@@ -220,12 +227,10 @@ def psf_from_image(
     return OffAxisPSF(cut * (stamp_fraction / total), oversample, origin)
 
 
-def _windowed_center(
-    image: NDArray[np.float64], start_yx: tuple[float, float], width: float
-) -> tuple[float, float]:
+def _windowed_center(image: NDArray[np.float64], width: float) -> tuple[float, float]:
     """Centroid under a Gaussian window that moves along, without bias for a symmetric image."""
     rows, columns = np.mgrid[: image.shape[0], : image.shape[1]]
-    y, x = start_yx
+    y, x = (float(v) for v in np.unravel_index(int(np.argmax(image)), image.shape))
     for _ in range(50):
         window = image * np.exp(-0.5 * ((rows - y) ** 2 + (columns - x) ** 2) / width**2)
         dy = 2.0 * float((window * (rows - y)).sum() / window.sum())
