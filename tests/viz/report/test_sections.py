@@ -79,7 +79,7 @@ def test_a_psf_that_does_not_describe_a_companion_is_a_warning(facts):
     table = QTable({"snr": [40.0], "described_by_psf": [False]}, meta={"lyot": settings})
     with_fit = replace(facts, companions=table)
     assert new_warnings(facts, with_fit) == [text]
-    psf, grid = sections.companions(with_fit).blocks
+    psf, grid = sections.companions(with_fit)
     assert psf.text == "PSF: a file; not checked."
     [shown] = grid.blocks[:1]
     assert ["the PSF describes it (chi-squared at most 2 per pixel)", "False"] in shown.rows
@@ -88,7 +88,7 @@ def test_a_psf_that_does_not_describe_a_companion_is_a_warning(facts):
 def test_exposures_show_as_many_integrations_as_there_is_room_for(facts, monkeypatch):
     def n_frames(limit):
         monkeypatch.setattr(sections, "MAX_FRAME_CHARACTERS", limit)
-        [grid] = sections.before_after(facts).blocks
+        [grid] = sections.before_after(facts)
         return [len(viewer.frames) for viewer in grid.blocks]
 
     n_int = len(facts.exposures[0].best.view.data)
@@ -98,7 +98,7 @@ def test_exposures_show_as_many_integrations_as_there_is_room_for(facts, monkeyp
 
 def test_every_choice_of_a_viewer_has_its_frame(facts):
     for section in (sections.combined(facts), sections.before_after(facts)):
-        for grid in (block for block in section.blocks if isinstance(block, Grid)):
+        for grid in (block for block in section if isinstance(block, Grid)):
             for viewer in (b for b in grid.blocks if b.kind == "viewer"):
                 n_choices = np.prod([len(names) for _, names in viewer.axes])
                 assert len(viewer.frames) == n_choices
@@ -107,7 +107,7 @@ def test_every_choice_of_a_viewer_has_its_frame(facts):
 
 def test_the_star_is_said_to_be_aligned_only_where_it_was(facts):
     def text():
-        return " ".join(b.text for b in sections.star(facts).blocks if b.kind == "paragraph")
+        return " ".join(b.text for b in sections.star(facts) if b.kind == "paragraph")
 
     recipe = facts.steps["resample"]["recipe"]
     assert "same position on the sky" in text()
@@ -119,7 +119,7 @@ def test_the_star_is_said_to_be_aligned_only_where_it_was(facts):
 
 
 def test_the_command_can_be_pasted_into_a_shell(facts):
-    assert sections.reproduce(facts).blocks[0].text == "lyot run 'an asn.json'"
+    assert next(sections.reproduce(facts)).text == "lyot run 'an asn.json'"
 
 
 def test_a_number_is_kept_in_full_beside_its_text():
@@ -128,7 +128,7 @@ def test_a_number_is_kept_in_full_beside_its_text():
 
 
 def test_tables_are_rectangular(facts):
-    for make in sections.SECTIONS:
-        for block in make(facts).blocks:
+    for make in sections.SECTIONS.values():
+        for block in make(facts):
             if isinstance(block, Table):
                 assert {len(row) for row in block.rows} <= {len(block.header)}, block.caption

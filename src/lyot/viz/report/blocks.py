@@ -104,19 +104,6 @@ class Details(Block):
     blocks: Sequence[Block]
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of the report with a title and a place in the table of contents."""
-
-    title: str
-    blocks: Sequence[Block]
-
-    @property
-    def anchor(self) -> str:
-        """Anchor of the section within the page."""
-        return "-".join(self.title.lower().split())
-
-
 @dataclass(frozen=True, eq=False)
 class Frame:
     """An image in a viewer."""

@@ -35,14 +35,19 @@ class Alignment:
 
 
 @dataclass(frozen=True, eq=False)
-class Subtraction:
-    """One science exposure after subtraction with one number of modes."""
+class Product:
+    """An image for one number of modes, that which was asked for and that which was used."""
 
     view: View
-    method: str
     n_modes: int
-    """Number of modes that were asked for."""
     n_modes_used: int
+
+
+@dataclass(frozen=True, eq=False)
+class Subtraction(Product):
+    """One science exposure after subtraction with one number of modes."""
+
+    method: str
     rms_before: float
     rms_after: float
     eigenvalues: Array
@@ -65,15 +70,6 @@ class ExposureFacts:
         return max(self.subtractions, key=lambda s: s.n_modes)
 
 
-@dataclass(frozen=True, eq=False)
-class CombinedImage:
-    """The combined image for one number of modes."""
-
-    view: View
-    n_modes: int
-    n_modes_used: int
-
-
 @dataclass(frozen=True)
 class PixelCounts:
     """Pixels of a product by their quality."""
@@ -91,7 +87,7 @@ class RunFacts:
     """A finished run, as its folder tells it."""
 
     name: str
-    images: list[CombinedImage]
+    images: list[Product]
     exposures: list[ExposureFacts]
     command: list[str]
     """The command that made the run; empty where it was made from Python."""
@@ -108,7 +104,7 @@ class RunFacts:
     pixels: list[PixelCounts]
 
     @property
-    def main(self) -> CombinedImage:
+    def main(self) -> Product:
         """The combined image with most modes."""
         return max(self.images, key=lambda image: image.n_modes)
 
@@ -180,9 +176,9 @@ def _association_of(folder: Path, views: list[View]) -> str:
     return names.pop() or views[0].path.name.removesuffix("_i2d.fits")
 
 
-def _combined(view: View) -> CombinedImage:
+def _combined(view: View) -> Product:
     inputs = list(view.provenance.get("exposures", {}).values())
-    return CombinedImage(
+    return Product(
         view,
         n_modes=max((int(e["n_modes"]) for e in inputs), default=0),
         n_modes_used=max((int(e["n_kept"]) for e in inputs), default=0),

@@ -78,13 +78,13 @@ def render(run: RunFacts, /) -> str:
     environment.filters["base64"] = in_base64
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     with page_style():
-        shown = [section for section in (make(run) for make in sections.SECTIONS) if section.blocks]
+        blocks = {title: list(make(run)) for title, make in sections.SECTIONS.items()}
     return environment.get_template("page.html").render(
         name=run.name,
         title=sections.title(run),
         lead=sections.lead(run),
         warnings=sections.warnings(run),
-        sections=shown,
+        sections={title: shown for title, shown in blocks.items() if shown},
         style=_read("page.css"),
         script=_read("viewer.js"),
         color_maps={name: _color_table(source) for name, source in COLOR_MAPS.items()},

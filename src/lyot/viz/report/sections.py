@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from lyot.files.view import View
 from lyot.types import Array
 from lyot.viz import analysis, figures
 from lyot.viz.report.blocks import (
+    Block,
     Code,
     Details,
     Frame,
@@ -24,13 +25,12 @@ from lyot.viz.report.blocks import (
     Number,
     Paragraph,
     Picture,
-    Section,
     Table,
     Viewer,
     number,
 )
 from lyot.viz.report.drawing import drawing
-from lyot.viz.report.facts import CombinedImage, ExposureFacts, RunFacts, Subtraction
+from lyot.viz.report.facts import ExposureFacts, Product, RunFacts, Subtraction
 
 MIN_REFERENCES = 5
 MAX_SHIFT_ERROR_PIX = 0.1
@@ -69,42 +69,42 @@ def warnings(run: RunFacts, /) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _warnings(exposure: ExposureFacts) -> list[str]:
+def _warnings(exposure: ExposureFacts) -> Iterator[str]:
     align, root = exposure.alignment, exposure.root
-    found = []
     if len(align.targets) < MIN_REFERENCES:
-        found.append(
+        yield (
             f"Only {_plural(len(align.targets), 'reference frame')}: the model of the star is poor."
         )
     failed = int(np.sum(~align.converged))
     if failed:
-        found.append(
+        yield (
             f"{root}: {failed} of {align.converged.size} alignments did not converge or reached "
             "the limit of the shift."
         )
     error = float(np.nanmedian(align.shift_error_yx))
     if error > MAX_SHIFT_ERROR_PIX:
-        found.append(f"{root}: poor alignment, the median shift error is {error:.2f} pixel.")
+        yield f"{root}: poor alignment, the median shift error is {error:.2f} pixel."
     ratio = _eigenvalue_ratio(exposure.subtractions[-1])
     if ratio < MIN_EIGENVALUE_RATIO:
-        found.append(
+        yield (
             f"{root}: the references are nearly degenerate; the eigenvalue of the last mode is "
             f"{ratio:.0e} of the first."
         )
     for warning in align.warnings:
         star = f" ({warning['target']})" if warning["target"] else ""
-        found.append(f"Reference {warning['reference'] + 1}{star}: {warning['reason']}.")
+        yield f"Reference {warning['reference'] + 1}{star}: {warning['reason']}."
     if align.weight == "built in":
-        found.append(
+        yield (
             "No PSFMASK reference file was used: the weight of the alignment was computed from "
             "the coronagraph and the position of the star."
         )
     star_position = exposure.subtractions[-1].view.star
     if star_position is None or star_position.origin == CRPIX:
-        found.append(
+        yield (
             "The position of the star was not measured: the reference pixel of the header was used."
         )
-    return [*found, align.note] if align.note else found
+    if align.note:
+        yield align.note
 
 
 def _eigenvalue_ratio(subtraction: Subtraction) -> float:
@@ -113,7 +113,7 @@ def _eigenvalue_ratio(subtraction: Subtraction) -> float:
     return float(np.nanmin(used / used[:, :1])) if used.size else np.inf
 
 
-def combined(run: RunFacts, /) -> Section:
+def combined(run: RunFacts, /) -> Iterator[Block]:
     """The combined image and its signal-to-noise ratio, with a summary of each exposure."""
     frames = [frame for image in run.images for frame in _combined_frames(run, image)]
     axes = [
@@ -130,10 +130,10 @@ def combined(run: RunFacts, /) -> Section:
     rows = [[name, *(column[name] for column in columns)] for name in (columns or [{}])[0]]
     header = ["exposure", *(exposure.root for exposure in run.exposures)]
     summary = Table("Summary", header, rows, download=False)
-    return Section("Combined image", [Grid([viewer, summary])])
+    yield Grid([viewer, summary])
 
 
-def _combined_frames(run: RunFacts, image: CombinedImage) -> list[Frame]:
+def _combined_frames(run: RunFacts, image: Product) -> list[Frame]:
     sci, err = np.asarray(image.view.data, float), np.asarray(image.view.err, float)
     with np.errstate(invalid="ignore", divide="ignore"):
         snr = np.where(err > 0, sci / err, np.nan)
@@ -162,12 +162,12 @@ def _summary(exposure: ExposureFacts) -> dict[str, Number | str]:
     }
 
 
-def candidates(run: RunFacts, /) -> Section:
+def candidates(run: RunFacts, /) -> Iterator[Block]:
     """The map of the signal-to-noise ratio of a point source, and the candidates."""
     found = run.detection
     if found is None or run.candidates is None:
-        text = "The run has not been searched for point sources (analysis: detect)."
-        return Section("Candidates", [Paragraph(text)])
+        yield Paragraph("The run has not been searched for point sources (analysis: detect).")
+        return
     scale = found.pixel_scale_arcsec
     middle = found.maps["SNR"].shape[0] // 2
     star = StarPosition(float(middle), float(middle), origin="measured")
@@ -192,7 +192,7 @@ def candidates(run: RunFacts, /) -> Section:
     fpf = float(found.keywords.get("FPF", np.nan))
     text = f"No candidate above the threshold (false-positive fraction {fpf:.2g})."
     beside = _candidate_table(run.candidates) if marks else Paragraph(text)
-    return Section("Candidates", [Grid([viewer, beside])])
+    yield Grid([viewer, beside])
 
 
 def _candidate_table(candidates: Any) -> Table:
@@ -218,11 +218,11 @@ def _candidate_table(candidates: Any) -> Table:
     )
 
 
-def before_after(run: RunFacts, /) -> Section:
+def before_after(run: RunFacts, /) -> Iterator[Block]:
     """Each exposure before and after subtraction, integration by integration."""
     share = MAX_FRAME_CHARACTERS // max(len(run.exposures), 1)
-    viewers = [_exposure_viewer(exposure, share) for exposure in run.exposures]
-    return Section("Before and after", [Grid(viewers)] if viewers else [])
+    if run.exposures:
+        yield Grid([_exposure_viewer(exposure, share) for exposure in run.exposures])
 
 
 def _exposure_viewer(exposure: ExposureFacts, share: int) -> Viewer:
@@ -288,11 +288,9 @@ def _frame(
     return Frame(name, data, unit, star, like.pa_y_deg, scale, origin, limits, exact)
 
 
-def contrast(run: RunFacts, /) -> Section:
+def contrast(run: RunFacts, /) -> Iterator[Block]:
     """Contrast limits with the throughput, and the noise of the combined image."""
-    drawings: list[Any] = []
-    below: list[Any] = []
-    curve = run.curve
+    curve, drawings = run.curve, []
     if curve is not None:
         figure = _figure(5.6)
         analysis.contrast_figure(figure, curve, title="")
@@ -302,10 +300,6 @@ def contrast(run: RunFacts, /) -> Section:
             f"Transmission of the mask: {settings.get('transmission', '')}."
         )
         drawings.append(drawing(figure, "Contrast limits and throughput", caption))
-        columns = ["separation", "n_modes", "contrast_raw", "contrast_corrected", "contrast"]
-        columns += ["throughput", "transmission", "n_positions", "tau"]
-        rows = [[_cell(row[name]) for name in columns] for row in run.limits]
-        below.append(Details("Table of limits", [Table("Contrast limits", columns, rows)]))
     if run.noise_curves:
         figure = _figure(3.6)
         ax = figure.subplots()
@@ -319,20 +313,24 @@ def contrast(run: RunFacts, /) -> Section:
             "contribute to it."
         )
         drawings.append(drawing(figure, "Scatter against separation", caption))
+    yield Grid(drawings)
     if curve is None:
-        text = (
+        yield Paragraph(
             "No contrast limits have been computed (analysis: contrast, which needs the "
             "brightness of the star)."
         )
-        below.append(Paragraph(text))
-    return Section("Contrast", [Grid(drawings), *below])
+        return
+    columns = ["separation", "n_modes", "contrast_raw", "contrast_corrected", "contrast"]
+    columns += ["throughput", "transmission", "n_positions", "tau"]
+    rows = [[_cell(row[name]) for name in columns] for row in run.limits]
+    yield Details("Table of limits", [Table("Contrast limits", columns, rows)])
 
 
-def companions(run: RunFacts, /) -> Section:
+def companions(run: RunFacts, /) -> Iterator[Block]:
     """Fitted companions: the table, and the figures of the fits."""
     table = run.companions
     if table is None:
-        return Section("Companions", [])
+        return
     # Errors stand beside their value; quantities that are not known are left out.
     names = [
         name
@@ -347,11 +345,10 @@ def companions(run: RunFacts, /) -> Section:
         rows.append(
             [f"{words} [{unit}]" if unit else words, *(_with_error(row, name) for row in table)]
         )
+    if settings := table.meta.get("lyot", {}):
+        yield Paragraph(f"PSF: {settings['psf']}.")
     pictures = [Picture(png, name) for name, png in run.pictures.items()]
-    shown = Table("Companions", header, rows, download=False)
-    settings = table.meta.get("lyot", {})
-    text = [Paragraph(f"PSF: {settings['psf']}.")] if settings else []
-    return Section("Companions", [*text, Grid([shown, *pictures])])
+    yield Grid([Table("Companions", header, rows, download=False), *pictures])
 
 
 COMPANION_QUANTITIES = {
@@ -381,7 +378,7 @@ def _with_error(row: Any, name: str) -> Number | str:
     return Number(f"{value.text} \u00b1 {row[error]:.2g}", value.full)
 
 
-def provenance(run: RunFacts, /) -> Section:
+def provenance(run: RunFacts, /) -> Iterator[Block]:
     """What went into the run: the association, its members with checksums, the library."""
     made, info = run.steps.get("association", {}), run.main.view.info
     rolls = ", ".join(f"{e.best.view.pa_y_deg or 0.0:.2f}" for e in run.exposures)
@@ -397,24 +394,18 @@ def provenance(run: RunFacts, /) -> Section:
         for name, checksum in made.get("sha256", {}).items()
     ]
     library = run.library
-    folded = []
     if library:
         observation.append(["reference library", str(library["library"])])
+    yield Table("Observation", ["item", "value"], observation, download=False)
+    yield Table("Members", ["member", "type", "SHA-256"], members)
+    if library:
         chosen = zip(library["frames"], np.asarray(library["correlation"]), strict=True)
         rows = [[str(name), number(value, ".5f")] for name, value in chosen]
         table = Table("Frames of the library", ["frame", "correlation"], rows)
-        folded.append(Details("Frames of the library", [table]))
-    return Section(
-        "Provenance",
-        [
-            Table("Observation", ["item", "value"], observation, download=False),
-            Table("Members", ["member", "type", "SHA-256"], members),
-            *folded,
-        ],
-    )
+        yield Details("Frames of the library", [table])
 
 
-def star(run: RunFacts, /) -> Section:
+def star(run: RunFacts, /) -> Iterator[Block]:
     """Where the star is on each exposure, and where that comes from."""
     header = ["exposure", "x [pixel, from 0]", "error", "y", "error", "origin"]
     rows = [
@@ -422,17 +413,15 @@ def star(run: RunFacts, /) -> Section:
         for e in run.exposures
         if (at := e.subtractions[-1].view.star)
     ]
-    blocks: list[Any] = [Table("Star", header, rows)]
+    yield Table("Star", header, rows)
     if run.steps.get("resample", {}).get("recipe", {}).get("align_on") == "star":
-        text = (
+        yield Paragraph(
             "The exposures were combined with their stars at the same position on the sky; the WCS "
             "of the headers gives only orientation and scale."
         )
-        blocks.append(Paragraph(text))
-    return Section("Position of the star", blocks)
 
 
-def alignment(run: RunFacts, /) -> Section:
+def alignment(run: RunFacts, /) -> Iterator[Block]:
     """The shifts of the references, drawn and listed."""
     drawings, rows = [], list[list[Number | str]]()
     for exposure in run.exposures:
@@ -459,11 +448,11 @@ def alignment(run: RunFacts, /) -> Section:
             rows.append([exposure.root, str(k + 1), target, *shift, scale, converged])
     header = ["exposure", "reference", "star", "shift x [pixel]", "shift y [pixel]"]
     header += ["error [pixel]", "scale", "converged"]
-    table = Table("Alignment of the references", header, rows)
-    return Section("Alignment", [Grid(drawings), Details("Table of shifts", [table])])
+    yield Grid(drawings)
+    yield Details("Table of shifts", [Table("Alignment of the references", header, rows)])
 
 
-def modes(run: RunFacts, /) -> Section:
+def modes(run: RunFacts, /) -> Iterator[Block]:
     """Show eigenvalues and residual against the number of modes, and what each reference adds."""
     drawings = []
     for exposure in run.exposures:
@@ -482,12 +471,12 @@ def modes(run: RunFacts, /) -> Section:
             "averaged over zones and integrations."
         )
         drawings.append(drawing(figure, f"Modes and weights of {exposure.root}", caption))
-    return Section("Modes and references", [Grid(drawings)])
+    yield Grid(drawings)
 
 
-def quality(run: RunFacts, /) -> Section:
+def quality(run: RunFacts, /) -> Iterator[Block]:
     """Bad pixels of each product."""
-    table = Table.of(
+    yield Table.of(
         "Pixels",
         run.pixels,
         {
@@ -499,40 +488,37 @@ def quality(run: RunFacts, /) -> Section:
             "saturated": lambda of: str(of.n_saturated),
         },
     )
-    text = (
+    yield Paragraph(
         "Bad pixels of the science frames are excluded from the fit; those of a reference are "
         "predicted from the other references."
     )
-    return Section("Data quality", [table, Paragraph(text)])
 
 
-def reproduce(run: RunFacts, /) -> Section:
+def reproduce(run: RunFacts, /) -> Iterator[Block]:
     """The command and the parameters that give the same products again."""
+    yield Code(shlex.join(run.command)) if run.command else Paragraph("Run from Python.")
     parameters = json.dumps(run.main.view.provenance.get("recipe", {}), indent=1, default=str)
-    command = Code(shlex.join(run.command)) if run.command else Paragraph("Run from Python.")
-    text = (
+    yield Details("Parameters", [Code(parameters)])
+    yield Paragraph(
         f"lyot {__version__}. The members and their checksums are listed under Provenance; every "
         "product records them too."
     )
-    return Section(
-        "Reproduce", [command, Details("Parameters", [Code(parameters)]), Paragraph(text)]
-    )
 
 
-SECTIONS: tuple[Callable[[RunFacts], Section], ...] = (
-    combined,
-    candidates,
-    before_after,
-    contrast,
-    companions,
-    provenance,
-    star,
-    alignment,
-    modes,
-    quality,
-    reproduce,
-)
-"""The report, in order; a section without blocks is left out."""
+SECTIONS: dict[str, Callable[[RunFacts], Iterator[Block]]] = {
+    "Combined image": combined,
+    "Candidates": candidates,
+    "Before and after": before_after,
+    "Contrast": contrast,
+    "Companions": companions,
+    "Provenance": provenance,
+    "Position of the star": star,
+    "Alignment": alignment,
+    "Modes and references": modes,
+    "Data quality": quality,
+    "Reproduce": reproduce,
+}
+"""The report, in order, by title; a section without blocks is left out."""
 
 
 def _figure(height_inch: float) -> Figure:
@@ -543,7 +529,7 @@ def _plural(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def _modes(result: CombinedImage | Subtraction) -> str:
+def _modes(result: Product) -> str:
     return analysis.modes_label(result.n_modes_used, result.n_modes)
 
 
