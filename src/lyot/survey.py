@@ -236,8 +236,7 @@ def fingerprint(
         "files": [[str(path), checksum(path)] for path in files],
         "library": _library_state(library) if library else None,
     }
-    plain: dict[str, Any] = json.loads(json.dumps(content))
-    return plain
+    return dict(json.loads(json.dumps(content)))
 
 
 def _library_state(path: str) -> str:

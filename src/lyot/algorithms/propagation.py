@@ -25,23 +25,18 @@ def shift_variance(variance: Any, shift_yx: Any, /) -> Any:
     No variance becomes negative, none is lost, a NaN touches four pixels at the most; an edge pixel
     is repeated outwards.
     """
+    xp = array_namespace(variance)
     for axis in (0, 1):
-        variance = _shift_linear(variance, float(shift_yx[axis]), axis)
+        n, whole = variance.shape[axis], int(float(shift_yx[axis]) // 1)
+        fraction = float(shift_yx[axis]) - whole
+        if whole != 0:
+            variance = xp.take(variance, xp.clip(xp.arange(n) - whole, 0, n - 1), axis=axis)
+        if fraction != 0.0:
+            first = variance[:1, :] if axis == 0 else variance[:, :1]
+            others = variance[:-1, :] if axis == 0 else variance[:, :-1]
+            before = xp.concat([first, others], axis=axis)
+            variance = (1.0 - fraction) * variance + fraction * before
     return variance
-
-
-def _shift_linear(image: Any, shift: float, axis: int) -> Any:
-    xp = array_namespace(image)
-    n = image.shape[axis]
-    whole = int(shift // 1)
-    fraction = shift - whole
-    if whole != 0:
-        image = xp.take(image, xp.clip(xp.arange(n) - whole, 0, n - 1), axis=axis)
-    if fraction == 0.0:
-        return image
-    first = image[:1, :] if axis == 0 else image[:, :1]
-    before = xp.concat([first, image[:-1, :] if axis == 0 else image[:, :-1]], axis=axis)
-    return (1.0 - fraction) * image + fraction * before
 
 
 def coefficient_noise(mode_pixels: Any, variance: Any, weight: Any, /) -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.errors import LyotError
 from lyot.files.exposure import cube_from_model
 from lyot.files.headers import ExposureInfo
 from lyot.files.products import derived_model
@@ -108,8 +107,6 @@ _DETECTOR_PREFIXES = ("cd1_", "cd2_", "a_", "b_", "ap_", "bp_", "sip")
 
 def combined_model(models: list[Any], image: Combined, recipe: CombineRecipe, /) -> Any:
     """Make the i2d product of a combined image; metadata come from the first psfsub model."""
-    if not models:
-        raise LyotError("There is no subtracted exposure to combine.")
     arrays = {"data": image.sci, "err": image.err, "con": image.con, "wht": image.wht}
     model = derived_model("ImageModel", models[0], arrays | image.variances)
     for name in ("int_times", "zeroframe", "area"):

@@ -60,8 +60,7 @@ class FitFrames:
         limits, variance = self.limits[pick], self.refs.variance[pick]
         options["bound_yx"] = (-limits, limits)
         data = (image, weight, noise, self.spectra[pick], variance, start)
-        refined: Refined = self.device.run(registration.refine, *data, **options)
-        return refined
+        return Refined(*self.device.run(registration.refine, *data, **options))
 
 
 def first_shifts(frames: FitFrames, weight: Array, /) -> tuple[Array, Array]:
@@ -125,10 +124,8 @@ def fit_all_pairs(
     )
 
     def _fit(k: int, center_yx: Array) -> ShiftFit:
-        fit: ShiftFit = frames.device.run(
-            registration.fit_pairs, targets, frames.spectra[k], frames.refs.variance[k], center_yx
-        )
-        return fit
+        data = (targets, frames.spectra[k], frames.refs.variance[k], center_yx)
+        return ShiftFit(*frames.device.run(registration.fit_pairs, *data))
 
     # The expansion is best about the middle of the targets; one reference tells where it lies.
     drift = np.median(_fit(0, start_yx[0]).shift_yx, axis=0) - start_yx[0]

@@ -50,26 +50,12 @@ def read_psfmask(
     weight = np.where(np.isfinite(weight), np.maximum(weight, 0.0), 0.0)
     if not weight.any():
         raise LyotError(f"PSFMASK {path} is zero everywhere; no pixel would count.")
-    _warn_of_offset(weight, info, star, Path(path).name)
-    return weight
-
-
-def _warn_of_offset(
-    weight: NDArray[np.float64], info: ExposureInfo, star: StarPosition, name: str
-) -> None:
-    """Compare the hole of a mask with the star: a mask made for another pointing misleads."""
-    near = (weight < 0.5 * weight.max()) & (radius_map(weight.shape, star.yx) < 60)
-    if not near.any():
-        return
-    y, x = np.nonzero(near)
-    offset = float(np.hypot(y.mean() - star.y, x.mean() - star.x))
-    if offset > 2.0 * info.lambda_over_d_pix:
+    y, x = np.nonzero((weight < 0.5 * weight.max()) & (radius_map(weight.shape, star.yx) < 60))
+    offset = float(np.hypot(y.mean() - star.y, x.mean() - star.x)) if y.size else 0.0
+    if offset > 2.0 * info.lambda_over_d_pix:  # a mask made for another pointing misleads
         log.warning(
-            "The hole of PSFMASK %s lies %.1f pixels from the star of %s at (x, y) = (%.1f, %.1f); "
-            "the built-in weight may align better.",
-            name,
-            offset,
-            info.name,
-            star.x,
-            star.y,
+            f"The hole of PSFMASK {Path(path).name} lies {offset:.1f} pixels from the star of "
+            f"{info.name} at (x, y) = ({star.x:.1f}, {star.y:.1f}); the built-in weight may align "
+            "better."
         )
+    return weight

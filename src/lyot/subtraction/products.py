@@ -151,8 +151,7 @@ def _sum_over_blocks(
         if not plain:
             rows *= root
             data *= root
-        products: klip.Products = device.run(klip.block_products, data, rows, root)
-        return products
+        return klip.Products(*device.run(klip.block_products, data, rows, root))
 
     parts = threads.map_ordered(_block, threads.pixel_blocks(len(weight)))
     return klip.Products(*(sum(p) for p in zip(*parts, strict=True)))
@@ -160,12 +159,9 @@ def _sum_over_blocks(
 
 def _squares(pixels: ZonePixels, means: Array) -> NDArray[np.float64]:
     """Weighted sum of the squares of each target about its mean, over its good pixels."""
-    return np.array(
-        [
-            float(np.where(gaps, 0.0, row - mean).astype(np.float64) ** 2 @ pixels.weight)
-            for row, gaps, mean in zip(pixels.targets.sci, pixels.targets.bad, means, strict=True)
-        ]
-    )
+    rows = zip(pixels.targets.sci, pixels.targets.bad, means, strict=True)
+    data = (np.where(gaps, 0.0, row - mean).astype(np.float64) for row, gaps, mean in rows)
+    return np.array([float(each**2 @ pixels.weight) for each in data])
 
 
 def _gaps(

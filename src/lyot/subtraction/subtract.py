@@ -402,9 +402,5 @@ def _plane(values: Array, covered: Array, shape: tuple[int, int]) -> NDArray[np.
 
 def _rms(frames: Array, bad: Array) -> Array:
     """Standard deviation of the good pixels of each frame, NaN where there are none."""
-    return np.array(
-        [
-            np.std(frame[~b], dtype=np.float64) if not b.all() else np.nan
-            for frame, b in zip(frames, bad, strict=True)
-        ]
-    )
+    good = (frame[~b] for frame, b in zip(frames, bad, strict=True))
+    return np.array([np.std(each, dtype=np.float64) if each.size else np.nan for each in good])

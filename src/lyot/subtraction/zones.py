@@ -58,10 +58,8 @@ def _level_area(recipe: SubtractRecipe, radius: Array) -> NDArray[np.bool_]:
     area = np.asarray(radius >= recipe.level_inner_arcsec)
     if not area.any():
         log.warning(
-            "The frame ends at %.1f arcsec, within level_inner_arcsec = %g: the level is the mean "
-            "of each zone.",
-            radius.max(),
-            recipe.level_inner_arcsec,
+            f"The frame ends at {radius.max():.1f} arcsec, within level_inner_arcsec = "
+            f"{recipe.level_inner_arcsec:g}: the level is the mean of each zone."
         )
     return area
 
@@ -150,12 +148,10 @@ def divide_by_rotation(
     unreferenced = [a.share > 0 for a in areas if a.allowed is not None and not a.allowed.any()]
     if unreferenced:
         without = np.any(unreferenced, axis=0)
+        reach = float(radius[without].max()) * info.pixel_scale_arcsec
         log.warning(
-            "No roll turns a source by %g FWHM within %.2f arcsec of the star in %s: %d pixels "
-            "have no reference and are NaN.",
-            recipe.min_rotation_fwhm,
-            float(radius[without].max()) * info.pixel_scale_arcsec,
-            info.name,
-            int(without.sum()),
+            f"No roll turns a source by {recipe.min_rotation_fwhm:g} FWHM within {reach:.2f} "
+            f"arcsec of the star in {info.name}: {without.sum()} pixels have no reference and are "
+            "NaN."
         )
     return areas
