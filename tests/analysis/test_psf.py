@@ -180,3 +180,11 @@ def test_the_psf_does_not_depend_on_the_threads_of_the_linear_algebra():
         with threadpool_limits(n, user_api="blas"):
             made.append(model_psf(*MODE, 0.063).data)
     np.testing.assert_array_equal(*made)
+
+
+def test_a_psf_says_what_it_was_checked_against():
+    in_f300m = model_psf(NIRCAM, NIRCAM.coronagraph("MASK335R"), NIRCAM.filter("F300M"), 0.063)
+    assert "; growth curves of HD 141569 B and C agree to 4 %" in in_f300m.origin
+    assert "; not checked against a real star; in F300M: growth" in model_psf(*MODE, 0.063).origin
+    bar = NIRCAM.coronagraph("MASKLWB")
+    assert bar.psf_check("F335M") == "not checked against a real star"

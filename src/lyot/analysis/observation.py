@@ -380,11 +380,12 @@ def read_psf(path: str | Path, info: ExposureInfo, /) -> OffAxisPSF:
     share = header.get("STAMPFRC")
     if share is None and info.filter_value is not None:
         share = model_optics(*mode_of(info)).stamp_fraction(min(image.shape) / over)
+    share = float(share or 1.0)
     middle = 0.5 * (image.shape[0] - 1), 0.5 * (image.shape[-1] - 1)
     return psf_from_image(
         image,
-        origin=f"{Path(path).name}",
+        origin=f"{Path(path).name}, {share:.3f} of the flux; not checked against a real star",
         oversample=over,
-        stamp_fraction=float(share or 1.0),
+        stamp_fraction=share,
         source_yx=middle if "MASKX" in header else None,
     )

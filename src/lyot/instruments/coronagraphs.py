@@ -109,10 +109,10 @@ class Coronagraph(ABC):
 
     def psf_check(self, filter: str, /) -> str:
         """Return what the model of the image of a source is worth in a filter, in words."""
-        here = self.psf_checks.get(filter)
-        others = "; ".join(self.psf_checks.values())
-        untested = f"not checked against a real star in {filter}"
-        return here or (f"{untested}, but: {others}" if others else untested)
+        if filter in self.psf_checks:
+            return self.psf_checks[filter]
+        others = "".join(f"; in {name}: {text}" for name, text in self.psf_checks.items())
+        return f"not checked against a real star{others}"
 
     @property
     def background(self) -> float:

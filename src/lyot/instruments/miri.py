@@ -54,7 +54,7 @@ CORONAGRAPHS = (
     _phase_mask(
         "1140",
         0.36,
-        F1140C="flux within a radius of HD 106906 b within 5 % to 8 pixels, 10 % to 12",
+        F1140C="growth curve of HD 106906 b agrees to 5 % within 8 pixels, 10 % within 12",
     ),
     _phase_mask("1550", 0.49),
     LyotSpot(

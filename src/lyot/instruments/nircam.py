@@ -119,7 +119,7 @@ CORONAGRAPHS = (
         0.64,
         3.2927866,
         _read_out(LONG, "NRCALONG", "SUB320A335R"),
-        F300M="flux within a radius of HD 141569 B and C within 4 % from 1.5 to 12 pixels",
+        F300M="growth curves of HD 141569 B and C agree to 4 % from 1.5 to 12 pixels",
     ),
     _round("MASK430R", 0.81, 2.58832, _read_out(LONG, "NRCALONG", "SUB320A430R")),
     _bar("MASKSWB", 0.30, 0.06664, ON_SHORT_BAR, _read_out(SHORT, "NRCA4", "SUB640ASWB")),
