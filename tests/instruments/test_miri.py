@@ -1,15 +1,10 @@
-"""MIRI: its masks against published numbers, and against maps where they are."""
+"""MIRI: its masks against published numbers, its headers against real ones."""
 
 import numpy as np
 import pytest
-from astropy.io import fits
-from astropy.table import Table
 
 from lyot.files.headers import read_info
 from lyot.instruments import MIRI
-from lyot.instruments.transmission import Transmission
-
-F1140C = MIRI.filter("F1140C")
 
 
 @pytest.mark.parametrize(
@@ -32,36 +27,6 @@ def test_the_lyot_spot_is_three_lambda_over_d_wide():
     spot = MIRI.coronagraph("LYOT_2300")
     width = MIRI.lambda_over_d_arcsec(MIRI.filter("F2300C"))
     assert spot.half_width_arcsec == pytest.approx(3.0 * width, rel=0.02)
-
-
-def transmission(x, y):
-    """Return the transmission at places along the detector's axes from the mask [arcsec]."""
-    optics = MIRI.optics("4QPM_1140", "F1140C")
-    return Transmission(optics=optics, origin="the optics").behind(*optics.mask.along_axes(x, y))
-
-
-def test_transmission_of_a_phase_mask(data_dir):
-    table = Table.read(data_dir / "hd106906_f1140c" / "mask_transmission_data_F1140C.ecsv")
-    x, y = (np.asarray(table[name]) for name in ("xidl", "yidl"))
-    model = transmission(x, y)
-    left = model - np.asarray(table["transmission"])
-    assert np.sqrt(np.mean(left**2)) < 0.035
-    assert np.abs(left).max() < 0.12
-
-
-def test_transmission_on_hd106906(data_dir):
-    folder = data_dir / "hd106906_f1140c"
-    image = fits.getdata(next(folder.glob("*_psfmask.fits")), "SCI").astype(float)
-    info = read_info(folder / "jw01277019001_04101_00001_mirimage_calints.fits")
-    y, x = np.indices(image.shape)
-    dx = (x - info.mask_xy[0]) * info.pixel_scale_arcsec
-    dy = (y - info.mask_xy[1]) * info.pixel_scale_arcsec
-    model = transmission(dx, dy)
-    near = (np.hypot(dx, dy) < 12.0) & np.isfinite(image)
-    # The map is the table, interpolated and smoothed, in units of its largest value.
-    model /= model[near].max()
-    assert np.sqrt(np.mean((model - image)[near] ** 2)) < 0.065
-    assert np.corrcoef(model[near], image[near])[0, 1] > 0.9
 
 
 def test_headers_of_real_exposures_are_those_of_the_table(data_dir):

@@ -53,7 +53,7 @@ def test_stops_of_miri_pass_what_is_published(stop, published):
 
 
 def test_an_edge_stop_keeps_its_length_and_moves_with_its_shift():
-    still, moved = EdgeStop(0.3, 0.3), EdgeStop(0.3, 0.3, shift_m=(10 * STEP, -4 * STEP))
+    still, moved = EdgeStop(0.3, 0.3, 0.3), EdgeStop(0.3, 0.3, 0.3, (10 * STEP, -4 * STEP))
     amplitude = still.amplitude(FLIGHT_PUPIL, N)
     assert distance_to_edges()[amplitude > 0.99].min() > 0.3 - 2 * STEP
     np.testing.assert_allclose(

@@ -5,11 +5,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from astropy.io import ascii, fits
+from astropy.io import fits
 from numpy.polynomial.legendre import legval
 from scipy import ndimage, optimize
 
-from lyot.instruments import NIRCAM
 from scenes import flight_optics
 
 # --- HD 141569 B and C, F300M behind MASK335R: two rolls, derotated and averaged by others.
@@ -239,66 +238,3 @@ def hd106906_residual(data_dir):
     columns = np.array([p[fitted] for p in planes[1:]] + [np.ones(fitted.sum())])
     factors = np.linalg.lstsq(columns.T, frame[fitted], rcond=None)[0]
     return frame - np.tensordot(factors[:-1], planes[1:], axes=1) - factors[-1], star
-
-
-# --- Transmissions of the masks.
-
-
-@pytest.mark.parametrize(
-    ("number", "mask", "band", "limit"),
-    [
-        ("0019", "MASK335R", "F335M", 0.01),
-        ("0027", "MASK430R", "F460M", 0.01),
-        ("0049", "MASK210R", "F210M", 0.01),
-        ("0003", "MASKLWB", "F335M", 0.02),
-        ("0036", "MASKSWB", "F210M", 0.02),
-    ],
-)
-def test_transmission_of_nircams_masks_is_that_of_the_reference_files(
-    data_dir, number, mask, band, limit
-):
-    image = fits.getdata(data_dir / "psfmask" / f"jwst_nircam_psfmask_{number}.fits")
-    optics = flight_optics(mask, band)
-    scale = {640: 0.0311, 320: 0.0630}[len(image)]
-    middle = (len(image) - 1) / 2
-    # The reference files put the mask in the middle; a bar by the place that they are made for.
-    along = {"MASKLWB": 0.024, "MASKSWB": -0.193}.get(mask, 0.0)
-    rng = np.random.default_rng(1)
-    places = rng.uniform(-4.2, 4.2, (150, 2)) * (1.0, 0.35)
-    seen = ndimage.map_coordinates(
-        image.astype(np.float64), (places / scale + middle).T[::-1], order=1
-    )
-    computed = [optics.transmission((x + along, y)) for x, y in places]
-    assert np.sqrt(np.mean((np.array(computed) - seen) ** 2)) < limit
-
-
-@pytest.mark.parametrize("mask", ["MASKLWB", "MASKSWB"])
-def test_the_amplitude_of_bars_is_that_of_the_published_map(data_dir, mask):
-    # The values of these files are amplitudes: their square is the transmission.
-    image = np.loadtxt(data_dir / "transmission" / f"{mask}_2DTRANS.txt.gz")
-    scale = {"MASKLWB": 0.0630, "MASKSWB": 0.0311}[mask]
-    axis = (np.arange(len(image)) - 0.5 * (len(image) - 1)) * scale
-    # The bar lies 15 mas above the middle.
-    amplitude = NIRCAM.coronagraph(mask).amplitude(axis[None, :], axis[:, None] + 0.015)
-    away = np.abs(axis) < 9.0
-    difference = (amplitude - image)[np.ix_(away, away)]
-    assert np.sqrt(np.mean(difference**2)) < 0.01
-
-
-def test_transmission_of_a_phase_mask_is_that_of_the_published_table(data_dir):
-    table = ascii.read(data_dir / "hd106906_f1140c" / "mask_transmission_data_F1140C.ecsv")
-    optics = flight_optics("4QPM_1140", "F1140C")
-
-    def both(rows):
-        """Return our transmission and theirs at places of the table."""
-        places = zip(rows["xidl"], rows["yidl"], strict=True)
-        return np.array([optics.transmission(p) for p in places]), np.asarray(rows["transmission"])
-
-    ours, theirs = both(table[np.random.default_rng(0).permutation(len(table))[:250]])
-    # 0.03 is wanted. The table is in units of its largest value, so its scale is free; the stop's
-    # outline is not published.
-    scale = (ours @ theirs) / (ours @ ours)
-    assert scale == pytest.approx(1.0, abs=0.03)
-    assert np.sqrt(np.mean((scale * ours - theirs) ** 2)) < 0.033
-    inner, inner_theirs = both(table[:30])
-    assert np.sqrt(np.mean((inner - inner_theirs) ** 2)) < 0.03
