@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -193,12 +194,14 @@ def detect(
     [True, True]
     """
     maps, grid = FluxMaps(observation, statistic.flux_by), sky_grid(observation)
-    n_modes = observation.n_modes[observation.truncation(n_modes)]
-    search = _Search(observation, grid, n_modes, statistic, known_sources)
-    snr, flux, number = search.snr_map(maps, known_sources)
+    t = observation.truncation(n_modes)
+    n_modes = observation.n_modes[t]
+    search = _Search(observation, grid, t, statistic, known_sources)
+    test_all = partial(snr_map, maps, grid, n_modes=n_modes, statistic=statistic)
+    snr, flux, number = test_all(known_sources=known_sources)
     if not np.isfinite(snr).any():
         raise LyotError("No separation has enough independent positions to test one.")
-    throughput = _throughput_map(maps, grid, search.truncation)
+    throughput = _throughput_map(maps, grid, t)
     places = search.places(snr, flux, number)
     # A bright source is in the scatter of its neighbors: those found are excluded, and all tested
     # again.
@@ -206,7 +209,7 @@ def detect(
     found = search.significant(maps, places, tuple(found))
     if found:
         known = tuple(KnownSource(r * observation.pixel_scale_arcsec, pa) for r, pa in found)
-        snr, _, number = search.snr_map(maps, known_sources + known)
+        snr, _, number = test_all(known_sources=known_sources + known)
     candidates = [
         search.candidate(snr, throughput, place, tested) for place, tested in found.items()
     ]
@@ -271,11 +274,10 @@ def _others_at(
     a, b = starts[ring] + low % sizes[ring], starts[ring] + (low + 1) % sizes[ring]
     mean, scatter = ((1.0 - part) * flat[k][a] + part * flat[k][b] for k in (0, 1))
     number = np.minimum(flat[2][a], flat[2][b])
-    nothing = ~inside
     return (
-        np.where(nothing, np.nan, mean),
-        np.where(nothing, np.nan, scatter),
-        np.where(nothing, 0, number),
+        np.where(inside, mean, np.nan),
+        np.where(inside, scatter, np.nan),
+        np.where(inside, number, 0),
     )
 
 
@@ -316,19 +318,9 @@ class _Search:
 
     observation: Observation
     grid: SkyGrid
-    n_modes: int
+    truncation: int
     statistic: Statistic
     known_sources: KnownSources
-
-    def snr_map(self, maps: FluxMaps, known: KnownSources) -> tuple[Array, Array, Array]:
-        """The map of S/N with some sources excluded from the noise, as `snr_map` gives it."""
-        n_modes, statistic = self.n_modes, self.statistic
-        return snr_map(maps, self.grid, n_modes=n_modes, statistic=statistic, known_sources=known)
-
-    @property
-    def truncation(self) -> int:
-        """Index of the number of modes."""
-        return self.observation.truncation(self.n_modes)
 
     def places(self, snr: Array, flux: Array, number: Array) -> list[Place]:
         """Local maxima that may be above the threshold, where the flux about them is highest."""
@@ -431,9 +423,7 @@ def _weightiest_stars(observation: Observation) -> list[str]:
     power: dict[str, float] = {}
     for exposure in observation.exposures:
         ref_info = exposure.aligned.ref_info
-        if ref_info is None:
-            return []
-        if exposure.frames:
+        if ref_info is None or exposure.frames:
             return []
         for fit in exposure.fits:
             for coefs in fit.coefs(max(exposure.n_modes)):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
 from lyot.algorithms.geometry import radius_map
 from lyot.analysis.observation import Observation
 from lyot.analysis.statistic import MATCHED, WHITENED
-from lyot.analysis.whitening import Whitening, node_radii, whitening
+from lyot.analysis.whitening import inverse_covariances, node_radii
 from lyot.compute import cluster, threads
 from lyot.types import Array
 
@@ -50,10 +49,10 @@ class FluxMaps:
         return node_radii(self.observation.fwhm_pix, self.observation.reach_pix)
 
     @cached_property
-    def _whitenings(self) -> list[Whitening]:
+    def _inverses(self) -> list[Array]:
         fwhm = self.observation.fwhm_pix
         return threads.map_ordered(
-            lambda exposure: whitening(exposure, self._nodes, self.half_pix, fwhm),
+            lambda exposure: inverse_covariances(exposure, self._nodes, self.half_pix, fwhm),
             self.observation.exposures,
         )
 
@@ -71,7 +70,8 @@ class FluxMaps:
         middle = psf.half_pix
         image = psf.stamp(dy, dx)[middle - n : middle + n + 1, middle - n : middle + n + 1]
         if self.flux_by == WHITENED:
-            q = self._whitenings[e].filters(image)
+            q = self._inverses[e] @ image.ravel()
+            q = q.reshape(*q.shape[:2], *image.shape)
         elif self.flux_by == MATCHED:
             q = image[None, None]
         else:
@@ -241,12 +241,8 @@ class FluxMaps:
         return np.asarray(total / np.maximum(weight.sum(axis=0), 1e-30))
 
 
-class _Position(NamedTuple):
-    """Where a source is injected, and its flux."""
-
-    separation_pix: float
-    pa_deg: float
-    flux: float
+Injection = tuple[float, float, float]
+"""Separation [pixel] and position angle [degree] of a source, and its flux."""
 
 
 def throughputs(
@@ -265,7 +261,7 @@ def throughputs(
     """
     angles = 360.0 * (np.arange(n_angles) + 0.25) / n_angles
     positions = [
-        _Position(float(r), float(pa) + 7.0 * j, float(flux[j]))
+        (float(r), float(pa) + 7.0 * j, float(flux[j]))
         for j, r in enumerate(radius_pix)
         for pa in angles
     ]
@@ -274,35 +270,28 @@ def throughputs(
         found = _inject_here(maps, positions)
     else:
         n = max(-(-len(positions) // (4 * tasks.n_workers)), 1)
-        jobs = [
-            _Injections(stored, maps.flux_by, tuple(positions[i : i + n]))
-            for i in range(0, len(positions), n)
-        ]
+        parts = [positions[i : i + n] for i in range(0, len(positions), n)]
+        jobs = [(stored, maps.flux_by, part) for part in parts]
         found = np.concatenate(list(tasks.ordered(_inject_on_worker, jobs)))
     shaped = found.reshape(len(radius_pix), n_angles, 2, -1)
     return np.moveaxis(shaped, (2, 3, 0, 1), (0, 1, 2, 3))
 
 
-class _Injections(NamedTuple):
-    """A job for a worker: an observation that is on disk, and the positions."""
-
-    observation: Observation
-    flux_by: str
-    positions: tuple[_Position, ...]
-
-
-def _inject_here(maps: FluxMaps, positions: Sequence[_Position]) -> Array:
+def _inject_here(maps: FluxMaps, positions: Sequence[Injection]) -> Array:
     reach = maps.observation.reach_pix + maps.observation.fwhm_pix
     _ = maps._splines  # made once, not by every thread
 
-    def _one(position: _Position) -> Array:
-        if position.separation_pix > reach:
+    def _one(position: Injection) -> Array:
+        separation_pix, pa_deg, flux = position
+        if separation_pix > reach:
             return np.full((2, len(maps.observation.n_modes)), np.nan)
-        return maps.throughput(position.separation_pix, position.pa_deg, flux=position.flux)
+        return maps.throughput(separation_pix, pa_deg, flux=flux)
 
     return np.array(threads.map_ordered(_one, positions))
 
 
-def _inject_on_worker(job: _Injections) -> Array:
-    with job.observation.with_pixels() as observation:
-        return _inject_here(FluxMaps(observation, job.flux_by), job.positions)
+def _inject_on_worker(job: tuple[Observation, str, list[Injection]]) -> Array:
+    """Inject into an observation that is on disk."""
+    stored, flux_by, positions = job
+    with stored.with_pixels() as observation:
+        return _inject_here(FluxMaps(observation, flux_by), positions)

@@ -8,8 +8,6 @@ residual over its scatter at each separation, and holds a level of any height.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from lyot.algorithms.geometry import radius_map
@@ -36,23 +34,13 @@ def node_radii(fwhm_pix: float, reach_pix: float, /) -> Array:
     return np.geomspace(first, max(reach_pix, first * NODE_RATIO), n + 1)
 
 
-@dataclass(frozen=True, eq=False)
-class Whitening:
-    """Inverse covariances of a box of pixels, ``(n_node, n_trunc, n_pix, n_pix)``."""
-
-    inverse: Array
-
-    def filters(self, image: Array, /) -> Array:
-        """Return the filters ``(n_node, n_trunc, n_y, n_x)`` where the PSF has this image."""
-        return np.asarray(self.inverse @ image.ravel()).reshape(
-            *self.inverse.shape[:2], *image.shape
-        )
-
-
-def whitening(
+def inverse_covariances(
     exposure: SubtractedExposure, radii_pix: Array, half_pix: int, fwhm_pix: float, /
-) -> Whitening:
-    """Measure the covariance at some separations, for boxes of ``2 half_pix + 1`` pixels."""
+) -> Array:
+    """Measure the covariance of the pixels of a box of ``2 half_pix + 1``, by separation.
+
+    Returns the inverse at each separation and number of modes, ``(n_node, n_trunc, n_pix, n_pix)``.
+    """
     radius = radius_map(exposure.shape, exposure.star.yx)
     finite = np.isfinite(exposure.residual[0])
     y, x = (part.ravel() for part in np.mgrid[: 2 * half_pix + 1, : 2 * half_pix + 1])
@@ -65,7 +53,7 @@ def whitening(
             data, keep = _of_unit_scatter(residual, within, radius)
             lag, curve = autocovariance(data, keep, 2 * half_pix * np.sqrt(2.0) + 1.0)
             inverse.append(_inverse(np.interp(distance, lag, curve, right=0.0)))
-    return Whitening(np.array(inverse).reshape(len(radii_pix), -1, *distance.shape))
+    return np.array(inverse).reshape(len(radii_pix), -1, *distance.shape)
 
 
 def _of_unit_scatter(image: Array, within: Array, radius: Array) -> tuple[Array, Array]:
