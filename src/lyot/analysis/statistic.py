@@ -10,7 +10,7 @@ from lyot.algorithms.statistics import critical_t, tail_probability
 from lyot.parameters import StatisticParameters
 from lyot.types import Array
 
-WHITENED, MATCHED, APERTURE = "whitened", "matched", "aperture"
+WHITENED, MATCHED = "whitened", "matched"
 MIN_POSITIONS = 4
 """Independent positions at a separation, the tested one included, below which none is tested."""
 
