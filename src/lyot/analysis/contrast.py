@@ -168,11 +168,18 @@ _IN_META = ("n_modes_used", "star_jy", "star_magnitude")
 
 def separations_of(observation: Observation, separations_arcsec: ArrayLike | None, /) -> Array:
     """Return separations [arcsec]; by default 24 from one FWHM to the edge, in even ratios."""
-    if separations_arcsec is not None:
-        return np.atleast_1d(np.asarray(separations_arcsec, dtype=np.float64))
     scale = observation.pixel_scale_arcsec
     inner, outer = observation.fwhm_pix * scale, observation.reach_pix * scale
-    return np.geomspace(inner, outer, N_SEPARATIONS)
+    if separations_arcsec is None:
+        return np.geomspace(inner, outer, N_SEPARATIONS)
+    separations = np.atleast_1d(np.asarray(separations_arcsec, dtype=np.float64))
+    if not (separations > 0).all():
+        raise LyotError("Separations must be positive.")
+    if (separations > outer).all():
+        raise LyotError(
+            f"All separations lie beyond {outer:.2f} arcsec, where whole circles fit on the frames."
+        )
+    return separations
 
 
 @threads.calculation
@@ -229,7 +236,7 @@ def contrast_curve(
     """
     star_flux = observation.star_flux
     separations = separations_of(observation, separations_arcsec)
-    radius = _checked_radii(observation, separations)
+    radius = separations / observation.pixel_scale_arcsec
     maps = FluxMaps(observation, statistic.flux_by)
     rings = noise_rings(maps, radius, known_sources=known_sources)
     n_t, fwhm = len(observation.n_modes), observation.fwhm_pix
@@ -266,19 +273,6 @@ def contrast_curve(
         star_jy=observation.star.jy if observation.star else float("nan"),
         star_magnitude=observation.star.magnitude if observation.star else None,
     )
-
-
-def _checked_radii(observation: Observation, separations: Array) -> Array:
-    """Separations in pixels."""
-    if not (separations > 0).all():
-        raise LyotError("Separations must be positive.")
-    radius = separations / observation.pixel_scale_arcsec
-    if (radius > observation.reach_pix).all():
-        reach = observation.reach_pix * observation.pixel_scale_arcsec
-        raise LyotError(
-            f"All separations lie beyond {reach:.2f} arcsec, where whole circles fit on the frames."
-        )
-    return np.asarray(radius)
 
 
 def _normality(rings: NoiseRings, n_t: int) -> Array:
