@@ -25,6 +25,9 @@ PHASE_STEP, PHASE_SCALE_LAMBDA_D = 0.08, 0.5
 PHASE_REACH_LAMBDA_D = 12.0
 """Distance from a boundary of a phase mask beyond which it turns the phase and no more."""
 
+N_WAVELENGTHS = 4
+"""Number of wavelengths of what the mask does to an image."""
+
 MAX_IMAGES = 1500
 
 
@@ -54,8 +57,22 @@ class NearMask:
 
     @cached_property
     def _exact(self) -> Optics:
-        """Optics that never take the image beside the mask."""
-        return replace(self.optics, max_change=0.0)
+        """Optics that never take the image beside the mask, of few wavelengths."""
+        return replace(self.optics.with_fewer_wavelengths(N_WAVELENGTHS), max_change=0.0)
+
+    @cached_property
+    def _of_more_wavelengths(self) -> Array:
+        """What more wavelengths add to the image beside the mask, and as good as that near it."""
+        many, few = (
+            optics.psf(
+                (0.0, 0.0),
+                n_pixels=2 * self.half_pix + 1,
+                oversample=self.oversample,
+                with_mask=False,
+            ).image
+            for optics in (self.optics, self._exact)
+        )
+        return many - few
 
     @cached_property
     def _step_arcsec(self) -> float:
@@ -73,11 +90,12 @@ class NearMask:
         """
         steps = np.array(place_xy_arcsec) / self._step_arcsec
         if self.optics.mask.deforms_with_offset:
-            reach = PHASE_REACH_LAMBDA_D / PHASE_SCALE_LAMBDA_D
-            if np.abs(steps).min() >= reach:
+            steps = np.arcsinh(steps) / PHASE_STEP
+            last = np.ceil(np.arcsinh(PHASE_REACH_LAMBDA_D / PHASE_SCALE_LAMBDA_D) / PHASE_STEP)
+            if np.abs(steps).min() >= last:
                 return None
             # Far along a boundary the image depends on the distance from it alone.
-            steps = np.arcsinh(np.clip(steps, -reach, reach)) / PHASE_STEP
+            steps = np.clip(steps, -last, last)
         elif self.optics.is_beside(place_xy_arcsec):
             return None
         i, j = (int(v) for v in np.floor(steps))
@@ -114,10 +132,10 @@ class NearMask:
                 n_pixels=n_pixels,
                 oversample=self.oversample,
             )
-            image = made.image.astype(np.float32)
+            image = (made.image + self._of_more_wavelengths).astype(np.float32)
             return {"image": image, "transmission": np.array(made.transmission)}
 
-        checksum = self._exact.checksum
+        checksum = self.optics.checksum
         group = f"near-{checksum}-{n_pixels}x{self.oversample}" if checksum else ""
         held = remembered(group, f"{place[0]}_{place[1]}", _compute)
         return _Node(held["image"], float(held["transmission"]))
