@@ -65,8 +65,9 @@ def test_without_references_is_a_reduction_with_the_others(observation):
     [exposure] = observation.exposures
     out = np.array([name == "B" for name in exposure.aligned.ref_info.targets])
     made = exposure.without_refs(out)
-    sci, err, dq = (a[~out] for a in exposure.aligned._arrays)
-    alone = make_exposure(exposure.target, AlignedArrays(sci, err, dq), STAR, observation.recipe)
+    refs = exposure.aligned
+    others = AlignedArrays(*(array[~out] for array in (refs.sci, refs.err, refs.dq)))
+    alone = make_exposure(exposure.target, others, STAR, observation.recipe)
     np.testing.assert_array_equal(made.residual, alone.residual)
     assert made.aligned.ref_info.targets == tuple("AAACCC")
     with pytest.raises(LyotError, match="have been excluded from this exposure already"):

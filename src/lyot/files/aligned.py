@@ -60,11 +60,6 @@ class ReferenceInfo:
         name = target.casefold()
         return np.array([bool(name) and each.casefold() == name for each in self.targets])
 
-    def subset(self, pick: NDArray[np.intp], /) -> ReferenceInfo:
-        """Return the entries of some references, by their numbers."""
-        names = tuple(self.targets[k] for k in pick)
-        return ReferenceInfo(names, self.pa_y_deg[pick], self.mjd[pick])
-
 
 @dataclass(frozen=True, eq=False)
 class AlignedArrays:
@@ -114,7 +109,10 @@ class AlignedArrays:
         if self.pick is not None:
             raise LyotError("References have been excluded from this exposure already.")
         pick = np.flatnonzero(~excluded)
-        info = None if self.ref_info is None else self.ref_info.subset(pick)
+        info = self.ref_info
+        if info is not None:
+            names = tuple(info.targets[k] for k in pick)
+            info = ReferenceInfo(names, info.pa_y_deg[pick], info.mjd[pick])
         return replace(self, pick=pick, ref_info=info)
 
     def section(self, integration: int, rows: slice, columns: slice, /) -> NDArray[np.float64]:

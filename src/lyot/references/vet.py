@@ -62,7 +62,11 @@ def find_contaminated(
     from scipy.ndimage import gaussian_filter
 
     n_ref, shape = len(frames.sci), frames.sci.shape[1:]
-    groups = _groups(ref_info, n_ref)
+    groups: dict[tuple[str, int], list[int]] = {}  # by star and roll; a star each where unknown
+    for k in range(n_ref):
+        roll = 0.0 if ref_info is None else ref_info.pa_y_deg[k]
+        name = str(k) if ref_info is None else ref_info.targets[k]
+        groups.setdefault((name, round(roll) if np.isfinite(roll) else 0), []).append(k)
     if len({name for name, _ in groups}) < 2:
         return []
     radius, angle = radius_map(shape, star.yx), angle_map(shape, star.yx)
@@ -126,18 +130,6 @@ def _single_peak(
         return None
     y, x = np.unravel_index(int(np.argmax(peaks)), image.shape)
     return int(y), int(x), float(first)
-
-
-def _groups(ref_info: ReferenceInfo | None, n_ref: int) -> dict[tuple[str, int], list[int]]:
-    """References of one star and roll; a star each where they are not recorded."""
-    groups: dict[tuple[str, int], list[int]] = {}
-    for k in range(n_ref):
-        key = (str(k), 0)
-        if ref_info is not None:
-            roll = ref_info.pa_y_deg[k]
-            key = (ref_info.targets[k], round(roll) if np.isfinite(roll) else 0)
-        groups.setdefault(key, []).append(k)
-    return groups
 
 
 def _ring_scatter(image: Array, area: Mask, radius: Array) -> Array:
