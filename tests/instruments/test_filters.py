@@ -85,6 +85,8 @@ def test_a_line_narrower_than_the_steps_counts():
 def test_a_spectrum_that_ends_in_the_filter_is_refused():
     with pytest.raises(LyotError, match=r"covers 1 to 4 micrometer, and F444W 3\.79"):
         NIRCAM.filter("F444W").flux_density(Spectrum((1.0, 4.0), (1.0, 1.0)))
+    with pytest.raises(LyotError, match="covers 4 to 9 micrometer, and F444W"):
+        NIRCAM.optics("MASK335R", "F444W", spectrum=Spectrum((4.0, 9.0), (1.0, 1.0)))
 
 
 def test_planck():

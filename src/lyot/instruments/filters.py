@@ -52,16 +52,16 @@ class Spectrum:
 
     @classmethod
     def blackbody(cls, kelvin: float, /) -> Spectrum:
-        """Return the shape of Planck's law at a temperature [K], from 1 to 40 micrometer."""
-        um = np.geomspace(1.0, 40.0, 400)
-        # hc / k, in micrometer times kelvin; logarithms, as a cold body has no light at 1 um.
+        """Return the shape of Planck's law at a temperature [K], from 0.3 to 300 micrometer."""
+        um = np.geomspace(0.3, 300.0, 700)
+        # hc / k [um K]; logarithms, as a cold body has no light at the shortest wavelengths.
         x = 14387.769 / (um * kelvin)
         log = -3.0 * np.log(um) - x - np.log1p(-np.exp(-x))
         jy = np.exp(np.maximum(log - log.max(), -600.0))
         return cls(tuple(um.tolist()), tuple(jy.tolist()), f"blackbody of {kelvin:g} K")
 
 
-RAYLEIGH_JEANS = Spectrum((1.0, 100.0), (1.0, 1e-4), "hot star")
+RAYLEIGH_JEANS = Spectrum((0.1, 1000.0), (1.0, 1e-8), "hot star")
 """The shape of a hot star: the square of the frequency."""
 
 
@@ -175,14 +175,18 @@ class Filter:
         >>> round(MIRI.filter("F1140C").flux_density(Spectrum((5.0, 20.0), (3.0, 3.0))), 6)
         3.0
         """
+        self.check_covered(spectrum)
+        um, photons = self.curve.photons(spectrum)
+        return float(photons.sum() / (photons / spectrum.at(um)).sum())
+
+    def check_covered(self, spectrum: Spectrum, /) -> None:
+        """Refuse a spectrum that ends within the filter."""
         first, last = self.curve.um[0], self.curve.um[-1]
         if spectrum.um[0] > first or spectrum.um[-1] < last:
             raise LyotError(
                 f"The spectrum covers {spectrum.um[0]:g} to {spectrum.um[-1]:g} micrometer, and "
                 f"{self.name} {first:g} to {last:g}; give one that covers the filter."
             )
-        um, photons = self.curve.photons(spectrum)
-        return float(photons.sum() / (photons / spectrum.at(um)).sum())
 
     def lambda_over_d_arcsec(self, diameter_m: float, /) -> float:
         """Return the pivot wavelength over a telescope's diameter [arcsec]."""

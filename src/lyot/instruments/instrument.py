@@ -280,7 +280,7 @@ class Instrument:
         Raises
         ------
         LyotError
-            If the instrument has no such filter.
+            If the instrument has no such filter, or the spectrum ends within it.
 
         Examples
         --------
@@ -289,6 +289,7 @@ class Instrument:
         0.62
         """
         light = self.filter(filter)
+        light.check_covered(spectrum)
         channel = self.channel(filter=filter)
         mask = self.find_coronagraph(coronagraph)
         scale = pixel_scale_arcsec or channel.pixel_scale_arcsec
