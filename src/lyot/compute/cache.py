@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from lyot.types import Array
+
+_DAMAGED = OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error
+"""What reading a file of arrays raises where a byte of it is wrong."""
 
 MAX_BYTES = 512 * 2**20
 """Size of the folder beyond which what was not used for longest is removed."""
@@ -50,7 +54,7 @@ def remembered(group: str, name: str, make: Callable[[], dict[str, Array]], /) -
             arrays = {key: held[key] for key in held.files}
         if str(arrays.pop("identity")) == identity:
             return arrays
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except _DAMAGED:
         pass
     arrays = make()
     with suppress(OSError):
