@@ -12,6 +12,7 @@ from lyot.algorithms.geometry import position_angle_of_y
 from lyot.files.combined import TIMES, wcs_keywords
 from lyot.files.headers import set_fact
 from lyot.instruments import instrument_named
+from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 
 INTEGRATION_S = 60.0
 
@@ -27,7 +28,7 @@ class Pointing:
     roll_ref_deg: float = 0.0
     v3i_yangle_deg: float = 0.0
     vparity: int = -1
-    pixel_scale_arcsec: float = 0.063
+    pixel_scale_arcsec: tuple[float, float] = (0.063, 0.063)  # along x and y
     dither_arcsec: tuple[float, float] = (0.0, 0.0)
     is_psf: bool = False
     instrument: str = "NIRCAM"
@@ -55,9 +56,9 @@ def exposure_model(arrays: dict[str, NDArray[Any]], pointing: Pointing, /) -> An
     meta.target.ra, meta.target.dec = pointing.radec_deg
     meta.target.type = "FIXED"
     meta.bunit_data = meta.bunit_err = "MJy/sr"
-    area = np.deg2rad(pointing.pixel_scale_arcsec / 3600.0) ** 2
-    meta.photometry.pixelarea_steradians = float(area)
-    meta.photometry.pixelarea_arcsecsq = pointing.pixel_scale_arcsec**2
+    area_arcsec2 = float(np.prod(pointing.pixel_scale_arcsec))
+    meta.photometry.pixelarea_steradians = area_arcsec2 / ARCSEC_PER_RADIAN**2
+    meta.photometry.pixelarea_arcsecsq = area_arcsec2
     seconds = n_int * INTEGRATION_S
     start = 61041.0 + pointing.number * 2.0 * seconds / 86400.0
     meta.exposure.start_time, meta.exposure.end_time = start, start + seconds / 86400.0
@@ -106,10 +107,11 @@ def _point(model: Any, pointing: Pointing, shape: tuple[int, int]) -> None:
     pa_y = np.deg2rad(
         position_angle_of_y(pointing.roll_ref_deg, pointing.v3i_yangle_deg, pointing.vparity)
     )
-    scale = pointing.pixel_scale_arcsec / 3600.0
     x0, y0 = pointing.crpix_xy
     # Intermediate world coordinates: the first grows to the east, and so does -x at PA 0.
     matrix = np.array([[-np.cos(pa_y), np.sin(pa_y)], [np.sin(pa_y), np.cos(pa_y)]])
+    scale = float(np.sqrt(np.prod(pointing.pixel_scale_arcsec))) / 3600.0
+    matrix = matrix * np.divide(pointing.pixel_scale_arcsec, 3600.0 * scale)
     transform = (
         models.Shift(-x0) & models.Shift(-y0)
         | models.AffineTransformation2D(matrix)

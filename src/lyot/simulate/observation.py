@@ -225,7 +225,7 @@ def simulate_observation(
     scene = scene or Scene()
     folder = Path(folder)
     sky = _Sky(scene, seed)
-    plan = _plan(scene, sky.mask_xy)
+    plan = _plan(scene, sky)
     stars = {e.name: _write_exposure(folder, e, scene, sky, seed) for e in plan}
     mode = f"{scene.instrument}_{scene.filter}-{scene.coronagraph}".lower()
     association = {
@@ -252,17 +252,17 @@ def simulate_observation(
     return path
 
 
-def _plan(scene: Scene, crpix_xy: tuple[float, float]) -> list[_Exposure]:
+def _plan(scene: Scene, sky: _Sky) -> list[_Exposure]:
     plan: list[_Exposure] = []
     channel = scene.channel
     detector = scene.coronagraph_value.aperture(channel.name).detector.lower()
     science = Pointing(
         target="DEMO",
         radec_deg=(150.0, -25.0),
-        crpix_xy=crpix_xy,
+        crpix_xy=sky.mask_xy,
         v3i_yangle_deg=channel.v3i_yangle_deg,
         vparity=channel.vparity,
-        pixel_scale_arcsec=scene.pixel_scale_arcsec,
+        pixel_scale_arcsec=sky.pixel_scale_arcsec,
         instrument=scene.instrument,
         filter=scene.filter,
         coronagraph=scene.coronagraph,
@@ -306,10 +306,9 @@ class _Sky:
         optics = scene.instrument_value.optics(
             scene.coronagraph_value.name, scene.filter, pixel_scale_arcsec=scene.pixel_scale_arcsec
         )
-        # Square, as the WCS of the exposures says.
+        self.pixel_scale_arcsec = optics.detector.pixel_scale_arcsec
         optics = replace(
             optics,
-            detector=replace(optics.detector, pixel_scale_arcsec=(scene.pixel_scale_arcsec,) * 2),
             wavefront=replace(optics.wavefront, telescope_m=scene.wavefront_nm * 1e-9),
             seed=FIRST_SEED + seed,
         )
@@ -353,10 +352,9 @@ class _Sky:
 
     def _image(self, optics: Optics, offset_xy: tuple[float, float]) -> NDArray[np.float64]:
         """Return a frame with a source of unit flux at an offset from the star's place [arcsec]."""
-        scale = self.scene.pixel_scale_arcsec
-        x, y = (m + o / scale for m, o in zip(self.mask_xy, offset_xy, strict=True))
+        x, y = np.add(self.mask_xy, np.divide(offset_xy, self.pixel_scale_arcsec))
         place = (offset_xy[0] + self.star_place[0], offset_xy[1] + self.star_place[1])
-        return optics.frame(place, (x, y), self.scene.shape)
+        return optics.frame(place, (float(x), float(y)), self.scene.shape)
 
     def surroundings(self, roll_deg: float, star_xy: tuple[float, float]) -> NDArray[np.float64]:
         """Return companions and disc about a star at an offset from the mask [arcsec]."""
@@ -382,10 +380,9 @@ class _Sky:
     ) -> NDArray[np.float64]:
         from scipy.signal import fftconvolve
 
-        scale = self.scene.pixel_scale_arcsec
         n_y, n_x = self.scene.shape
-        x = (np.arange(n_x)[None, :] - self.mask_xy[0]) * scale
-        y = (np.arange(n_y)[:, None] - self.mask_xy[1]) * scale
+        x = (np.arange(n_x)[None, :] - self.mask_xy[0]) * self.pixel_scale_arcsec[0]
+        y = (np.arange(n_y)[:, None] - self.mask_xy[1]) * self.pixel_scale_arcsec[1]
         rows, columns = np.mgrid[:n_y, :n_x]
         transmission = self.transmission.at(rows, columns, mask_yx=self.mask_xy[::-1])
         pa_y = self.pa_y(roll_deg)
@@ -428,11 +425,11 @@ def _write_exposure(
     model = exposure_model(arrays, replace(at, sky_offset_arcsec=(float(east), float(north))))
     save_atomically(model, folder / exposure.name)
     model.close()
-    star = np.array(sky.mask_xy) + pointing / scene.pixel_scale_arcsec
+    star = np.array(sky.mask_xy) + pointing / sky.pixel_scale_arcsec
     return {
         "star_xy": star.tolist(),
         "roll_ref_deg": at.roll_ref_deg,
-        "jitter_xy_pix": (jitter / scene.pixel_scale_arcsec).tolist(),
+        "jitter_xy_pix": (jitter / sky.pixel_scale_arcsec).tolist(),
     }
 
 
