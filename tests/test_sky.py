@@ -289,7 +289,7 @@ def test_table_map_and_image_put_a_source_where_the_gwcs_does(bent):
         )
     image = combine(residuals, CombineRecipe())
     product = combined_model(bent, image, CombineRecipe())
-    stamp(product, "resample", recipe={}, inputs=[], star=image.star)
+    stamp(product, "resample", {}, [], image.star)
     top = np.unravel_index(np.nanargmax(image.sci), image.sci.shape)
     cut = tuple(slice(v - 6, v + 7) for v in top)
     rows, columns = np.mgrid[cut]

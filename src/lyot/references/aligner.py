@@ -245,10 +245,8 @@ class Aligner:
         """Where the fit of every pair starts, in whole pixels or for many final; the weight."""
         frames = self._frames
         weight = np.where(self._bad[0], 0.0, self._given_weight)
-        start_yx, models = first_shifts(frames, weight)
-        fwhm = self.target.info.fwhm_pix
-        robust = robust_weight(frames.image(0), weight, models, self._guess.yx, fwhm)
-        robust = self._given_weight * robust
+        start_yx = first_shifts(frames, weight)
+        robust = self._given_weight * robust_weight(frames, weight, start_yx, self._guess.yx)
         if self.n_sets == 1 or frames.cutoff is not None or not (robust > 0).any():
             # None has converged: these are starts alone.
             shape = (self.n_sets, len(start_yx))

@@ -63,12 +63,11 @@ class FitFrames:
         return Refined(*self.device.run(registration.refine, *data, **options))
 
 
-def first_shifts(frames: FitFrames, weight: Array, /) -> tuple[Array, Array]:
-    """Fit all to the first integration, roughly: shifts ``(n_ref, 2)``, and a few scaled models."""
-    first, limits, n_ref = frames.image(0), frames.limits, len(frames.refs)
-    sampled = range(0, n_ref, max(1, -(-n_ref // MAX_SAMPLES)))
+def first_shifts(frames: FitFrames, weight: Array, /) -> NDArray[np.float64]:
+    """Fit all references to the first integration, roughly: shifts ``(n_ref, 2)``."""
+    first, limits = frames.image(0), frames.limits
 
-    def _fit(pick: slice) -> tuple[Array, Array]:
+    def _fit(pick: slice) -> Array:
         start = np.zeros_like(limits[pick])
         if np.all(limits[pick] >= 1.0):
             start = frames.device.run(
@@ -78,38 +77,54 @@ def first_shifts(frames: FitFrames, weight: Array, /) -> tuple[Array, Array]:
                 frames.spectra[pick],
                 max_shift=int(limits[pick].max()),
             )
-        fit, aligned = frames.refine(
-            pick, first, weight, first, start, tolerance=FIRST_TOLERANCE_PIX
-        )
-        asked = [number for number, k in enumerate(range(n_ref)[pick]) if k in sampled]
-        return fit.shift_yx, fit.scale[asked, None, None] * aligned[asked]
+        fit, _ = frames.refine(pick, first, weight, first, start, tolerance=FIRST_TOLERANCE_PIX)
+        return fit.shift_yx
 
-    parts = threads.map_ordered(_fit, groups_of(n_ref))
-    shifts, models = zip(*parts, strict=True)
-    return np.concatenate(shifts), np.concatenate(models)
+    return np.concatenate(threads.map_ordered(_fit, groups_of(len(frames.refs))))
 
 
 def robust_weight(
-    image: Array, weight: Array, models: Array, center_yx: tuple[float, float], fwhm_pix: float, /
+    frames: FitFrames, weight: Array, shifts: Array, center_yx: tuple[float, float], /
 ) -> NDArray[np.float64]:
     """Weigh down what no reference has: a companion with its lobes, a disc, a background star.
 
-    Where the rms of the residual, in a window of about an image's width, is more than `MAX_EXCESS`
-    times its median over the annulus, pixels count as the inverse square of their excess.
+    A few references are fitted to the first integration. Where the rms of what their median leaves,
+    in a window of about an image's width, is more than `MAX_EXCESS` times its median over the
+    annulus, pixels count less. They are fitted once more so, as a bright neighbor moves them.
     """
+    first, n_ref = frames.image(0), len(frames.refs)
+    picks = [slice(k, k + 1) for k in range(0, n_ref, max(1, -(-n_ref // MAX_SAMPLES)))]
+    factor = np.ones_like(weight)
+    for _ in range(2):
+        of_pixels = weight * factor
+
+        def _model(pick: slice, of_pixels: Array = of_pixels) -> Array:
+            start, tolerance = shifts[pick], FIRST_TOLERANCE_PIX
+            fit, aligned = frames.refine(pick, first, of_pixels, first, start, tolerance=tolerance)
+            return np.asarray(fit.scale[0] * aligned[0])
+
+        models = np.median(threads.map_ordered(_model, picks), axis=0)
+        factor = _factor(first - models, weight > 0, center_yx, frames.target.info.fwhm_pix)
+    return factor
+
+
+def _factor(
+    residual: Array, used: Mask, center_yx: tuple[float, float], fwhm_pix: float
+) -> NDArray[np.float64]:
+    """Factor on the weight of pixels about which the residual is large for its annulus."""
     from scipy.ndimage import gaussian_filter
 
-    used, width = weight > 0, SMOOTHING_FWHM * fwhm_pix
-    square = np.where(used, image - np.median(models, axis=0), 0.0) ** 2
+    width = SMOOTHING_FWHM * fwhm_pix
+    square = np.where(used, residual, 0.0) ** 2
     covered = gaussian_filter(used.astype(np.float64), width)
     rms = np.sqrt(gaussian_filter(square, width) / np.where(used, covered, 1.0))
-    ring = (radius_map(image.shape, center_yx) / RING_PIX).astype(int)
-    factor = np.ones_like(weight)
+    ring = (radius_map(residual.shape, center_yx) / RING_PIX).astype(int)
+    factor = np.ones(residual.shape)
     for number in np.unique(ring[used]):
         annulus = used & (ring == number)
         typical = float(np.median(rms[annulus]))
         if typical > 0:
-            factor[annulus] = np.maximum(rms[annulus] / (MAX_EXCESS * typical), 1.0) ** -2
+            factor[annulus] = np.maximum(rms[annulus] / (MAX_EXCESS * typical), 1.0) ** -4
     return factor
 
 
