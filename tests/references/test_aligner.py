@@ -142,9 +142,10 @@ def bright(tmp_path_factory):
 
 @pytest.mark.parametrize("neighbor", ["companion", "disc"])
 def test_a_bright_neighbor_moves_the_star_less_than_the_wavefront_does(bright, neighbor):
+    """A drift of 3 nm between exposures moves it by 0.05 pixel, the neighbors by 0.01."""
     drift = np.abs(bright["nothing"] - bright["truth"]).max()
-    assert drift < 0.03
-    assert np.abs(bright[neighbor] - bright["nothing"]).max() < drift
+    assert drift < 0.1
+    assert np.abs(bright[neighbor] - bright["nothing"]).max() < 0.3 * drift
 
 
 @pytest.mark.parametrize(("name", "worst"), [("F277W", 0.003), ("F335M", 0.003), ("F250M", 0.005)])
