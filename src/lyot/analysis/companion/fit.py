@@ -93,7 +93,7 @@ def fit_companions(
     quality = likelihood.quality(middle[:, :2], middle[:, 2])
     companions = []
     for k in range(len(guesses)):
-        errors = injected_errors(observation, t, middle, k, background, n_injections)
+        errors = injected_errors(likelihood, middle, k, n_injections)
         companions.append(_describe(observation, samples[:, k], errors, quality[k], statistic))
     settings = {
         "n_modes": observation.n_modes[t],

@@ -66,11 +66,12 @@ class Likelihood:
         in_fits: bool = True,
     ) -> None:
         self.observation, self.truncation, self.guesses = observation, truncation, guesses
+        self.background = background
         self.n_calls = 0
         self.sign = -1.0 if in_fits else 1.0
         self._slopes = observation.psf.slopes()
         self.patches = [
-            self._patch(exposure, image, k, background, exclude)
+            self._patch(exposure, image, k, exclude)
             for exposure, image in zip(observation.exposures, data, strict=True)
             for k in range(len(guesses))
         ]
@@ -78,9 +79,12 @@ class Likelihood:
         level = np.sqrt(np.median([p.variance for p in self.patches]))
         self.trial_flux = np.full(len(guesses), TRIAL_SNR * level)
 
-    def _patch(
-        self, exposure: SubtractedExposure, image: Array, k: int, background: str, exclude: Array
-    ) -> Patch:
+    def elsewhere(self, guesses: Array, data: list[Array], exclude: Array, /) -> Likelihood:
+        """Return that of companions injected into other data, seen alike."""
+        parts = self.observation, self.truncation, guesses, self.background, data, exclude
+        return Likelihood(*parts, in_fits=False)
+
+    def _patch(self, exposure: SubtractedExposure, image: Array, k: int, exclude: Array) -> Patch:
         """The pixels about companion k, and the operators of all companions on them."""
         fwhm, psf = self.observation.fwhm_pix, self.observation.psf
         places = [_at(exposure, *offset) for offset in self.guesses]
@@ -93,7 +97,7 @@ class Likelihood:
             )
         noise = residual_covariance(exposure, image, places[k], exclude, fwhm)
         propagated = float(np.mean(exposure.variance[self.truncation][box].ravel()[good]))
-        root = np.linalg.cholesky(covariance_matrix(noise, box, good, propagated, background))
+        root = np.linalg.cholesky(covariance_matrix(noise, box, good, propagated, self.background))
         whiten = partial(_whiten, root, good)
         reach = psf.half_pix + MARGIN_PIX
         whitened = [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
 from lyot.algorithms.geometry import east_north, polar
@@ -53,37 +56,29 @@ def sample(likelihood: Likelihood, best: Optimum, n_likelihoods: int, seed: int,
 
 
 def injected_errors(
-    observation: Observation,
-    truncation: int,
-    companions: Array,
-    k: int,
-    background: str,
-    n_injections: int,
-    /,
+    likelihood: Likelihood, companions: Array, k: int, n_injections: int, /
 ) -> Array:
     """Return errors of companions like k injected at other position angles.
 
     ``companions`` are east, north [pixel] and flux of all that are fitted, ``(n, 3)``; the errors
     are those along the radius, along the angle [pixel] and of the flux, ``(n_injected, 3)``.
     """
+    observation = likelihood.observation
     east, north, flux = companions[k]
     r, pa = (float(v) for v in polar(east, north))
     clear = np.degrees(2.0 * CLEAR_FWHM * observation.fwhm_pix / max(r, 1e-9))
     if n_injections < 1 or clear > MAX_EXCLUDED_DEG or not flux > 0:
         return np.empty((0, 3))
-    data = [exposure.residual[truncation] for exposure in observation.exposures]
+    data = [exposure.residual[likelihood.truncation] for exposure in observation.exposures]
     fitted = np.column_stack([*polar(*companions[:, :2].T), -companions[:, 2]])
-    cleaned = _added(observation, truncation, data, fitted)
-
+    cleaned = _added(likelihood, data, fitted)
     through = _mean_transmission(observation, r, pa)
 
     def _one(angle: float) -> Array | None:
         ratio = _mean_transmission(observation, r, angle) / through
         if not 1.0 / MAX_TRANSMISSION_RATIO < ratio < MAX_TRANSMISSION_RATIO:
             return None
-        return _injected_error(
-            observation, truncation, cleaned, companions[:, :2], (r, angle, flux), background
-        )
+        return _injected_error(likelihood, cleaned, companions[:, :2], (r, angle, flux))
 
     angles = pa + np.linspace(clear, 360.0 - clear, n_injections)
     results = threads.map_ordered(_one, [float(a) for a in angles])
@@ -93,37 +88,26 @@ def injected_errors(
 
 def _mean_transmission(observation: Observation, r: float, pa: float) -> float:
     """Transmission of the mask at a separation [pixel] and position angle, over the exposures."""
-    return float(
-        np.mean(
-            [
-                observation.transmission.at(*e.position(r, pa), mask_yx=e.mask_yx)
-                for e in observation.exposures
-            ]
-        )
-    )
+    at = observation.transmission.at
+    each = [at(*e.position(r, pa), mask_yx=e.mask_yx) for e in observation.exposures]
+    return float(np.mean(each))
 
 
 def _injected_error(
-    observation: Observation,
-    truncation: int,
+    likelihood: Likelihood,
     cleaned: list[Array],
     companions: Array,
     source: tuple[float, float, float],
-    background: str,
 ) -> Array | None:
     """Errors of one injected companion; None where it cannot be fitted."""
-    r, pa, flux = source
+    observation, (r, pa, flux) = likelihood.observation, source
     along = np.array(east_north(1.0, pa))
     place = r * along[None]
     if not all(e.contains(*e.position(r, pa)) for e in observation.exposures):
         return None
-    data = _added(observation, truncation, cleaned, np.array([source]))
+    data, exclude = _added(likelihood, cleaned, [source]), np.concatenate([companions, place])
     try:
-        exclude = np.concatenate([companions, place])
-        likelihood = Likelihood(
-            observation, truncation, place, background, data, exclude, in_fits=False
-        )
-        found = likelihood.optimum()
+        found = likelihood.elsewhere(place, data, exclude).optimum()
     except LyotError:
         return None
     difference = found.offsets[0] - place[0]
@@ -131,18 +115,13 @@ def _injected_error(
     return np.array([difference @ along, difference @ across, found.flux[0] - flux])
 
 
-def _added(
-    observation: Observation,
-    truncation: int,
-    images: list[Array],
-    sources: Array,
-) -> list[Array]:
+def _added(likelihood: Likelihood, images: list[Array], sources: Iterable[Any]) -> list[Array]:
     """The images of the exposures with sources (separation [pixel], position angle, flux) added."""
     out = []
-    for exposure, image in zip(observation.exposures, images, strict=True):
+    for exposure, image in zip(likelihood.observation.exposures, images, strict=True):
         changed = image.copy()
         for source in sources:
-            box, added = observation.added(exposure, *source)
-            changed[box] += added[truncation]
+            box, added = likelihood.observation.added(exposure, *source)
+            changed[box] += added[likelihood.truncation]
         out.append(changed)
     return out
