@@ -103,12 +103,8 @@ def test_companions_are_injected_where_the_mask_passes_alike(draw):
     observation = draw(7, [(1.3, 35.0, 90.0)])
     rows = np.arange(91)[:, None]
     behind_bar = np.broadcast_to(np.where(np.abs(rows - 45) < 6, 0.05, 1.0), (91, 93))
-    map_of_bar = replace(
-        Transmission(
-            optics=NIRCAM.optics("MASKLWB", "F335M"), pixel_scale_arcsec=0.063, origin="a map"
-        ),
-        image=behind_bar,
-    )
+    optics = NIRCAM.optics("MASKLWB", "F335M")
+    map_of_bar = Transmission(optics=optics, origin="a map", image=behind_bar)
     options = {"n_likelihoods": 0, "n_injections": 12}
     [free] = fit_companions(observation, [(1.3, 35.0)], **options).companions
     barred = replace(observation, transmission=map_of_bar)
