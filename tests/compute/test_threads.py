@@ -24,6 +24,7 @@ NO_PRODUCTS = {
     "builtin_weight",
     "low_pass_cutoff",
     "make_zones",
+    "named_mode",
     "open_run",
     "read_wavefronts",
     "sky_grid",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lyot.analysis.observation import transmission_of
+from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.files.headers import ExposureInfo
 from lyot.instruments import instrument_named
@@ -80,6 +81,7 @@ def named_mode(instrument: str, filter: str, mask: str, /) -> ExposureInfo:
     )
 
 
+@threads.calculation
 def source_image(
     info: ExposureInfo,
     at_xy_arcsec: tuple[float, float],
