@@ -194,7 +194,7 @@ def test_the_psf_of_a_source_is_written_for_a_mode_and_for_an_exposure(science_f
         ((*MODE[:2], "--filter", "F1", *MODE[4:], "--at", "1", "0"), "which holds F182M,"),
         (("--instrument", "FGS", *MODE[2:], "--at", "1", "0"), "is not among NIRCAM, MIRI."),
         ((*MODE, "--at", "1", "0", "--pixels", "64"), "must be odd"),
-        ((*MODE, "--at", "nan", "0"), "at is nan; it must be a number (option --at)."),
+        ((*MODE, "--at", "nan", "0"), "at is nan; it must be finite (option --at)."),
         (("{no_exposure}", "--at", "1", "0"), "it is no calibrated exposure."),
         (("{no_exposure}", *MODE, "--at", "1", "0"), "give no instrument, filter or mask."),
         ((*MODE, "--at", "1", "0", "-o", "{no_exposure}/psf.fits"), "psf.fits was not written"),

@@ -55,7 +55,12 @@ def tables():
 
 
 def homes_of(kind):
-    return [name for table in (STEPS, COMMANDS) for name, kinds in table.items() if kind in kinds]
+    return [
+        name
+        for table in (STEPS, COMMANDS)
+        for name, kinds in table.items()
+        if any(issubclass(each, kind) for each in kinds)
+    ]
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -100,6 +100,8 @@ class Parameter:
             for item, its in zip(value, kinds, strict=True):
                 self._check_type(item, its, name)
             return
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._refused(value, "it must be finite", name)
         if not _is_a(value, kind):
             raise self._refused(value, f"it must be {self.allowed or _WORDS[kind]}", name)
         if self.choices and value not in self.choices:
@@ -181,9 +183,11 @@ class Parameters:
 
     def __init_subclass__(cls) -> None:
         """Write the Attributes section of the docstring from the fields."""
+        own = ((name, kind, cls.__dict__.get(name)) for name, kind in get_annotations(cls).items())
+        of_bases = ((f.name, f.type, f) for base in cls.__bases__ for f in fields(base))
         entries = []
-        for name, kind in get_annotations(cls).items():
-            declared = getattr(cls.__dict__.get(name), "metadata", {}).get(_KEY)
+        for name, kind, value in (*of_bases, *own):
+            declared = getattr(value, "metadata", {}).get(_KEY)
             if declared:
                 entries.append(f"    {name} : {kind}\n        {declared.description}.")
         if entries:
