@@ -97,13 +97,12 @@ class TangentPlane(NamedTuple):
 
     def pixel(self, east: Array | float, north: Array | float, /) -> NDArray[np.float64]:
         """Return ``(y, x)`` [pixel, 0-based] of offsets from the star [arcsec]."""
-        y, x = np.tensordot(self.to_pixel, _terms(east, north), 1)
-        return np.stack([y + self.star_yx[0], x + self.star_yx[1]])
+        return _evaluate(self.to_pixel, self.star_yx, east, north)
 
     def offset(self, y: ArrayLike, x: ArrayLike, /) -> NDArray[np.float64]:
         """Return the offsets ``(east, north)`` from the star [arcsec] of pixels."""
         places = np.subtract(y, self.star_yx[0]), np.subtract(x, self.star_yx[1])
-        return np.asarray(np.tensordot(self.to_sky, _terms(*places), 1))
+        return _evaluate(self.to_sky, (0.0, 0.0), *places)
 
     def separations(self, shape: tuple[int, int], /) -> NDArray[np.float64]:
         """Return the separation of every pixel ``(n_y, n_x)`` of a frame from the star [arcsec]."""
@@ -114,18 +113,30 @@ _POWERS = [(k - j, j) for k in range(1, DEGREE + 1) for j in range(k + 1)]
 _N_TERMS = len(_POWERS)
 
 
-def _terms(u: ArrayLike, v: ArrayLike) -> NDArray[np.float64]:
-    """Products of powers of two coordinates, ``(n_terms, ...)``; the linear ones first."""
+def _evaluate(
+    coefs: NDArray[np.float64], constants: tuple[float, float], u: ArrayLike, v: ArrayLike
+) -> NDArray[np.float64]:
+    """Two polynomials of two coordinates, by Horner's scheme in place."""
     u, v = np.broadcast_arrays(np.asarray(u, np.float64), np.asarray(v, np.float64))
-    of_u, of_v = [np.ones_like(u)], [np.ones_like(v)]
-    for _ in range(DEGREE):
-        of_u.append(of_u[-1] * u)
-        of_v.append(of_v[-1] * v)
-    return np.stack([of_u[i] * of_v[j] for i, j in _POWERS])
+    out = np.zeros((2, *u.shape))
+    for k, constant in enumerate(constants):
+        factor = dict(zip(_POWERS, coefs[k].tolist(), strict=True)) | {(0, 0): constant}
+        total = out[k, ...]
+        of_v = np.empty(u.shape)
+        for i in range(DEGREE, -1, -1):
+            of_v[...] = factor[i, DEGREE - i]
+            for j in range(DEGREE - i - 1, -1, -1):
+                of_v *= v
+                of_v += factor[i, j]
+            total *= u
+            total += of_v
+    return out
 
 
 def _fit(given: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
     """Coefficients ``(2, n_terms)`` of polynomials by least squares."""
     unit = float(np.abs(given).max())
-    found = np.linalg.lstsq(_terms(*(given / unit)).T, wanted.T, rcond=None)[0]
+    u, v = given / unit
+    terms = np.stack([u**i * v**j for i, j in _POWERS], axis=1)
+    found = np.linalg.lstsq(terms, wanted.T, rcond=None)[0]
     return np.asarray(found.T / [unit ** (i + j) for i, j in _POWERS])
