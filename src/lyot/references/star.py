@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +14,13 @@ from numpy.typing import NDArray
 from lyot.algorithms import fourier, registration, repair
 from lyot.algorithms.geometry import radius_map
 from lyot.compute import threads
+from lyot.errors import LyotError
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import CRPIX, HEADER, MEASURED, PARAMETER, StarPosition
 from lyot.instruments.instrument import Instrument
 from lyot.instruments.offaxis import Optics
-from lyot.parameters import AUTO, BY_MODEL
+from lyot.parameters import AUTO, BY_MODEL, BY_SYMMETRY
 from lyot.types import Array
 
 log = logging.getLogger(__name__)
@@ -25,17 +28,21 @@ log = logging.getLogger(__name__)
 MAX_OFFSET_PIX = 3.0
 
 INNER_LAMBDA_D, OUTER_LAMBDA_D = 2.2, 18.0
-SYSTEMATIC_PIX = 0.2
-"""How far the center of symmetry was seen to lie from the star: the speckles are not quite
-point-symmetric. 0.05 pixel for AU Mic in F444W, up to 0.25 in other filters of the same mask; the
-same for all exposures of a mode."""
-MAX_FRAMES = 12
-"""How many frames, evenly spread over the stack, the star is measured on."""
-MODEL_SEEDS, TRIAL_SEEDS = range(16), range(100, 112)
-"""The draws of the wavefront errors whose mean is the model, and those on which it is tried."""
-MODEL_WAVELENGTHS = 5
-TRIAL_OFFSET_ARCSEC = 0.01
-"""Offsets from the mask, per axis, over which the model's error is averaged."""
+"""Annulus in which the model is fitted; the center of symmetry has no inner limit."""
+POWER = 0.75
+"""The center of symmetry is that of this power of the image, so that neither the few brightest
+speckles nor the many faint ones decide alone."""
+UNKNOWN_ERROR_LAMBDA_D = 0.1
+"""Error of the center of symmetry behind a mask or through a filter of which there is no model."""
+MAX_FRAMES, TRIM = 12, 0.25
+"""How many frames, evenly spread over the stack, the star is measured on; and the part of them that
+is left out at each end of the mean."""
+MODEL_SEEDS, TRIAL_SEEDS = range(8), range(100, 124)
+"""The draws of the wavefront errors whose mean is the model, and those that give the error."""
+MODEL_WAVELENGTHS, N_TRIAL_PUPIL = 3, 64
+TRIAL_OFFSET_ARCSEC = 0.02
+"""Offsets from the mask, per axis, over which the error is averaged: those that target acquisition
+leaves."""
 
 
 def stated_star(
@@ -116,20 +123,26 @@ def measure_star(
     shift_yx : ndarray, shape (n, 2), optional
         The shift that aligns each frame to the frame in which the star is wanted [pixel].
     method : {"auto", "symmetry", "model"}, optional
-        The center of symmetry; or the fit of a model of a star behind the mask; ``auto`` takes
-        the model where the mask is not symmetric to the image (bars and phase masks).
+        The center of symmetry; or the fit of the mean image of a star behind the mask; ``auto``
+        takes the image where its shape follows the star's place on the mask (bars, phase masks).
 
     Returns
     -------
     StarPosition
-        Median over the frames, with origin ``measured``; the guess where no frame has a center
-        within three pixels of it.
+        Mean over the middle half of the frames, with origin ``measured``; the guess where no frame
+        has a center within three pixels of it.
+
+    Notes
+    -----
+    The error is what the same method makes on images with other wavefront errors, of the size that
+    the instrument states. It is common to all exposures of a mode.
     """
     step = max(1, -(-len(cube.sci) // MAX_FRAMES))
-    by_model = method == BY_MODEL or (method == AUTO and cube.info.coronagraph_value.is_asymmetric)
-    measure: _ModelFit | _SymmetryFit = _SymmetryFit(cube.info.lambda_over_d_pix)
-    if by_model:
-        measure = _model_fit(cube.info, guess.yx)
+    mode = _mode_of(cube.info)
+    if method == AUTO:
+        method = BY_MODEL if cube.info.coronagraph_value.is_asymmetric else BY_SYMMETRY
+    shape = (cube.info.shape[-2], cube.info.shape[-1])
+    measure = _measure(mode, method, shape, guess.yx)
 
     def _one(i: int) -> NDArray[np.float64] | None:
         shift = np.zeros(2) if shift_yx is None else np.asarray(shift_yx[i])
@@ -149,34 +162,61 @@ def measure_star(
             guess.origin,
         )
         return guess
-    y, x = np.median(centers, axis=0)
+    n_cut = int(TRIM * len(centers))
+    y, x = np.mean(np.sort(centers, axis=0)[n_cut : len(centers) - n_cut], axis=0)
     spread = np.std(centers, axis=0) / np.sqrt(len(centers))
-    err = np.hypot(spread, measure.systematic_yx())
+    err = np.hypot(spread, _error_pix(mode, method))
     return StarPosition(float(x), float(y), float(err[1]), float(err[0]), MEASURED)
 
 
-class _SymmetryFit:
-    """The center about which a frame is symmetric."""
+class _Mode(NamedTuple):
+    """What the image of the star depends on, and where the star stands on its mask."""
 
-    def __init__(self, lambda_over_d_pix: float) -> None:
-        self._scale = lambda_over_d_pix
+    optics: Optics | None
+    place_xy: tuple[float, float]
+    lambda_over_d_pix: float
 
-    def __call__(
-        self, image: Array, variance: Array, bad: Array, start_yx: Array
-    ) -> NDArray[np.float64] | None:
-        center = registration.symmetry_center(
-            image,
-            variance,
-            bad,
-            (float(start_yx[0]), float(start_yx[1])),
-            inner_pix=INNER_LAMBDA_D * self._scale,
-            outer_pix=OUTER_LAMBDA_D * self._scale,
+
+_Measure = Callable[[Array, Array, Array, Array], NDArray[np.float64] | None]
+"""What finds the star on an image, from its variance, its bad pixels and a first guess."""
+
+
+def _measure(
+    mode: _Mode, method: str, shape: tuple[int, int], middle_yx: tuple[float, float]
+) -> _Measure:
+    if mode.optics is None and method == BY_MODEL:
+        raise LyotError(
+            "There is no model of the star behind this mask in this filter; set star_from to "
+            f"{BY_SYMMETRY}, or give star_x and star_y."
         )
-        good = center.converged and float(center.contrast) > 0.5
-        return np.asarray(center.center_yx) if good else None
+    fit = None if mode.optics is None else _ModelFit(mode, mode.optics, shape, middle_yx)
+    if method == BY_MODEL and fit is not None:
+        return fit
+    return partial(_center_of_symmetry, OUTER_LAMBDA_D * mode.lambda_over_d_pix, fit)
 
-    def systematic_yx(self) -> NDArray[np.float64]:
-        return np.full(2, SYSTEMATIC_PIX)
+
+def _center_of_symmetry(
+    outer_pix: float,
+    first: _Measure | None,
+    image: Array,
+    variance: Array,
+    bad: Array,
+    start_yx: Array,
+) -> NDArray[np.float64] | None:
+    # From more than half a speckle away it would be the center of another: the model comes first.
+    fitted = first(image, variance, bad, start_yx) if first is not None else None
+    at = start_yx if fitted is None else fitted
+    center = registration.symmetry_center(
+        np.sign(image) * np.abs(image) ** POWER,
+        variance,
+        bad,
+        (float(at[0]), float(at[1])),
+        inner_pix=0.0,
+        outer_pix=outer_pix,
+        max_offset=MAX_OFFSET_PIX,
+    )
+    good = center.converged and float(center.contrast) > 0.5
+    return np.asarray(center.center_yx) if good else None
 
 
 class _ModelFit:
@@ -188,18 +228,16 @@ class _ModelFit:
 
     def __init__(
         self,
+        mode: _Mode,
         optics: Optics,
-        star_place: tuple[float, float],
         shape: tuple[int, int],
         middle_yx: tuple[float, float],
-        lambda_over_d_pix: float,
     ) -> None:
-        self._mode = optics, star_place, lambda_over_d_pix
         # The model lies on a whole pixel; a fraction of one moves it with the fit.
         self._at = np.round(np.asarray(middle_yx))
-        images = _mean_image(optics, star_place, _half_width(lambda_over_d_pix))
+        images = _mean_image(optics, mode.place_xy, _half_width(mode.lambda_over_d_pix))
         self._spectra = fourier.spectrum(_framed(images, shape, self._at))[None]
-        radius = radius_map(shape, tuple(self._at)) / lambda_over_d_pix
+        radius = radius_map(shape, tuple(self._at)) / mode.lambda_over_d_pix
         self._weight = ((radius >= INNER_LAMBDA_D) & (radius <= OUTER_LAMBDA_D)) * radius**2
 
     def __call__(
@@ -216,9 +254,6 @@ class _ModelFit:
             bound_yx=(start - MAX_OFFSET_PIX, start + MAX_OFFSET_PIX),
         )
         return fit.shift_yx[0] + self._at if fit.converged[0] else None
-
-    def systematic_yx(self) -> NDArray[np.float64]:
-        return np.asarray(_model_error(*self._mode))
 
 
 def _half_width(lambda_over_d_pix: float) -> int:
@@ -243,15 +278,16 @@ def _optics_of(
     return optics.with_fewer_wavelengths(MODEL_WAVELENGTHS)
 
 
-def _model_fit(info: ExposureInfo, middle_yx: tuple[float, float]) -> _ModelFit:
-    """Make the fit of the mode of an exposure."""
-    coronagraph = info.instrument_value.coronagraph(info.coronagraph)
+def _mode_of(info: ExposureInfo) -> _Mode:
+    """Return the mode of an exposure; without optics where there is no model of it."""
+    coronagraph = info.coronagraph_value
+    filter_ = info.instrument_value.find_filter(info.filter)
+    if not coronagraph.is_modeled or filter_ is None:
+        return _Mode(None, (0.0, 0.0), info.lambda_over_d_pix)
     scale = round(info.pixel_scale_arcsec, 6)
     optics = _optics_of(info.instrument_value, coronagraph.name, info.filter, scale)
-    at = info.star_along_mask_arcsec
-    place = optics.along_detector((at, 0.0))
-    shape = (info.shape[-2], info.shape[-1])
-    return _ModelFit(optics, place, shape, middle_yx, info.lambda_over_d_pix)
+    place = optics.along_detector((info.star_along_mask_arcsec, 0.0))
+    return _Mode(optics, place, info.lambda_over_d_pix)
 
 
 @lru_cache(maxsize=8)
@@ -265,28 +301,30 @@ def _mean_image(optics: Optics, star_place: tuple[float, float], half: int) -> A
     return np.asarray(np.mean(images, axis=0))
 
 
-@lru_cache(maxsize=8)
-def _model_error(
-    optics: Optics, star_place: tuple[float, float], lambda_over_d_pix: float
-) -> tuple[float, float]:
-    """Error of the model fit along y and x, over other wavefronts and pointings than its own."""
-    half = _half_width(lambda_over_d_pix)
-    n = optics.widest(2 * half + 1)
+@lru_cache(maxsize=16)
+def _error_pix(mode: _Mode, method: str) -> float:
+    """Error of a method along an axis, over other wavefronts and places than its own."""
+    scale, place = mode.lambda_over_d_pix, mode.place_xy
+    if mode.optics is None:
+        return UNKNOWN_ERROR_LAMBDA_D * scale
+    optics = replace(mode.optics, n_pupil=N_TRIAL_PUPIL)
+    n = optics.widest(2 * _half_width(scale) + 1)
     middle = np.array([n // 2, n // 2])
-    fit = _ModelFit(optics, star_place, (n, n), (n // 2, n // 2), lambda_over_d_pix)
+    measure: _Measure = partial(_center_of_symmetry, OUTER_LAMBDA_D * scale, None)
+    if method == BY_MODEL:
+        measure = _ModelFit(mode, mode.optics, (n, n), (n // 2, n // 2))
     rng = np.random.default_rng(0)
-    scale = optics.detector.pixel_scale_arcsec[::-1]
+    pixel_yx = np.array(optics.detector.pixel_scale_arcsec[::-1])
     found = []
     for seed in TRIAL_SEEDS:
         offset = rng.normal(0.0, TRIAL_OFFSET_ARCSEC, 2)
-        y, x = offset / scale
+        y, x = offset / pixel_yx
         made = replace(optics, seed=seed).psf(
-            (star_place[0] + offset[1], star_place[1] + offset[0]),
+            (place[0] + offset[1], place[1] + offset[0]),
             n_pixels=n,
             fraction_xy=(float(x), float(y)),
         )
-        star = middle + offset / scale
-        center = fit(made.image, made.image, np.zeros((n, n), bool), star)
+        star = middle + offset / pixel_yx
+        center = measure(made.image, made.image, np.zeros((n, n), bool), star)
         found.append(np.full(2, np.nan) if center is None else center - star)
-    y, x = np.sqrt(np.nanmean(np.square(found), axis=0))
-    return float(y), float(x)
+    return float(np.sqrt(np.nanmean(np.square(found))))
