@@ -243,15 +243,20 @@ class _ModelFit:
     def __call__(
         self, image: Array, variance: Array, bad: Array, start_yx: Array
     ) -> NDArray[np.float64] | None:
-        start = (start_yx - self._at)[None]
+        guess = (start_yx - self._at)[None]
+        data = np.where(bad, 0.0, image).astype(np.float64)
+        weight = np.where(bad, 0.0, self._weight)
+        start = registration.integer_shift(
+            data, weight, self._spectra, max_shift=int(MAX_OFFSET_PIX)
+        )
         fit, _ = registration.refine(
-            np.where(bad, 0.0, image).astype(np.float64),
-            np.where(bad, 0.0, self._weight),
+            data,
+            weight,
             variance,
             self._spectra,
             np.zeros_like(variance)[None],
             start,
-            bound_yx=(start - MAX_OFFSET_PIX, start + MAX_OFFSET_PIX),
+            bound_yx=(guess - MAX_OFFSET_PIX, guess + MAX_OFFSET_PIX),
         )
         return fit.shift_yx[0] + self._at if fit.converged[0] else None
 
