@@ -16,9 +16,11 @@ from lyot.analysis.companion import fit_companions
 from lyot.analysis.observation import open_run
 from lyot.analysis.psf import psf_from_image
 from lyot.files.association import FOLDER_KEY, build_associations
+from lyot.files.exposure import read_cube
 from lyot.files.provenance import provenance_of, star_of
 from lyot.files.view import read_view
 from lyot.pipeline import Coron3Pipeline
+from lyot.references.star import find_star
 
 SCALE = 0.110324
 
@@ -52,6 +54,33 @@ def test_the_star_is_that_of_the_header(run):
     assert (star.x, star.y, star.origin) == (106.75, pytest.approx(105.24), "header")
     assert np.abs(align["shift_yx"]).max() < 0.25  # free fits run away to 0.39
     assert np.all(align["converged"])
+
+
+def measured(path):
+    """Find the star of an exposure as if its header did not state it."""
+    cube = read_cube(path)
+    cube = replace(cube, info=replace(cube.info, star_xy=None))
+    return find_star(cube.info, cube, cube.variance(), cube.bad("DO_NOT_USE"))
+
+
+def test_the_star_that_is_measured_is_that_of_the_header(data_dir):
+    [path] = (data_dir / "hd106906_f1140c").glob("jw01277019001_04101*calints.fits")
+    star = measured(path)
+    assert star.origin == "measured"
+    off = np.hypot(star.x - 106.75, star.y - 105.24)
+    assert off < 0.05
+    assert off < 2 * star.x_err
+
+
+def test_the_star_that_is_measured_follows_the_dithers_within_its_error(data_dir):
+    places = []
+    for path in sorted((data_dir / "hd106906_f1140c").glob("jw01194015001_04101*calints.fits")):
+        star, header = measured(path), fits.getheader(path)
+        places.append((star.x, star.y, header["XOFFSET"], header["YOFFSET"]))
+    x, y, x_offset, y_offset = np.array(places).T
+    for found, commanded in ((x, x_offset), (y, y_offset)):
+        moved = found - found.mean() - (commanded - commanded.mean()) / SCALE
+        assert np.std(moved) < star.x_err
 
 
 def test_the_star_falls_on_its_sky_position_though_the_crop_is_not_in_the_wcs(run):

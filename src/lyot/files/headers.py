@@ -59,7 +59,7 @@ class ExposureInfo:
     --------
     >>> mode = {"instrument": "MIRI", "filter": "F1140C", "coronagraph": "4QPM_1140"}
     >>> info = ExposureInfo("x_calints.fits", (10, 224, 288), **mode)
-    >>> info.coronagraph_value.is_asymmetric, round(info.lambda_over_d_pix, 2)
+    >>> info.coronagraph_value.deforms_with_offset, round(info.lambda_over_d_pix, 2)
     (True, 3.23)
     """
 

@@ -96,9 +96,6 @@ class Coronagraph(ABC):
     is_modeled: ClassVar[bool] = True
     """Whether the transmission is that of the mask, not 1 for want of a model."""
 
-    is_asymmetric: ClassVar[bool] = False
-    """Whether a star's image behind the mask has no center of symmetry at the star."""
-
     deforms_with_offset: ClassVar[bool] = False
 
     image_step_lambda_d: ClassVar[float] = 0.25
@@ -259,7 +256,6 @@ class BarMask(Coronagraph):
     taper_arcsec: float = 7.5
     star_positions_arcsec: Mapping[str, float] = field(default_factory=dict, hash=False, repr=False)
 
-    is_asymmetric: ClassVar[bool] = True
     image_step_lambda_d: ClassVar[float] = 1.0
 
     @property
@@ -315,7 +311,6 @@ class FourQuadrantMask(Coronagraph):
 
     design_wavelength_m: float
 
-    is_asymmetric: ClassVar[bool] = True
     deforms_with_offset: ClassVar[bool] = True
 
     def amplitude(self, x_arcsec: Array, y_arcsec: Array, /) -> NDArray[np.float64]:

@@ -147,7 +147,7 @@ class Instrument:
     >>> from lyot.instruments import MIRI
     >>> MIRI.channel(filter="F1140C").pixel_scale_arcsec
     0.111
-    >>> MIRI.coronagraph("4QPM_1140").is_asymmetric
+    >>> MIRI.coronagraph("4QPM_1140").deforms_with_offset
     True
     """
 

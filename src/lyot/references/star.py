@@ -124,7 +124,7 @@ def measure_star(
         The shift that aligns each frame to the frame in which the star is wanted [pixel].
     method : {"auto", "symmetry", "model"}, optional
         The center of symmetry; or the fit of the mean image of a star behind the mask; ``auto``
-        takes the image where its shape follows the star's place on the mask (bars, phase masks).
+        takes the image behind phase masks, whose inner part follows the star's place on the mask.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def measure_star(
     step = max(1, -(-len(cube.sci) // MAX_FRAMES))
     mode = _mode_of(cube.info)
     if method == AUTO:
-        method = BY_MODEL if cube.info.coronagraph_value.is_asymmetric else BY_SYMMETRY
+        method = BY_MODEL if cube.info.coronagraph_value.deforms_with_offset else BY_SYMMETRY
     shape = (cube.info.shape[-2], cube.info.shape[-1])
     measure = _measure(mode, method, shape, guess.yx)
 
