@@ -1,13 +1,22 @@
 """Limits, injected companions and mask transmissions on real data."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from astropy.io import fits
+from scipy import ndimage, stats
 
 from lyot.analysis.companion import fit_companions
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.detection import detect
+from lyot.analysis.noise import KnownDisc, KnownSource
 from lyot.analysis.observation import open_run
 from lyot.analysis.photometry import FluxMaps
+from lyot.analysis.psf import OffAxisPSF
+from lyot.analysis.statistic import Statistic
+from lyot.parameters.analysis import FIVE_SIGMA_FPF
 from lyot.pipeline import Coron3Pipeline
 
 DISC_PA = 128.7
@@ -102,6 +111,90 @@ def test_a_roll_among_the_references_is_reckoned_with(aumic, observation, tmp_pa
         left = FluxMaps(made, "matched").throughput(r, pa, flux=flux)[0, 0]
         kept = FluxMaps(observation, "matched").throughput(r, pa)[0, 0]
         assert left < kept
+
+
+def plain_aperture_limits(files, psf, star_flux, fwhm, scale, separations):
+    """Limits in apertures of one FWHM by least squares alone, for frames aligned on (150, 174)."""
+    frames = np.array([np.squeeze(fits.getdata(f, "SCI")) for f in files], float)
+    frames = np.where(np.isfinite(frames), frames, ndimage.median_filter(np.nan_to_num(frames), 5))
+    y, x = np.indices(frames.shape[1:])
+    refs = frames[2:].reshape(len(frames) - 2, -1)
+    columns = np.vstack([refs, np.ones(refs.shape[1])]).T
+    far = np.hypot(x - 150, y - 174) * scale > 5.0
+    residuals = []
+    for frame in frames[:2]:
+        fitted = columns @ np.linalg.lstsq(columns, frame.ravel(), rcond=None)[0]
+        residuals.append(frame - fitted.reshape(frame.shape))
+        residuals[-1] -= residuals[-1][far].mean()
+
+    def flux(image, at_y, at_x):
+        return np.sum(image * np.clip(fwhm / 2 + 0.5 - np.hypot(y - at_y, x - at_x), 0.0, 1.0))
+
+    n, limits = len(psf) // 2, []
+    whole = np.zeros(frames.shape[1:])
+    whole[174 - n : 175 + n, 150 - n : 151 + n] = psf
+    for separation, transmission in separations.items():
+        r = separation / scale
+        m = int(2 * np.pi * r / fwhm)
+        angles = np.arange(m) * 2 * np.pi / m
+        values = np.zeros(m)
+        for image, roll in zip(residuals, (63.757, 73.766), strict=True):
+            turns = angles - np.radians(roll)
+            values += [flux(image, 174 + r * np.cos(a), 150 - r * np.sin(a)) / 2 for a in turns]
+        tau = stats.t.isf(FIVE_SIGMA_FPF, m - 2) * np.sqrt(1 + 1 / (m - 1))
+        limits.append(tau * values.std(ddof=1) / (flux(whole, 174, 150) * transmission * star_flux))
+    return limits
+
+
+def test_limits_are_those_of_plain_apertures(aumic, observation):
+    # The transmission of the mask is that of the data's own description.
+    known = {1.0: 0.961, 2.0: 0.997, 4.0: 1.0}
+    plain = plain_aperture_limits(
+        sorted(aumic.glob("*_calints.fits")),
+        observation.psf.stamp(0.0, 0.0),
+        observation.star_flux,
+        observation.fwhm_pix,
+        0.062595,
+        known,
+    )
+    curve = contrast_curve(
+        observation, separations_arcsec=list(known), statistic=Statistic(flux_by="aperture")
+    )
+    np.testing.assert_allclose(curve.calibrated[0], plain, rtol=0.15)
+
+
+def test_half_of_the_sources_at_the_limit_are_found(observation):
+    disc = KnownDisc(DISC_PA, 15.0)
+    seen = [c for c in detect(observation, known_sources=(disc,)).candidates if not c.is_known]
+    known = (disc, *(KnownSource(c.separation_arcsec, c.pa_deg) for c in seen))
+    separations = np.geomspace(0.55, 5.5, 16)
+    curve = contrast_curve(
+        observation, separations_arcsec=separations, known_sources=known, n_angles=3
+    )
+    optics = observation.transmission.optics
+    rng, found = np.random.default_rng(5), []
+    for trial in range(36):
+        # The image is that of another wavefront than the model's.
+        made = replace(optics, seed=trial % 4).psf(
+            (0.0, 0.0), n_pixels=49, oversample=3, with_mask=False
+        )
+        put = replace(observation, psf=OffAxisPSF(made.image, 3, "another wavefront"))
+        places = []
+        for low, high in pairwise(np.geomspace(0.6, 5.0, 5)):
+            separation, pa = 0.0, DISC_PA
+            while any(
+                k.covers(separation, pa, 0.35) for k in (*known, KnownDisc(DISC_PA, 20.0))
+            ) or (places and abs((pa - places[-1][1] + 180.0) % 360.0 - 180.0) < 70.0):
+                separation, pa = rng.uniform(low, high), rng.uniform(0.0, 360.0)
+            places.append((separation, pa))
+            limit = np.exp(np.interp(separation, separations, np.log(curve.calibrated[0])))
+            put = put.with_source(separation, pa, limit)
+        candidates = detect(replace(put, psf=observation.psf), known_sources=known).candidates
+        for separation, pa in places:
+            near = KnownSource(separation, pa, observation.fwhm_pix * 0.063)
+            found.append(any(near.covers(c.separation_arcsec, c.pa_deg, 0) for c in candidates))
+    assert len(found) == 144
+    assert 0.42 < np.mean(found) < 0.58
 
 
 def test_companions_at_twice_the_limit_are_candidates(observation):
