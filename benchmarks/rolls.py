@@ -16,6 +16,7 @@ from lyot.analysis.grid import sky_grid
 from lyot.analysis.noise import KnownDisc
 from lyot.analysis.observation import open_run
 from lyot.analysis.photometry import FluxMaps
+from lyot.analysis.statistic import Statistic
 from lyot.pipeline import Coron3Pipeline
 from lyot.viz.figures import stretch
 
@@ -46,15 +47,22 @@ def main() -> None:
             with open_run(work, star_magnitude=4.0) as made:
                 # Whitened, a filter would take no light that is smooth.
                 maps, grid = FluxMaps(made, "aperture"), sky_grid(made)
-                curve = contrast_curve(
-                    made, separations_arcsec=SEPARATIONS, known_sources=(KnownDisc(DISC_PA, 15.0),)
+                disc = (KnownDisc(DISC_PA, 15.0),)
+                curve, aperture = (
+                    contrast_curve(
+                        made,
+                        separations_arcsec=SEPARATIONS,
+                        statistic=Statistic(flux_by=way),
+                        known_sources=disc,
+                    )
+                    for way in ("whitened", "aperture")
                 )
                 r = SEPARATIONS / made.pixel_scale_arcsec
                 sides = [maps.sample(r, np.full(4, DISC_PA + turn))[0] for turn in (0.0, 180.0)]
                 print(strategy)
                 for name, values in (
                     ("disc", np.mean(sides, axis=0)),
-                    ("throughput of a point source", curve.throughput[0]),
+                    ("throughput of a point source", aperture.throughput[0]),
                     ("contrast limit", curve.calibrated[0]),
                 ):
                     print(f"  {name:30s}" + "  ".join(f"{v:9.3g}" for v in values))
