@@ -34,7 +34,7 @@ MAX_REFERENCE_STARS = 8
 MIN_TRANSMISSION = 0.02
 """Transmission of the mask below which a position is not searched."""
 PEAK_RADIUS_FWHM = 1.25
-TRIED_SHARE = 0.6
+TRIED_SHARE = 0.7
 """Maxima of the S/N on whole pixels above this share of the threshold are tested at their place."""
 N_RADII, N_ANGLES = 10, 4
 """Injections for the throughput of the flux map."""

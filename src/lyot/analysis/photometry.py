@@ -124,13 +124,9 @@ class FluxMaps:
             out.append((np.array([spline_filter(f, order=3) for f in filled]), missing))
         return out
 
-    def weights(self, separation_pix: Array, pa_deg: Array, /) -> tuple[Array, Array]:
-        """Return each exposure's weight and transmission at positions, ``(n_exp, ...)`` both.
-
-        The weight is the number of integrations times the transmission; zero where the flux is
-        unknown.
-        """
-        weights, transmissions = [], []
+    def _placed(self, separation_pix: Array, pa_deg: Array) -> tuple[Array, Array, Array]:
+        """Pixels ``(n_exp, 2, ...)`` of positions, and each exposure's weight and transmission."""
+        places, weights, transmissions = [], [], []
         for exposure, (_, missing) in zip(self.observation.exposures, self._splines, strict=True):
             y, x = exposure.position(separation_pix, pa_deg)
             transmission = self.observation.transmission.at(y, x, mask_yx=exposure.mask_yx)
@@ -139,7 +135,16 @@ class FluxMaps:
             weight = len(exposure.bad) * np.maximum(transmission, MIN_WEIGHT_TRANSMISSION)
             weights.append(np.where(exposure.contains(y, x) & ~missing[row, column], weight, 0.0))
             transmissions.append(transmission)
-        return np.array(weights), np.array(transmissions)
+            places.append(np.stack([y, x]))
+        return np.array(places), np.array(weights), np.array(transmissions)
+
+    def weights(self, separation_pix: Array, pa_deg: Array, /) -> tuple[Array, Array]:
+        """Return each exposure's weight and transmission at positions, ``(n_exp, ...)`` both.
+
+        The weight is the number of integrations times the transmission; zero where the flux is
+        unknown.
+        """
+        return self._placed(separation_pix, pa_deg)[1:]
 
     def transmission(self, separation_pix: Array, pa_deg: Array, /) -> tuple[Array, Array]:
         """Return the weighted mean transmission at positions, and the total weight."""
@@ -155,16 +160,13 @@ class FluxMaps:
         from scipy.ndimage import map_coordinates
 
         separation_pix, pa_deg = np.broadcast_arrays(separation_pix, pa_deg)
-        weight, _ = self.weights(separation_pix, pa_deg)
+        places, weights, _ = self._placed(separation_pix, pa_deg)
         total = np.zeros((len(self.observation.n_modes), *separation_pix.shape))
-        for e, (exposure, (splines, _)) in enumerate(
-            zip(self.observation.exposures, self._splines, strict=True)
-        ):
-            yx = np.stack(exposure.position(separation_pix, pa_deg))
+        for yx, weight, (splines, _) in zip(places, weights, self._splines, strict=True):
             for t, spline in enumerate(splines):
                 flux = map_coordinates(spline, yx, order=3, prefilter=False, mode="nearest")
-                total[t] += weight[e] * flux
-        norm = weight.sum(axis=0)
+                total[t] += weight * flux
+        norm = weights.sum(axis=0)
         return np.where(norm > 0, total / np.where(norm > 0, norm, 1.0), np.nan)
 
     def throughput(self, separation_pix: float, pa_deg: float, /, *, flux: float = 1.0) -> Array:
@@ -231,14 +233,15 @@ class FluxMaps:
         from scipy.ndimage import map_coordinates
 
         n, share = self.observation.psf.half_pix, self._shares(np.asarray(separation_pix))
-        weight, _ = self.weights(np.full(others_deg.shape, separation_pix), others_deg)
+        angles = np.append(others_deg, pa_deg)
+        places, weights, _ = self._placed(np.full(angles.shape, separation_pix), angles)
+        weights = weights[:, :-1]
         total = np.zeros((len(self.observation.n_modes), len(others_deg)))
-        for e, exposure in enumerate(self.observation.exposures):
-            y, x = exposure.position(separation_pix, pa_deg)
-            rows, columns = exposure.position(separation_pix, others_deg)
-            for t, image in enumerate(np.tensordot(share, self._spreads[e], axes=1)):
-                total[t] += weight[e] * map_coordinates(image, [rows - y + n, columns - x + n])
-        return np.asarray(total / np.maximum(weight.sum(axis=0), 1e-30))
+        for yx, weight, spreads in zip(places, weights, self._spreads, strict=True):
+            offset = yx[:, :-1] - yx[:, -1:] + n
+            for t, image in enumerate(np.tensordot(share, spreads, axes=1)):
+                total[t] += weight * map_coordinates(image, offset)
+        return np.asarray(total / np.maximum(weights.sum(axis=0), 1e-30))
 
 
 Injection = tuple[float, float, float]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -95,12 +96,15 @@ class Transmission:
         # the amplitude, but for the stop's own sharp edges. Along bars that is good to 0.005.
         factor = mask.amplitude(along, across) ** 2
         if isinstance(mask, RoundMask):
-            from scipy.interpolate import CubicSpline
-
-            nodes, values = self._table
-            distance = np.minimum(np.hypot(along, across), nodes[-1])
-            factor = factor + CubicSpline(nodes, values)(distance)
+            distance = np.minimum(np.hypot(along, across), self._table[0][-1])
+            factor = factor + self._correction(distance)
         return np.clip(factor, 0.0, 1.0)
+
+    @cached_property
+    def _correction(self) -> Callable[[Array], Array]:
+        from scipy.interpolate import CubicSpline
+
+        return CubicSpline(*self._table)
 
     @cached_property
     def _table(self) -> tuple[Array, Array]:
