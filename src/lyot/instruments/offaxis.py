@@ -172,7 +172,7 @@ class Optics:
         before: Array | float = 0.0
         after: Array | float = 0.0
         open_part = self.pupil.amplitude(self.n_pupil)
-        stop = self.stop.amplitude(self.pupil, self.n_pupil)
+        stop = stops.sampled(self.stop, self.pupil, self.n_pupil)
         if self.seed is not None:
             before, after = draw_wavefront(
                 self.wavefront, self.n_pupil, seed=self.seed, pupil=self.pupil, stop=stop

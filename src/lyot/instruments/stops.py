@@ -149,6 +149,14 @@ PHASE_MASK_STOP = EdgeStop(0.25, 0.45, 0.23, _MIRI_SHIFT_M)
 LYOT_SPOT_STOP = EdgeStop(0.197, 0.197, 0.197, _MIRI_SHIFT_M)
 
 
+@lru_cache(maxsize=8)
+def sampled(stop: LyotStop, pupil: Pupil, n: int, /) -> NDArray[np.float64]:
+    """Return the amplitude of a stop, kept for the next wavefront."""
+    open_part = stop.amplitude(pupil, n)
+    open_part.flags.writeable = False
+    return open_part
+
+
 def throughput(stop: LyotStop, pupil: Pupil, /, *, n: int = 384) -> float:
     """Return the part of the light in a telescope's pupil that a stop passes without a mask."""
     open_part = pupil.amplitude(n)

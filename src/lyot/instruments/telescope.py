@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,7 +32,7 @@ class Pupil(Protocol):
         ...
 
 
-class LyotStop(Protocol):
+class LyotStop(Hashable, Protocol):
     """A stop in the pupil behind a focal-plane mask."""
 
     def amplitude(self, pupil: Pupil, n: int, /) -> NDArray[np.float64]:

@@ -141,14 +141,19 @@ def measure_star(
     mode = _mode_of(cube.info)
     if method == AUTO:
         method = BY_MODEL if cube.info.coronagraph_value.deforms_with_offset else BY_SYMMETRY
-    shape = (cube.info.shape[-2], cube.info.shape[-1])
-    measure = _measure(mode, method, shape, guess.yx)
+    # Only what is near the star is looked at.
+    half = _half_width(mode.lambda_over_d_pix) + round(2 * MAX_OFFSET_PIX)
+    corner = np.maximum(np.round(guess.yx).astype(int) - half, 0)
+    near = tuple(slice(c, c + 2 * half + 1) for c in corner)
+    shape = bad[0][near].shape
+    measure = _measure(mode, method, shape, tuple(np.asarray(guess.yx) - corner))
 
     def _one(i: int) -> NDArray[np.float64] | None:
-        shift = np.zeros(2) if shift_yx is None else np.asarray(shift_yx[i])
-        image = repair.median_fill(cube.sci[i : i + 1], bad[i : i + 1])[0]
+        shift = (np.zeros(2) if shift_yx is None else np.asarray(shift_yx[i])) + corner
+        sci, missing = cube.sci[i][near], bad[i][near]
+        image = repair.median_fill(sci[None], missing[None])[0]
         start = np.asarray(guess.yx) - shift
-        center = measure(image, variance[i].astype(np.float64), bad[i], start)
+        center = measure(image, variance[i][near].astype(np.float64), missing, start)
         return None if center is None else center + shift
 
     measured = threads.map_ordered(_one, range(0, len(cube.sci), step))
