@@ -197,6 +197,18 @@ def test_half_of_the_sources_at_the_limit_are_found(observation):
     assert 0.42 < np.mean(found) < 0.58
 
 
+def test_the_lobes_of_a_bright_source_are_no_candidates(observation):
+    optics = replace(observation.transmission.optics, seed=3)
+    made = optics.psf((0.0, 0.0), n_pixels=49, oversample=3, with_mask=False)
+    put = replace(observation, psf=OffAxisPSF(made.image, 3, "another wavefront"))
+    put = replace(put.with_source(3.2, 40.0, 2e-4), psf=observation.psf)
+    candidates = detect(put, known_sources=(KnownDisc(DISC_PA, 15.0),)).candidates
+    near = KnownSource(3.2, 40.0, 2.0)
+    [found] = [c for c in candidates if near.covers(c.separation_arcsec, c.pa_deg, 0.0)]
+    assert found.snr > 100.0
+    assert found.contrast == pytest.approx(2e-4, rel=0.05)
+
+
 def test_companions_at_twice_the_limit_are_candidates(observation):
     curve = contrast_curve(observation, separations_arcsec=np.array([1.2, 3.5]))
     for j, (separation, pa) in enumerate([(1.2, 40.0), (3.5, 220.0)]):

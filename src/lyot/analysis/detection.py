@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -39,6 +39,9 @@ TRIED_SHARE = 0.7
 N_RADII, N_ANGLES = 10, 4
 """Injections for the throughput of the flux map."""
 
+
+LIGHT_ERROR = 0.3
+"""Share of the light of a brighter source beside it that is not known: its PSF is a model."""
 
 Place = tuple[float, float]
 """Separation [pixel] and position angle [degree]."""
@@ -205,15 +208,14 @@ def detect(
     places = search.places(snr, flux, number)
     # A bright source is in the scatter of its neighbors: those found are excluded, and all tested
     # again.
-    found = search.significant(maps, places, ())
-    found = search.significant(maps, places, tuple(found))
+    found = search.significant(maps, places, search.significant(maps, places, {}))
     if found:
         known = tuple(KnownSource(r * observation.pixel_scale_arcsec, pa) for r, pa in found)
         snr, _, number = test_all(known_sources=known_sources + known)
     candidates = [
         search.candidate(snr, throughput, place, tested) for place, tested in found.items()
     ]
-    candidates = search.without_each_star(candidates)
+    candidates = search.without_each_star(candidates, found)
     return Detection(
         snr=snr,
         flux=flux / throughput,
@@ -336,34 +338,40 @@ class _Search:
         }
         return [_refined(flux, y, x, self.grid) for y, x in sorted(tried)]
 
-    def test(self, maps: FluxMaps, place: Place, excluded: Sequence[Place]) -> Tested:
-        """Test a place against the others of its circle, without its own light in them."""
-        (r, pa), fwhm = place, self.observation.fwhm_pix
+    def test(self, maps: FluxMaps, place: Place, found: Mapping[Place, Tested]) -> Tested:
+        """Test a place against the others of its circle, without its own light in them.
+
+        Others that were found are excluded from the noise. The light of brighter ones is taken
+        off; what is not known of it counts as noise.
+        """
+        (r, pa), fwhm, t = place, self.observation.fwhm_pix, self.truncation
         scale = self.observation.pixel_scale_arcsec
         n = max(n_positions(r / fwhm), 1)
-        angles = pa + 360.0 * np.arange(n) / n
-        flux = maps.sample(np.full(n, r), angles)[self.truncation]
+        radii, angles = np.full(n, r), pa + 360.0 * np.arange(n) / n
+        flux, unknown = maps.sample(radii, angles)[t], 0.0
         used = np.isfinite(flux)
-        for known in (*self.known_sources, *(KnownSource(e[0] * scale, e[1]) for e in excluded)):
-            used &= ~known.covers(np.full(n, r * scale), angles, fwhm * scale)
+        sources = [KnownSource(p[0] * scale, p[1]) for p in found if p != place]
+        for known in (*self.known_sources, *sources):
+            used &= ~known.covers(radii * scale, angles, fwhm * scale)
         used[0] = False
-        own = maps.crosstalk(r, pa, angles[used])[self.truncation]
+        for other, tested in found.items():
+            if other != place and tested.flux > flux[0]:
+                light = tested.flux * maps.crosstalk(other, radii, angles)[t]
+                flux, unknown = flux - light, unknown + abs(LIGHT_ERROR * float(light[0]))
+        own = maps.crosstalk(place, radii[used], angles[used])[t]
         others, m = flux[used] - own * flux[0], int(used.sum())
         if m + 1 < MIN_POSITIONS:
             return Tested(float("nan"), m + 1, float(flux[0]))
-        scatter = others.std(ddof=1) * float(self.statistic.spread(m + 1))
+        scatter = np.hypot(others.std(ddof=1) * float(self.statistic.spread(m + 1)), unknown)
         return Tested(float((flux[0] - others.mean()) / scatter), m + 1, float(flux[0]))
 
     def significant(
-        self, maps: FluxMaps, places: Sequence[Place], excluded: Sequence[Place]
+        self, maps: FluxMaps, places: Sequence[Place], found: Mapping[Place, Tested]
     ) -> dict[Place, Tested]:
-        """Return the places above the threshold, with others excluded from the noise."""
-        found = {}
-        for place in places:
-            tested = self.test(maps, place, [e for e in excluded if e != place])
-            if tested.snr > self.statistic.threshold(tested.n):
-                found[place] = tested
-        return found
+        """Return the places above the threshold, with those found before reckoned with."""
+        tested = {place: self.test(maps, place, found) for place in places}
+        threshold = self.statistic.threshold
+        return {place: t for place, t in tested.items() if t.snr > threshold(t.n)}
 
     def candidate(self, snr: Array, throughput: Array, place: Place, tested: Tested) -> Candidate:
         """Describe a place above the threshold."""
@@ -383,19 +391,17 @@ class _Search:
             is_known=any(bool(k.covers(*where, fwhm * scale)) for k in self.known_sources),
         )
 
-    def without_each_star(self, candidates: list[Candidate]) -> list[Candidate]:
+    def without_each_star(
+        self, candidates: list[Candidate], found: Mapping[Place, Tested]
+    ) -> list[Candidate]:
         """Test candidates again without each reference star, of the most weighty ones."""
         stars = _weightiest_stars(self.observation)
         if not candidates or len(stars) < 2:
             return candidates
-        scale = self.observation.pixel_scale_arcsec
-        places = [(c.separation_arcsec / scale, c.pa_deg) for c in candidates]
         snr_without: dict[str, list[float]] = {}
         for star in stars:
             maps = FluxMaps(_without_star(self.observation, star), self.statistic.flux_by)
-            snr_without[star] = [
-                self.test(maps, p, [e for e in places if e != p]).snr for p in places
-            ]
+            snr_without[star] = [self.test(maps, place, found).snr for place in found]
         tested = []
         for k, candidate in enumerate(candidates):
             values = {star: snr[k] for star, snr in snr_without.items() if np.isfinite(snr[k])}

@@ -225,18 +225,21 @@ class FluxMaps:
             out.append(fftconvolve(images, turned, mode="same", axes=(2, 3)))
         return out
 
-    def crosstalk(self, separation_pix: float, pa_deg: float, others_deg: Array, /) -> Array:
-        """Return what a source of unit flux adds to the flux at other angles of its circle.
+    def crosstalk(
+        self, source: tuple[float, float], separation_pix: Array, pa_deg: Array, /
+    ) -> Array:
+        """Return what a source of unit flux adds to the flux at positions, ``(n_trunc, n)``.
 
-        ``(n_trunc, n_others)``.
+        `source` is its separation [pixel] and position angle.
         """
         from scipy.ndimage import map_coordinates
 
-        n, share = self.observation.psf.half_pix, self._shares(np.asarray(separation_pix))
-        angles = np.append(others_deg, pa_deg)
-        places, weights, _ = self._placed(np.full(angles.shape, separation_pix), angles)
+        n, share = self.observation.psf.half_pix, self._shares(np.asarray(source[0]))
+        places, weights, _ = self._placed(
+            np.append(separation_pix, source[0]), np.append(pa_deg, source[1])
+        )
         weights = weights[:, :-1]
-        total = np.zeros((len(self.observation.n_modes), len(others_deg)))
+        total = np.zeros((len(self.observation.n_modes), len(pa_deg)))
         for yx, weight, spreads in zip(places, weights, self._spreads, strict=True):
             offset = yx[:, :-1] - yx[:, -1:] + n
             for t, image in enumerate(np.tensordot(share, spreads, axes=1)):
