@@ -42,8 +42,8 @@ mean over wavefront errors, which scatters some of the light far."""
 _MAX_CYCLES_PER_SAMPLE = 0.4
 """Widest angle of an image: cycles of the wave's phase per sample of the pupil."""
 
-_MIN_WAVELENGTHS, _WAVELENGTHS_PER_LOBE = 3, 0.7
-"""Number of wavelengths of an image: images follow those of 41 to 1e-3 of the peak."""
+_WAVELENGTHS, _WAVELENGTHS_PER_LOBE = 1.5, 0.7
+"""Number of wavelengths of an image, rounded up: images follow those of 41 to 1e-3 of the peak."""
 
 _NEAR_LAMBDA_D = 3.0
 """Radius about a source within which a mask must do the same for `Optics.is_beside_mask`."""
@@ -306,7 +306,7 @@ class Optics:
         half = 0.5 * n_pixels * max(self.detector.pixel_scale_arcsec) / ARCSEC_PER_RADIAN
         # Lobes r lambda/D away go through r width/lambda of their distance.
         lobes = half * self.pupil.diameter_m * width / mean**2
-        n = _MIN_WAVELENGTHS + math.ceil(_WAVELENGTHS_PER_LOBE * lobes)
+        n = math.ceil(_WAVELENGTHS + _WAVELENGTHS_PER_LOBE * lobes)
         if n not in self._fewer:
             self._fewer[n] = self.with_fewer_wavelengths(n)
         return self._fewer[n]
