@@ -1,21 +1,28 @@
 """AU Mic, NIRCam F444W behind MASKA335R: what is known about these frames comes out."""
 
 import json
+import shutil
 import warnings
 
 import numpy as np
 import pytest
+from astropy import units as u
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from scipy import ndimage
 from stdatamodels.jwst import datamodels
 
 from lyot.algorithms import fourier, registration, repair
 from lyot.algorithms.zones import Zone
+from lyot.analysis.companion import fit_companions
+from lyot.analysis.observation import open_run
+from lyot.analysis.psf import model_psf
 from lyot.files.aligned import AlignedArrays
 from lyot.files.association import FOLDER_KEY, build_associations
 from lyot.files.exposure import read_cube, stack
 from lyot.files.provenance import provenance_of, star_of
 from lyot.files.star import StarPosition
+from lyot.instruments import NIRCAM
 from lyot.parameters import AlignRecipe, SubtractRecipe
 from lyot.pipeline import Coron3Pipeline
 from lyot.references.aligner import Aligner
@@ -245,3 +252,40 @@ def test_registration_of_the_raw_frames_is_within_its_known_scatter(frames):
     )
     assert 0.009 < np.abs(found.shift_yx).max() < 0.0145
     assert found.scale.max() == pytest.approx(24, rel=0.05)
+
+
+def test_sources_are_measured_where_the_gwcs_of_each_exposure_puts_them(files, tmp_path):
+    """Put into copies of the exposures by their own gWCS about (150, 174), and reduced anew."""
+    mask, band = NIRCAM.coronagraph("MASK335R"), NIRCAM.filter("F444W")
+    psf = model_psf(NIRCAM, mask, band, SCALE)
+    sources = [(2.4, 20.0), (4.5, 80.0), (4.5, 215.0), (7.5, 50.0)]
+    copies = [tmp_path / f.name for f in files]
+    for number, (file, copy) in enumerate(zip(files, copies, strict=True)):
+        shutil.copy(file, copy)
+        if number > 1:
+            continue
+        with datamodels.open(file) as model:
+            wcs = model.meta.wcs
+        star = SkyCoord(*wcs(STAR.x, STAR.y, with_bounding_box=False), unit="deg")
+        with fits.open(copy, mode="update") as hdus:
+            data = hdus["SCI"].data
+            for separation, pa in sources:
+                there = star.directional_offset_by(pa * u.deg, separation * u.arcsec)
+                x, y = wcs.invert(there.ra.deg, there.dec.deg, with_bounding_box=False)
+                box, image = psf.place(float(y), float(x), data.shape[-2:])
+                data[..., box[0], box[1]] += (3000.0 * image).astype(data.dtype)
+    [asn] = build_associations(copies)
+    asn[FOLDER_KEY] = str(tmp_path)
+    (tmp_path / "asn.json").write_text(json.dumps(asn))
+    pipeline = Coron3Pipeline()
+    pipeline.output_dir = str(tmp_path)
+    for step in (pipeline.klip, pipeline.align_refs):
+        step.star_x, step.star_y = STAR.x, STAR.y
+    pipeline.run(str(tmp_path / "asn.json"))
+    with open_run(tmp_path) as observation:
+        for separation, pa in sources:
+            fit = fit_companions(
+                observation, [(separation, pa)], n_likelihoods=0, n_injections=0
+            ).companions[0]
+            across = np.radians(fit.pa_deg.value - pa) * separation
+            assert np.hypot(fit.separation_arcsec.value - separation, across) < 2e-3

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
+from stdatamodels.jwst import datamodels
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not installed")
 from axe_core_python.selenium import Axe  # noqa: E402
@@ -14,8 +15,11 @@ from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
+from lyot.algorithms.geometry import polar  # noqa: E402
 from lyot.analysis.detection import detect  # noqa: E402
 from lyot.analysis.observation import open_run  # noqa: E402
+from lyot.files.astrometry import plane_of  # noqa: E402
+from lyot.files.provenance import star_of  # noqa: E402
 from lyot.files.results import write_maps, write_table  # noqa: E402
 from lyot.viz.report import write_report  # noqa: E402
 
@@ -164,6 +168,10 @@ def test_integrations_can_be_stepped_through(browser, demo):
         value, text = read_at(browser, root, x - frame["x0"] - 1, y - frame["y0"])
         assert value == pytest.approx(data[i, y, x], rel=2e-3, abs=2e-3)
         assert f"pixel x {x}, y {y}" in text
+    # Where that pixel looks, by the gWCS of the exposure.
+    with datamodels.open(path) as model:
+        r, pa = polar(*plane_of(model, star_of(model)).offset(y, x))
+    assert f"separation {r:.3f} arcsec, position angle {pa:.1f} degrees" in text
     step.click()
     assert root.get_attribute("data-frame").endswith("mean")
 

@@ -123,6 +123,8 @@ class Frame:
     """Whether values are stored in 32 bits; else in 16, which hold three digits."""
     marks: list[dict[str, Any]] = field(default_factory=list)
     """Circles: ``x``, ``y``, ``r`` [pixel] and ``text``."""
+    to_sky: Array | None = None
+    """Of the `lyot.algorithms.geometry.TangentPlane` of an exposure; None for square pixels."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain values that viewer.js reads."""
@@ -144,6 +146,7 @@ class Frame:
             "star": None if self.star is None else [self.star.x - x0, self.star.y - y0],
             "pa_y": self.pa_y_deg,
             "arcsec": self.pixel_scale_arcsec,
+            "sky": None if self.to_sky is None else np.asarray(self.to_sky).tolist(),
             "x0": x0,
             "y0": y0,
             "range": [low, high],

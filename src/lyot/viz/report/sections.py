@@ -285,7 +285,11 @@ def _frame(
         x0, y0 = max(round(star.x) - half, 0), max(round(star.y) - half, 0)
         data = data[y0 : round(star.y) + half + 1, x0 : round(star.x) + half + 1]
         origin = (x0, y0)
-    return Frame(name, data, unit, star, like.pa_y_deg, scale, origin, limits, exact)
+    plane = like.provenance.get("steps", {}).get("klip", {}).get("plane")
+    own = plane is not None and star is not None and tuple(plane["star_yx"]) == star.yx
+    to_sky = plane["to_sky"] if own else None
+    orientation = (like.pa_y_deg, scale, origin)
+    return Frame(name, data, unit, star, *orientation, limits, exact, to_sky=to_sky)
 
 
 def contrast(run: RunFacts, /) -> Iterator[Block]:

@@ -188,9 +188,20 @@
       let text = `${digits(value)}${Number.isFinite(value) && f.unit ? " " + f.unit : ""} at pixel x ${x + f.x0}, y ${y + f.y0}`;
       if (f.star) {
         const dx = x - f.star[0], dy = y - f.star[1];
-        text += `; separation ${(Math.hypot(dx, dy) * f.arcsec).toFixed(3)} arcsec`;
-        if (f.pa_y !== null) {
-          const pa = ((Math.atan2(-dx, dy) * 180 / Math.PI + f.pa_y) % 360 + 360) % 360;
+        // To the left and up of square pixels; by the WCS of an exposure to the east and north.
+        let east = -dx * f.arcsec, north = dy * f.arcsec, turn = f.pa_y;
+        if (f.sky) {
+          [east, north] = f.sky.map((coefs) => {
+            let sum = 0, n = 0;
+            for (let k = 1; n < coefs.length; k++)
+              for (let j = 0; j <= k; j++) sum += coefs[n++] * dy ** (k - j) * dx ** j;
+            return sum;
+          });
+          turn = 0;
+        }
+        text += `; separation ${Math.hypot(east, north).toFixed(3)} arcsec`;
+        if (turn !== null) {
+          const pa = ((Math.atan2(east, north) * 180 / Math.PI + turn) % 360 + 360) % 360;
           text += `, position angle ${pa.toFixed(1)} degrees`;
         }
       }
