@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.algorithms.geometry import position_angle_of_y
+from lyot.algorithms.geometry import east_north, position_angle_of_y
 from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.files.atomic import write_json
@@ -337,7 +337,9 @@ class _Sky:
         pa_deg = position_angle_of_y(roll_deg, channel.v3i_yangle_deg, channel.vparity)
         return float(np.radians(pa_deg))
 
-    def to_detector(self, east: float, north: float, roll_deg: float) -> tuple[float, float]:
+    def to_detector(
+        self, east: NDArray[np.float64], north: NDArray[np.float64], roll_deg: float
+    ) -> tuple[float, float]:
         """Turn an offset on the sky into one along x and y [arcsec]."""
         pa_y = self.pa_y(roll_deg)
         y = north * np.cos(pa_y) + east * np.sin(pa_y)
@@ -360,10 +362,7 @@ class _Sky:
         """Return companions and disc about a star at an offset from the mask [arcsec]."""
         total = np.zeros(self.scene.shape)
         for c in self.scene.companions:
-            pa = np.radians(c.pa_deg)
-            dx, dy = self.to_detector(
-                c.separation_arcsec * np.sin(pa), c.separation_arcsec * np.cos(pa), roll_deg
-            )
+            dx, dy = self.to_detector(*east_north(c.separation_arcsec, c.pa_deg), roll_deg)
             total += c.contrast * self._image(self.optics, (star_xy[0] + dx, star_xy[1] + dy))
         if self.scene.disc is not None:
             total += self._disc(self.scene.disc, roll_deg, star_xy)

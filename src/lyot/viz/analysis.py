@@ -13,6 +13,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
+from lyot.algorithms.geometry import east_north
 from lyot.analysis.companion import CompanionFit
 from lyot.analysis.completeness import Completeness
 from lyot.analysis.contrast import ContrastCurve, SensitivityMap
@@ -156,8 +157,7 @@ def snr_map(ax: Axes, found: Detection, /) -> Axes:
     norm = Normalize(-6.0, 6.0)
     _sky_image(ax, found.snr, found.pixel_scale_arcsec, norm=norm, cmap="RdBu_r", label="S/N")
     for number, c in enumerate(found.candidates, start=1):
-        pa = np.radians(c.pa_deg)
-        east, north = c.separation_arcsec * np.sin(pa), c.separation_arcsec * np.cos(pa)
+        east, north = (float(v) for v in east_north(c.separation_arcsec, c.pa_deg))
         ax.plot(east, north, "o", mfc="none", mec="black", ms=13, mew=1.3)
         ax.annotate(
             f"{number}", (east, north), xytext=(8, 6), textcoords="offset points", fontsize=9

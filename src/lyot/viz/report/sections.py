@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lyot._version import __version__
+from lyot.algorithms.geometry import east_north
 from lyot.algorithms.statistics import finite_mean
 from lyot.files.star import CRPIX, StarPosition
 from lyot.files.view import View
@@ -173,9 +174,10 @@ def candidates(run: RunFacts, /) -> Iterator[Block]:
     star = StarPosition(float(middle), float(middle), origin="measured")
     marks = []
     for k, row in enumerate(run.candidates, start=1):
-        r, pa = float(row["separation"]) / scale, np.radians(float(row["position_angle"]))
-        x, y = middle - r * np.sin(pa), middle + r * np.cos(pa)
-        marks.append({"x": x, "y": y, "r": 4.0, "text": str(k)})
+        east, north = east_north(float(row["separation"]) / scale, float(row["position_angle"]))
+        marks.append(
+            {"x": float(middle - east), "y": float(middle + north), "r": 4.0, "text": str(k)}
+        )
     frames = [
         Frame(text, found.maps[name], "", star, 0.0, scale, limits=limits, marks=marks, exact=False)
         for name, text, limits in (
