@@ -1,5 +1,7 @@
 """The flux of a source, and how much of it the subtraction leaves."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from lyot.analysis.photometry import FluxMaps
@@ -27,3 +29,19 @@ def test_the_flux_of_an_isolated_source_is_measured(draw):
         through = maps.throughput(r, 77.0)[0, 0]
         flux = maps.sample(np.array([r]), np.array([77.0]))[0, 0]
         np.testing.assert_allclose(flux / through, 1000.0, rtol=0.01)
+
+
+def test_a_level_adds_no_flux_to_whitened_filters(draw):
+    observation = draw(40)
+    raised = replace(
+        observation,
+        exposures=[replace(e, residual=e.residual + 20.0) for e in observation.exposures],
+    )
+    added = {
+        method: FluxMaps(raised, method).images[0][0] - FluxMaps(observation, method).images[0][0]
+        for method in ("whitened", "matched")
+    }
+    assert np.nanmin(added["matched"]) > 100.0
+    assert np.abs(added["whitened"][5:-5, 5:-5]).max() < 1.0
+    # Where the frame's edge cuts the filter, the level would count: nothing is measured there.
+    assert np.isnan(added["whitened"]).sum() > np.isnan(added["matched"]).sum()

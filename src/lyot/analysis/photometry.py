@@ -16,7 +16,8 @@ from lyot.compute import cluster, threads
 from lyot.types import Array
 
 MAX_TEMPLATE_FWHM = 1.5
-MIN_COVERAGE = 0.5
+MIN_COVERAGE, MIN_REACH = 0.5, 0.8
+"""Share of the source's weight, and of a whitened filter's sum of sizes, on good pixels."""
 MIN_WEIGHT_TRANSMISSION = 1e-3
 """Transmission at which the weight of an exposure no longer falls."""
 
@@ -85,7 +86,8 @@ class FluxMaps:
     def images(self) -> list[Array]:
         """For each exposure the flux at every pixel, ``(n_trunc, n_y, n_x)``.
 
-        NaN where less than `MIN_COVERAGE` of the filter's weight lies on good pixels.
+        NaN where less than `MIN_COVERAGE` of the filter's weight lies on good pixels, or the edge
+        cuts a whitened filter.
         """
         return threads.map_ordered(self._image, range(len(self.observation.exposures)))
 
@@ -106,8 +108,13 @@ class FluxMaps:
             good = np.isfinite(part)
             turned, weight = q[:, ::-1, ::-1], (q * p)[:, ::-1, ::-1]
             total = fftconvolve(np.where(good, part, 0.0), turned, mode="same", axes=(1, 2))
-            covered = fftconvolve(good.astype(np.float64), weight, mode="same", axes=(1, 2))
+            on_good = good.astype(np.float64)
+            covered = fftconvolve(on_good, weight, mode="same", axes=(1, 2))
             enough = covered > MIN_COVERAGE
+            if self.flux_by == WHITENED:  # cut, a filter takes the level with it
+                size = np.abs(turned)
+                reach = fftconvolve(on_good, size, mode="same", axes=(1, 2))
+                enough &= reach > MIN_REACH * size.sum(axis=(1, 2), keepdims=True)
             flux = np.where(enough, total / np.where(enough, covered, 1.0), np.nan)
             out[:, *box] += np.where(share > 0, share * flux, 0.0)
         return out
