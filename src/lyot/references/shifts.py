@@ -28,7 +28,7 @@ MAX_SAMPLES, RING_PIX, MAX_EXCESS, SMOOTHING_FWHM = 12, 3.0, 2.0, 0.65
 standard deviation of the window in which residuals are averaged."""
 
 REFS_AT_ONCE = 4
-FIRST_TOLERANCE_PIX = 0.001
+FIRST_TOLERANCE_PIX, MODEL_TOLERANCE_PIX = 0.001, 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ def robust_weight(
         of_pixels = weight * factor
 
         def _model(pick: slice, of_pixels: Array = of_pixels) -> Array:
-            start, tolerance = shifts[pick], FIRST_TOLERANCE_PIX
+            start, tolerance = shifts[pick], MODEL_TOLERANCE_PIX
             fit, aligned = frames.refine(pick, first, of_pixels, first, start, tolerance=tolerance)
             return np.asarray(fit.scale[0] * aligned[0])
 
