@@ -1,5 +1,6 @@
 # make demo    simulate a small observation, reduce it, say where the products are
 # make test    run the tests
+# make modes   every coronagraphic mode through all commands, with known truth
 # make lint    style, types, layers, docstrings
 # make docs    the documentation, into docs/_build
 # make wheel   a wheel and a source archive, into dist
@@ -9,13 +10,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs wheel parity parity-env bench clean
+.PHONY: demo test modes lint docs wheel parity parity-env bench clean
 
 demo: $(VENV)/.lyot
 	$(BIN)/lyot demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+modes: $(VENV)/.test
+	$(BIN)/python -m pytest -n auto -m modes
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

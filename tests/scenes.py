@@ -1,17 +1,28 @@
 """What several tests share: small cubes and images, the command line, and fits of shifts."""
 
+from dataclasses import replace
+
 import numpy as np
 from click.testing import CliRunner
 
 from lyot.algorithms import fourier, registration
+from lyot.algorithms.geometry import TangentPlane
+from lyot.analysis.brightness import StarBrightness
+from lyot.analysis.exposure import make_exposure
+from lyot.analysis.observation import make_observation
 from lyot.cli import main
 from lyot.files.aligned import AlignedArrays
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.provenance import provenance_of
+from lyot.files.star import StarPosition
+from lyot.instruments import INSTRUMENTS
+from lyot.instruments.coronagraphs import BarMask
 from lyot.instruments.miri import MIRI
 from lyot.instruments.nircam import NIRCAM
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
+from lyot.instruments.wavefront import WavefrontBudget, data_seed, draw_wavefront
+from lyot.parameters import SubtractRecipe
 
 SCALE_ARCSEC = 0.063
 
@@ -111,3 +122,103 @@ def flight_optics(mask, filter, **options):
     """Return the optics of a coronagraphic mode, of the instrument that has the mask."""
     [instrument] = [i for i in (NIRCAM, MIRI) if mask in {c.name for c in i.coronagraphs}]
     return instrument.optics(mask, filter, **options)
+
+
+# --- A companion in any mode, in memory.
+
+MODES = [
+    (instrument.name, mask.name, band.name)
+    for instrument in (NIRCAM, MIRI)
+    for mask in instrument.coronagraphs
+    for band in instrument.filters
+    # A mask of MIRI has one filter, whose number it bears.
+    if any(a.channel == band.channel for a in mask.apertures)
+    and (instrument is NIRCAM or mask.name[-4:-1] == band.name[1:4])
+]
+"""Instrument, mask and filter of every coronagraphic mode."""
+
+ROLLS_DEG = (20.0, 31.0)
+
+
+def companion_place(mode, number):
+    """Return separation [arcsec] and position angle of a companion near the mask, not behind it."""
+    name, mask, band = mode
+    instrument = INSTRUMENTS[name]
+    coronagraph, pixel = (
+        instrument.coronagraph(mask),
+        instrument.channel(filter=band).pixel_scale_arcsec,
+    )
+    width = instrument.lambda_over_d_arcsec(instrument.filter(band))
+    along_y = isinstance(coronagraph, BarMask)
+    beside = 8.0 * width if along_y else max(1.5 * coronagraph.half_width_arcsec, 7.0 * width)
+    separation = float(np.clip(beside, 16.0 * pixel, 29.0 * pixel))
+    angles = (0.0, 180.0, 12.0, 170.0) if along_y else (35.0, 145.0, 215.0, 325.0)
+    return separation, (np.mean(ROLLS_DEG) + angles[number % 4]) % 360.0
+
+
+def companion_flux(mode, snr):
+    """Return the flux of a source that read noise alone lets measure with about an S/N."""
+    name, mask, band = mode
+    optics = INSTRUMENTS[name].optics(mask, band, n_wavelengths=1)
+    image = optics.psf((0.0, 0.0), n_pixels=33, with_mask=False).image
+    return snr * 0.4 / np.sqrt(np.sum(image**2))
+
+
+def observe_companion(mode, seed, source, *, shape=(85, 87), n_ref=6, n_int=2, star_flux=1e5):
+    """Draw two rolls and their references with a companion (separation, angle, flux); subtract.
+
+    With read noise of 0.5 and errors of pointing of 2 mas; where the star is, is known.
+    """
+    name, mask, band = mode
+    instrument = INSTRUMENTS[name]
+    coronagraph, channel = instrument.coronagraph(mask), instrument.channel(filter=band)
+    optics = instrument.optics(mask, band, n_wavelengths=3, seed=data_seed(seed))
+    optics = optics.sampled_for(max(shape) + 4)
+    rng = np.random.default_rng(seed)
+    pixel, noise = channel.pixel_scale_arcsec, 0.5
+    on_mask = np.array(optics.along_detector((coronagraph.star_x_arcsec(band), 0.0)))
+    middle = np.array([shape[1] / 2 - 0.7, shape[0] / 2 - 0.4])
+
+    def image(flux, offset, *, drifts=True):
+        drift = 0.0
+        if drifts:
+            budget = WavefrontBudget(telescope_m=3e-9)
+            drift = draw_wavefront(budget, optics.n_pupil, seed=int(rng.integers(2**32)))[0]
+        drifted = replace(optics, drift_m=drift)
+        return flux * drifted.frame(tuple(on_mask + offset), tuple(middle + offset / pixel), shape)
+
+    def read(frame, n):
+        return frame + rng.normal(size=(n, *shape)) * noise
+
+    refs = np.concatenate(
+        [read(image(0.8 * star_flux, rng.normal(0.0, 0.002, 2)), 1) for _ in range(n_ref)]
+    )
+    facts = {
+        "instrument": name,
+        "detector": coronagraph.aperture(channel.name).detector,
+        "filter": band,
+        "coronagraph": (*coronagraph.keyword_values, mask)[0],
+        "pixel_area_sr": (pixel / ARCSEC_PER_RADIAN) ** 2,
+        "crpix_xy": tuple(middle),
+        "target": "STAR",
+    }
+    recipe, exposures = SubtractRecipe(n_modes=(n_ref - 1,)), []
+    separation, pa, flux = source
+    for roll in ROLLS_DEG:
+        offset, turn = rng.normal(0.0, 0.002, 2), np.radians(pa - roll)
+        away = separation * np.array([-np.sin(turn), np.cos(turn)])
+        frame = image(star_flux, offset) + image(flux, offset + away, drifts=False)
+        star = StarPosition(*(middle + offset / pixel), 0.0, 0.0)
+        target = cube(read(frame, n_int), noise, **facts)
+        exposures.append(
+            make_exposure(
+                target,
+                aligned(refs, noise),
+                star,
+                recipe,
+                plane=TangentPlane.linear(star.yx, roll, pixel),
+                name=f"roll {roll:g}",
+            )
+        )
+    star = StarBrightness(star_flux * 1e6 * facts["pixel_area_sr"], None, "stated")
+    return make_observation("every mode", exposures, recipe, star=star)

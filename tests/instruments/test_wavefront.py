@@ -1,13 +1,23 @@
 """Draws of wavefront errors: their size, what they leave in place, and what they do on average."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import lyot
+from lyot.errors import LyotError
 from lyot.instruments.pupil import FLIGHT_PUPIL
 from lyot.instruments.stops import ROUND_MASK_STOP
-from lyot.instruments.wavefront import WavefrontBudget, draw_wavefront
+from lyot.instruments.wavefront import (
+    FIRST_DATA_SEED,
+    MODEL_SEEDS,
+    TRIAL_SEEDS,
+    WavefrontBudget,
+    data_seed,
+    draw_wavefront,
+)
 from scenes import flight_optics
 
 BUDGET = WavefrontBudget(telescope_m=67e-9, instrument_m=155e-9)
@@ -37,6 +47,18 @@ def test_the_same_seed_is_the_same_error_at_another_sampling():
     binned = fine.reshape(N, 2, N, 2).mean(axis=(1, 3))
     weight = FLIGHT_PUPIL.amplitude(N)
     assert np.sqrt(np.average((binned - coarse) ** 2, weights=weight)) < 0.02 * BUDGET.instrument_m
+
+
+def test_data_are_never_made_with_a_draw_that_measures_them():
+    measuring = {*MODEL_SEEDS, *TRIAL_SEEDS}
+    assert not measuring & {data_seed(seed) for seed in (0, 1, 10**6)}
+    assert max(measuring) < FIRST_DATA_SEED == data_seed(0)
+    with pytest.raises(LyotError, match="seed is -9990; it must be 0 or more"):
+        data_seed(-9990)
+    # No other file of the package names draws.
+    package = Path(lyot.__file__).parent
+    named = [p.name for p in package.rglob("*.py") if "_SEEDS = " in p.read_text()]
+    assert named == ["wavefront.py"]
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,12 @@ def test_the_same_seed_gives_the_same_pixels_on_any_number_of_blas_threads(tmp_p
     assert np.abs(frames[2] - frames[1]).max() > 0
 
 
+def test_a_seed_that_could_be_that_of_a_measurement_is_refused(tmp_path):
+    with pytest.raises(LyotError, match="seed is -1; it must be 0 or more"):
+        simulate_observation(tmp_path, Scene(**QUIET), seed=-1)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [

@@ -17,6 +17,7 @@ from math import factorial
 
 import numpy as np
 
+from lyot.errors import LyotError
 from lyot.instruments.pupil import (
     FLIGHT_PUPIL,
     FlightPupil,
@@ -40,6 +41,12 @@ SEGMENT_STRUCTURE, SMOOTH_STRUCTURE = (0.39, 2.3, 0.82), (0.96, 2.8, 0.62)
 """Length l [m], power p and height h of ``h (1 - exp(-(s / l)^p))``, which half the structure
 functions of the two errors of `draw_wavefront` follow to 0.14 over the openings of NIRCam's Lyot
 stops, at separations s."""
+
+MODEL_SEEDS, TRIAL_SEEDS = range(8), range(100, 124)
+"""The draws whose mean is the model of a star's image, and those on which models are tried."""
+
+FIRST_DATA_SEED = 10_000
+"""Draws from here on make data: those of no measurement."""
 
 SEGMENT_RADIUS_M = 0.762
 """Radius of the circle around a segment [m]."""
@@ -81,6 +88,13 @@ class WavefrontBudget:
         ):
             lost += rms**2 * height * (1.0 - np.exp(-((separation_m / length) ** power)))
         return np.exp(-((2.0 * np.pi / wavelength_m) ** 2) * lost)
+
+
+def data_seed(seed: int, /) -> int:
+    """Return the draw of the wavefront errors of simulated data, which no measurement uses."""
+    if seed < 0:
+        raise LyotError(f"seed is {seed}; it must be 0 or more.", parameter="seed")
+    return FIRST_DATA_SEED + seed
 
 
 def draw_wavefront(

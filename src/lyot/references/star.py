@@ -20,6 +20,7 @@ from lyot.files.headers import ExposureInfo
 from lyot.files.star import CRPIX, HEADER, MEASURED, PARAMETER, StarPosition
 from lyot.instruments.instrument import Instrument
 from lyot.instruments.offaxis import Optics
+from lyot.instruments.wavefront import MODEL_SEEDS, TRIAL_SEEDS
 from lyot.parameters import AUTO, BY_MODEL, BY_SYMMETRY
 from lyot.types import Array
 
@@ -37,8 +38,6 @@ UNKNOWN_ERROR_LAMBDA_D = 0.1
 MAX_FRAMES, TRIM = 12, 0.25
 """How many frames, evenly spread over the stack, the star is measured on; and the part of them that
 is left out at each end of the mean."""
-MODEL_SEEDS, TRIAL_SEEDS = range(8), range(100, 124)
-"""The draws of the wavefront errors whose mean is the model, and those that give the error."""
 MODEL_WAVELENGTHS, N_TRIAL_PUPIL = 3, 64
 TRIAL_OFFSET_ARCSEC = 0.02
 """Offsets from the mask, per axis, over which the error is averaged: those that target acquisition

@@ -24,7 +24,12 @@ from lyot.instruments.coronagraphs import Coronagraph
 from lyot.instruments.instrument import Channel, Instrument
 from lyot.instruments.offaxis import Optics
 from lyot.instruments.transmission import Transmission
-from lyot.instruments.wavefront import WavefrontBudget, draw_wavefront
+from lyot.instruments.wavefront import (
+    FIRST_DATA_SEED,
+    WavefrontBudget,
+    data_seed,
+    draw_wavefront,
+)
 from lyot.simulate.exposure_model import Pointing, exposure_model
 
 
@@ -290,9 +295,6 @@ def _plan(scene: Scene, sky: _Sky) -> list[_Exposure]:
     return plan
 
 
-FIRST_SEED = 10_000
-"""Draws of wavefront errors from here on make data; no measurement uses them."""
-
 STAR_WAVELENGTHS, SOURCE_WAVELENGTHS = 3, 5
 
 
@@ -310,7 +312,7 @@ class _Sky:
         optics = replace(
             optics,
             wavefront=replace(optics.wavefront, telescope_m=scene.wavefront_nm * 1e-9),
-            seed=FIRST_SEED + seed,
+            seed=data_seed(seed),
         )
         self.n_pixels = 2 * (max(n_y, n_x) // 2 + 2) + 1
         optics = optics.sampled_for(self.n_pixels)
@@ -328,7 +330,7 @@ class _Sky:
         """Draw a wavefront error of the telescope [m]."""
         budget = WavefrontBudget(telescope_m=rms_nm * 1e-9)
         optics = self.optics
-        seed = int(rng.integers(2**32))
+        seed = int(rng.integers(FIRST_DATA_SEED, 2**32))
         return draw_wavefront(budget, optics.n_pupil, seed=seed, pupil=optics.pupil)[0]
 
     def pa_y(self, roll_deg: float) -> float:

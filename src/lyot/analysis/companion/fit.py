@@ -9,6 +9,7 @@ import numpy as np
 from lyot.algorithms.geometry import east_north, polar
 from lyot.algorithms.statistics import n_positions
 from lyot.analysis.companion.likelihood import Likelihood
+from lyot.analysis.companion.mismatch import wavefront_mismatch
 from lyot.analysis.companion.result import Bias, Companion, CompanionFit, ErrorBudget, Measured
 from lyot.analysis.companion.sampling import injected_errors, sample
 from lyot.analysis.observation import ROLL_ERR_DEG, SCALE_ERR, Observation
@@ -161,6 +162,20 @@ def _spread(samples: Array, injected: Array) -> tuple[Array, Array]:
     return err, injected.mean(axis=0)
 
 
+def _psf_err(observation: Observation, r: float, pa: float) -> tuple[Array, float]:
+    """Errors by the unknown wavefront: along the radius and the angle [pixel], and of the flux.
+
+    The image moves along the axes of the detector, alike in all exposures.
+    """
+    off = wavefront_mismatch(observation.psf)
+    variances = []
+    for exposure in observation.exposures:
+        here, further = (np.array(exposure.position(at, pa)) for at in (r, r + 1.0))
+        along = np.square(further - here)
+        variances.append([along @ off.shift_yx**2, along[::-1] @ off.shift_yx**2])
+    return np.sqrt(np.mean(variances, axis=0)), off.flux
+
+
 def _describe(
     observation: Observation,
     samples: Array,
@@ -175,9 +190,10 @@ def _describe(
     err, bias = _spread(samples, injected)
     star = combined_err([exposure.star for exposure in observation.exposures])
     roll, size = float(np.radians(ROLL_ERR_DEG) * r), SCALE_ERR * r
-    radial = float(np.sqrt(err[0] ** 2 + star**2 + size**2))
-    tangential = float(np.sqrt(err[1] ** 2 + star**2 + roll**2))
-    snr = float(flux / err[2])
+    psf, psf_flux = _psf_err(observation, r, pa)
+    radial = float(np.sqrt(err[0] ** 2 + star**2 + size**2 + psf[0] ** 2))
+    tangential = float(np.sqrt(err[1] ** 2 + star**2 + roll**2 + psf[1] ** 2))
+    snr, flux_err = float(flux / err[2]), float(np.hypot(err[2], psf_flux * flux))
     magnitude, brightness = float("nan"), observation.star
     if brightness is not None and brightness.magnitude is not None and flux > 0:
         magnitude = float(brightness.magnitude - 2.5 * np.log10(flux / observation.star_flux))
@@ -190,8 +206,8 @@ def _describe(
         pa_deg=Measured(pa, float(np.degrees(tangential / r))),
         d_ra_arcsec=Measured(east * scale, d_ra_err),
         d_dec_arcsec=Measured(north * scale, d_dec_err),
-        flux=Measured(flux, float(err[2])),
-        contrast=Measured(observation.contrast_of(flux), observation.contrast_of(float(err[2]))),
+        flux=Measured(flux, flux_err),
+        contrast=Measured(observation.contrast_of(flux), observation.contrast_of(flux_err)),
         jy=flux * observation.jy_per_unit,
         magnitude=magnitude,
         snr=snr,
@@ -201,6 +217,7 @@ def _describe(
             star * scale,
             roll * scale,
             size * scale,
+            float(np.sqrt(0.5 * (psf[0] ** 2 + psf[1] ** 2))) * scale,
         ),
         bias=Bias(
             float(bias[2]), float(bias[0]) * scale, float(np.degrees(bias[1] / r)), len(injected)

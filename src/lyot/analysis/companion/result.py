@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -37,12 +37,13 @@ class ErrorBudget:
     ----------
     fit_arcsec : float
         Of the fit, or the scatter of injected companions where that is larger.
-    star_arcsec, roll_arcsec, scale_arcsec : float
-        Of the star's position, of the roll, and of the pixel scale.
+    star_arcsec, roll_arcsec, scale_arcsec, psf_arcsec : float
+        Of the star's position, of the roll, of the pixel scale, and by the wavefront, which the PSF
+        has on average only.
 
     Examples
     --------
-    >>> round(ErrorBudget(0.003, 0.004, 0.0, 0.0).total_arcsec, 4)
+    >>> round(ErrorBudget(0.003, 0.004, 0.0, 0.0, 0.0).total_arcsec, 4)
     0.005
     """
 
@@ -50,12 +51,12 @@ class ErrorBudget:
     star_arcsec: float = column("star_err", "arcsec")
     roll_arcsec: float = column("roll_err", "arcsec")
     scale_arcsec: float = column("scale_err", "arcsec")
+    psf_arcsec: float = column("psf_err", "arcsec")
 
     @property
     def total_arcsec(self) -> float:
         """All parts in quadrature; the roll acts across and the scale along the separation."""
-        parts = (self.fit_arcsec, self.star_arcsec, self.roll_arcsec, self.scale_arcsec)
-        return float(np.sqrt(np.sum(np.square(parts))))
+        return float(np.linalg.norm(astuple(self)))
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Companion:
     magnitude : float
         Vega magnitude; NaN where it is unknown.
     snr : float
-        Flux over its error.
+        Flux over the error that noise leaves of it; that of the PSF grows with the flux.
     fpf : float
         Probability of that S/N by noise alone among the independent positions at its separation.
     errors : ErrorBudget
@@ -120,7 +121,7 @@ class Companion:
     >>> from lyot.analysis.companion import fit_companions
     >>> fit = fit_companions(observation, [(1.1, 205.0)], n_likelihoods=0, n_injections=0)
     >>> companion = fit.companions[0]
-    >>> companion.flux.value / companion.flux.err == companion.snr
+    >>> companion.flux.value / companion.flux.err <= companion.snr
     True
     """
 

@@ -364,6 +364,7 @@ COMPANION_QUANTITIES = {
     "snr": "S/N",
     "fit_err": "error of the fit",
     "star_err": "error of the position of the star",
+    "psf_err": "error of the position by the unknown wavefront",
     "roll_err": "error of the roll",
     "scale_err": "error of the pixel scale",
     "bias_flux": "bias of the flux, not corrected",

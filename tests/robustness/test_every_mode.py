@@ -1,0 +1,110 @@
+"""Every combination of mask and filter: companions come back within their stated errors.
+
+The wavefront of the data is a draw that no measurement uses. In memory for all modes; through the
+files and the command line for some, and for all of them where the marker ``modes`` is asked for.
+"""
+
+import numpy as np
+import pytest
+from astropy.table import QTable
+
+from lyot.analysis.companion import fit_companions
+from lyot.analysis.contrast import contrast_curve
+from lyot.simulate import Companion, Scene, simulate_observation
+from scenes import MODES, companion_flux, companion_place, lyot, observe_companion
+
+IDS = [f"{mask}-{band}" for _, mask, band in MODES]
+MAX_PULL = 4.0
+
+QUICK = {("MASK210R", "F210M"), ("MASKLWB", "F335M"), ("4QPM_1140", "F1140C")}
+"""Modes that run through the command line in every run of the tests."""
+
+
+@pytest.fixture(scope="module")
+def pulls():
+    """Errors of what was measured, over the stated ones, of each mode."""
+    return {}
+
+
+@pytest.mark.parametrize("mode", MODES, ids=IDS)
+def test_a_companion_comes_back_within_its_errors(mode, pulls):
+    number = MODES.index(mode)
+    separation, pa = companion_place(mode, number)
+    flux = companion_flux(mode, snr=20.0)
+    observation = observe_companion(mode, 100 + number, (separation, pa, flux))
+    options = {"n_likelihoods": 0, "n_injections": 0}
+    [found] = fit_companions(observation, [(separation, pa)], **options).companions
+    across = np.radians((found.pa_deg.value - pa + 180.0) % 360.0 - 180.0)
+    pulls[mode] = [
+        (found.flux.value - flux) / found.flux.err,
+        (found.separation_arcsec.value - separation) / found.separation_arcsec.err,
+        across / np.radians(found.pa_deg.err),
+    ]
+    assert found.snr > 8.0
+    assert np.abs(pulls[mode]).max() < MAX_PULL, (pulls[mode], found)
+    # What is measured there well above the limit is brighter than the limit.
+    curve = contrast_curve(observation, separations_arcsec=np.array([separation]))
+    assert 0.0 < curve.calibrated[0, 0] < 2.0 * observation.contrast_of(flux)
+
+
+def test_errors_are_as_large_as_stated_over_all_modes(pulls):
+    if len(pulls) < len(MODES):
+        pytest.skip("not all modes were measured in this process")
+    rms = np.sqrt(np.mean(np.square(list(pulls.values())), axis=0))
+    assert np.all((rms > 0.7) & (rms < 1.3)), rms
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(m, marks=[] if m[1:] in QUICK else [pytest.mark.modes], id="-".join(m[1:]))
+        for m in MODES
+    ],
+)
+def test_the_commands_reduce_and_measure_every_mode(mode, tmp_path):
+    instrument, mask, band = mode
+    number = MODES.index(mode)
+    separation, pa = companion_place(mode, number)
+    flux, star_flux = companion_flux(mode, snr=25.0), 1e5
+    scene = Scene(
+        instrument=instrument,
+        coronagraph=mask,
+        filter=band,
+        shape=(84, 84),
+        rolls_deg=(20.0, 31.0),
+        n_int=2,
+        n_int_psf=1,
+        n_dither=6,
+        star_flux=star_flux,
+        psf_star_flux=star_flux,
+        companions=(Companion(separation_arcsec=separation, pa_deg=pa, contrast=flux / star_flux),),
+        disc=None,
+        hit_fraction=0.0,
+    )
+    simulate_observation(tmp_path / "exposures", scene, seed=number)
+    files = sorted((tmp_path / "exposures").glob("*_calints.fits"))
+    run = tmp_path / "products"
+    star_jy = star_flux * 1e6 * np.radians(scene.pixel_scale_arcsec / 3600.0) ** 2
+    star = ("--star-flux", star_jy)
+    for arguments in (
+        ("asn", *files, "-o", tmp_path / "made.json"),
+        ("run", tmp_path / "made.json", "-o", run, "--no-report"),
+        ("contrast", run, *star, "--separations", separation),
+        ("detect", run, *star),
+        ("companion", run, *star, "--at", separation, pa, "--likelihoods", "0"),
+    ):
+        done = lyot(*arguments)
+        assert done.exit_code == 0, done.output
+    [limits, candidates, found] = (
+        QTable.read(next(run.glob(f"*_{kind}.ecsv")))
+        for kind in ("limits", "candidates", "companions")
+    )
+    assert len(limits) >= 1
+    away = np.radians((candidates["position_angle"].value - pa + 180.0) % 360.0 - 180.0)
+    apart = np.hypot(candidates["separation"].value - separation, separation * away)
+    assert apart.min() < 2.0 * scene.pixel_scale_arcsec
+    [row] = found
+    across = (row["pa"].value - pa + 180.0) % 360.0 - 180.0
+    assert abs(row["flux"].value - flux) < MAX_PULL * row["flux_err"].value
+    assert abs(row["separation"].value - separation) < MAX_PULL * row["separation_err"].value
+    assert abs(across) < MAX_PULL * row["pa_err"].value
