@@ -201,16 +201,21 @@ def test_transmission_of_a_phase_mask_in_a_filter_that_nothing_was_fitted_to():
     assert rms(sampled - published[:, 2]) < 0.02, sampled - published[:, 2]
 
 
-@pytest.mark.parametrize("band", ["F1065C", "F1140C", "F1550C"])
-def test_maps_of_phase_masks_agree_away_from_the_boundaries(data_dir, band):
-    """Near them the maps are blurred by a third of an arcsecond, as no image of a star is."""
+def off_the_boundaries(data_dir, band):
+    """Return the difference from the map of a phase mask more than 1.4 arcsec from its axes."""
     image = fits.getdata(data_dir / "transmission" / f"miri_{band}_transmission.fits", 1)
     optics, scale = flight_optics(f"4QPM_{band[1:5]}", band), 0.1105
     y, x = np.indices(image.shape)
     along, across = optics.mask.along_axes((x - 119.75) * scale, (y - 112.2) * scale)
     away = (np.abs(along) > 1.4) & (np.abs(across) > 1.4) & (np.hypot(along, across) < 6.0)
     model = behind(optics.mask.name, band, along[away], across[away])
-    assert rms(in_units_of_its_largest(model, image[away], 0.07) - image[away]) < 0.03
+    return in_units_of_its_largest(model, image[away], 0.07) - image[away]
+
+
+@pytest.mark.parametrize("band", ["F1065C", "F1140C", "F1550C"])
+def test_maps_of_phase_masks_agree_away_from_the_boundaries(data_dir, band):
+    """Near them the maps are blurred by a third of an arcsecond, as no image of a star is."""
+    assert rms(off_the_boundaries(data_dir, band)) < 0.03
 
 
 def test_the_spot_of_the_reference_file_is_as_wide_as_the_mask(data_dir):

@@ -71,6 +71,11 @@ class TwoStars:
 
 @pytest.fixture(scope="module")
 def hd141569(data_dir):
+    return fitted_stars(data_dir)
+
+
+def fitted_stars(data_dir):
+    """Fit HD 141569 B and C; return the scene, its parameters, the fluxes and the two models."""
     image = fits.getdata(data_dir / "offaxis_f300m" / "hd141569_f300m_mcrdi_psfsub.fits")
     box = np.s_[216:304, 202:292]
     y, x = np.mgrid[box]
@@ -107,17 +112,17 @@ def test_the_fit_finds_the_rolls_that_the_header_states(hd141569):
     assert 0.57 < factors[1] / factors[0] < 0.61
 
 
-@pytest.mark.parametrize("i", [0, 1], ids=["B", "C"])
-def test_growth_curves_of_real_stars_follow_the_model_to_four_percent(hd141569, i):
+def growth_of_star(hd141569, i):
+    """Return the growth curve of a star over that of the model, at `RADII`."""
     own, model, distance, away = alone(hd141569, i)
     apertures = [np.clip(r + 0.5 - distance, 0.0, 1.0) * away for r in RADII]
     growth = np.array([np.sum(own * a) / np.sum(model * a) for a in apertures])
     # The flux is free: it is that of the curve.
-    growth /= 0.5 * (growth.max() + growth.min())
-    assert np.abs(growth - 1.0).max() < 0.04
+    return growth / (0.5 * (growth.max() + growth.min()))
 
 
-def test_a_matched_filter_recovers_the_flux_of_real_stars(hd141569):
+def matched_fluxes(hd141569):
+    """Return the fluxes of both stars by a matched filter, over those within 12 pixels."""
     scene, places, _, _ = hd141569
     near = scene.within(places, 12.0)
     # A matched filter is the least squares without weights; both stars at once, places free.
@@ -128,7 +133,16 @@ def test_a_matched_filter_recovers_the_flux_of_real_stars(hd141569):
         [star[finite & circle].sum() for star in pair] for circle in scene.within(places, 12.0)
     ]
     seen = [scene.image[finite & circle].sum() for circle in scene.within(places, 12.0)]
-    np.testing.assert_allclose(matched / np.linalg.solve(light, seen), 1.0, atol=0.04)
+    return matched / np.linalg.solve(light, seen)
+
+
+@pytest.mark.parametrize("i", [0, 1], ids=["B", "C"])
+def test_growth_curves_of_real_stars_follow_the_model_to_four_percent(hd141569, i):
+    assert np.abs(growth_of_star(hd141569, i) - 1.0).max() < 0.04
+
+
+def test_a_matched_filter_recovers_the_flux_of_real_stars(hd141569):
+    np.testing.assert_allclose(matched_fluxes(hd141569), 1.0, atol=0.04)
 
 
 # --- On the axis of MASK335R: the observatory's model in F335M, AU Mic and its references in F444W.
@@ -153,6 +167,11 @@ def mean_over_draws(band, n_pixels, n_draws):
 
 @pytest.fixture(scope="module")
 def on_axis(data_dir):
+    return images_on_axis(data_dir)
+
+
+def images_on_axis(data_dir):
+    """Return the image of a star on the axis by the observatory's model, and the mean of ours."""
     name = data_dir / "onaxis_f335m" / "nircam_f335m_mask335r_onaxis_legendre.fits"
     with fits.open(name) as opened:
         coefficients, header = opened[0].data.astype(np.float64), opened[0].header
@@ -162,11 +181,16 @@ def on_axis(data_dir):
     return np.tensordot(band.weights, at, axes=1), mean_over_draws("F335M", 65, 16)
 
 
+def profile_on_axis(theirs, ours):
+    """Return the ratio of the radial profiles, ours over theirs, from 3 to 30 pixels."""
+    edges = np.arange(3, 31, 3)
+    return rings(ours, edges, (32, 32)) / rings(theirs, edges, (32, 32))
+
+
 def test_the_light_on_axis_is_that_of_the_observatorys_model(on_axis):
     theirs, ours = on_axis
     assert 1 / 1.5 < ours.sum() / theirs.sum() < 1.5
-    edges = np.arange(3, 31, 3)
-    ratio = rings(ours, edges, (32, 32)) / rings(theirs, edges, (32, 32))
+    ratio = profile_on_axis(theirs, ours)
     assert np.all((ratio > 1 / 1.5) & (ratio < 1.5))
 
 
@@ -200,8 +224,16 @@ def test_the_halo_of_real_stars_behind_the_mask_in_another_filter(data_dir):
 # --- HD 106906 b, F1140C behind the phase mask.
 
 
-def test_hd106906_b_has_the_growth_curve_of_the_model(data_dir, hd106906_residual):
-    image, (star_x, star_y) = hd106906_residual
+def test_hd106906_b_has_the_growth_curve_of_the_model(data_dir):
+    growth, separation = growth_of_planet(data_dir)
+    assert np.abs(growth[:8] - 1.0).max() < 0.05
+    assert np.abs(growth - 1.0).max() < 0.10
+    assert separation == pytest.approx(7.11, abs=0.06)
+
+
+def growth_of_planet(data_dir):
+    """Return the growth curve of HD 106906 b over the model, from 1 to 12 pixels; separation."""
+    image, (star_x, star_y) = hd106906_residual(data_dir)
     optics = flight_optics("4QPM_1140", "F1140C")
     scale = np.array(optics.detector.pixel_scale_arcsec)
     column, row, half = 161, 71, 16
@@ -222,13 +254,10 @@ def test_hd106906_b_has_the_growth_curve_of_the_model(data_dir, hd106906_residua
     apertures = [(distance < r) & good for r in range(1, 13)]
     growth = np.array([np.sum(cut[a] - level) / np.sum(flux * made.image[a]) for a in apertures])
     growth /= 0.5 * (growth.max() + growth.min())
-    assert np.abs(growth[:8] - 1.0).max() < 0.05
-    assert np.abs(growth - 1.0).max() < 0.10
     offset = (np.array([column, row]) + found.x - (star_x, star_y)) * scale
-    assert np.hypot(*offset) == pytest.approx(7.11, abs=0.06)
+    return growth, float(np.hypot(*offset))
 
 
-@pytest.fixture(scope="module")
 def hd106906_residual(data_dir):
     """The science frame less the least squares of references and backgrounds, star by header."""
     folder = data_dir / "hd106906_f1140c"
