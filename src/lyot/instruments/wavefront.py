@@ -37,10 +37,10 @@ SEGMENT_VARIANCE_POWER = 1.5
 COMMON_SHARE, MIN_COMMON_ORDER = 0.4, 3
 """Part of the telescope's variance that all segments have in common, and from which order on."""
 
-SEGMENT_STRUCTURE, SMOOTH_STRUCTURE = (0.39, 2.3, 0.82), (0.96, 2.8, 0.62)
+SEGMENT_STRUCTURE, SMOOTH_STRUCTURE = (0.40, 2.3, 0.91), (1.2, 2.1, 0.92)
 """Length l [m], power p and height h of ``h (1 - exp(-(s / l)^p))``, which half the structure
-functions of the two errors of `draw_wavefront` follow to 0.14 over the openings of NIRCam's Lyot
-stops, at separations s."""
+functions of the two errors of `draw_wavefront` follow to 0.12 and 0.08, over the openings of
+NIRCam's Lyot stops, out to separations s of 2.6 m."""
 
 MODEL_SEEDS, TRIAL_SEEDS = range(8), range(100, 124)
 """The draws whose mean is the model of a star's image, and those on which models are tried."""
@@ -125,8 +125,8 @@ def draw_wavefront(
     -------
     telescope, instrument : ndarray, shape (n, n)
         Optical path differences [m], each with the stated root mean square over the pupil's open
-        area. Neither moves an image that passes the stop: where a source is, its image tells, and
-        the star's is moved alike.
+        area but for a tilt. Neither moves an image that passes the stop: where a source is, its
+        image tells, and the star's is moved alike.
 
     Examples
     --------
@@ -160,14 +160,19 @@ def draw_wavefront(
 
 
 def _centered(error: Array, open_part: Array, passed: Array) -> Array:
-    """Take off mean and tilt over the stop; bring the scatter over the open pupil to 1."""
+    """Bring the size over the open pupil to 1, without tilt; take off mean and tilt of the stop."""
+    error = _without_plane(error, open_part)
+    error = error / np.sqrt(np.average(error**2, weights=open_part))
+    return _without_plane(error, passed)
+
+
+def _without_plane(error: Array, weight: Array) -> Array:
+    """Take the plane of the least weighted squares off."""
     x, y, _ = sample_grid(len(error), 2.0)
     plane = np.stack(np.broadcast_arrays(1.0, x, y)).reshape(3, -1)
-    moments = plane * passed.ravel()
+    moments = plane * weight.ravel()
     heights = np.linalg.solve(moments @ plane.T, moments @ error.ravel())
-    error = error - (heights @ plane).reshape(error.shape)
-    weight = open_part / open_part.sum()
-    return np.asarray(error / np.sqrt(np.sum(weight * (error - np.sum(weight * error)) ** 2)))
+    return np.asarray(error - (heights @ plane).reshape(error.shape))
 
 
 def _orders(lowest: int, highest: int) -> Array:
