@@ -311,7 +311,10 @@ class Library:
                 continue
             marked = folder.is_dir() and any(is_stale(path.name) for path in folder.iterdir())
             if marked or is_stale(folder.name):
-                shutil.rmtree(folder, ignore_errors=True)
+                # Under a name that says so, for whoever is killed before all of it is gone.
+                leftover = home / f"{temporary_prefix()}{folder.name.rpartition('-')[2]}"
+                folder.rename(leftover)
+                shutil.rmtree(leftover, ignore_errors=True)
 
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
