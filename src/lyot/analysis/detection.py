@@ -342,13 +342,13 @@ class _Search:
         """Test a place against the others of its circle, without its own light in them.
 
         Others that were found are excluded from the noise. The light of brighter ones is taken
-        off; what is not known of it counts as noise.
+        off the place; what is not known of it counts as noise.
         """
         (r, pa), fwhm, t = place, self.observation.fwhm_pix, self.truncation
         scale = self.observation.pixel_scale_arcsec
         n = max(n_positions(r / fwhm), 1)
         radii, angles = np.full(n, r), pa + 360.0 * np.arange(n) / n
-        flux, unknown = maps.sample(radii, angles)[t], 0.0
+        flux, lobes, unknown = maps.sample(radii, angles)[t], 0.0, 0.0
         used = np.isfinite(flux)
         sources = [KnownSource(p[0] * scale, p[1]) for p in found if p != place]
         for known in (*self.known_sources, *sources):
@@ -356,8 +356,10 @@ class _Search:
         used[0] = False
         for other, tested in found.items():
             if other != place and tested.flux > flux[0]:
-                light = tested.flux * maps.crosstalk(other, radii, angles)[t]
-                flux, unknown = flux - light, unknown + abs(LIGHT_ERROR * float(light[0]))
+                light = tested.flux * float(maps.crosstalk(other, radii[:1], angles[:1])[t, 0])
+                lobes, unknown = lobes + light, unknown + abs(LIGHT_ERROR * light)
+        # The others keep it, as those of a limit do.
+        flux[0] -= lobes
         own = maps.crosstalk(place, radii[used], angles[used])[t]
         others, m = flux[used] - own * flux[0], int(used.sum())
         if m + 1 < MIN_POSITIONS:
