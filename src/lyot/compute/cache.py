@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from lyot.types import Array
 
 _DAMAGED = OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error
 """What reading a file of arrays raises where a byte of it is wrong."""
+
+_one_reads = threading.Lock()
 
 MAX_BYTES = 512 * 2**20
 """Size of the folder beyond which what was not used for longest is removed."""
@@ -50,7 +53,8 @@ def remembered(group: str, name: str, make: Callable[[], dict[str, Array]], /) -
         return make()
     path, identity = root / group / f"{name}.npz", f"{group}/{name}"
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as held:
+        # The parser of the headers fails at times where several threads use it (Python 3.11).
+        with _one_reads, open(path, "rb") as file, np.load(file, allow_pickle=False) as held:
             arrays = {key: held[key] for key in held.files}
         if str(arrays.pop("identity")) == identity:
             return arrays
