@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
+from astropy.io import fits
 from click.testing import CliRunner
+from numpy.polynomial.legendre import legval
 
 from lyot.algorithms import fourier, registration
 from lyot.algorithms.geometry import TangentPlane
@@ -122,6 +124,17 @@ def flight_optics(mask, filter, **options):
     """Return the optics of a coronagraphic mode, of the instrument that has the mask."""
     [instrument] = [i for i in (NIRCAM, MIRI) if mask in {c.name for c in i.coronagraphs}]
     return instrument.optics(mask, filter, **options)
+
+
+def observatory_on_axis(data_dir):
+    """Return the image of a star behind MASK335R in F335M by the observatory's own model."""
+    name = data_dir / "onaxis_f335m" / "nircam_f335m_mask335r_onaxis_legendre.fits"
+    with fits.open(name) as opened:
+        coefficients, header = opened[0].data.astype(np.float64), opened[0].header
+    band = flight_optics("MASK335R", "F335M").band
+    first, last = header["WAVE1"], header["WAVE2"]
+    at = [legval(2.0 * (w * 1e6 - first) / (last - first) - 1.0, coefficients) for w in band[0]]
+    return np.tensordot(band.weights, at, axes=1)
 
 
 # --- A companion in any mode, in memory.

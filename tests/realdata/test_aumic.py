@@ -255,7 +255,7 @@ def test_registration_of_the_raw_frames_is_within_its_known_scatter(frames):
 
 
 def test_sources_are_measured_where_the_gwcs_of_each_exposure_puts_them(files, tmp_path):
-    """Put into copies of the exposures by their own gWCS about (150, 174), and reduced anew."""
+    """Copies of the exposures with a source each, placed by their own gWCS, and reduced."""
     mask, band = NIRCAM.coronagraph("MASK335R"), NIRCAM.filter("F444W")
     psf = model_psf(NIRCAM, mask, band, SCALE)
     sources = [(2.4, 20.0), (4.5, 80.0), (4.5, 215.0), (7.5, 50.0)]

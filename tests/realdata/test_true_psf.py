@@ -6,10 +6,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from astropy.io import fits
-from numpy.polynomial.legendre import legval
 from scipy import ndimage, optimize
 
-from scenes import flight_optics
+from scenes import flight_optics, observatory_on_axis
 
 # --- HD 141569 B and C, F300M behind MASK335R: two rolls, derotated and averaged by others.
 
@@ -172,13 +171,7 @@ def on_axis(data_dir):
 
 def images_on_axis(data_dir):
     """Return the image of a star on the axis by the observatory's model, and the mean of ours."""
-    name = data_dir / "onaxis_f335m" / "nircam_f335m_mask335r_onaxis_legendre.fits"
-    with fits.open(name) as opened:
-        coefficients, header = opened[0].data.astype(np.float64), opened[0].header
-    band = flight_optics("MASK335R", "F335M").band
-    first, last = header["WAVE1"], header["WAVE2"]
-    at = [legval(2.0 * (w * 1e6 - first) / (last - first) - 1.0, coefficients) for w in band[0]]
-    return np.tensordot(band.weights, at, axes=1), mean_over_draws("F335M", 65, 16)
+    return observatory_on_axis(data_dir), mean_over_draws("F335M", 65, 16)
 
 
 def profile_on_axis(theirs, ours):
