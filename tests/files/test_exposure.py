@@ -5,7 +5,8 @@ import pytest
 from astropy.io import fits
 
 from lyot.errors import LyotError
-from lyot.files.exposure import as_model, cube_from_model, read_cube
+from lyot.files.exposure import as_model, cube_from_model, open_model, read_cube
+from lyot.files.view import read_view
 
 
 def test_file_and_model_give_the_same_pixels(exposure):
@@ -57,6 +58,30 @@ def test_impossible_values_are_bad_and_said(exposure, tmp_path, caplog):
     assert cube.bad("")[0, 20, 30]
     assert "1 pixels beyond 1e+15 MJy/sr are bad" in caplog.text
     assert "holds no positive value" in caplog.text
+
+
+def test_a_model_with_impossible_values_is_not_changed(exposure):
+    with as_model(exposure, "CubeModel") as model:
+        model.data = np.asarray(model.data, np.float32)
+        model.data[0, 20, 30] = 1e30
+        cube = cube_from_model(model)
+        assert model.data[0, 20, 30] == np.float32(1e30)
+    assert cube.bad("")[0, 20, 30]
+
+
+def test_a_tree_that_leads_elsewhere_is_refused_by_every_reader(exposure, tmp_path):
+    path = tmp_path / "elsewhere.fits"
+    whole = exposure.read_bytes()
+    at = whole.index(b"source: fits:SCI,1")
+    path.write_bytes(whole[:at] + b"source: http://a/1" + whole[at + 18 :])
+    readers = (
+        lambda: as_model(path, "CubeModel"),
+        lambda: open_model(str(path)),
+        lambda: read_view(path),
+    )
+    for read in readers:
+        with pytest.raises(LyotError, match="only arrays inside the file"):
+            read()
 
 
 def test_a_tree_that_no_library_reads_ends_in_one_sentence(exposure, tmp_path):

@@ -101,27 +101,28 @@ def _as_cube(arrays: list[Any], info: ExposureInfo) -> Cube:
     sci = np.asarray(sci, dtype=np.float32).reshape(-1, *np.shape(sci)[-2:])
     err = _matching(err, sci.shape, np.float32, np.nan, f"ERR of {info.name}")
     dq = _matching(dq, sci.shape, np.uint32, 0, f"DQ of {info.name}")
-    for i, frame in enumerate(sci):
-        _check_frame(frame, f"Integration {i + 1} of {info.name}")
+    frames = list(sci)
+    checked = [_checked(f, f"Integration {i + 1} of {info.name}") for i, f in enumerate(frames)]
+    if any(new is not old for new, old in zip(checked, frames, strict=True)):
+        sci = np.stack(checked)
     if len(err) and not (err > 0).any():
         log.warning("ERR of %s holds no positive value: its errors are not known.", info.name)
     return Cube(sci, err, dq, info)
 
 
-def _check_frame(frame: NDArray[np.float32], what: str) -> None:
-    """Refuse a frame that no camera takes; impossible values become NaN, with a warning."""
-    with np.errstate(invalid="ignore"):
-        impossible = np.abs(frame) > MAX_BRIGHTNESS
-    if impossible.any():
-        n = int(impossible.sum())
-        log.warning("%s: %d pixels beyond %g MJy/sr are bad.", what, n, MAX_BRIGHTNESS)
-        frame[impossible] = np.nan
+def _checked(frame: NDArray[np.float32], what: str) -> NDArray[np.float32]:
+    """Refuse a frame that no camera takes; a copy has NaN for impossible values, with a warning."""
     valid = frame[np.isfinite(frame)]
+    if len(valid) and max(-valid.min(), valid.max()) > MAX_BRIGHTNESS:
+        frame = np.where(np.abs(frame) > MAX_BRIGHTNESS, np.float32(np.nan), frame)
+        n, valid = len(valid), frame[np.isfinite(frame)]
+        log.warning("%s: %d pixels beyond %g MJy/sr are bad.", what, n - len(valid), MAX_BRIGHTNESS)
     if len(valid) < MIN_VALID_FRACTION * frame.size or not len(valid):
         raise LyotError(f"{what} has {len(valid) or 'no'} finite pixels; leave the exposure out.")
     if valid.min() == valid.max() and len(valid) > 1:
         value = f"{valid[0]:g}" if valid[0] else "zero"
         raise LyotError(f"{what} is {value} everywhere; leave the exposure out.")
+    return frame
 
 
 def _matching(array: Any, shape: tuple[int, ...], dtype: Any, default: Any, what: str) -> Array:
@@ -212,9 +213,7 @@ def as_model(source: Any, kind: str, /) -> Any:
 
     if not isinstance(source, str | Path):
         return source
-    with open_fits(source) as hdus:
-        if "ASDF" in hdus:
-            check_tree(np.asarray(hdus["ASDF"].data).tobytes(), source)
+    _check_file(source)
     with readable(source), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = getattr(datamodels, kind)(str(source))
@@ -226,8 +225,17 @@ def open_model(source: Any, /, **options: Any) -> Any:
     """Open a file as the stdatamodels class that its header names; options are of stdatamodels."""
     from stdatamodels.jwst import datamodels
 
+    if isinstance(source, str | Path) and ".fits" in Path(source).suffixes:
+        _check_file(source)
     with readable(source):
         return datamodels.open(source, **options)
+
+
+def _check_file(path: str | Path) -> None:
+    """Refuse a file that stdatamodels would not end to read, or that leads it to other files."""
+    with open_fits(path) as hdus:
+        if "ASDF" in hdus:
+            check_tree(np.asarray(hdus["ASDF"].data).tobytes(), path)
 
 
 def stack(cubes: Iterable[Cube], /) -> Cube:

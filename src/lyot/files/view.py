@@ -14,6 +14,7 @@ from lyot.errors import readable
 from lyot.files.headers import ExposureInfo, info_from_headers, open_fits
 from lyot.files.provenance import PROVENANCE_KEY
 from lyot.files.star import StarPosition
+from lyot.files.trees import check_tree
 from lyot.types import Array
 
 
@@ -85,7 +86,7 @@ def read_view(path: str | Path, /) -> View:
         shape = () if data is None else data.shape
         info = info_from_headers(hdus[0].header, sci, name=path.name, shape=shape)
         err = hdus["ERR"].data if "ERR" in hdus else None
-        provenance = _provenance(hdus["ASDF"].data) if "ASDF" in hdus else {}
+        provenance = _provenance(hdus["ASDF"].data, path) if "ASDF" in hdus else {}
         table = {}
         if "CONTRAST" in hdus:
             rows = hdus["CONTRAST"].data
@@ -103,12 +104,14 @@ def read_view(path: str | Path, /) -> View:
         )
 
 
-def _provenance(stored: Any) -> dict[str, Any]:
+def _provenance(data: Any, path: Path) -> dict[str, Any]:
     import asdf
 
+    stored = np.asarray(data).tobytes()
+    check_tree(stored, path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the WCS, which is not read here
-        with asdf.open(io.BytesIO(np.asarray(stored).tobytes()), lazy_load=False) as tree:
+        with asdf.open(io.BytesIO(stored), lazy_load=False) as tree:
             provenance: dict[str, Any] = tree.tree.get(PROVENANCE_KEY, {})
     return provenance
 
