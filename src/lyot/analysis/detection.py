@@ -38,10 +38,8 @@ TRIED_SHARE = 0.7
 """Maxima of the S/N on whole pixels above this share of the threshold are tested at their place."""
 N_RADII, N_ANGLES = 10, 4
 """Injections for the throughput of the flux map."""
-
-
 LIGHT_ERROR = 0.3
-"""Share of the light of a brighter source beside it that is not known: its PSF is a model."""
+"""Part of the light of a brighter source beside it that is not known: its PSF is a model."""
 
 Place = tuple[float, float]
 """Separation [pixel] and position angle [degree]."""

@@ -40,7 +40,7 @@ class FitMaps:
 class SubtractedExposure:
     """A subtracted exposure, ready for sources to be put into it.
 
-    Its target is the exposure as it was fitted, without the model of a disc. The variance is that
+    The model of a disc, where there is one, has been taken off the target. The variance is that
     of the mean of the integrations, as it propagates through the subtraction.
     """
 

@@ -11,7 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from lyot.errors import LyotError
+from lyot.errors import LyotError, readable
 from lyot.files.headers import ExposureInfo, read_info
 
 SCIENCE, PSF = "science", "psf"
@@ -54,8 +54,8 @@ def read_association(
     ------
     LyotError
         If the file is missing or not JSON, has no product or no science member, names a member
-        twice or outside its folder, has a name that is no plain file name, or a member does not
-        exist.
+        twice or outside its folder, or gives the product a name that no file can have, or a member
+        does not exist.
 
     Examples
     --------
@@ -112,16 +112,16 @@ def read_association(
 
 
 def _load(path: Path) -> dict[str, Any]:
+    with readable(f"Association {path}", "check the path"):
+        stored = path.read_bytes()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(stored.decode())
     except RecursionError:
-        raise LyotError(f"Association {path} is nested too deeply; write it anew.") from None
-    except FileNotFoundError:
-        raise LyotError(f"Association {path} does not exist; check the path.") from None
+        raise LyotError(
+            f"Association {path} is nested too deeply: a list in a list without end; write it anew."
+        ) from None
     except (UnicodeDecodeError, json.JSONDecodeError) as err:
         raise LyotError(f"Association {path} is not JSON ({err}); write it anew.") from None
-    except OSError as err:
-        raise LyotError(f"Association {path} cannot be read ({err.strerror}).") from None
     if not isinstance(content, dict):
         raise LyotError(f"Association {path} is not a JSON object; it must hold 'products'.")
     return content

@@ -26,7 +26,7 @@ class ExposureProducts:
     """One science exposure of a finished run."""
 
     name: str  # of its psfsub product
-    target: Cube  # as it was subtracted
+    target: Cube  # the flagged exposure (crfints)
     aligned: AlignedArrays  # mapped from the psfalign product
     star: StarPosition
     plane: TangentPlane  # the sky about the star

@@ -55,7 +55,8 @@ class AlignedSet(NamedTuple):
 class Aligner:
     """The references of each integration of a science exposure, aligned when they are asked for.
 
-    One set is held at a time, and what it holds does not depend on what was asked for before.
+    The references of one integration are held at a time; they are the same in whatever order the
+    integrations are asked for.
     `weight`, ``(n_y, n_x)``, is that of the pixels in the fits, by default the built-in annulus
     about the star; `star_xy` is the star where the user states it [pixel, 0-based]. `receive` is
     given the number of each set and the set, the first time that it is computed. Without
