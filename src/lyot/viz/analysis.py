@@ -20,7 +20,7 @@ from lyot.analysis.contrast import ContrastCurve, SensitivityMap
 from lyot.analysis.detection import Detection
 from lyot.files.atomic import atomic_write
 from lyot.types import Array
-from lyot.viz.figures import COLORS, GRAY
+from lyot.viz.style import COLORS, GRAY, modes_label
 
 
 def save(path: str | Path, draw: Callable[[Figure], Any], size: tuple[float, float], /) -> str:
@@ -72,12 +72,6 @@ def contrast(ax: Axes, curve: ContrastCurve, /) -> Axes:
     ax.legend(frameon=False, fontsize=8)
     _magnitudes(ax, curve.star_magnitude)
     return ax
-
-
-def modes_label(n_used: int, n_requested: int, /) -> str:
-    """Return the number of modes that were used, and the requested one where that differs."""
-    used = f"{n_used} mode" if n_used == 1 else f"{n_used} modes"
-    return used if n_used == n_requested else f"{used} ({n_requested} requested)"
 
 
 def _separation_axis(ax: Axes, r: Array) -> None:

@@ -1,22 +1,15 @@
-"""Figures as functions that take arrays and return Axes."""
+"""Images as figures: functions that take arrays and return Axes."""
 
 from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import AsinhNorm, Normalize
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from lyot.algorithms.repair import MAD_TO_SIGMA
 from lyot.files.star import StarPosition
 from lyot.types import Array
-
-SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"
-GRAY = "#8a94a3"
-"""For lines that stand back; visible on a light and on a dark ground."""
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", GRAY)
-"""Distinguishable with any color vision (Okabe and Ito 2008), on any ground."""
-MAX_STARS_IN_LEGEND = 10
+from lyot.viz.style import SEQUENTIAL, stretch_of
 
 
 def image(
@@ -61,13 +54,8 @@ def image(
 
 def stretch(data: Array, /) -> Normalize:
     """Return a stretch for a subtracted image: asinh, linear within three times the noise."""
-    finite = data[np.isfinite(data)]
-    if finite.size == 0:
-        return Normalize(0.0, 1.0)
-    center = float(np.median(finite))
-    sigma = MAD_TO_SIGMA * float(np.median(np.abs(finite - center))) or 1.0
-    top = max(float(np.percentile(finite, 99.8)), center + 5 * sigma)
-    return AsinhNorm(linear_width=3 * sigma, vmin=center - 5 * sigma, vmax=top)
+    low, high, soft = stretch_of(data)
+    return AsinhNorm(linear_width=soft, vmin=low, vmax=high)
 
 
 def _ticks(norm: AsinhNorm) -> list[float]:
@@ -108,77 +96,3 @@ def _compass(ax: Axes, pa_y_deg: float) -> None:
             va="center",
             fontsize=9,
         )
-
-
-def noise_curve(ax: Axes, separation_arcsec: Array, sigma: Array, /, *, label: str) -> Axes:
-    """Draw 1-sigma noise [MJy/sr] against separation, with a logarithmic ordinate."""
-    good = np.isfinite(sigma) & (sigma > 0)
-    ax.semilogy(separation_arcsec[good], sigma[good], label=label, linewidth=1.6)
-    ax.set(xlabel="separation [arcsec]", ylabel="1-sigma scatter [MJy/sr]")
-    ax.grid(alpha=0.3, which="both")
-    return ax
-
-
-def drift(ax: Axes, shift_yx: Array, error_yx: Array, /) -> Axes:
-    """Draw the drift of the pointing from shifts of shape (n_int, n_ref, 2) [pixel]."""
-    n_int, n_ref = shift_yx.shape[:2]
-    common = (shift_yx - shift_yx.mean(axis=0, keepdims=True)).mean(axis=1)
-    error = np.sqrt((error_yx**2).mean(axis=1) / n_ref)
-    numbers = np.arange(1, n_int + 1)
-    for k, (name, color) in enumerate((("y", COLORS[0]), ("x", COLORS[1]))):
-        ax.errorbar(
-            numbers, common[:, k], error[:, k], fmt="o-", color=color, label=name, lw=1.2, ms=4
-        )
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    ax.set(xlim=(0.5, n_int + 0.5), xlabel="integration", ylabel="drift [pixel]")
-    ax.legend(fontsize=8)
-    ax.grid(alpha=0.3)
-    return ax
-
-
-def reference_shifts(ax: Axes, shift_yx: Array, error_yx: Array, /) -> Axes:
-    """Draw the mean shift of each reference from shifts of shape (n_int, n_ref, 2) [pixel]."""
-    mean, error = shift_yx.mean(axis=0), error_yx.mean(axis=0)
-    ax.errorbar(mean[:, 1], mean[:, 0], error[:, 0], error[:, 1], fmt=".", color=COLORS[0], lw=0.8)
-    ax.axhline(0.0, color=GRAY, lw=0.6)
-    ax.axvline(0.0, color=GRAY, lw=0.6)
-    ax.set_aspect("equal", adjustable="datalim")
-    ax.set(xlabel="shift along x [pixel]", ylabel="shift along y [pixel]")
-    ax.grid(alpha=0.3)
-    return ax
-
-
-def spectrum(ax: Axes, eigenvalues: Array, residual_rms: Array, /) -> Axes:
-    """Draw eigenvalues ``(n_zone, n_ref)`` and, on the right, rms residuals (or none) by zone."""
-    for values in np.atleast_2d(eigenvalues):
-        good = values > 0
-        modes = np.arange(1, len(values) + 1)[good]
-        ax.semilogy(modes, values[good] / values[0], ".-", color=COLORS[0], lw=1)
-    ax.set_xlabel("number of modes")
-    ax.set_ylabel("eigenvalue / first", color=COLORS[0])
-    ax.grid(alpha=0.3)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if np.size(residual_rms):
-        right = ax.twinx()
-        for rms in np.atleast_2d(residual_rms):
-            right.semilogy(np.arange(len(rms)), rms, color=COLORS[1], lw=1.6)
-        right.set_ylabel("rms residual [MJy/sr]", color=COLORS[1])
-    return ax
-
-
-def weights(ax: Axes, coefs: Array, scale: Array, targets: list[str], /) -> Axes:
-    """Draw what each reference contributes, by coefficients (n_zone, n_int, n_ref) and scale."""
-    share = (coefs / scale[None]).mean(axis=(0, 1))
-    numbers = np.arange(1, len(share) + 1)
-    names = list(dict.fromkeys(targets)) if len(targets) == len(share) else []
-    for k, name in enumerate(names or [""]):
-        here = np.array([t == name for t in targets]) if names else np.ones(len(share), bool)
-        color = COLORS[k % len(COLORS)]
-        label = name if 1 < len(names) <= MAX_STARS_IN_LEGEND else None
-        ax.bar(numbers[here], share[here], color=color, width=0.8, label=label)
-    ax.axhline(0.0, color=GRAY, lw=0.6)
-    ax.set(xlabel="reference", ylabel="contribution")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if 1 < len(names) <= MAX_STARS_IN_LEGEND:
-        ax.legend(fontsize=8)
-    return ax

@@ -1,8 +1,13 @@
 """The page of a report: escaped, whole, and with nothing outside it."""
 
+import base64
+import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import matplotlib
+import numpy as np
 import pytest
 
 from lyot.viz.report.facts import read_facts
@@ -55,3 +60,13 @@ def test_text_from_files_and_commands_is_escaped(facts):
 
 def test_a_page_of_the_same_facts_is_the_same(facts):
     assert render(facts) == render(facts)
+
+
+def test_the_color_maps_are_those_of_matplotlib(facts):
+    found = re.search(r'id="color-maps">(.*?)</script>', render(facts)).group(1)
+    names = {"inferno": "inferno", "gray": "gray", "viridis": "viridis", "diverging": "RdBu_r"}
+    assert list(json.loads(found)) == list(names)
+    for name, text in json.loads(found).items():
+        colors = np.frombuffer(base64.b64decode(text), np.uint8).reshape(-1, 3)
+        wanted = matplotlib.colormaps[names[name]](np.linspace(0.0, 1.0, len(colors)))[:, :3]
+        assert np.abs(colors - 255 * wanted).max() <= 0.5

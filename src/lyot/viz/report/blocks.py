@@ -11,7 +11,7 @@ import numpy as np
 
 from lyot.files.star import StarPosition
 from lyot.types import Array
-from lyot.viz.figures import stretch
+from lyot.viz.style import stretch_of
 
 T = TypeVar("T")
 
@@ -129,8 +129,8 @@ class Frame:
     def to_json(self) -> dict[str, Any]:
         """Return the plain values that viewer.js reads."""
         data = np.asarray(self.data, dtype=np.float64)
-        norm = stretch(data)
-        low, high = self.limits or (float(norm.vmin or 0.0), float(norm.vmax or 1.0))
+        low, high, soft = stretch_of(data)
+        low, high = self.limits or (low, high)
         largest = float(np.nanmax(np.abs(data))) if np.isfinite(data).any() else 1.0
         scale = 1.0 if self.exact else max(largest / 2048.0, 1e-30)
         coded = data.astype("<f4") if self.exact else (data / scale).astype("<f2")
@@ -150,7 +150,7 @@ class Frame:
             "x0": x0,
             "y0": y0,
             "range": [low, high],
-            "soft": float(getattr(norm, "linear_width", 1.0)),
+            "soft": soft,
             "marks": self.marks,
         }
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path
 
-import matplotlib as mpl
-import numpy as np
-
 from lyot.files.atomic import atomic_write
-from lyot.viz.figures import DIVERGING, SEQUENTIAL
 from lyot.viz.report import sections
 from lyot.viz.report.blocks import in_base64
-from lyot.viz.report.drawing import page_style
 from lyot.viz.report.facts import RunFacts, read_facts
 
-COLOR_MAPS = {"inferno": SEQUENTIAL, "gray": "gray", "viridis": "viridis", "diverging": DIVERGING}
+COLORS = "colors.json"
+"""256 colors of each color map of Matplotlib, three bytes each, in base64."""
 
 
 def write_report(
@@ -77,8 +74,7 @@ def render(run: RunFacts, /) -> str:
     environment.filters["breakable"] = lambda text: Markup("_<wbr>").join(text.split("_"))
     environment.filters["base64"] = in_base64
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    with page_style():
-        blocks = {title: list(make(run)) for title, make in sections.SECTIONS.items()}
+    blocks = {title: list(make(run)) for title, make in sections.SECTIONS.items()}
     return environment.get_template("page.html").render(
         name=run.name,
         title=sections.title(run),
@@ -87,15 +83,9 @@ def render(run: RunFacts, /) -> str:
         sections={title: shown for title, shown in blocks.items() if shown},
         style=_read("page.css"),
         script=_read("viewer.js"),
-        color_maps={name: _color_table(source) for name, source in COLOR_MAPS.items()},
+        color_maps=json.loads(_read(COLORS)),
     )
 
 
 def _read(name: str) -> str:
     return files("lyot.viz.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _color_table(name: str) -> str:
-    """256 colors of a color map as bytes, in base64."""
-    colors = mpl.colormaps[name](np.linspace(0.0, 1.0, 256))[:, :3]
-    return in_base64(np.round(255 * colors).astype(np.uint8).tobytes())

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from lyot._version import __version__
 from lyot.algorithms.geometry import east_north
@@ -16,7 +15,7 @@ from lyot.algorithms.statistics import finite_mean
 from lyot.files.star import CRPIX, StarPosition
 from lyot.files.view import View
 from lyot.types import Array
-from lyot.viz import analysis, figures
+from lyot.viz.report import plots
 from lyot.viz.report.blocks import (
     Block,
     Code,
@@ -32,17 +31,16 @@ from lyot.viz.report.blocks import (
 )
 from lyot.viz.report.drawing import drawing
 from lyot.viz.report.facts import ExposureFacts, Product, RunFacts, Subtraction
+from lyot.viz.style import modes_label
 
 MIN_REFERENCES = 5
 MAX_SHIFT_ERROR_PIX = 0.1
 MIN_EIGENVALUE_RATIO = 1e-9
 """Last over first eigenvalue, below which the references are called nearly degenerate."""
-MAX_FRAME_CHARACTERS = 2_400_000
-"""Characters that the frames of all exposures may take, so that the page stays below 5 MB."""
+MAX_FRAME_CHARACTERS = 1_300_000
+"""Characters that the frames of all exposures may take, so that the page stays below 3 MB."""
 CROP_ARCSEC = 4.0
 """Where there are many frames, they are cropped to this offset from the star [arcsec]."""
-FIGURE_WIDTH_INCH = 5.2
-"""Narrow, so that the text can still be read on a telephone."""
 
 
 def title(run: RunFacts, /) -> str:
@@ -298,27 +296,20 @@ def contrast(run: RunFacts, /) -> Iterator[Block]:
     """Contrast limits with the throughput, and the noise of the combined image."""
     curve, drawings = run.curve, []
     if curve is not None:
-        figure = _figure(5.6)
-        analysis.contrast_figure(figure, curve, title="")
         settings = curve.settings
         caption = (
             f"Star: {settings.get('star', '')}. Off-axis PSF: {settings.get('psf', '')}. "
             f"Transmission of the mask: {settings.get('transmission', '')}."
         )
-        drawings.append(drawing(figure, "Contrast limits and throughput", caption))
+        title = "Contrast limits and throughput"
+        drawings.append(drawing(plots.limits(curve), title, caption))
     if run.noise_curves:
-        figure = _figure(3.6)
-        ax = figure.subplots()
-        scale = run.main.view.info.pixel_scale_arcsec
-        for name, table in run.noise_curves.items():
-            figures.noise_curve(ax, table["radius"] * scale, table["sigma"], label=name)
-        if len(run.noise_curves) > 1:
-            ax.legend(fontsize=7)
         caption = (
             "Scatter of the combined image in annuli two pixels wide. Discs and companions "
             "contribute to it."
         )
-        drawings.append(drawing(figure, "Scatter against separation", caption))
+        panels = plots.noise(run.noise_curves, run.main.view.info.pixel_scale_arcsec)
+        drawings.append(drawing(panels, "Scatter against separation", caption))
     yield Grid(drawings)
     if curve is None:
         yield Paragraph(
@@ -433,19 +424,15 @@ def alignment(run: RunFacts, /) -> Iterator[Block]:
     drawings, rows = [], list[list[Number | str]]()
     for exposure in run.exposures:
         align = exposure.alignment
-        several = len(align.shift_yx) > 1
-        figure = _figure(5.6 if several else 3.4)
-        axes = figure.subplots(2 if several else 1, 1, squeeze=False)[:, 0]
-        figures.reference_shifts(axes[-1], align.shift_yx, align.shift_error_yx)
         caption = f"{exposure.root}: shift of each reference, with its error."
-        if several:
-            figures.drift(axes[0], align.shift_yx, align.shift_error_yx)
+        if len(align.shift_yx) > 1:
             caption = (
                 f"{exposure.root}. Above: drift of the pointing, the mean shift of all references "
                 "to each integration. Below: shift of each reference, averaged over integrations."
             )
         caption += f" Weight of the fit: {align.weight or 'not recorded'}."
-        drawings.append(drawing(figure, f"Shifts of {exposure.root}", caption))
+        panels = plots.shifts(align.shift_yx, align.shift_error_yx)
+        drawings.append(drawing(panels, f"Shifts of {exposure.root}", caption))
         for k, target in enumerate(align.targets):
             y, x = align.shift_yx[:, k].mean(axis=0)
             error = np.hypot(*align.shift_error_yx[:, k].mean(axis=0))
@@ -464,20 +451,20 @@ def modes(run: RunFacts, /) -> Iterator[Block]:
     drawings = []
     for exposure in run.exposures:
         last, align = exposure.subtractions[-1], exposure.alignment
-        figure = _figure(5.6)
-        upper, lower = figure.subplots(2, 1)
-        figures.spectrum(upper, last.eigenvalues, last.residual_rms)
         scale = align.scale
         if last.coefficients.shape[-1] != scale.shape[-1]:  # of components, or of the median
             scale = np.ones((1, last.coefficients.shape[-1]))
-        figures.weights(lower, last.coefficients, scale, align.targets)
+        panels = [
+            plots.spectrum(last.eigenvalues, last.residual_rms),
+            plots.weights(last.coefficients, scale, align.targets),
+        ]
         caption = (
             f"{exposure.root}. Above: eigenvalues of the Gram matrix of the references, and the "
             "rms residual over the fitted pixels against the number of modes. Below: contribution "
             "of each reference to the model of the star (coefficient divided by brightness scale), "
             "averaged over zones and integrations."
         )
-        drawings.append(drawing(figure, f"Modes and weights of {exposure.root}", caption))
+        drawings.append(drawing(panels, f"Modes and weights of {exposure.root}", caption))
     yield Grid(drawings)
 
 
@@ -528,16 +515,12 @@ SECTIONS: dict[str, Callable[[RunFacts], Iterator[Block]]] = {
 """The report, in order, by title; a section without blocks is left out."""
 
 
-def _figure(height_inch: float) -> Figure:
-    return Figure(figsize=(FIGURE_WIDTH_INCH, height_inch), layout="constrained")
-
-
 def _plural(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _modes(result: Product) -> str:
-    return analysis.modes_label(result.n_modes_used, result.n_modes)
+    return modes_label(result.n_modes_used, result.n_modes)
 
 
 def _cell(value: Any) -> Number | str:
