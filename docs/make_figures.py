@@ -15,7 +15,7 @@ from lyot.analysis.contrast import contrast_curve, sensitivity_map
 from lyot.analysis.detection import detect
 from lyot.analysis.noise import KnownDisc
 from lyot.analysis.observation import open_run
-from lyot.files.association import build_associations
+from lyot.files.sorting import build_associations
 from lyot.files.view import read_view
 from lyot.pipeline import Coron3Pipeline
 from lyot.viz import analysis as draw

@@ -135,7 +135,7 @@ def test_plans_that_cannot_be_are_refused(targets, tmp_path):
     assert "both make a product named one; rename one" in done.stderr
     (tmp_path / "empty").mkdir()
     done = lyot("run", tmp_path / "empty", "-o", tmp_path / "out")
-    assert "(*_asn.json); write them with build_associations (`lyot asn FILES`)" in done.stderr
+    assert "(*_asn.json) and no calibrated exposure (*_calints.fits" in done.stderr
     done = lyot("run", targets / "one_asn.json", "--scheduler", "tcp://127.0.0.1:1")
     assert "No Dask scheduler answers at tcp://127.0.0.1:1" in done.stderr
     done = lyot("run", targets / "one_asn.json", "--scheduler", "local:0")

@@ -14,7 +14,7 @@ _HOMES = {
     "OutlierDetectionStep": "lyot.steps",
     "ResampleStep": "lyot.steps",
     "StackRefsStep": "lyot.steps",
-    "build_associations": "lyot.files.association",
+    "build_associations": "lyot.files.sorting",
     "contrast_curve": "lyot.analysis.contrast",
     "detect": "lyot.analysis.detection",
     "fit_companions": "lyot.analysis.companion",

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lyot._version import __version__
 from lyot.compute import cluster, process
 from lyot.errors import LyotError
 from lyot.files.association import Association, read_association
 from lyot.files.atomic import checksum, remove_stale, sampled_checksum, write_json
+from lyot.files.sorting import find_exposures, sort_exposures
 from lyot.parameters import (
     PIPELINE,
     ObservationParameters,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REDUCED, UNCHANGED, FAILED = "reduced", "unchanged", "failed"
+MADE_BY_RUN = "lyot_run"
+"""Rule of associations that a run writes beside its products; exposures are sorted anew."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Job:
 
     association: str
     output_dir: str
+    content: dict[str, Any] | None = None  # of an association that the run itself writes
     parameters: StepParameters = field(default_factory=dict)
     input_dir: str = ""  # folder of the members; by default that of the association
     observation: ObservationParameters | None = None  # for contrast limits; None for no limits
@@ -64,43 +68,76 @@ class Finished:
     message: str = ""  # why it failed
 
 
-def expand(sources: Sequence[str], /) -> list[str]:
-    """Find association files, each once; those of a folder lie in it at any depth."""
+class Source(NamedTuple):
+    """An association: its file, or the content of one that was made from headers."""
+
+    path: str
+    content: dict[str, Any] | None = None
+
+
+def expand(sources: Sequence[str], /) -> list[Source]:
+    """Find the associations of files and folders, each once; make them where there are none.
+
+    A folder stands for the associations in it at any depth, else for the exposures in it; these
+    and exposures that are named are sorted together.
+    """
     found: list[str] = []
+    exposures: list[str] = []
     for source in sources:
         path = Path(source)
-        files = [path]
         if path.is_dir():
-            files = sorted(path.rglob("*_asn.json"))
-            if not files:
+            files = [p for p in sorted(path.rglob("*_asn.json")) if _is_of_stage_3(p)]
+            if not files and not find_exposures([path]):
                 raise LyotError(
-                    f"{path} holds no association (*_asn.json); write them with "
-                    "build_associations.",
-                    function="build_associations",
+                    f"{path} holds no association (*_asn.json) and no calibrated exposure "
+                    "(*_calints.fits, *_cal.fits); name another folder."
                 )
+            exposures += [] if files else [source]
+        else:
+            files = [path] if path.suffix == ".json" else []
+            exposures += [] if files else [source]
         found += [str(file) for file in files if str(file) not in found]
-    return found
+    made: list[Source] = []
+    if exposures:
+        contents, unused = sort_exposures(exposures)
+        made = [Source("", content | {"asn_rule": MADE_BY_RUN}) for content in contents]
+        for path, reason in unused:
+            log.warning("%s is not used: %s.", path.name, reason)
+    return [Source(path) for path in found] + made
 
 
-def plan(job: Job, associations: Sequence[str], /) -> list[Job]:
+def _is_of_stage_3(path: Path) -> bool:
+    """Whether an association in a folder is for a run; those of stage 2 and of runs are not."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return True  # what is wrong with it is said when it is read
+    kind, rule = (str(dict(content).get(key) or "") for key in ("asn_type", "asn_rule"))
+    return (not kind or "coron" in kind) and rule != MADE_BY_RUN
+
+
+def plan(job: Job, sources: Sequence[Source], /) -> list[Job]:
     """Make one job per association, each with a folder of its own where there are several."""
-    if len(associations) == 1:
-        return [replace(job, association=associations[0])]
     jobs: list[Job] = []
     names: dict[str, str] = {}
-    for path in associations:
+    for path, content in sources:
         try:
-            name = read_association(path, folder=job.input_dir or None).product
+            name = read_association(content or path, folder=job.input_dir or None).product
         except LyotError:
             name = Path(path).stem
-        if name in names:
+        if name in names and len(sources) > 1:
             raise LyotError(
-                f"{path} and {names[name]} both make a product named {name}; rename one."
+                f"{path or name} and {names[name]} both make a product named {name}; rename one."
             )
-        names[name] = path
-        folder = str(Path(job.output_dir) / name)
-        jobs.append(replace(job, association=path, output_dir=folder))
+        names[name] = path or name
+        folder = Path(job.output_dir) / name if len(sources) > 1 else Path(job.output_dir)
+        association = path or str(folder / f"{name}_asn.json")
+        jobs.append(replace(job, association=association, content=content, output_dir=str(folder)))
     return jobs
+
+
+def _association_of(job: Job) -> Association:
+    return read_association(job.content or job.association, folder=job.input_dir or None)
 
 
 def run(jobs: Sequence[Job], tasks: cluster.Tasks, /) -> Iterator[Finished]:
@@ -126,7 +163,7 @@ def attempt(job: Job, /) -> Finished:
 def _failed(job: Job, error: BaseException | None, seconds: float) -> Finished:
     text = str(error) if isinstance(error, LyotError) else f"{type(error).__name__}: {error}"
     try:
-        product = read_association(job.association, folder=job.input_dir or None).product
+        product = _association_of(job).product
     except LyotError:
         product = ""
     return Finished(job.association, product, FAILED, seconds=seconds, message=text)
@@ -136,7 +173,7 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
     """Reduce an association, unless nothing that its products rest on has changed."""
     started = time.monotonic()
     folder = Path(job.output_dir)
-    asn = read_association(job.association, folder=job.input_dir or None)
+    asn = _association_of(job)
     record = folder / f"{asn.product}_run.json"
     remove_stale(folder)
     if not job.rerun and record.is_file():
@@ -149,6 +186,8 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
     pipeline.keep_fits = job.observation is not None
     with _log_file(folder, asn.product):
         record.unlink(missing_ok=True)
+        if job.content is not None:
+            write_json(job.content, job.association)
         pipeline.run(job.association)
         products = list(pipeline.products)
         if job.observation is not None:
@@ -201,15 +240,14 @@ def _pipeline(job: Job) -> Coron3Pipeline:
 
 def plan_of(job: Job, /) -> Plan:
     """Plan the run of a job: nothing is written, and no pixel is read."""
-    return _pipeline(job).plan(job.association)
+    return _pipeline(job).plan(job.content or job.association)
 
 
 def fingerprint(
     job: Job, asn: Association, checksums: dict[str, str] | None = None, /
 ) -> dict[str, Any]:
     """Return all that a job's products rest on, by content; `checksums` are of known members."""
-    members = [*asn.science, *asn.psf]
-    sha256 = checksums or {p.name: checksum(p) for p in members}
+    sha256 = checksums or {p.name: checksum(p) for p in asn.members}
     values = complete(job.parameters)
     all_values = [value for given in values.values() for value in given]
     if job.observation is not None:
@@ -227,6 +265,7 @@ def fingerprint(
         "asn_id": asn.asn_id,
         "science": [[p.name, sha256[p.name]] for p in asn.science],
         "psf": [[p.name, sha256[p.name]] for p in asn.psf],
+        "background": [[p.name, sha256[p.name]] for p in asn.background],
         "steps": {
             step: {name: each for value in given for name, each in to_names(value).items()}
             for step, given in values.items()

@@ -69,7 +69,10 @@ def test_every_command_says_what_it_does_in_one_sentence():
         (("run", "{small}", "--n-refs", "3"), "how references are chosen and how many (option --s"),
         (("run", "{small}", "--set", "klip.n_annuli=0"), "(option --set klip.n_annuli=VALUE)."),
         (("run", "{moved}"), "name its folder with input_dir (option --input-dir)."),
-        (("run", "{empty}"), "write them with build_associations (`lyot asn FILES`)."),
+        (
+            ("run", "{empty}"),
+            "and no calibrated exposure (*_calints.fits",
+        ),
         (("contrast", "{empty}"), "run the pipeline first (`lyot run ASN`)."),
         (("contrast", "{empty}", "--fpf", "2"), "must lie between 0 and 0.5 (option --fpf)."),
         (("library", "list", "{empty}"), "library.build (`lyot library build LIB FILES`)."),

@@ -1,11 +1,16 @@
 """The commands that make products: what a user types, and what bad input gets."""
 
+import gzip
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
 from astropy.io import fits
+from stdatamodels.jwst import datamodels
 
+from lyot.files.association import read_association
 from scenes import assert_refused, lyot, products_in
 
 
@@ -46,6 +51,46 @@ def test_asn_then_run(small, tmp_path):
     )
     assert done.exit_code == 0, done.output
     assert len(products_in(tmp_path / "out")) == 1
+
+
+@pytest.fixture
+def delivered(small, tmp_path):
+    """The observation as the archive may deliver it: two folders, a link, packed, one mean."""
+    folder = tmp_path / "delivered"
+    (folder / "a").mkdir(parents=True)
+    (folder / "b").mkdir()
+    science, linked, *packed = sorted(small.parent.glob("*_calints.fits"))
+    with datamodels.CubeModel(science) as cube, datamodels.ImageModel(cube.data[0]) as image:
+        image.update(cube)
+        image.err, image.dq = cube.err[0], cube.dq[0]
+        image.meta.wcs = cube.meta.wcs
+        image.save(folder / "a" / science.name.replace("calints", "cal"))
+    os.symlink(linked, folder / "a" / linked.name)
+    for path in packed:
+        with path.open("rb") as raw, gzip.open(folder / "b" / f"{path.name}.gz", "wb") as out:
+            shutil.copyfileobj(raw, out)
+    return folder
+
+
+def test_a_folder_of_exposures_is_sorted_and_reduced(delivered, tmp_path):
+    out = tmp_path / "out"
+    plan = lyot("run", delivered, "-o", out, "--plan")
+    assert plan.exit_code == 0, plan.output
+    assert "1 integration(s), 6 reference frames" in plan.stdout
+    assert not out.exists()
+    options = ("-o", out, "--truncate", "3", "--only-final", "--no-report")
+    done = lyot("run", delivered, *options)
+    assert done.exit_code == 0, done.output
+    [written] = out.glob("*_asn.json")
+    asn = read_association(written)
+    assert asn.science[0].name.endswith("_cal.fits")
+    assert sorted(p.suffix for p in asn.psf) == [".fits", ".gz", ".gz"]
+    assert list(out.glob(f"{asn.product}_i2d.fits"))
+    # What a run has written beside its products stands for nothing when it is run again.
+    assert "up to date" in lyot("run", delivered, *options).stdout
+    for path in delivered.rglob("*fits*"):
+        shutil.copy(path, out)
+    assert "up to date" in lyot("run", out, *options).stdout
 
 
 def test_members_in_another_folder(small, tmp_path):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from lyot.errors import LyotError
-from lyot.files.association import build_associations, read_association
+from lyot.files.association import read_association
 
 OLD = """{"asn_rule": "CORON", "target": "NGC-3603", "asn_pool": "jw00017_001_01_pool",
  "program": "00017", "products": [{"prodtype": "coroncmb",
@@ -49,12 +49,23 @@ def test_the_old_spelling_is_read(folder):
 
 def test_members_of_other_types_are_not_used(folder):
     content = json.loads(OLD)
-    content["products"][0]["members"] += [
-        {"exptype": "background", "expname": "b.fits"},
-        {"exptype": "target_acquisition", "expname": "t.fits"},
-    ]
+    content["products"][0]["members"].append({"exptype": "target_acquisition", "expname": "t.fits"})
     asn = read_association(write(folder, content))
-    assert asn.unused == (("b.fits", "background"), ("t.fits", "target_acquisition"))
+    assert asn.unused == (("t.fits", "target_acquisition"),)
+
+
+def test_backgrounds_are_members_and_each_member_may_have_a_folder_of_its_own(folder, tmp_path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "b.fits").touch()
+    content = json.loads(OLD)
+    content["products"][0]["members"].append(
+        {"exptype": "background", "expname": "b.fits", "exposure_folder": str(tmp_path / "more")}
+    )
+    asn = read_association(write(folder, content))
+    assert asn.background == (tmp_path / "more" / "b.fits",)
+    assert asn.members == asn.science + asn.psf + asn.background
+    with pytest.raises(LyotError, match=r"Member b\.fits of asn\.json is not in"):
+        read_association(write(folder, content), folder=folder)
 
 
 def test_the_archives_own_file_is_read_up_to_its_missing_members(data_dir):
@@ -106,39 +117,6 @@ def test_members_are_looked_for_in_the_named_folder(folder, tmp_path_factory):
     assert read_association(path, folder=folder).science[0].parent == folder
     content = json.loads(OLD) | {"exposure_folder": str(folder)}
     assert read_association(write(elsewhere, content)).psf[0].parent == folder
-
-
-def test_headers_make_an_association(small):
-    files = sorted(small.parent.glob("*_calints.fits"))
-    [made] = build_associations(files)
-    kinds = [m["exptype"] for m in made["products"][0]["members"]]
-    assert kinds == ["science", "psf", "psf", "psf"]
-    written = small.parent / "made.json"
-    written.write_text(json.dumps(made))
-    assert len(read_association(written).psf) == 3
-
-
-def test_references_alone_make_no_association(small):
-    files = [p for p in small.parent.glob("*_calints.fits") if "9002001" in p.name]
-    with pytest.raises(LyotError, match="IS_PSF is true in all"):
-        build_associations(files)
-    with pytest.raises(LyotError, match="given twice"):
-        build_associations([files[0], files[0]])
-
-
-def test_what_cannot_go_together_is_refused(small, tmp_path):
-    from astropy.io import fits
-
-    science = next(p for p in small.parent.glob("*_calints.fits") if "9001001" in p.name)
-    for name, key, value in (("a.fits", "TARGPROP", "OTHER"), ("b.fits", "FILTER", "F335M")):
-        with fits.open(science) as hdus:
-            hdus[0].header[key] = value
-            hdus.writeto(tmp_path / name)
-    with fits.open(science) as hdus:
-        hdus.writeto(tmp_path / "s.fits")
-    with pytest.raises(LyotError, match="OTHER share NIRCAM F444W"):
-        build_associations([tmp_path / "s.fits", tmp_path / "a.fits"])
-    assert len(build_associations([tmp_path / "s.fits", tmp_path / "b.fits"])) == 2
 
 
 @pytest.mark.parametrize("asn_id", ["/../../evil", "a b", "a/b", "é", "\ud800"])

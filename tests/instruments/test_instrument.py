@@ -11,9 +11,9 @@ from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.detection import detect
 from lyot.analysis.observation import open_run
 from lyot.errors import LyotError
-from lyot.files.association import build_associations
 from lyot.files.exposure import as_model, read_cube
 from lyot.files.headers import info_from_model, read_info
+from lyot.files.sorting import build_associations
 from lyot.instruments import INSTRUMENTS, NIRCAM, Instrument, registered
 from lyot.instruments.coronagraphs import Aperture, Coronagraph
 from lyot.instruments.filters import Curve, Filter

@@ -13,7 +13,8 @@ from stdatamodels.jwst import datamodels
 jwst = pytest.importorskip("jwst", reason="jwst is not installed: run `make parity`")
 
 from lyot.algorithms import fourier, klip, registration  # noqa: E402
-from lyot.files.association import FOLDER_KEY, build_associations  # noqa: E402
+from lyot.files.association import FOLDER_KEY  # noqa: E402
+from lyot.files.sorting import build_associations  # noqa: E402
 from lyot.steps import KlipStep, ResampleStep, StackRefsStep  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")

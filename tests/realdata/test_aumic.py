@@ -18,9 +18,10 @@ from lyot.analysis.companion import fit_companions
 from lyot.analysis.observation import open_run
 from lyot.analysis.psf import model_psf
 from lyot.files.aligned import AlignedArrays
-from lyot.files.association import FOLDER_KEY, build_associations
+from lyot.files.association import FOLDER_KEY
 from lyot.files.exposure import read_cube, stack
 from lyot.files.provenance import provenance_of, star_of
+from lyot.files.sorting import build_associations
 from lyot.files.star import StarPosition
 from lyot.instruments import NIRCAM
 from lyot.parameters import AlignRecipe, SubtractRecipe

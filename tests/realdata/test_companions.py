@@ -30,7 +30,7 @@ def aumic(data_dir):
 @pytest.fixture(scope="module")
 def observation(aumic, tmp_path_factory):
     """AU Mic, both rolls, as the analysis sees it."""
-    from lyot.files.association import build_associations
+    from lyot.files.sorting import build_associations
 
     files = sorted(aumic.glob("*_calints.fits"))
     [content] = build_associations([str(f) for f in files])

@@ -15,9 +15,10 @@ from lyot.algorithms.geometry import polar
 from lyot.analysis.companion import fit_companions
 from lyot.analysis.observation import open_run
 from lyot.analysis.psf import psf_from_image
-from lyot.files.association import FOLDER_KEY, build_associations
+from lyot.files.association import FOLDER_KEY
 from lyot.files.exposure import read_cube
 from lyot.files.provenance import provenance_of, star_of
+from lyot.files.sorting import build_associations
 from lyot.files.view import read_view
 from lyot.pipeline import Coron3Pipeline
 from lyot.references.star import find_star

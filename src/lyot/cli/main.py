@@ -19,7 +19,6 @@ INTERRUPTED = 130
 INTERNAL = 70
 """Exit status of an error of the package itself, EX_SOFTWARE of sysexits.h."""
 _COMMAND_OF = {
-    "build_associations": "lyot asn FILES",
     "Coron3Pipeline": "lyot run ASN",
     "lyot.references.library.build": "lyot library build LIB FILES",
     "lyot.references.library.add": "lyot library add LIB FILES",
@@ -105,8 +104,8 @@ class Commands(click.Group):
 def main() -> None:
     """JWST coronagraphy: from calibrated exposures to PSF-subtracted images.
 
-    `lyot demo` simulates a small observation and reduces it. With files of your own: `lyot asn`
-    writes an association, `lyot run` reduces it, and `lyot contrast`, `lyot detect` and `lyot
+    `lyot demo` simulates a small observation and reduces it. With files of your own: `lyot run`
+    reduces the exposures of a folder, and `lyot contrast`, `lyot detect` and `lyot
     companion` measure what the images hold. `lyot psf` makes the PSF of a source.
     """
     from lyot.compute import process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
@@ -56,32 +57,33 @@ def demo(output_dir: str, seed: int) -> None:
     help="The association file; a folder where there are several.  [default: PRODUCT_asn.json]",
 )
 def asn(files: tuple[str, ...], output: str | None) -> None:
-    """Write an association from the headers of FILES, one for each combination.
+    """Write associations from the headers of FILES, or of the exposures in folders.
 
-    Exposures are sorted by instrument, filter, coronagraph and subarray, and into science and
-    reference exposures by IS_PSF.
+    There is one for each science target and mode: instrument, detector, filter, pupil, mask,
+    subarray, aperture. References are told by IS_PSF, dedicated backgrounds by BKGDTARG, the dither
+    pattern or the name of the target, target acquisitions by EXP_TYPE.
     """
-    from lyot.files.association import FOLDER_KEY, build_associations
-    from lyot.files.atomic import atomic_write
+    from lyot.files.association import FOLDER_KEY
+    from lyot.files.atomic import write_json
+    from lyot.files.sorting import sort_exposures
 
-    associations = build_associations(list(files))
-    home = Path(files[0]).resolve().parent
+    associations, unused = sort_exposures(list(files))
     for content in associations:
         name = f"{content['products'][0]['name']}_asn.json"
         path = Path(output) if output else Path(name)
         if output and (path.is_dir() or len(associations) > 1):
             path = path / name
-        if path.resolve().parent != home:
-            content[FOLDER_KEY] = str(home)
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        members = content["products"][0]["members"]
-        n = sum(m["exptype"] == "psf" for m in members)
-        click.echo(f"{path}: {len(members) - n} science, {n} psf")
+        if str(path.resolve().parent) == content[FOLDER_KEY]:
+            del content[FOLDER_KEY]
+        write_json(content, path)
+        kinds = Counter(m["exptype"] for m in content["products"][0]["members"])
+        click.echo(f"{path}: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}")
+    for exposure, reason in unused:
+        click.echo(f"{exposure.name} is not used: {reason}.")
 
 
 @main.command()
-@click.argument("associations", nargs=-1, required=True, metavar="ASN...")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option(
     "-o",
     "--output-dir",
@@ -124,14 +126,16 @@ def asn(files: tuple[str, ...], output: str | None) -> None:
 @click.option("--rerun", is_flag=True, help="Re-run even if up to date.")
 @AS_JSON
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
-def run(associations: tuple[str, ...], output_dir: str, **options: Any) -> None:
-    """Reduce each association ASN; a folder stands for the associations in it.
+def run(sources: tuple[str, ...], output_dir: str, **options: Any) -> None:
+    """Reduce each SOURCE: a folder of exposures, exposures, or an association.
 
+    Exposures are sorted by their headers into an association for each science target and mode, as
+    by `lyot asn`, which is written beside the products. A folder with associations stands for them.
     An association whose inputs, parameters and products are unchanged is skipped. Each of several
     associations gets a folder of its own in DIR, and one that fails does not stop the others.
     With the brightness of the star, contrast limits are measured too.
     """
-    reduce_all(associations, output_dir, options)
+    reduce_all(sources, output_dir, options)
 
 
 def _steps(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -184,13 +188,12 @@ def _job(output_dir: str, options: Mapping[str, Any]) -> Job:
     )
 
 
-def reduce_all(
-    associations: Sequence[str], output_dir: str, options: Mapping[str, Any]
-) -> list[str]:
-    """Reduce associations, print what was made and return the paths of the products."""
+def reduce_all(sources: Sequence[str], output_dir: str, options: Mapping[str, Any]) -> list[str]:
+    """Reduce exposures or associations, print what was made and return the paths."""
     from lyot import survey
 
-    jobs = survey.plan(_job(output_dir, options), survey.expand(associations))
+    with shown_warnings():
+        jobs = survey.plan(_job(output_dir, options), survey.expand(sources))
     if options.get("only_plan"):
         plans = [survey.plan_of(job) for job in jobs]
         as_json = json.dumps([plan.to_dict() for plan in plans], indent=2)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lyot.errors import LyotError, readable
 from lyot.files.headers import (
+    MODE,
     ExposureInfo,
     info_from_headers,
     info_from_model,
@@ -198,7 +199,7 @@ def check_same_mode(first: ExposureInfo, other: ExposureInfo, /) -> None:
             f"Frames of {other.name} are {other.shape[-2:]} pixels and those of {first.name} "
             f"{first.shape[-2:]}; they must be equal."
         )
-    for what in ("instrument", "filter", "pupil", "coronagraph", "subarray", "unit"):
+    for what in (*MODE, "unit"):
         a, b = getattr(first, what), getattr(other, what)
         if a and b and a != b:
             raise LyotError(
@@ -208,17 +209,39 @@ def check_same_mode(first: ExposureInfo, other: ExposureInfo, /) -> None:
 
 
 def as_model(source: Any, kind: str, /) -> Any:
-    """Open a file as the stdatamodels class of name `kind`; a model is passed on."""
+    """Open a file as the stdatamodels class of name `kind`; a model is passed on.
+
+    An image becomes a cube of one integration.
+    """
     from stdatamodels.jwst import datamodels
 
     if not isinstance(source, str | Path):
         return source
-    _check_file(source)
+    n_axes = _check_file(source)
+    is_image = kind == "CubeModel" and n_axes == 2
     with readable(source), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = getattr(datamodels, kind)(str(source))
+        model = getattr(datamodels, "ImageModel" if is_image else kind)(str(source))
+        if is_image:
+            model = _as_cube_model(model)
     keep_refused_keywords(model, source)
     return model
+
+
+def _as_cube_model(image: Any) -> Any:
+    """Make of the model of an image that of a cube with one integration."""
+    from stdatamodels.jwst import datamodels
+
+    cube = datamodels.CubeModel()
+    cube.update(image, extra_fits=True)
+    if image.meta.hasattr("wcs"):
+        cube.meta.wcs = image.meta.wcs
+    for name in ("data", "err", "dq", "var_poisson", "var_rnoise", "var_flat"):
+        array = image.getarray_noinit(name) if image.hasattr(name) else None
+        if array is not None and np.ndim(array) == 2:
+            setattr(cube, name, array[None])
+    image.close()
+    return cube
 
 
 def open_model(source: Any, /, **options: Any) -> Any:
@@ -231,11 +254,15 @@ def open_model(source: Any, /, **options: Any) -> Any:
         return datamodels.open(source, **options)
 
 
-def _check_file(path: str | Path) -> None:
-    """Refuse a file that stdatamodels would not end to read, or that leads it to other files."""
+def _check_file(path: str | Path) -> int:
+    """Refuse a file that stdatamodels would not end to read, or that leads it to other files.
+
+    Return the number of axes of SCI.
+    """
     with open_fits(path) as hdus:
         if "ASDF" in hdus:
             check_tree(np.asarray(hdus["ASDF"].data).tobytes(), path)
+        return int(hdus["SCI"].header["NAXIS"]) if "SCI" in hdus else 0
 
 
 def stack(cubes: Iterable[Cube], /) -> Cube:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,6 +25,14 @@ from lyot.instruments.filters import Filter
 from lyot.instruments.instrument import Instrument, Keywords
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 
+MODE = ("instrument", "detector", "filter", "pupil", "coronagraph", "subarray", "aperture")
+"""Facts that must be equal for two exposures to be subtracted from one another."""
+
+SCIENCE, PSF, BACKGROUND = "science", "psf", "background"
+ACQUISITION, CONFIRMATION = "target_acquisition", "confirmation"
+_ACQUISITIONS = (("TACQ", ACQUISITION), ("TACONFIRM", CONFIRMATION))
+_BACKGROUND_NAME = re.compile(r"(?:^|[^a-z])(?:background|backgnd|bkgd?)(?![a-z])", re.IGNORECASE)
+
 MAX_ACQUISITION_PIX = 5.0
 """How far from the reference point of its aperture a star lies at most."""
 
@@ -40,8 +49,10 @@ class ExposureInfo:
         Shape of SCI, ``(n_int, n_y, n_x)`` or ``(n_y, n_x)``.
     instrument, detector, filter, pupil, coronagraph, subarray, aperture, program, target : str
         As in the headers; empty where they are missing.
-    is_psf : bool
-        Whether the exposure is of a reference star.
+    exposure_type : str
+        EXP_TYPE.
+    is_psf, is_background : bool
+        Whether the exposure is of a reference star, or of a dedicated background.
     exposure_time_s, mjd : float
         Effective exposure time [s] and start, EXPSTART [day]; NaN where they are missing.
     roll_ref_deg, v3i_yangle_deg, vparity, pixel_area_sr : float
@@ -74,7 +85,9 @@ class ExposureInfo:
     aperture: str = ""
     program: str = ""
     target: str = ""
+    exposure_type: str = ""
     is_psf: bool = False
+    is_background: bool = False
     exposure_time_s: float = np.nan
     roll_ref_deg: float = np.nan
     v3i_yangle_deg: float = np.nan
@@ -91,7 +104,15 @@ class ExposureInfo:
     @property
     def mode(self) -> tuple[str, ...]:
         """What must be equal for two exposures to be subtracted from one another."""
-        return (self.instrument, self.filter, self.pupil, self.coronagraph, self.subarray)
+        return tuple(getattr(self, name) for name in MODE)
+
+    @property
+    def role(self) -> str:
+        """What the exposure is for, in the words of associations."""
+        for ending, role in _ACQUISITIONS:
+            if self.exposure_type.endswith(ending):
+                return role
+        return BACKGROUND if self.is_background else PSF if self.is_psf else SCIENCE
 
     @property
     def pa_y_deg(self) -> float:
@@ -119,7 +140,8 @@ class ExposureInfo:
     @property
     def mode_text(self) -> str:
         """The mode in words."""
-        return " ".join(part for part in self.mode if part) or "an unnamed mode"
+        parts = (self.instrument, self.filter, self.pupil, self.coronagraph, self.subarray)
+        return " ".join(part for part in parts if part) or "an unnamed mode"
 
     @property
     def instrument_value(self) -> Instrument:
@@ -158,8 +180,9 @@ class ExposureInfo:
         return 1.03 * self.lambda_over_d_pix
 
 
-_TEXT = ("detector", "filter", "pupil", "coronagraph", "subarray", "aperture", "program")
+_TEXT = (*MODE[1:], "program", "exposure_type")
 """Facts in capitals, whose keywords are the fields of the same name of `Keywords`."""
+_TRUE = (True, "T", "True", 1)
 
 
 def info_from_headers(
@@ -174,13 +197,20 @@ def info_from_headers(
     text = {name: _text(primary.get(getattr(keys, name))).upper() for name in _TEXT}
     pa_y = np.degrees(np.arctan2(_number(sci.get("PC1_2")), _number(sci.get("PC2_2")))) % 360.0
     x, y = keys.dither
+    targets = [_text(primary.get(k)) for k in keys.target]
+    is_background = (
+        primary.get(keys.is_background) in _TRUE
+        or _text(primary.get(keys.pattern)).upper() == "BACKGROUND"
+        or any(_BACKGROUND_NAME.search(target) for target in targets)
+    )
     return ExposureInfo(
         name=name,
         shape=tuple(int(n) for n in shape),
         instrument=instrument,
         **text,
-        target=next((_text(primary[k]) for k in keys.target if primary.get(k)), ""),
-        is_psf=primary.get(keys.is_psf) in (True, "T", "True", 1),
+        target=next(filter(None, targets), ""),
+        is_psf=primary.get(keys.is_psf) in _TRUE,
+        is_background=is_background,
         exposure_time_s=_number(primary.get(keys.exposure_time), sci.get("XPOSURE")),
         roll_ref_deg=_in_range(sci.get(keys.roll), keys.roll, name, -360.0, 360.0),
         v3i_yangle_deg=_number(sci.get(keys.v3i_yangle)),

@@ -31,7 +31,7 @@ from lyot._version import __version__
 from lyot.errors import LyotError
 from lyot.files.atomic import is_stale, temporary_prefix
 from lyot.files.exposure import Cube
-from lyot.files.headers import ExposureInfo
+from lyot.files.headers import MODE, ExposureInfo
 
 FORMAT = 1
 INDEX, FRAMES = "index.sqlite", "frames"
@@ -117,7 +117,6 @@ class Library:
             "mode": list(info.mode),
             "shape": list(info.shape[-2:]),
             "pixel_area_sr": info.pixel_area_sr,
-            "detector": info.detector,
         }
         temporary = path / f".{INDEX}"
         with closing(sqlite3.connect(temporary)) as index, index:
@@ -142,7 +141,7 @@ class Library:
 
     @property
     def mode(self) -> tuple[str, ...]:
-        """Instrument, filter, pupil, coronagraph and subarray."""
+        """Instrument, detector, filter, pupil, coronagraph, subarray and aperture."""
         return tuple(self._settings["mode"])
 
     @property
@@ -283,9 +282,8 @@ class Library:
         )
 
     def _info(self, name: str) -> ExposureInfo:
-        parts = ("instrument", "filter", "pupil", "coronagraph", "subarray")
-        facts: dict[str, Any] = dict(zip(parts, self.mode, strict=True))
-        facts |= {key: self._settings[key] for key in ("detector", "pixel_area_sr")}
+        facts: dict[str, Any] = dict(zip(MODE, self.mode, strict=True))
+        facts["pixel_area_sr"] = self._settings["pixel_area_sr"]
         return ExposureInfo(name=name, shape=(1, *self.shape), **facts)
 
     def _batches(self, index: sqlite3.Connection | None = None) -> list[tuple[Path, int, int]]:

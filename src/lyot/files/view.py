@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from lyot.errors import readable
-from lyot.files.headers import ExposureInfo, info_from_headers, open_fits
+from lyot.files.headers import (
+    ACQUISITION,
+    BACKGROUND,
+    CONFIRMATION,
+    PSF,
+    SCIENCE,
+    ExposureInfo,
+    info_from_headers,
+    open_fits,
+)
 from lyot.files.provenance import PROVENANCE_KEY
 from lyot.files.star import StarPosition
 from lyot.files.trees import check_tree
@@ -118,6 +127,7 @@ def _provenance(data: Any, path: Path) -> dict[str, Any]:
 
 _PRODUCTS = {
     "calints": "exposure",
+    "cal": "exposure",
     "crfints": "flagged exposure",
     "psfstack": "stacked references",
     "psfalign": "aligned references",
@@ -134,6 +144,13 @@ _STEPS = {
     "S_RESAMP": "resample",
     "S_HLSP": "hlsp",
 }
+_EXPOSURES = {
+    SCIENCE: "science exposure",
+    PSF: "reference exposure",
+    BACKGROUND: "background exposure",
+    ACQUISITION: "target acquisition",
+    CONFIRMATION: "astrometric confirmation image",
+}
 
 
 def describe(path: str | Path, /) -> dict[str, Any]:
@@ -145,9 +162,11 @@ def describe(path: str | Path, /) -> dict[str, Any]:
         n_axes = int(sci.get("NAXIS", 0))
         shape = tuple(sci[f"NAXIS{i}"] for i in range(n_axes, 0, -1))
         info = info_from_headers(primary, sci, name=path.name, shape=shape)
-    kind = _PRODUCTS.get(path.stem.rpartition("_")[2], str(primary.get("DATAMODL") or "file"))
+    kind = _PRODUCTS.get(
+        path.name.partition(".fits")[0].rpartition("_")[2], str(primary.get("DATAMODL") or "file")
+    )
     if kind == "exposure":
-        kind = "reference exposure" if info.is_psf else "science exposure"
+        kind = _EXPOSURES[info.role]
     steps = [name for key, name in _STEPS.items() if primary.get(key) == "COMPLETE"]
     star = info.star_xy
     roll = info.roll_ref_deg
@@ -156,7 +175,7 @@ def describe(path: str | Path, /) -> dict[str, Any]:
         "what": kind,
         "shape": " x ".join(str(n) for n in shape),
         "target": info.target,
-        "mode": " ".join(p for p in info.mode if p),
+        "mode": info.mode_text,
         "roll": f"{roll:.2f}" if np.isfinite(roll) else "",
         "star": f"{star[0]:.2f}, {star[1]:.2f}" if star else "",
         "steps": ", ".join(steps),

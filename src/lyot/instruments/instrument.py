@@ -72,8 +72,12 @@ class Keywords:
         Keywords of the primary header with what was used.
     target : tuple of str
         Name of the target; the first that is set counts.
-    is_psf : str
-        True for a reference star.
+    exposure_type : str
+        Type of the exposure, which tells target acquisitions from science.
+    is_psf, is_background : str
+        True for a reference star, and for a dedicated background.
+    pattern : str
+        Type of the dither pattern; BACKGROUND for a dedicated background.
     exposure_time, start : str
         Effective exposure time [s] and start [MJD].
     dither : tuple of str
@@ -99,7 +103,10 @@ class Keywords:
     aperture: str = "APERNAME"
     program: str = "PROGRAM"
     target: tuple[str, ...] = ("TARGPROP", "TARGNAME")
+    exposure_type: str = "EXP_TYPE"
     is_psf: str = "IS_PSF"
+    is_background: str = "BKGDTARG"
+    pattern: str = "PATTTYPE"
     exposure_time: str = "EFFEXPTM"
     start: str = "EXPSTART"
     dither: tuple[str, str] = ("XOFFSET", "YOFFSET")

@@ -106,7 +106,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
     def process(self, source: Any) -> Any:
         """Return the combined image, a list for several numbers of modes; None without resample."""
         plan = self.plan(source)
-        members = plan.association.science + plan.association.psf
+        members = plan.association.members
         self.products, self.summary, self.subtracted = [], [], {}
         self.checksums = {path.name: checksum(path) for path in members}
         _check_copies(self.checksums)
@@ -145,7 +145,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         parameters = self.parameters()
         method_of(parameters.recipe.subtract)
         asn = read_association(source, folder=self._members_folder(source))
-        infos = {path: read_info(path) for path in asn.science + asn.psf}
+        infos = {path: read_info(path) for path in asn.members}
         recipe = parameters.recipe
         for part in (recipe.align, recipe.subtract, recipe.combine):
             infos[asn.science[0]].instrument_value.flag_value(part.bad_bits)

@@ -123,7 +123,7 @@ def make_plan(
 ) -> Plan:
     """Plan a run from the headers of all members and the number of frames in the library."""
     first = infos[association.science[0]]
-    for path in association.science[1:] + association.psf:
+    for path in association.members[1:]:
         check_same_mode(first, infos[path])
     if first.unit and first.unit.replace(" ", "").lower() != UNIT.lower():
         raise LyotError(

@@ -51,6 +51,7 @@ class Record:
             "product": association.product,
             "science": [path.name for path in association.science],
             "psf": [path.name for path in association.psf],
+            "background": [path.name for path in association.background],
             "sha256": dict(self.checksums),
         }
 
