@@ -159,7 +159,7 @@ def test_table_and_image_put_the_planet_at_one_place(run):
     on_image = star.separation(there).arcsec, star.position_angle(there).deg
     at = centroid(np.nan_to_num(exposure.residual[0]), *exposure.position(r / scale, pa))
     on_frame = polar(*exposure.plane.offset(*at))
-    for other, tolerance in ((on_frame, 2e-3), ((r, pa), planet.errors.fit_arcsec)):
+    for other, tolerance in ((on_frame, 2e-3), ((r, pa), planet.budget.noise.separation_arcsec)):
         across = np.radians(on_image[1] - other[1]) * r
         assert np.hypot(on_image[0] - other[0], across) < tolerance
 

@@ -20,6 +20,8 @@ class StarBrightness:
     jy: float
     magnitude: float | None  # Vega; None where the filter has no zero point
     origin: str  # where it comes from, in words
+    err: float = 0.0  # relative; 0 where it is not given
+    is_measured: bool = False  # in an image of the same flux calibration
 
 
 def star_brightness(

@@ -33,9 +33,6 @@ log = logging.getLogger(__name__)
 
 MIN_TRANSMISSION = 1e-3
 """Below it a source is not compared with itself at another roll."""
-ROLL_ERR_DEG = 0.1
-SCALE_ERR = 1e-3
-"""Errors of the roll and of the pixel scale (relative) that enter astrometry."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -365,7 +362,8 @@ def _star(observation: Observation, parameters: ObservationParameters) -> StarBr
         jy, origin = flux * observation.jy_per_unit, Path(frame).name
     if spectrum is not None:
         jy, origin = observation.filter.flux_density(read_spectrum(spectrum)), Path(spectrum).name
-    return star_brightness(observation.filter, jy=jy, magnitude=magnitude, origin=origin)
+    made = star_brightness(observation.filter, jy=jy, magnitude=magnitude, origin=origin)
+    return replace(made, err=parameters.star_err or 0.0, is_measured=frame is not None)
 
 
 def read_psf(path: str | Path, info: ExposureInfo, /) -> OffAxisPSF:

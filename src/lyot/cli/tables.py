@@ -205,12 +205,25 @@ def print_companions(fit: CompanionFit, /) -> None:
             "separation [arcsec]": lambda c: _with_error(c.separation_arcsec, ".4f", ".4f"),
             "PA [degree]": lambda c: _with_error(c.pa_deg, ".2f", ".2f"),
             "contrast": lambda c: _with_error(c.contrast, ".3e", ".1e"),
-            "magnitude": lambda c: _shown(c.magnitude, ".2f"),
+            "magnitude": lambda c: _with_error(c.magnitude, ".2f", ".2f"),
             "S/N": lambda c: f"{c.snr:.1f}",
             "bias / error": lambda c: _shown(c.bias.flux / c.flux.err, "+.2f"),
             "chi-square / pixel": lambda c: f"{c.chi2 / c.n_data:.2f}",
         },
         numbered="companion",
     )
+    for number, c in enumerate(fit.companions, start=1):
+        click.echo(f"\nErrors of companion {number}, 1 sigma:")
+        terms = [*c.budget, ("all", c.budget.total)]
+        rows = [(n, t) for n, t in terms if any((t.separation_arcsec, t.pa_deg, t.flux))]
+        print_table(
+            rows,
+            {
+                "cause": lambda row: row[0],
+                "separation [mas]": lambda row: f"{1e3 * row[1].separation_arcsec:.1f}",
+                "PA [degree]": lambda row: f"{row[1].pa_deg:.3f}",
+                "flux [%]": lambda row: f"{100.0 * row[1].flux:.1f}",
+            },
+        )
     for warning in fit.warnings:
         click.echo(warning)

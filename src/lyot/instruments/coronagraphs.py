@@ -93,6 +93,9 @@ class Coronagraph(ABC):
     psf_checks: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
     tilt_deg: float = 0.0
 
+    transmission_err: ClassVar[float] = 0.03
+    """Root mean square by which the model of the transmission differs from published maps."""
+
     is_modeled: ClassVar[bool] = True
     """Whether the transmission is that of the mask, not 1 for want of a model."""
 
@@ -166,6 +169,7 @@ class NoMask(Coronagraph):
     half_width_arcsec: float = 0.0
     stop: LyotStop = OPEN
 
+    transmission_err: ClassVar[float] = 0.0
     is_modeled: ClassVar[bool] = False
 
     def amplitude(self, x_arcsec: Array, y_arcsec: Array, /) -> NDArray[np.float64]:
@@ -195,6 +199,7 @@ class RoundMask(Coronagraph):
 
     sigma_per_arcsec: float
 
+    transmission_err: ClassVar[float] = 0.007
     image_step_lambda_d: ClassVar[float] = 1.0
 
     @property
@@ -256,6 +261,7 @@ class BarMask(Coronagraph):
     taper_arcsec: float = 7.5
     star_positions_arcsec: Mapping[str, float] = field(default_factory=dict, hash=False, repr=False)
 
+    transmission_err: ClassVar[float] = 0.001
     image_step_lambda_d: ClassVar[float] = 1.0
 
     @property

@@ -126,6 +126,45 @@ class Keywords:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """How well the calibration of an instrument is known: errors common to all its exposures.
+
+    Attributes
+    ----------
+    flux : float
+        Relative error of the flux calibration.
+    mask_arcsec : float
+        Error of the position of the mask relative to the star, along one axis [arcsec].
+    scale : float
+        Relative error of the pixel scale.
+    roll_deg : float
+        Error of the position angle of the detector [degree].
+    skew : float
+        Relative error of what stretches one axis and squeezes another, in any direction.
+
+    Notes
+    -----
+    The geometry: two calibrations of NIRCam's coronagraphic field in flight, that of 2022 in the
+    observatory's table of apertures (`pysiaf`) and the distortion of 2023 in the exposures of AU
+    Mic, differ at MASK335R by 7e-4 in scale, 3.7e-4 in each component of the skew and 0.036 degree
+    in orientation. The telescope's roll adds 0.02 degree: the pointing error of 0.10 arcsec (JWST
+    User Documentation, "JWST Pointing Accuracy") over the 5 arcmin between guider and instrument.
+
+    Examples
+    --------
+    >>> from lyot.instruments import MIRI, NIRCAM
+    >>> MIRI.accuracy.mask_arcsec > NIRCAM.accuracy.mask_arcsec
+    True
+    """
+
+    flux: float = 0.05
+    mask_arcsec: float = 0.006
+    scale: float = 7e-4
+    roll_deg: float = 0.04
+    skew: float = 3.7e-4
+
+
+@dataclass(frozen=True, kw_only=True)
 class Instrument:
     """A coronagraphic camera, with everything that differs from camera to camera.
 
@@ -148,6 +187,8 @@ class Instrument:
         Names of the FITS keywords.
     stpsf_class : str
         Name of its class in ``stpsf``; empty where it has none.
+    accuracy : Accuracy
+        How well its calibration is known.
 
     Examples
     --------
@@ -166,6 +207,7 @@ class Instrument:
     dq_flags: Mapping[str, int] = field(hash=False, repr=False)
     keywords: Keywords = Keywords()
     stpsf_class: str = ""
+    accuracy: Accuracy = Accuracy()
 
     def find_filter(self, name: str | None, /) -> Filter | None:
         """Look up a filter by name; None where the instrument has no such filter."""

@@ -56,6 +56,14 @@ class ObservationParameters(SourceParameters):
     star_frame: str | None = input_file(
         "FITS image of the star without the mask, from which its brightness is measured"
     )
+    star_err: float | None = parameter(
+        None,
+        "Relative error of the star's brightness, for the errors of contrasts: 0.03 is 3 %; by "
+        "default it is not in them",
+        minimum=0.0,
+        option="star-err",
+        metavar="FRACTION",
+    )
     psf: str | None = input_file("FITS image of the off-axis PSF; by default a model")
     transmission: str | None = input_file(
         "FITS map of the mask's transmission on the frames; by default a model"

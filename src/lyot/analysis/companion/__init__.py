@@ -6,7 +6,16 @@ source (an operator, made once; the positions then cost one product each); B a s
 and :math:`\epsilon` noise with the covariance that the residual shows at the same separation.
 """
 
+from lyot.analysis.companion.budget import ErrorBudget, ErrorTerm
 from lyot.analysis.companion.fit import fit_companions
-from lyot.analysis.companion.result import Bias, Companion, CompanionFit, ErrorBudget, Measured
+from lyot.analysis.companion.result import Bias, Companion, CompanionFit, Measured
 
-__all__ = ["Bias", "Companion", "CompanionFit", "ErrorBudget", "Measured", "fit_companions"]
+__all__ = [
+    "Bias",
+    "Companion",
+    "CompanionFit",
+    "ErrorBudget",
+    "ErrorTerm",
+    "Measured",
+    "fit_companions",
+]

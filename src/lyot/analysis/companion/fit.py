@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import NamedTuple
 
 import numpy as np
 
 from lyot.algorithms.geometry import east_north, polar
 from lyot.algorithms.statistics import n_positions
+from lyot.analysis.companion.budget import error_budget
 from lyot.analysis.companion.likelihood import Likelihood
-from lyot.analysis.companion.mismatch import wavefront_mismatch
-from lyot.analysis.companion.result import Bias, Companion, CompanionFit, ErrorBudget, Measured
+from lyot.analysis.companion.result import Bias, Companion, CompanionFit, Measured
 from lyot.analysis.companion.sampling import injected_errors, sample
-from lyot.analysis.observation import ROLL_ERR_DEG, SCALE_ERR, Observation
+from lyot.analysis.observation import Observation
 from lyot.analysis.statistic import FIVE_SIGMA, Statistic
 from lyot.compute import threads
 from lyot.errors import LyotError
-from lyot.files.star import combined_err
 from lyot.types import Array
 
 MIN_TRANSMISSION = 0.02
@@ -92,17 +92,20 @@ def fit_companions(
     samples = sample(likelihood, likelihood.optimum(), n_likelihoods, seed)
     middle = np.median(samples, axis=0)
     quality = likelihood.quality(middle[:, :2], middle[:, 2])
+    stated = likelihood.stated_covariance(middle[:, :2], middle[:, 2])
     companions = []
     for k in range(len(guesses)):
-        errors = injected_errors(likelihood, middle, k, n_injections)
-        companions.append(_describe(observation, samples[:, k], errors, quality[k], statistic))
+        noise = _noise(
+            samples[:, k],
+            stated[3 * k : 3 * k + 3, 3 * k : 3 * k + 3],
+            injected_errors(likelihood, middle, k, n_injections),
+        )
+        companions.append(_describe(observation, middle[k], noise, quality[k], statistic))
     settings = {
         "n_modes": observation.n_modes[t],
         "background": background,
         **asdict(statistic),
         **observation.origins(),
-        "roll_err_deg": ROLL_ERR_DEG,
-        "scale_err": SCALE_ERR,
     }
     return CompanionFit(
         tuple(companions),
@@ -145,82 +148,74 @@ def _boxes(likelihood: Likelihood, companions: Array) -> list[tuple[str, Array, 
     return boxes
 
 
-def _spread(samples: Array, injected: Array) -> tuple[Array, Array]:
-    """Errors along the radius, along the angle [pixel] and of the flux, and their mean (bias).
+class _Noise(NamedTuple):
+    """Errors by noise along the radius, along the angle [pixel] and of the flux."""
 
-    Those of the fit, widened to the scatter of injected companions where that is larger.
-    """
+    err: Array
+    """Those of the fit, widened to the scatter of injected companions where that is larger."""
+    stated: Array
+    """The part that ERR states."""
+    bias: Array
+    """Mean errors of injected companions; NaN for too few."""
+    n_injected: int
+
+
+def _noise(samples: Array, stated: Array, injected: Array) -> _Noise:
+    """Summarize the posterior of a companion, its covariance by ERR, and injected companions."""
     east, north, _ = np.median(samples, axis=0)
     along = np.array([east, north]) / np.hypot(east, north)
-    across = np.array([along[1], -along[0]])
-    moved = samples[:, :2] - (east, north)
-    err = np.array([np.std(moved @ along), np.std(moved @ across), np.std(samples[:, 2])])
+    turn = np.array([[*along, 0.0], [along[1], -along[0], 0.0], [0.0, 0.0, 1.0]])
+    err = np.std(samples @ turn.T, axis=0)
+    of_stated = np.sqrt(np.diag(turn @ stated @ turn.T))
     if len(injected) < MIN_INJECTED:
-        return err, np.full(3, np.nan)
-    scatter = injected.std(axis=0, ddof=1)
-    err = np.hypot(err, np.sqrt(np.maximum(scatter**2 - err**2, 0.0)))
-    return err, injected.mean(axis=0)
-
-
-def _psf_err(observation: Observation, r: float, pa: float) -> tuple[Array, float]:
-    """Errors by the unknown wavefront: along the radius and the angle [pixel], and of the flux.
-
-    The image moves along the axes of the detector, alike in all exposures.
-    """
-    off = wavefront_mismatch(observation.psf)
-    variances = []
-    for exposure in observation.exposures:
-        here, further = (np.array(exposure.position(at, pa)) for at in (r, r + 1.0))
-        along = np.square(further - here)
-        variances.append([along @ off.shift_yx**2, along[::-1] @ off.shift_yx**2])
-    return np.sqrt(np.mean(variances, axis=0)), off.flux
+        return _Noise(err, of_stated, np.full(3, np.nan), len(injected))
+    err = np.maximum(err, injected.std(axis=0, ddof=1))
+    return _Noise(err, of_stated, injected.mean(axis=0), len(injected))
 
 
 def _describe(
     observation: Observation,
-    samples: Array,
-    injected: Array,
+    middle: Array,
+    noise: _Noise,
     quality: tuple[float, int],
     statistic: Statistic,
 ) -> Companion:
-    """Turn a posterior into values with errors."""
+    """Turn the middle of a posterior into values with errors."""
     scale = observation.pixel_scale_arcsec
-    east, north, flux = (float(v) for v in np.median(samples, axis=0))
+    east, north, flux = (float(v) for v in middle)
     r, pa = (float(v) for v in polar(east, north))
-    err, bias = _spread(samples, injected)
-    star = combined_err([exposure.star for exposure in observation.exposures])
-    roll, size = float(np.radians(ROLL_ERR_DEG) * r), SCALE_ERR * r
-    psf, psf_flux = _psf_err(observation, r, pa)
-    radial = float(np.sqrt(err[0] ** 2 + star**2 + size**2 + psf[0] ** 2))
-    tangential = float(np.sqrt(err[1] ** 2 + star**2 + roll**2 + psf[1] ** 2))
-    snr, flux_err = float(flux / err[2]), float(np.hypot(err[2], psf_flux * flux))
-    magnitude, brightness = float("nan"), observation.star
-    if brightness is not None and brightness.magnitude is not None and flux > 0:
-        magnitude = float(brightness.magnitude - 2.5 * np.log10(flux / observation.star_flux))
+    budget = error_budget(observation, (r, pa, flux), noise.err, noise.stated)
+    total, of_flux = budget.total, budget.without("brightness").flux
+    radial, tangential = total.separation_arcsec, float(np.radians(total.pa_deg)) * r * scale
+    star, contrast = observation.star, observation.contrast_of(flux)
+    # A star that is measured in the same way has the same error of the calibration.
+    shared = ("calibration",) if star is not None and star.is_measured else ()
+    of_contrast = budget.without(*shared).flux
+    snr, jy = float(flux / noise.err[2]), flux * observation.jy_per_unit
+    magnitude = float("nan")
+    if star is not None and star.magnitude is not None and flux > 0:
+        magnitude = float(star.magnitude - 2.5 * np.log10(contrast))
     d_ra_err, d_dec_err = (
-        float(np.hypot(radial * a / r, tangential * b / r)) * scale
+        float(np.hypot(radial * a / r, tangential * b / r))
         for a, b in ((east, north), (north, east))
     )
     return Companion(
-        separation_arcsec=Measured(r * scale, radial * scale),
-        pa_deg=Measured(pa, float(np.degrees(tangential / r))),
+        separation_arcsec=Measured(r * scale, radial),
+        pa_deg=Measured(pa, total.pa_deg),
         d_ra_arcsec=Measured(east * scale, d_ra_err),
         d_dec_arcsec=Measured(north * scale, d_dec_err),
-        flux=Measured(flux, flux_err),
-        contrast=Measured(observation.contrast_of(flux), observation.contrast_of(flux_err)),
-        jy=flux * observation.jy_per_unit,
-        magnitude=magnitude,
+        flux=Measured(flux, of_flux * abs(flux)),
+        contrast=Measured(contrast, of_contrast * abs(contrast)),
+        jy=Measured(jy, of_flux * abs(jy)),
+        magnitude=Measured(magnitude, 2.5 / np.log(10.0) * of_flux),
         snr=snr,
         fpf=statistic.fpf_of(snr, n_positions(r / observation.fwhm_pix)),
-        errors=ErrorBudget(
-            float(np.sqrt(0.5 * (err[0] ** 2 + err[1] ** 2))) * scale,
-            star * scale,
-            roll * scale,
-            size * scale,
-            float(np.sqrt(0.5 * (psf[0] ** 2 + psf[1] ** 2))) * scale,
-        ),
+        budget=budget,
         bias=Bias(
-            float(bias[2]), float(bias[0]) * scale, float(np.degrees(bias[1] / r)), len(injected)
+            float(noise.bias[2]),
+            float(noise.bias[0]) * scale,
+            float(np.degrees(noise.bias[1] / r)),
+            noise.n_injected,
         ),
         chi2=quality[0],
         n_data=quality[1],

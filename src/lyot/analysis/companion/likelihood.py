@@ -43,6 +43,7 @@ class Patch:
     box: Box
     variance: float  # mean of a pixel
     white_data: Array
+    white_err: Array  # (n_pix, n_pix), the independent errors of the pixels that ERR states
     whitened: list[WhiteResponse]
 
 
@@ -96,7 +97,8 @@ class Likelihood:
                 "are missing."
             )
         noise = residual_covariance(exposure, image, places[k], exclude, fwhm)
-        propagated = float(np.mean(exposure.variance[self.truncation][box].ravel()[good]))
+        stated = exposure.variance[self.truncation][box].ravel()[good]
+        propagated = float(np.mean(stated))
         root = np.linalg.cholesky(covariance_matrix(noise, box, good, propagated, self.background))
         whiten = partial(_whiten, root, good)
         reach = psf.half_pix + MARGIN_PIX
@@ -107,7 +109,8 @@ class Likelihood:
             for y, x in places
         ]
         variance = float(np.diag(root @ root.T).mean())
-        return Patch(exposure, box, variance, whiten(image[box].ravel()), whitened)
+        white_err = _whiten(root, slice(None), np.diag(np.sqrt(stated)))
+        return Patch(exposure, box, variance, whiten(image[box].ravel()), white_err, whitened)
 
     def _source(self, patch: Patch, offset: Array) -> PointSource:
         """A companion as an exposure sees it."""
@@ -197,6 +200,15 @@ class Likelihood:
             ]
             parts.append(np.concatenate(each, axis=1))
         return np.concatenate(parts)
+
+    def stated_covariance(self, offsets: Array, flux: Array, /) -> Array:
+        """Return the covariance of (east, north, flux) of each by the noise that ERR states."""
+        design = self.design(offsets, flux)
+        inverse = np.linalg.pinv(design)
+        ends = np.cumsum([p.white_data.size for p in self.patches])[:-1]
+        parts = zip(np.split(inverse, ends, axis=1), self.patches, strict=True)
+        moved = [part @ patch.white_err for part, patch in parts]
+        return np.asarray(sum(each @ each.T for each in moved))
 
     @property
     def is_linear(self) -> bool:
@@ -299,7 +311,7 @@ def _at(exposure: SubtractedExposure, east: float, north: float) -> tuple[float,
     return float(y), float(x)
 
 
-def _whiten(root: Array, good: Array, columns: Array) -> Array:
+def _whiten(root: Array, good: Array | slice, columns: Array) -> Array:
     """Whiten values on the pixels of a patch, ``(n_pix,)`` or ``(n_pix, n)``."""
     from scipy.linalg import solve_triangular
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from lyot.analysis.companion.budget import ErrorBudget
 from lyot.analysis.table import FLUX_UNIT, Tabled, column, table_of
 from lyot.types import Array
 
@@ -27,36 +26,6 @@ class Measured:
     def __str__(self) -> str:
         """Say both."""
         return f"{self.value:g} +- {self.err:g}"
-
-
-@dataclass(frozen=True)
-class ErrorBudget:
-    """The parts of the error of a position, along one axis [arcsec].
-
-    Attributes
-    ----------
-    fit_arcsec : float
-        Of the fit, or the scatter of injected companions where that is larger.
-    star_arcsec, roll_arcsec, scale_arcsec, psf_arcsec : float
-        Of the star's position, of the roll, of the pixel scale, and by the wavefront, which the PSF
-        has on average only.
-
-    Examples
-    --------
-    >>> round(ErrorBudget(0.003, 0.004, 0.0, 0.0, 0.0).total_arcsec, 4)
-    0.005
-    """
-
-    fit_arcsec: float = column("fit_err", "arcsec")
-    star_arcsec: float = column("star_err", "arcsec")
-    roll_arcsec: float = column("roll_err", "arcsec")
-    scale_arcsec: float = column("scale_err", "arcsec")
-    psf_arcsec: float = column("psf_err", "arcsec")
-
-    @property
-    def total_arcsec(self) -> float:
-        """All parts in quadrature; the roll acts across and the scale along the separation."""
-        return float(np.linalg.norm(astuple(self)))
 
 
 @dataclass(frozen=True)
@@ -101,16 +70,16 @@ class Companion:
         Flux [MJy/sr times pixel].
     contrast : Measured
         Flux over that of the star; NaN where its brightness is unknown.
-    jy : float
+    jy : Measured
         Flux density [Jy].
-    magnitude : float
+    magnitude : Measured
         Vega magnitude; NaN where it is unknown.
     snr : float
-        Flux over the error that noise leaves of it; that of the PSF grows with the flux.
+        Flux over its error by noise alone: the first two terms of the budget.
     fpf : float
         Probability of that S/N by noise alone among the independent positions at its separation.
-    errors : ErrorBudget
-        The parts of the error of the position.
+    budget : ErrorBudget
+        The errors, cause by cause.
     bias : Bias
         From injected companions.
     chi2, n_data : float, int
@@ -131,11 +100,11 @@ class Companion:
     d_dec_arcsec: Measured = column("d_dec", "arcsec")
     flux: Measured = column("flux", FLUX_UNIT)
     contrast: Measured = column("contrast")
-    jy: float = column("flux_density", "Jy")
-    magnitude: float = column("magnitude", "mag")
+    jy: Measured = column("flux_density", "Jy")
+    magnitude: Measured = column("magnitude", "mag")
     snr: float = column("snr")
     fpf: float = column("false_positive_fraction")
-    errors: ErrorBudget = column("")
+    budget: ErrorBudget = column("")
     bias: Bias = column("")
     chi2: float = column("chi2")
     n_data: int = column("n_data")

@@ -333,6 +333,7 @@ def companions(run: RunFacts, /) -> Iterator[Block]:
         name
         for name in table.colnames
         if name.removesuffix("_err") not in set(table.colnames) - {name}
+        and not name.endswith(tuple(BUDGET_COLUMNS))
         and any(_cell(row[name]) != "" for row in table)
     ]
     header = ["quantity", *(f"companion {k + 1}" for k in range(len(table)))]
@@ -346,6 +347,39 @@ def companions(run: RunFacts, /) -> Iterator[Block]:
         yield Paragraph(f"PSF: {settings['psf']}.")
     pictures = [Picture(png, name) for name, png in run.pictures.items()]
     yield Grid([Table("Companions", header, rows, download=False), *pictures])
+    causes = [n.removesuffix("_flux_err") for n in table.colnames if n.endswith("_flux_err")]
+    for k, row in enumerate(table if causes else (), start=1):
+        sizes = {c: [row[f"{c}{end}"] for end in BUDGET_COLUMNS] for c in causes}
+        budget = [
+            [ERROR_CAUSES.get(cause, cause), *(number(v, ".2g") for v in values)]
+            for cause, values in sizes.items()
+            if any(values)
+        ]
+        shown = Table("Error budget, 1 sigma", ["cause", *BUDGET_COLUMNS.values()], budget)
+        yield Details(f"Errors of companion {k}, cause by cause", [shown])
+
+
+BUDGET_COLUMNS = {
+    "_separation_err": "separation [arcsec]",
+    "_pa_err": "position angle [deg]",
+    "_flux_err": "flux, as a fraction",
+}
+"""Ends of the columns of the error budget, in words."""
+
+ERROR_CAUSES = {
+    "photon": "noise that ERR states",
+    "residual": "noise of the residual beyond ERR, and scatter of injected companions",
+    "star": "position of the star",
+    "scale": "pixel scale",
+    "roll": "position angle of the detector",
+    "skew": "skew of the pixels",
+    "wavefront": "unknown wavefront",
+    "psf": "model of the PSF",
+    "transmission": "transmission and position of the mask",
+    "calibration": "flux calibration",
+    "brightness": "brightness of the star, for the contrast alone",
+}
+"""Terms of the error budget in words."""
 
 
 COMPANION_QUANTITIES = {
@@ -353,11 +387,6 @@ COMPANION_QUANTITIES = {
     "d_ra": "offset to the east",
     "d_dec": "offset to the north",
     "snr": "S/N",
-    "fit_err": "error of the fit",
-    "star_err": "error of the position of the star",
-    "psf_err": "error of the position by the unknown wavefront",
-    "roll_err": "error of the roll",
-    "scale_err": "error of the pixel scale",
     "bias_flux": "bias of the flux, not corrected",
     "bias_separation": "bias of the separation, not corrected",
     "bias_pa": "bias of the position angle, not corrected",
