@@ -50,6 +50,18 @@ def readable(what: object, remedy: str = "fetch it again", /) -> Iterator[None]:
     except Exception as err:
         if type(err) is FileNotFoundError:
             raise LyotError(f"{what} does not exist; check the path.") from None
-        reason = getattr(err, "strerror", None) or str(err).strip().partition("\n")[0]
-        reason = (reason or type(err).__name__)[:MAX_REASON].rstrip(".")
-        raise LyotError(f"{what} cannot be read ({reason}); {remedy}.") from err
+        raise LyotError(f"{what} cannot be read ({_reason(err)}); {remedy}.") from err
+
+
+def _reason(error: Exception) -> str:
+    """Say in the words of a library why it failed, where they are words for a user."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not text"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, MemoryError):
+        return "it takes more memory than there is"
+    reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
+    if not reason or "__init__()" in reason or "object" in reason:
+        return "it is damaged"
+    return str(reason)[:MAX_REASON].rstrip(".")

@@ -1,8 +1,10 @@
 """Headers are read alike from files and models; unreadable files are refused."""
 
+import gzip
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from astropy.io import fits
 
@@ -82,3 +84,36 @@ def test_a_number_beyond_all_numbers_is_missing(exposure, tmp_path):
         hdus[0].header["XOFFSET"] = (10**30, "")
         hdus.writeto(tmp_path / "large.fits")
     assert read_info(tmp_path / "large.fits").dither_arcsec[0] == 1e30
+
+
+def test_a_compressed_exposure_is_read_and_one_that_grows_without_end_is_not(exposure, tmp_path):
+    packed, stored = tmp_path / "packed.fits.gz", gzip.compress(exposure.read_bytes())
+    packed.write_bytes(stored)
+    np.testing.assert_array_equal(read_cube(packed).sci, read_cube(exposure).sci)
+    packed.write_bytes(stored[:-2000])
+    with pytest.raises(LyotError, match="cannot be read"):
+        read_info(packed)
+    more = gzip.compress(bytes(2**20))
+    packed.write_bytes(stored + 3000 * more)
+    with pytest.raises(LyotError, match="goes on after its last extension"):
+        read_info(packed)
+    header = fits.Header([("SIMPLE", True), ("BITPIX", 8), ("NAXIS", 1), ("NAXIS1", 3000 * 2**20)])
+    packed.write_bytes(gzip.compress(header.tostring().encode()) + 3000 * more)
+    with pytest.raises(LyotError, match=r"would grow to more than \d+ MB, over 100 times"):
+        read_info(packed)
+
+
+def test_a_compressed_image_is_refused(exposure, tmp_path):
+    path = tmp_path / "packed.fits"
+    with fits.open(exposure) as hdus:
+        image = fits.CompImageHDU(hdus["SCI"].data, hdus["SCI"].header, name="SCI")
+        fits.HDUList([hdus[0], image]).writeto(path)
+    with pytest.raises(LyotError, match=r"compressed image; decompress it"):
+        read_info(path)
+
+
+def test_a_header_without_an_end_is_not_read_for_ever(exposure, tmp_path):
+    path = tmp_path / "endless.fits"
+    path.write_bytes(exposure.read_bytes()[:2880].replace(b"END     ", b"        ") + b" " * 10**7)
+    with pytest.raises(LyotError, match="has no end"):
+        read_info(path)

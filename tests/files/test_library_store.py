@@ -1,8 +1,17 @@
-"""The index of a reference library."""
+"""The index and the arrays of a reference library, and what is refused of one from elsewhere."""
 
+import json
+import shutil
+import sqlite3
+import time
+from contextlib import closing
+
+import numpy as np
 import pytest
+import zarr
 
 from lyot.errors import LyotError
+from lyot.files.library_store import Library
 
 
 def test_the_index_can_be_queried(library):
@@ -13,3 +22,100 @@ def test_the_index_can_be_queried(library):
         with pytest.raises(LyotError, match="is no condition"):
             library.query(bad)
     assert len(library.query()) == len(library)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "1) LIMIT 1 --",
+        "1) LIMIT 1 /*",
+        "1) UNION SELECT number FROM frames WHERE (1",
+        "1; DELETE FROM frames",
+        "(WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c)",
+        "length(randomblob(100000000)) > 0",
+        "(" * 300 + "1" + ")" * 300,
+        "(SELECT count(*) FROM pragma_journal_mode) > 0",
+        "\0",
+    ],
+)
+def test_a_condition_is_one_expression_within_limits(library, where):
+    began = time.monotonic()
+    with pytest.raises(LyotError, match="is no condition") as refused:
+        library.query(where)
+    assert len(str(refused.value)) < 900
+    assert time.monotonic() - began < 5.0
+
+
+def test_a_condition_that_takes_too_long_is_ended(library, monkeypatch):
+    monkeypatch.setattr("lyot.files.library_store.MAX_QUERY_S", 0.2)
+    crossed = ", ".join(f"frames f{k}" for k in range(12))
+    with pytest.raises(LyotError, match="it takes too long"):
+        library.query(f"(SELECT count(*) FROM {crossed}) = 0")
+
+
+@pytest.fixture
+def foreign(library, tmp_path):
+    """A copy of a library, to be changed."""
+    shutil.copytree(library.path, tmp_path / "lib")
+    return tmp_path / "lib"
+
+
+def ask(path):
+    """Do all that reads a library."""
+    library = Library(path)
+    numbers = [row["number"] for row in library.query()]
+    return library.frames(numbers), library.gram(), list(library.zones()), library.pixels([0, 1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE settings SET value = '[1, 2, 3]' WHERE key = 'shape'",
+        "UPDATE settings SET value = '{' WHERE key = 'mode'",
+        "DELETE FROM settings WHERE key = 'mode'",
+        "DELETE FROM settings WHERE key = 'format'",
+        "UPDATE batches SET folder = '../../elsewhere' WHERE batch = 1",
+        "UPDATE batches SET n = n + 1 WHERE batch = 1",
+        "UPDATE batches SET first = 1000000 WHERE batch = 1",
+        "UPDATE frames SET number = -1 WHERE number = 0",
+        "UPDATE frames SET target = NULL WHERE number = 0",
+        "UPDATE frames SET scale = 'large' WHERE number = 0",
+        "ALTER TABLE frames RENAME COLUMN mjd TO time",
+        "DROP TABLE batches",
+    ],
+)
+def test_an_index_that_is_damaged_is_refused(foreign, change):
+    ask(foreign)
+    with closing(sqlite3.connect(foreign / "index.sqlite")) as index, index:
+        index.execute(change)
+    with pytest.raises(LyotError, match="build"):
+        ask(foreign)
+
+
+@pytest.mark.parametrize("name", ["sci", "err", "dq", "zone", "gram"])
+def test_arrays_that_are_not_as_the_index_says_are_refused(foreign, name):
+    batch = sorted((foreign / "frames").iterdir())[0]
+    group = zarr.open_group(str(batch), mode="a", zarr_format=3)
+    array = group[name][:]
+    for wrong in (array[:, 1:], array.astype(np.complex128)):
+        group.create_array(name, data=wrong, overwrite=True)
+        with pytest.raises(LyotError, match=f"The array {name} of .* is not as the index says"):
+            ask(foreign)
+
+
+@pytest.mark.parametrize("name", ["sci", "err", "dq", "zone", "gram"])
+def test_an_array_with_a_part_missing_is_not_taken_for_zeros(foreign, name):
+    batch = sorted((foreign / "frames").iterdir())[0]
+    shutil.rmtree(batch / name / "c")
+    with pytest.raises(LyotError, match="or not all there"):
+        ask(foreign)
+
+
+def test_other_codecs_are_not_run(foreign):
+    batch = sorted((foreign / "frames").iterdir())[0]
+    path = batch / "gram" / "zarr.json"
+    content = json.loads(path.read_text())
+    content["codecs"].append({"name": "gzip", "configuration": {"level": 1}})
+    path.write_text(json.dumps(content))
+    with pytest.raises(LyotError, match="is not as the index says"):
+        ask(foreign)

@@ -44,7 +44,7 @@ def test_a_table_may_have_any_units(tmp_path):
         ("words.txt", "a b\n", "is not two columns of numbers"),
         ("one.txt", "1\n2\n", "is not two columns of numbers"),
         ("empty.txt", "1 0\n2 -1\n", "has 0 points of positive flux"),
-        ("broken.ecsv", "nonsense", "is not a readable table"),
+        ("broken.ecsv", "nonsense", "cannot be read"),
     ],
 )
 def test_bad_files_are_refused_in_a_sentence(name, content, text, tmp_path):

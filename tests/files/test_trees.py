@@ -28,6 +28,26 @@ def test_arrays_of_other_files_are_refused(source):
         check_tree(f"a: !core/ndarray-1.1.0 {{source: '{source}'}}\n".encode(), "x.fits")
 
 
+@pytest.mark.parametrize("strides", ["[0, 8]", "[8, 0]", "*zero"])
+def test_an_array_that_repeats_one_number_without_end_is_refused(strides):
+    array = f"{{source: 0, datatype: float64, shape: [9000000, 9000000], strides: {strides}}}"
+    with pytest.raises(LyotError, match="has a stride of 0"):
+        check_tree(f"z: &zero [0, 0]\na: !core/ndarray-1.1.0 {array}\n".encode(), "x.fits")
+
+
+def test_compressed_arrays_have_a_limit(tmp_path):
+    path = tmp_path / "x.asdf"
+    tree = AsdfFile({"a": np.zeros(4000), "b": np.ones((40, 50)).T})
+    tree.write_to(path, all_array_compression="zlib")
+    check_tree(path.read_bytes(), "x.asdf")
+    stored = path.read_bytes()
+    # Its header says how much it becomes: the eight bytes before the checksum of 16.
+    at = stored.index(b"\xd3BLK") + 6 + 4 + 4 + 8 + 8
+    stored = stored[:at] + (2**40).to_bytes(8, "big") + stored[at + 8 :]
+    with pytest.raises(LyotError, match="would take 1099512 MB"):
+        check_tree(stored, "x.asdf")
+
+
 def test_trees_of_this_package_pass(tmp_path):
     shared = {"value": 1.0}
     path = tmp_path / "x.asdf"

@@ -41,7 +41,7 @@ def test_what_is_missing_takes_its_default():
         (lambda: AlignRecipe(max_shift=-1.0), "max_shift is -1"),
         (lambda: OutlierRecipe(n_sigma=0.5), "n_sigma is 0.5; it must be at least 1"),
         (lambda: CombineRecipe(pixfrac=2.0), "pixfrac is 2"),
-        (lambda: CombineRecipe(pixel_scale_ratio=0.0), "it must be positive"),
+        (lambda: CombineRecipe(pixel_scale_ratio=0.0), "it must lie between 0.05 and 20"),
         (lambda: CombineRecipe(align_on="sky"), "align_on is 'sky'"),
     ],
 )

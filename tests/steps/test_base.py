@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from stdatamodels.jwst import datamodels
+from stpipe._cli.strun import main as strun
 
 from lyot.errors import LyotError
 from lyot.files.provenance import provenance_of
+from lyot.steps import KlipStep
 from lyot.steps.base import is_one, opened
 
 BIN = Path(sys.executable).parent
@@ -51,6 +53,35 @@ def test_steps_run_from_the_shell_without_crds(files, small, tmp_path):
     [subtracted] = tmp_path.glob("*_psfsub.fits")
     with datamodels.open(subtracted) as model:
         assert provenance_of(model)["steps"]["klip"]["n_kept"] == 2
+
+
+@pytest.mark.parametrize(
+    ("files_of", "options", "sentence"),
+    [
+        (lambda e: 2 * [e.with_name("none.fits")], [], "none.fits does not exist; check the path."),
+        (lambda e: [e, e.with_name("cut.fits")], [], "is truncated"),
+        (lambda e: [e, e], ["--zones=x"], "zones is 'x'; it must be one of full, annuli, map."),
+        (lambda e: [e, e], ["--truncate=abc"], "truncate is 'abc'; give whole numbers."),
+    ],
+)
+def test_strun_shows_one_sentence(files, files_of, options, sentence, tmp_path, capfd, monkeypatch):
+    exposure, out = tmp_path / "a_calints.fits", tmp_path / "out"
+    exposure.write_bytes(Path(files[0][0]).read_bytes())
+    (tmp_path / "cut.fits").write_bytes(exposure.read_bytes()[:50_000])
+    arguments = [*map(str, files_of(exposure)), *options, f"--output_dir={out}"]
+    monkeypatch.setattr(sys, "argv", ["strun", "lyot.steps.KlipStep", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        strun()
+    said = " ".join("".join(capfd.readouterr()).split())  # strun wraps its lines
+    assert ended.value.code == 1
+    assert sentence in said
+    assert "Traceback" not in said
+    assert not list(out.glob("*"))
+
+
+def test_python_sees_the_error_of_the_package(tmp_path):
+    with pytest.raises(LyotError, match="does not exist"):
+        KlipStep(output_dir=str(tmp_path)).run(str(tmp_path / "none.fits"), "none.fits")
 
 
 @pytest.mark.parametrize(

@@ -116,14 +116,14 @@ def read_association(
 
 def _load(path: Path) -> dict[str, Any]:
     with readable(f"Association {path}", "check the path"):
-        stored = path.read_bytes()
+        stored = path.read_text(encoding="utf-8")
     try:
-        content = json.loads(stored.decode())
+        content = json.loads(stored)
     except RecursionError:
         raise LyotError(
             f"Association {path} is nested too deeply: a list in a list without end; write it anew."
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as err:
+    except json.JSONDecodeError as err:
         raise LyotError(f"Association {path} is not JSON ({err}); write it anew.") from None
     if not isinstance(content, dict):
         raise LyotError(f"Association {path} is not a JSON object; it must hold 'products'.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import re
 import warnings
@@ -35,6 +36,16 @@ _BACKGROUND_NAME = re.compile(r"(?:^|[^a-z])(?:background|backgnd|bkgd?)(?![a-z]
 
 MAX_ACQUISITION_PIX = 5.0
 """How far from the reference point of its aperture a star lies at most."""
+MAX_EXPANSION = 100
+"""How much larger than on disk a compressed exposure is at most."""
+MIN_PACKED_BYTES = 2**20
+"""Smaller compressed files may grow as much as one of this size."""
+MAX_HEADER_BLOCKS = 2_000
+"""Blocks of 36 cards in a header."""
+MAX_REST_BYTES = 28_800
+"""Bytes after the last extension: some tools pad files to ten blocks."""
+_FITS, _EXTENSION, _GZIP = b"SIMPLE", b"XTENSION", b"\x1f\x8b"
+_BLOCK, _CARD = 2880, 80
 
 
 @dataclass(frozen=True)
@@ -338,42 +349,111 @@ def open_fits(path: str | Path, /, *, memmap: bool = True) -> Any:
         raise LyotError(f"{path} is no file; name a FITS file.")
     with readable(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        file: Any = path.open("rb")
         try:
-            hdus = fits.open(path, memmap=memmap)
-        except FileNotFoundError:
-            raise
-        except OSError as err:
-            raise LyotError(f"{path} is not a readable FITS file ({err}).") from None
-        try:
-            expected = _check_headers(hdus, path)
-            n_bytes = path.stat().st_size
-            if n_bytes < expected and path.suffix != ".gz":
-                raise LyotError(
-                    f"{path} is truncated: it has {n_bytes} bytes of at least {expected}; fetch "
-                    "it again."
-                )
+            start = file.read(len(_FITS))
+            if packed := start.startswith(_GZIP):
+                file.close()
+                file = _BoundedGzip(path)
+            elif start != _FITS:
+                raise LyotError(f"{path} is not a readable FITS file; it begins otherwise.")
+            _check_sizes(file, path)
+            file.seek(0)
+            hdus = fits.open(file, memmap=memmap and not packed, disable_image_compression=True)
+            _check_headers(hdus, path)
         except BaseException:
-            hdus.close()
+            file.close()
             raise
     return hdus
 
 
-def _check_headers(hdus: Any, path: Path) -> int:
-    """Return where the last HDU ends; refuse sizes that would send astropy back in the file."""
+def _check_sizes(file: Any, path: Path) -> None:
+    """Walk from header to header by their sizes: astropy reads for ever where these are absurd."""
+    end, size = 0, path.stat().st_size
+    while True:
+        place = file.seek(end)  # that of the end of a compressed file which is shorter
+        place = place if isinstance(file, _BoundedGzip) else min(place, size)
+        block = file.read(_BLOCK)
+        if place < end or (not end and len(block) < _BLOCK):
+            raise LyotError(
+                f"{path} is truncated: it has {place + len(block)} bytes of at least "
+                f"{max(end, _BLOCK)}; fetch it again."
+            )
+        if end and not block.startswith(_EXTENSION):
+            if len(block) + len(file.read(MAX_REST_BYTES)) > MAX_REST_BYTES:
+                raise LyotError(f"{path} goes on after its last extension; fetch it again.")
+            return
+        end += _size_of_extension(file, block, path)
+
+
+def _size_of_extension(file: Any, block: bytes, path: Path) -> int:
+    """Return the bytes of a header and its data, from its first block on; both may be damaged."""
+    sizes: dict[bytes, bytes] = {}
+    for n_blocks in range(1, MAX_HEADER_BLOCKS):
+        for at in range(0, len(block), _CARD):
+            key = block[at : at + 8].rstrip()
+            if key.startswith((b"NAXIS", b"BITPIX", b"PCOUNT", b"GCOUNT")):
+                sizes.setdefault(key, block[at + 10 : at + _CARD].partition(b"/")[0].strip())
+            elif key == b"END":
+                return _BLOCK * n_blocks + _size_of_data(sizes, path)
+        block = file.read(_BLOCK)
+        if len(block) < _BLOCK:
+            break
+    raise LyotError(f"A header of {path} has no end; fetch it again.")
+
+
+def _size_of_data(sizes: dict[bytes, bytes], path: Path) -> int:
+    try:
+        axes = [int(sizes[b"NAXIS%d" % (i + 1)]) for i in range(int(sizes[b"NAXIS"]))]
+        n_bits, more = abs(int(sizes[b"BITPIX"])), int(sizes.get(b"PCOUNT", b"0"))
+        n_groups = int(sizes.get(b"GCOUNT", b"1"))
+    except (KeyError, ValueError):
+        axes, n_bits, more, n_groups = [-1], 0, 0, 0
+    if axes and (min(*axes, more, n_groups) < 0 or n_bits not in (8, 16, 32, 64)):
+        raise LyotError(
+            f"A header of {path} has no valid size (NAXIS, BITPIX or PCOUNT); fetch it again."
+        )
+    n_bytes = n_bits // 8 * n_groups * (more + math.prod(axes)) if axes else 0
+    return -(-n_bytes // _BLOCK) * _BLOCK
+
+
+class _BoundedGzip(gzip.GzipFile):
+    """A compressed file that is not read beyond what its size on disk can hold of an exposure."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "rb")
+        self._path = path
+        self._most = MAX_EXPANSION * max(path.stat().st_size, MIN_PACKED_BYTES)
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = self._most - self.tell()
+        data = super().read(left + 1 if size is None or size < 0 else min(size, left + 1))
+        self._check(self.tell())
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if whence == 0:
+            self._check(offset)
+        return super().seek(offset, whence)
+
+    def _check(self, place: int) -> None:
+        if place > self._most:
+            raise LyotError(
+                f"{self._path} would grow to more than {self._most / 1e6:.0f} MB, over "
+                f"{MAX_EXPANSION} times its size; decompress it yourself if it is to be trusted."
+            )
+
+
+def _check_headers(hdus: Any, path: Path) -> None:
+    """Refuse what astropy read otherwise than its sizes say, and images that are compressed."""
     end = 0
     for hdu in hdus:  # each is read when it is asked for
-        header, place = hdu.header, hdu.fileinfo()
-        n_axes = header.get("NAXIS")
-        axes = [header.get(f"NAXIS{i + 1}") for i in range(n_axes if type(n_axes) is int else 0)]
-        if type(n_axes) is not int or any(type(n) is not int or n < 0 for n in axes):
-            raise LyotError(
-                f"The header of {hdu.name or 'an extension'} in {path} has no valid size (NAXIS "
-                f"{n_axes}, axes {axes}); fetch it again."
-            )
+        place = hdu.fileinfo()
         if place["hdrLoc"] < end or place["datSpan"] < 0:
             raise LyotError(f"The extensions of {path} overlap; fetch it again.")
+        if "ZIMAGE" in hdu.header:
+            raise LyotError(f"{hdu.name} of {path} is a compressed image; decompress it (funpack).")
         end = place["datLoc"] + place["datSpan"]
-    return end
 
 
 def read_info(path: str | Path, /) -> ExposureInfo:

@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import astuple, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot._version import __version__
-from lyot.errors import LyotError
+from lyot.errors import LyotError, readable
 from lyot.files.atomic import is_stale, temporary_prefix
 from lyot.files.exposure import Cube
 from lyot.files.headers import MODE, ExposureInfo
@@ -38,6 +41,18 @@ INDEX, FRAMES = "index.sqlite", "frames"
 LOCK_WAIT_S = 3600.0
 N_ZONES_READ = 64
 """Frames whose zones are read at once: few large products are quicker than many small ones."""
+MAX_QUERY_S = 20.0
+"""How long the index is asked at most."""
+_LIMITS = {
+    sqlite3.SQLITE_LIMIT_LENGTH: 1_000_000,
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 20_000,
+    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 100,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1_000,
+    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
+}
+_CODECS = {"bytes", "zstd", "sharding_indexed", "crc32c"}
+"""How arrays are stored; other codecs of zarr are not run on files from elsewhere."""
+_REMEDY = "build the library again"
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,10 @@ class FrameInfo:
 
 
 COLUMNS = tuple(f.name for f in fields(FrameInfo))
+_OF_COLUMN: dict[str, Any] = {
+    f.name: {"str": str, "int": int, "float": int | float}.get(str(f.type), int | float | None)
+    for f in fields(FrameInfo)
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,13 +104,32 @@ class Library:
                 f"{path} is no reference library; make one with lyot.references.library.build.",
                 function="lyot.references.library.build",
             )
-        with self._read() as index:
-            self._settings = {k: json.loads(v) for k, v in index.execute("SELECT * FROM settings")}
-        if self._settings["format"] != FORMAT:
+        with readable(f"The index of {path}", _REMEDY):
+            with self._read() as index:
+                rows = index.execute("SELECT * FROM settings").fetchall()
+            self._settings = {str(key): json.loads(value) for key, value in rows}
+            found = self._settings.get("format")
+        if found != FORMAT:
             raise LyotError(
-                f"{path} is a library of format {self._settings['format']}, and this version of "
-                f"lyot reads format {FORMAT}; use another version, or build it again."
+                f"{path} is a library of format {str(found)[:20]}, and this version of lyot reads "
+                f"format {FORMAT}; use another version, or build it again."
             )
+        self._check_settings()
+        self._batches()
+
+    def _check_settings(self) -> None:
+        given = self._settings
+        shape, mode = given.get("shape"), given.get("mode")
+        if not (
+            isinstance(mode, list)
+            and [type(word) for word in mode] == [str] * 5
+            and isinstance(shape, list)
+            and [type(n) for n in shape] == [int] * 2
+            and min(shape) > 0
+            and isinstance(given.get("detector"), str)
+            and isinstance(given.get("pixel_area_sr"), int | float)
+        ):
+            raise LyotError(f"The settings of {self.path} are damaged; {_REMEDY}.")
 
     @classmethod
     def create(
@@ -110,7 +148,7 @@ class Library:
             (path / FRAMES).mkdir()
         except OSError as err:
             raise LyotError(f"{path} cannot be made ({err.strerror}); name another.") from None
-        _group(path / "zone").create_array("weight", data=np.asarray(weight, dtype=np.float64))
+        _create(_group(path / "zone"), "weight", data=np.asarray(weight, dtype=np.float64))
         settings = {
             "format": FORMAT,
             "version": __version__,
@@ -155,14 +193,14 @@ class Library:
         n_y, n_x = self._settings["shape"]
         return (int(n_y), int(n_x))
 
-    @property
+    @cached_property
     def weight(self) -> NDArray[np.float64]:
         """Weight of the pixels by which frames are compared, ``(n_y, n_x)``."""
-        return np.asarray(_group(self.path / "zone", "r")["weight"][:])
+        with readable(self.path / "zone", _REMEDY):
+            return np.asarray(_stored(self.path / "zone", "weight", self.shape, np.float64)[:])
 
     def __len__(self) -> int:
-        with self._read() as index:
-            return int(index.execute("SELECT count(*) FROM frames").fetchone()[0])
+        return sum(n for _, _, n in self._batches())
 
     def holds(self, sha256: str, index: sqlite3.Connection | None = None, /) -> bool:
         """Tell whether any frame of the exposure with this checksum is in the library."""
@@ -173,17 +211,37 @@ class Library:
     def query(self, where: str = "", /) -> list[dict[str, Any]]:
         """Return the rows of the index by number, where a condition in SQL over COLUMNS holds."""
         text = f"SELECT number, {', '.join(COLUMNS)} FROM frames"
-        text += f" WHERE ({where})" if where.strip() else ""
-        with self._read() as index:
+        with readable(f"The index of {self.path}", _REMEDY), self._read() as index:
             index.row_factory = sqlite3.Row
+            rows = [dict(row) for row in index.execute(f"{text} ORDER BY number")]
+            for number, row in enumerate(rows):
+                wrong = [k for k, kind in _OF_COLUMN.items() if not isinstance(row[k], kind)]
+                if row["number"] != number or wrong:
+                    column = (wrong or ["number"])[0]
+                    raise LyotError(
+                        f"Frame {number} of {self.path} has no valid {column} in the index; "
+                        f"{_REMEDY}."
+                    )
+        if where.strip():
+            chosen = self._numbers(where)
+            rows = [row for row in rows if row["number"] in chosen]
+        return rows
+
+    def _numbers(self, where: str) -> set[int]:
+        """Return the numbers of the frames that meet a condition, which is one expression."""
+        with self._read() as index:
             try:
-                return [dict(row) for row in index.execute(f"{text} ORDER BY number")]
-            except (sqlite3.Error, sqlite3.Warning) as err:
+                # What closes brackets itself, or leaves a comment open, does not fit both.
+                index.execute(f"EXPLAIN SELECT number FROM frames WHERE (({where}\n))")
+                rows = index.execute(f"SELECT number FROM frames WHERE ({where}\n)").fetchall()
+            except (sqlite3.Error, sqlite3.Warning, ValueError) as err:
+                reason = "it takes too long" if "interrupted" in str(err) else str(err)
                 raise LyotError(
-                    f"where is {where!r}, which is no condition ({err}); the columns are "
-                    f"number, {', '.join(COLUMNS)}.",
+                    f"where is {where[:200]!r}, which is no condition ({reason[:100]}); the "
+                    f"columns are number, {', '.join(COLUMNS)}.",
                     parameter="where",
                 ) from None
+        return {int(row[0]) for row in rows}
 
     def add(self, batch: Batch, /) -> int:
         """Add the frames of an exposure, all or none; return how many: none that are there."""
@@ -206,7 +264,7 @@ class Library:
                 self._remove_orphans(index)
                 [first] = index.execute("SELECT count(*) FROM frames").fetchone()
                 rows = self._products(index, batch.zone)
-                _group(temporary).create_array("gram", data=rows, compressors=None)
+                _create(_group(temporary), "gram", data=rows, compressors=None)
                 os.replace(temporary, self.path / FRAMES / name)
                 cursor = index.execute(
                     "INSERT INTO batches (folder, first, n, added_by) VALUES (?, ?, ?, ?)",
@@ -233,21 +291,21 @@ class Library:
         n = sum(size for _, _, size in batches)
         out = np.empty((n, n))
         for folder, first, size in batches:
-            rows = _group(folder, "r")["gram"][:]
+            rows = _stored(folder, "gram", (size, first + size), np.float64)[:]
             out[first : first + size, : first + size] = rows
             out[: first + size, first : first + size] = rows.T
         return out
 
     def zones(self) -> Iterator[NDArray[np.float64]]:
         """Yield the centered zone pixels ``(n, n_zone)`` of all frames in order, in groups."""
-        yield from _in_groups(self._batches())
+        yield from self._in_groups(self._batches())
 
     def pixels(self, indices: NDArray[np.intp], /) -> NDArray[np.float64]:
         """Read pixels by their indices in the flattened frame, of all frames one after another."""
         batches = self._batches()
         out = np.empty((sum(n for _, _, n in batches), len(indices)))
         for folder, first, n in batches:
-            sci = _group(folder, "r")["sci"]
+            sci = _stored(folder, "sci", (n, *self.shape), np.float32)
             for k in range(n):
                 out[first + k] = sci[k].ravel()[indices]
         return out
@@ -267,10 +325,11 @@ class Library:
         for folder, start, size in self._batches():
             places = np.flatnonzero((wanted >= start) & (wanted < start + size))
             if len(places):
-                group, in_batch = _group(folder, "r"), wanted[places] - start
+                in_batch = wanted[places] - start
                 first, last = int(in_batch.min()), int(in_batch.max())
                 for name, array in arrays.items():
-                    array[places] = group[name][first : last + 1][in_batch - first]
+                    stored = _stored(folder, name, (size, *self.shape), array.dtype)
+                    array[places] = stored[first : last + 1][in_batch - first]
         chosen = [rows[number] for number in numbers]
         return Cube(
             **arrays,
@@ -288,14 +347,38 @@ class Library:
 
     def _batches(self, index: sqlite3.Connection | None = None) -> list[tuple[Path, int, int]]:
         """Folder, first number and size of each batch, in order."""
-        with self._read() if index is None else nullcontext(index) as opened:
-            rows = opened.execute("SELECT folder, first, n FROM batches ORDER BY first")
-            return [(self.path / FRAMES / folder, first, n) for folder, first, n in rows]
+        with (
+            readable(f"The index of {self.path}", _REMEDY),
+            self._read() if index is None else nullcontext(index) as opened,
+        ):
+            rows = opened.execute("SELECT folder, first, n FROM batches ORDER BY first").fetchall()
+            [n_frames] = opened.execute("SELECT count(*) FROM frames").fetchone()
+        total = 0
+        for folder, first, n in rows:
+            named = isinstance(folder, str) and re.fullmatch("[0-9a-f]{32}", folder)
+            if not named or first != total or type(n) is not int or n < 1:
+                break
+            total += n
+        if total != n_frames or len({row[0] for row in rows}) < len(rows):
+            raise LyotError(f"The batches in the index of {self.path} are damaged; {_REMEDY}.")
+        return [(self.path / FRAMES / folder, first, n) for folder, first, n in rows]
 
     def _products(self, index: sqlite3.Connection, zone: NDArray[np.float64]) -> Any:
         """Rows of the Gram matrix for new frames: with all before them, and each other."""
-        parts = [zone @ other.T for other in _in_groups(self._batches(index))]
+        parts = [zone @ other.T for other in self._in_groups(self._batches(index))]
         return np.concatenate([*parts, zone @ zone.T], axis=1)
+
+    def _in_groups(self, batches: list[tuple[Path, int, int]]) -> Iterator[NDArray[np.float64]]:
+        """Zones of batches, `N_ZONES_READ` frames at once."""
+        n_zone = int((self.weight > 0).sum())
+        zones: list[NDArray[np.float64]] = []
+        for folder, _, n in batches:
+            zones.append(np.asarray(_stored(folder, "zone", (n, n_zone), np.float64)[:]))
+            if sum(map(len, zones)) >= N_ZONES_READ:
+                yield np.concatenate(zones)
+                zones = []
+        if zones:
+            yield np.concatenate(zones)
 
     def _remove_orphans(self, index: sqlite3.Connection) -> None:
         """Remove what additions that were killed left behind, and nothing else; the lock is held.
@@ -320,6 +403,7 @@ class Library:
         mode = "rw" if os.access(self.path / INDEX, os.W_OK) else "ro"
         uri = f"{(self.path / INDEX).resolve().as_uri()}?mode={mode}"
         with closing(sqlite3.connect(uri, uri=True, timeout=LOCK_WAIT_S)) as index:
+            _restrict(index)
             yield index
 
     @contextmanager
@@ -335,6 +419,22 @@ class Library:
                 yield index
 
 
+def _restrict(index: sqlite3.Connection) -> None:
+    """Let an index be read alone, within limits: it, and conditions on it, come from elsewhere."""
+    for limit, value in _LIMITS.items():
+        index.setlimit(limit, value)
+    index.execute("PRAGMA trusted_schema = OFF")
+    index.execute("PRAGMA query_only = ON")
+    end = time.monotonic() + MAX_QUERY_S
+    index.set_progress_handler(lambda: int(time.monotonic() > end), 10_000)
+
+    def _allow(action: int, *_: str | None) -> int:
+        reads = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION)
+        return sqlite3.SQLITE_OK if action in reads else sqlite3.SQLITE_DENY
+
+    index.set_authorizer(_allow)
+
+
 def _group(path: Path, mode: str = "a") -> Any:
     """Open a zarr group; of format 3 alone, for older ones name filters that run pickled code."""
     import zarr
@@ -342,12 +442,38 @@ def _group(path: Path, mode: str = "a") -> Any:
     return zarr.open_group(str(path), mode=mode, zarr_format=3)  # type: ignore[arg-type]
 
 
+def _create(group: Any, name: str, /, **options: Any) -> Any:
+    """Make an array of which each part gets a file, so that one that is gone is seen."""
+    return group.create_array(name, config={"write_empty_chunks": True}, **options)
+
+
+def _stored(folder: Path, name: str, shape: tuple[int, ...], kind: Any) -> Any:
+    """Open an array of a batch; refuse another shape or type, other codecs, and missing parts."""
+    with readable(folder, _REMEDY):
+        array = _group(folder, "r")[name]
+        codecs = set(re.findall(r"'name': '([^']*)'", str(array.metadata.to_dict()["codecs"])))
+        parts = zip(2 * shape, (*array.chunks, *(array.shards or array.chunks)), strict=True)
+        if (
+            array.shape != shape
+            or array.dtype != kind
+            or codecs - _CODECS
+            or any(part > n for n, part in parts)
+            or array.nchunks_initialized < array.nchunks
+        ):
+            raise LyotError(
+                f"The array {name} of {folder} is not as the index says, {np.dtype(kind)} of the "
+                f"shape {shape}, or not all there; {_REMEDY}."
+            )
+    return array
+
+
 def _write_batch(folder: Path, batch: Batch) -> None:
     """Write the arrays of a batch: one file each, from which single frames can be read."""
     group, cube = _group(folder, "w"), batch.cube
     for name, array in (("sci", cube.sci), ("err", cube.err), ("dq", cube.dq)):
         options: dict[str, Any] = {} if name == "dq" else {"compressors": None}
-        stored = group.create_array(
+        stored = _create(
+            group,
             name,
             shape=array.shape,
             dtype=array.dtype,
@@ -356,16 +482,4 @@ def _write_batch(folder: Path, batch: Batch) -> None:
             **options,
         )
         stored[:] = array
-    group.create_array("zone", data=batch.zone, chunks=batch.zone.shape, compressors=None)
-
-
-def _in_groups(batches: list[tuple[Path, int, int]]) -> Iterator[NDArray[np.float64]]:
-    """Zones of batches, `N_ZONES_READ` frames at once."""
-    zones: list[NDArray[np.float64]] = []
-    for folder, _, _ in batches:
-        zones.append(np.asarray(_group(folder, "r")["zone"][:]))
-        if sum(map(len, zones)) >= N_ZONES_READ:
-            yield np.concatenate(zones)
-            zones = []
-    if zones:
-        yield np.concatenate(zones)
+    _create(group, "zone", data=batch.zone, chunks=batch.zone.shape, compressors=None)

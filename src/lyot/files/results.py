@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot._version import __version__
-from lyot.errors import LyotError, readable
+from lyot.errors import readable
 from lyot.files.atomic import atomic_write
 from lyot.files.headers import open_fits
 from lyot.types import Array
@@ -28,10 +28,8 @@ def read_table(path: str | Path, /) -> Any:
 
     if not Path(path).is_file():
         return None
-    try:
+    with readable(path, "give a table"):
         return Table.read(str(path))
-    except (OSError, ValueError, TypeError, KeyError) as err:
-        raise LyotError(f"{path} is not a readable table ({str(err).splitlines()[0]}).") from None
 
 
 class SkyMaps(NamedTuple):

@@ -306,7 +306,9 @@ class CombineRecipe(Parameters):
         ("ivm", "exptime", "uniform"),
         "Weight of a pixel: inverse read-noise variance, exposure time, or one",
     )
-    pixel_scale_ratio: float = parameter(1.0, "Output pixel scale over input", above=0.0)
+    pixel_scale_ratio: float = parameter(
+        1.0, "Output pixel scale over input", minimum=0.05, maximum=20.0
+    )
     rotation: float | None = parameter(
         None,
         "Position angle of the output y axis; by default that of the first exposure",

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from stpipe import Step
+from stpipe.exceptions import StpipeExitException, ValidationError
 
 from lyot.compute.threads import single_threaded_blas
 from lyot.errors import LyotError
 from lyot.files.exposure import as_model, open_model
 from lyot.files.headers import read_info
 from lyot.files.products import save_atomically
-from lyot.parameters import P, Parameter, Parameters, from_names, parameters_of
+from lyot.parameters import STEPS, P, Parameter, Parameters, from_names, parameters_of
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,12 @@ def crds_is_configured() -> bool:
     return bool(os.environ.get("CRDS_PATH") or os.environ.get("CRDS_SERVER_URL"))
 
 
+class StepRefused(LyotError, StpipeExitException):
+    """What a step that runs by itself raises on bad input: strun shows it as one sentence."""
+
+    exit_status = 1  # of strun
+
+
 class LyotStep(Step):
     """A step that needs no CRDS and writes its product whole or not at all."""
 
@@ -56,8 +63,29 @@ class LyotStep(Step):
 
     def run(self, *args: Any) -> Any:
         """Run the step with the linear algebra held at one thread."""
-        with single_threaded_blas():
-            return super().run(*args)
+        try:
+            with single_threaded_blas():
+                return super().run(*args)
+        except LyotError as err:
+            if self.parent is not None:
+                raise
+            raise StepRefused(str(err), parameter=err.parameter, function=err.function) from err
+
+    @classmethod
+    def from_config_section(cls, config: Any, *args: Any, **kwargs: Any) -> Any:
+        """Make a step of a configuration; a value that is not allowed ends in one sentence."""
+        given = dict(config)
+        try:
+            return super().from_config_section(config, *args, **kwargs)
+        except ValidationError as err:
+            text = f"A parameter of {cls.__name__} is not valid: {str(err).rstrip('.')}."
+            try:
+                for kind in STEPS[str(cls.class_alias)]:
+                    from_names(kind, given)
+            except LyotError as sentence:
+                text = str(sentence)
+            log.error(text)  # strun itself shows what `run` raises alone
+            raise StepRefused(text) from err
 
     @classmethod
     def get_config_from_reference(cls, dataset: Any, **_: Any) -> Any:
