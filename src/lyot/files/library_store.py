@@ -122,11 +122,10 @@ class Library:
         shape, mode = given.get("shape"), given.get("mode")
         if not (
             isinstance(mode, list)
-            and [type(word) for word in mode] == [str] * 5
+            and [type(word) for word in mode] == [str] * len(MODE)
             and isinstance(shape, list)
             and [type(n) for n in shape] == [int] * 2
             and min(shape) > 0
-            and isinstance(given.get("detector"), str)
             and isinstance(given.get("pixel_area_sr"), int | float)
         ):
             raise LyotError(f"The settings of {self.path} are damaged; {_REMEDY}.")
