@@ -199,6 +199,23 @@ def test_errors_of_the_inputs_are_as_known(frames):
             assert np.nanmedian(err[far]) == pytest.approx(known, abs=0.003)
 
 
+def test_err_is_compared_with_the_blank_sky(run):
+    """Against percentiles of what is left of the pixels without their running median."""
+    for path in run.glob("*psfsub.fits"):
+        image, err = (np.squeeze(fits.getdata(path, name)).astype(float) for name in ("SCI", "ERR"))
+        header = fits.getheader(path, "SCI")
+        y, x = np.indices(image.shape)
+        far = np.hypot(x - header["STARCENX"] + 1.0, y - header["STARCENY"] + 1.0) * 0.0626 > 6.0
+        far &= np.isfinite(image)
+        image -= ndimage.median_filter(np.where(far, image, 0.0), 15)
+        low, high = np.percentile(image[far], (15.87, 84.13))
+        plain = 0.5 * (high - low) / np.median(err[far])
+        with datamodels.open(path) as model:
+            ratio = provenance_of(model)["steps"]["klip"]["sky_noise"]["ratio"]
+        assert ratio == pytest.approx(plain, rel=0.05)
+        assert 0.55 < ratio < 0.75
+
+
 def test_an_error_is_there_wherever_there_is_a_value(run):
     for ending in ("psfsub.fits", "i2d.fits", "psfalign.fits"):
         for path in run.glob(f"*{ending}"):

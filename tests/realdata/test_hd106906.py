@@ -118,6 +118,23 @@ def test_the_disc_lies_at_its_known_position_angle(run):
         assert strip_angle(image, view.star, view.pa_y_deg - 4.84) < 103
 
 
+def test_err_is_compared_with_the_blank_sky(run):
+    """Against percentiles of what is left of the pixels without their running median."""
+    for path in run.glob("*psfsub.fits"):
+        image, err = (np.squeeze(fits.getdata(path, name)).astype(float) for name in ("SCI", "ERR"))
+        header = fits.getheader(path, "SCI")
+        y, x = np.indices(image.shape)
+        far = np.hypot(x - header["STARCENX"] + 1.0, y - header["STARCENY"] + 1.0) * 0.111 > 6.0
+        far &= np.isfinite(image)
+        image -= ndimage.median_filter(np.where(far, image, 0.0), 15)
+        low, high = np.percentile(image[far], (15.87, 84.13))
+        plain = 0.5 * (high - low) / np.median(err[far])
+        with datamodels.open(path) as model:
+            ratio = provenance_of(model)["steps"]["klip"]["sky_noise"]["ratio"]
+        assert ratio == pytest.approx(plain, rel=0.05)
+        assert 1.15 < ratio < 1.45
+
+
 def test_the_star_is_subtracted(run):
     [path] = run.glob("*psfsub.fits")
     with datamodels.open(path) as model:

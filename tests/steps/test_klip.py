@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from stdatamodels.jwst import datamodels
 
 from lyot.files.provenance import provenance_of, star_of
-from lyot.steps import AlignRefsStep, KlipStep
+from lyot.simulate import Scene, simulate_observation
+from lyot.steps import AlignRefsStep, KlipStep, StackRefsStep
 from scenes import assert_unchanged, snapshot
 
 
@@ -74,3 +76,26 @@ def test_klip_measures_a_star_that_its_references_do_not_record(target, psfstack
     star = star_of(KlipStep.call(target, aligned, truncate=3))
     assert star.origin == "measured"
     assert np.hypot(star.x - recorded.x, star.y - recorded.y) < 0.3
+
+
+def test_err_is_scaled_to_the_sky_where_it_is_asked_for(rng, tmp_path):
+    """Frames whose noise is twice what they state."""
+    scene = Scene(shape=(200, 200), n_int=2, n_int_psf=1, n_dither=3, companions=(), disc=None)
+    simulate_observation(tmp_path, scene, seed=3)
+    files = sorted(tmp_path.glob("*_calints.fits"))
+    for path in files:
+        with fits.open(path, mode="update") as hdus:
+            hdus["ERR"].data *= 0.5
+    kinds = {path: fits.getval(path, "IS_PSF", 0) for path in files}
+    science = next(p for p, is_psf in kinds.items() if not is_psf)
+    stacked = StackRefsStep.call([str(p) for p, is_psf in kinds.items() if is_psf])
+    aligned = AlignRefsStep.call(str(science), stacked)
+    plain, scaled = (KlipStep.call(str(science), aligned, scale_err=on) for on in (False, True))
+    first, second = (provenance_of(r)["steps"]["klip"] for r in (plain, scaled))
+    ratio = first["sky_noise"]["ratio"]
+    assert 1.5 < ratio < 2.5
+    assert (first["sky_noise"]["is_applied"], second["sky_noise"]["is_applied"]) == (False, True)
+    np.testing.assert_allclose(scaled.err, ratio * plain.err, rtol=1e-5)
+    for name in ("variance_refs", "variance_refs_coherent"):
+        np.testing.assert_allclose(second[name], ratio**2 * first[name], rtol=1e-5)
+    np.testing.assert_array_equal(scaled.data, plain.data)

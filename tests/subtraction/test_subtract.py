@@ -345,7 +345,7 @@ def test_speckle_noise_is_what_the_errors_do_not_explain(rng):
         rms_after=np.zeros(n_int),
         residual_rms=np.zeros((1, 2)),
     )
-    found = speckle_noise(result, star, 0.1)
+    found = speckle_noise(*result.mean(), star, 0.1)
     np.testing.assert_allclose(found.propagated, noise / np.sqrt(n_int), rtol=1e-5)
     np.testing.assert_allclose(np.mean(found.speckle[5:]), speckles, rtol=0.05)
     np.testing.assert_allclose(found.separation_arcsec[:2], [0.1, 0.3])

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import radius_map
+from lyot.algorithms.repair import MAD_TO_SIGMA
 from lyot.types import Array
 
 
@@ -72,6 +73,32 @@ def annulus_noise(
         sigma = np.sqrt(np.bincount(label, (value - mean[label]) ** 2, minlength=n) / count)
     radius = (np.arange(n, dtype=np.float64) + 0.5) * width
     return NoiseCurve(np.asarray(radius, dtype=np.float64), sigma, count)
+
+
+BLOCK_PIX, MIN_BLOCK_SHARE = 16, 0.5
+
+
+def block_scatter(image: Array, variance: Array, /) -> NDArray[np.float64]:
+    """Return the scatter of the pixels in blocks over the error that a variance states there.
+
+    For each block of 16 x 16 pixels of which half are good (finite in both) the median absolute
+    deviation, as that of a Gaussian, over the root of the median variance, ``(n_block,)``.
+    """
+    found = []
+    n_y, n_x = (n - n % BLOCK_PIX for n in image.shape)
+    parts = [
+        a[:n_y, :n_x].reshape(n_y // BLOCK_PIX, BLOCK_PIX, -1, BLOCK_PIX).swapaxes(1, 2)
+        for a in (image, variance)
+    ]
+    for values, squares in zip(*(p.reshape(-1, BLOCK_PIX**2) for p in parts), strict=True):
+        good = np.isfinite(values) & np.isfinite(squares)
+        if good.sum() < MIN_BLOCK_SHARE * good.size:
+            continue
+        values, stated = values[good], float(np.median(squares[good]))
+        if stated > 0:
+            spread = np.median(np.abs(values - np.median(values)))
+            found.append(MAD_TO_SIGMA * spread / np.sqrt(stated))
+    return np.array(found)
 
 
 GAUSSIAN, LAPLACE = "gaussian", "laplace"

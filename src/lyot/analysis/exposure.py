@@ -21,7 +21,7 @@ from lyot.parameters import SubtractRecipe
 from lyot.subtraction.disc import on_detector
 from lyot.subtraction.fit import Fit
 from lyot.subtraction.pixels import RefPixels
-from lyot.subtraction.result import Subtracted, Subtraction
+from lyot.subtraction.result import SkyNoise, Subtracted, sky_noise
 from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
 from lyot.types import Array
@@ -56,6 +56,7 @@ class SubtractedExposure:
     frames: dict[int, RefPixels]  # what a method makes of each set of references
     residual: NDArray[np.float64]  # (n_trunc, n_y, n_x), mean; NaN where there is none
     variance: NDArray[np.float64]  # (n_trunc, n_y, n_x)
+    sky: tuple[SkyNoise, ...]  # for each number of modes, what the blank sky says of the variance
     integrations: list[NDArray[np.floating]]  # (n_int, n_y, n_x) for each number of modes
     n_modes_used: tuple[int, ...]  # at most the rank of the references
     maps: FitMaps = field(default_factory=FitMaps)
@@ -161,7 +162,8 @@ def make_exposure(
     if disc is not None:
         results = [replace(r, sci=r.sci + disc) for r in results]
     bad = target.bad(recipe.bad_bits) | ~np.isfinite(results[0].sci)
-    means = [_mean(result, bad) for result in results]
+    means = [result.mean() for result in results]
+    separation = plane.separations(target.frame_shape)
     return SubtractedExposure(
         name=name,
         target=target,
@@ -175,22 +177,11 @@ def make_exposure(
         frames=subtracted.frames,
         residual=np.array([residual for residual, _ in means]),
         variance=np.array([variance for _, variance in means]),
+        sky=tuple(sky_noise(*each, separation) for each in means),
         integrations=[r.sci for r in results],
         n_modes_used=tuple(r.n_kept for r in results),
         maps=maps,
     )
-
-
-def _mean(result: Subtraction, bad: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Mean of the good integrations and its variance."""
-    n_good = np.sum(~bad, axis=0)
-    n_safe = np.maximum(n_good, 1)
-    mean = np.where(bad, 0.0, result.sci).sum(axis=0, dtype=np.float64) / n_safe
-    # Integrations share the noise of the references, which is not averaged down.
-    own = np.where(bad, 0.0, np.square(result.err, dtype=np.float64)).sum(axis=0) / n_safe
-    own = np.maximum(own - np.nan_to_num(result.variance_refs), 0.0) / n_safe
-    total = own + np.nan_to_num(result.variance_refs_coherent)
-    return np.where(n_good > 0, mean, np.nan), np.where(n_good > 0, total, np.nan)
 
 
 def exposure_of_run(

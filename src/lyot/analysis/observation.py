@@ -28,6 +28,7 @@ from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 from lyot.instruments.transmission import Transmission
 from lyot.parameters import ObservationParameters, SubtractRecipe, from_dict
 from lyot.subtraction.result import Subtracted
+from lyot.types import Array, Box
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class Observation:
         How it was subtracted.
     folder : str or None
         Where its products lie, for other processes; None where its pixels are on no disk.
+    scale_err : bool
+        Whether the errors that ERR states are multiplied by the scatter of the blank sky over them.
 
     Examples
     --------
@@ -73,6 +76,7 @@ class Observation:
     star: StarBrightness | None
     recipe: SubtractRecipe
     folder: str | None = None
+    scale_err: bool = True
 
     def __repr__(self) -> str:
         """Say what it is, without its pixels."""
@@ -148,6 +152,11 @@ class Observation:
     def reach_pix(self) -> float:
         """Largest separation at which whole circles fit on every exposure [pixel]."""
         return min(float(e.edges_pix.min()) for e in self.exposures) - 0.5 * self.fwhm_pix
+
+    def stated_variance(self, exposure: SubtractedExposure, truncation: int, box: Box, /) -> Array:
+        """Return the variance of the mean residual on a box by ERR, as it is or scaled."""
+        factor = exposure.sky[truncation].factor if self.scale_err else 1.0
+        return np.asarray(exposure.variance[truncation][box] * factor**2)
 
     def origins(self) -> dict[str, str]:
         """Return where PSF, transmission and brightness of the star come from."""
@@ -343,8 +352,14 @@ def open_run(
             transmission=None if map_file is None else read_image(map_file)[0],
             spectrum=spectrum,
         )
-        star = _star(observation, parameters)
-        yield replace(observation, star=star, folder=str(Path(folder).resolve()))
+        star, scale_err = _star(observation, parameters), not parameters.keep_err
+        for exposure in exposures:
+            on_sky = exposure.sky[observation.truncation(None)]._replace(is_applied=scale_err)
+            if text := on_sky.warning(exposure.name):
+                log.warning(text)
+        yield replace(
+            observation, star=star, folder=str(Path(folder).resolve()), scale_err=scale_err
+        )
 
 
 def _star(observation: Observation, parameters: ObservationParameters) -> StarBrightness | None:

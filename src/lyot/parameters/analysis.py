@@ -68,6 +68,11 @@ class ObservationParameters(SourceParameters):
     transmission: str | None = input_file(
         "FITS map of the mask's transmission on the frames; by default a model"
     )
+    keep_err: bool = parameter(
+        False,
+        "Take ERR as it is; by default it is multiplied by the scatter of the blank sky over it, "
+        "where there is blank sky",
+    )
     n_modes: tuple[int, ...] | None = parameter(
         None,
         "Numbers of KL modes that are analyzed; by default those of the run",

@@ -233,6 +233,9 @@ class SubtractRecipe(Parameters):
         "What ERR is: the propagated errors, or the scatter of the residuals of the references "
         "as in the official pipeline",
     )
+    scale_err: bool = parameter(
+        False, "Multiply ERR by the scatter of the blank sky over it, where there is blank sky"
+    )
     bad_bits: str = parameter(
         "DO_NOT_USE",
         "DQ flags of science pixels that are left out: names joined by + or commas, or a number",

@@ -29,7 +29,7 @@ from lyot.parameters import (
 from lyot.references.star import find_star
 from lyot.steps.base import LyotStep, is_one, name_of, opened, spec_of, values_of
 from lyot.subtraction.disc import Constrained, on_detector, subtract_constrained
-from lyot.subtraction.result import Subtracted, Subtraction, speckle_noise
+from lyot.subtraction.result import Subtracted, Subtraction, sky_noise, speckle_noise
 from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
 
@@ -94,8 +94,18 @@ class KlipStep(LyotStep):
             inputs, history = [name_of(target), aligned.name], aligned.history
             known = {"plane": plane._asdict(), "maps": maps, "disc_scale": done.scale}
             products = []
+            separation = plane.separations(cube.frame_shape)
             for result in done.results:
-                known["speckle_noise"] = speckle_noise(result, star, scale_arcsec)._asdict()
+                mean, variance = result.mean()
+                on_sky = sky_noise(mean, variance, separation)._replace(is_applied=recipe.scale_err)
+                log.info("Scatter of the blank sky over ERR of %s: %s.", cube.info.name, on_sky)
+                if text := on_sky.warning(cube.info.name):
+                    log.warning(text)
+                if recipe.scale_err:
+                    result = result.with_err_times(on_sky.factor)
+                    variance = variance * on_sky.factor**2
+                noise = speckle_noise(mean, variance, star, scale_arcsec)
+                known |= {"speckle_noise": noise._asdict(), "sky_noise": on_sky._asdict()}
                 products.append(_product(model, result, recipe, inputs, star, history, **known))
         return products[0] if len(products) == 1 else products
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import radius_map
-from lyot.algorithms.statistics import annulus_noise
+from lyot.algorithms.statistics import annulus_noise, block_scatter
 from lyot.files.star import StarPosition
 from lyot.subtraction.fit import Fit
 from lyot.subtraction.pixels import RefPixels
@@ -37,6 +37,29 @@ class Subtraction:
     rms_after: NDArray[np.float64]
     # (n_zone, n_kept + 1): over the pixels of the fit with 0, 1, ... modes, all integrations.
     residual_rms: NDArray[np.float64]
+
+    def mean(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the mean of the good integrations and its variance; NaN where there are none.
+
+        Integrations share the noise of the references, which is not averaged down.
+        """
+        good = np.isfinite(self.sci)
+        n_good = good.sum(axis=0)
+        n_safe = np.maximum(n_good, 1)
+        mean = np.where(good, self.sci, 0.0).sum(axis=0, dtype=np.float64) / n_safe
+        own = np.where(good, np.square(self.err, dtype=np.float64), 0.0).sum(axis=0) / n_safe
+        own = np.maximum(own - np.nan_to_num(self.variance_refs), 0.0) / n_safe
+        total = own + np.nan_to_num(self.variance_refs_coherent)
+        return np.where(n_good > 0, mean, np.nan), np.where(n_good > 0, total, np.nan)
+
+    def with_err_times(self, factor: float, /) -> Subtraction:
+        """Return the same with all errors scaled."""
+        return replace(
+            self,
+            err=self.err * np.float32(factor),
+            variance_refs=self.variance_refs * np.float32(factor**2),
+            variance_refs_coherent=self.variance_refs_coherent * np.float32(factor**2),
+        )
 
     def record(self) -> dict[str, Any]:
         """Return what a product records of it beside its images."""
@@ -98,21 +121,12 @@ class SpeckleNoise(NamedTuple):
 
 
 def speckle_noise(
-    result: Subtraction, star: StarPosition, pixel_scale_arcsec: float, /
+    mean: Array, variance: Array, star: StarPosition, pixel_scale_arcsec: float, /
 ) -> SpeckleNoise:
-    """Compare the scatter of the residual with its propagated error."""
-    n_good = np.isfinite(result.sci).sum(axis=0)
-    n_safe = np.maximum(n_good, 1)
-    mean = np.nansum(result.sci, axis=0, dtype=np.float64) / n_safe
-    variance = np.nansum(np.square(result.err, dtype=np.float64), axis=0) / n_safe
-    shared = np.nan_to_num(result.variance_refs_coherent)
-    own = np.maximum(variance - np.nan_to_num(result.variance_refs), 0.0)
-    variance = own / n_safe + shared
-    no_data = n_good == 0
-    mean[no_data], variance[no_data] = np.nan, np.nan
+    """Compare the scatter of a mean residual ``(n_y, n_x)`` with its propagated error."""
     scatter = annulus_noise(mean, star.yx)
     ring = np.floor(radius_map(mean.shape, star.yx) / 2.0).astype(int)
-    used = ~no_data & (ring < len(scatter.sigma))
+    used = np.isfinite(mean) & (ring < len(scatter.sigma))
     n = len(scatter.sigma)
     with np.errstate(invalid="ignore", divide="ignore"):
         propagated = np.sqrt(
@@ -121,3 +135,49 @@ def speckle_noise(
         )
         speckle = np.sqrt(np.maximum(scatter.sigma**2 - propagated**2, 0.0))
     return SpeckleNoise(scatter.radius_pix * pixel_scale_arcsec, scatter.sigma, propagated, speckle)
+
+
+SKY_INNER_ARCSEC = 5.0
+"""Separation beyond which a frame shows the sky, no speckles."""
+MIN_SKY_BLOCKS = 8
+MAX_ERR_RATIO = 1.3
+"""Scatter of the sky over ERR, or the inverse, beyond which ERR is said to be wrong."""
+
+
+class SkyNoise(NamedTuple):
+    """Scatter of the blank sky over the error that ERR states for it."""
+
+    ratio: float  # NaN where there is no blank sky
+    n_blocks: int  # blocks of 16 x 16 pixels that it rests on
+    is_applied: bool = False  # whether ERR is multiplied by it
+
+    @property
+    def factor(self) -> float:
+        """What ERR is multiplied with to be the scatter of the sky; 1 without a blank sky."""
+        return self.ratio if np.isfinite(self.ratio) else 1.0
+
+    def warning(self, name: str, /) -> str:
+        """Say what is wrong with ERR of an exposure; nothing where it is right or not known."""
+        if not (self.ratio > MAX_ERR_RATIO or self.ratio < 1.0 / MAX_ERR_RATIO):
+            return ""
+        text = f"The blank sky of {name} scatters {self.ratio:.2f} times what its ERR states."
+        return f"{text} ERR is multiplied by that." if self.is_applied else text
+
+    def __str__(self) -> str:
+        """Say the ratio, or that there is no blank sky."""
+        if np.isfinite(self.ratio):
+            return f"{self.ratio:.2f}"
+        return f"no blank sky beyond {SKY_INNER_ARCSEC:g} arcsec"
+
+
+def sky_noise(mean: Array, variance: Array, separation_arcsec: Array, /) -> SkyNoise:
+    """Compare the scatter of the blank sky of a mean residual ``(n_y, n_x)`` with its ERR.
+
+    Robustly, so that neither sources nor gradients count: the median over blocks of the median
+    absolute deviation in each.
+    """
+    sky = np.isfinite(mean) & np.isfinite(variance) & (separation_arcsec >= SKY_INNER_ARCSEC)
+    found = block_scatter(np.where(sky, mean, np.nan), np.where(sky, variance, np.nan))
+    if len(found) < MIN_SKY_BLOCKS:
+        return SkyNoise(float("nan"), len(found))
+    return SkyNoise(float(np.median(found)), len(found))

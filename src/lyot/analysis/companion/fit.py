@@ -106,6 +106,8 @@ def fit_companions(
         "background": background,
         **asdict(statistic),
         **observation.origins(),
+        "sky_over_err": {e.name: str(e.sky[t]) for e in observation.exposures},
+        "scale_err": observation.scale_err,
     }
     return CompanionFit(
         tuple(companions),

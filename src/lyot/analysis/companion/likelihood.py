@@ -97,7 +97,7 @@ class Likelihood:
                 "are missing."
             )
         noise = residual_covariance(exposure, image, places[k], exclude, fwhm)
-        stated = exposure.variance[self.truncation][box].ravel()[good]
+        stated = self.observation.stated_variance(exposure, self.truncation, box).ravel()[good]
         propagated = float(np.mean(stated))
         root = np.linalg.cholesky(covariance_matrix(noise, box, good, propagated, self.background))
         whiten = partial(_whiten, root, good)

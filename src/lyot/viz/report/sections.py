@@ -89,6 +89,8 @@ def _warnings(exposure: ExposureFacts) -> Iterator[str]:
             f"{root}: the references are nearly degenerate; the eigenvalue of the last mode is "
             f"{ratio:.0e} of the first."
         )
+    if text := exposure.subtractions[-1].sky.warning(root):
+        yield text
     for warning in align.warnings:
         star = f" ({warning['target']})" if warning["target"] else ""
         yield f"Reference {warning['reference'] + 1}{star}: {warning['reason']}."
@@ -156,6 +158,7 @@ def _summary(exposure: ExposureFacts) -> dict[str, Number | str]:
         "modes": f"{best.n_modes_used} of {best.n_modes} requested",
         "rms before subtraction [MJy/sr]": number(best.rms_before, ".3g"),
         "rms after subtraction [MJy/sr]": number(best.rms_after, ".3g"),
+        "scatter of the blank sky / ERR": str(best.sky),
         "median shift of the references [pixel]": number(np.median(shift), ".3f"),
         "largest shift of the references [pixel]": number(np.max(shift), ".3f"),
     }
