@@ -150,12 +150,18 @@ MODES = [
 ]
 """Instrument, mask and filter of every coronagraphic mode."""
 
-ROLLS_DEG = (20.0, 31.0)
+NARROW_MODES = [
+    ("NIRCAM", "MASKSWB", "F200W", "NRCA4_MASKSWB_NARROW"),
+    ("NIRCAM", "MASKLWB", "F444W", "NRCA5_MASKLWB_NARROW"),
+]
+"""Those with the star behind the narrow end of a bar, by the name of the aperture."""
+
+ROLLS_DEG, STAR_FLUX = (20.0, 31.0), 1e7
 
 
 def companion_place(mode, number):
     """Return separation [arcsec] and position angle of a companion near the mask, not behind it."""
-    name, mask, band = mode
+    name, mask, band, *_ = mode
     instrument = INSTRUMENTS[name]
     coronagraph, pixel = (
         instrument.coronagraph(mask),
@@ -171,25 +177,26 @@ def companion_place(mode, number):
 
 def companion_flux(mode, snr):
     """Return the flux of a source that read noise alone lets measure with about an S/N."""
-    name, mask, band = mode
+    name, mask, band, *_ = mode
     optics = INSTRUMENTS[name].optics(mask, band, n_wavelengths=1)
     image = optics.psf((0.0, 0.0), n_pixels=33, with_mask=False).image
     return snr * 0.4 / np.sqrt(np.sum(image**2))
 
 
-def observe_companion(mode, seed, source, *, shape=(85, 87), n_ref=6, n_int=2, star_flux=1e5):
+def observe_companion(mode, seed, source, *, shape=(85, 87), n_ref=6, n_int=2):
     """Draw two rolls and their references with a companion (separation, angle, flux); subtract.
 
-    With read noise of 0.5 and errors of pointing of 2 mas; where the star is, is known.
+    With read noise of 0.5, errors of pointing of 5 mas and drifts of the wavefront of 3 nm; where
+    the star is, is known.
     """
-    name, mask, band = mode
+    name, mask, band, *aperture = mode
     instrument = INSTRUMENTS[name]
     coronagraph, channel = instrument.coronagraph(mask), instrument.channel(filter=band)
     optics = instrument.optics(mask, band, n_wavelengths=3, seed=data_seed(seed))
     optics = optics.sampled_for(max(shape) + 4)
     rng = np.random.default_rng(seed)
     pixel, noise = channel.pixel_scale_arcsec, 0.5
-    on_mask = np.array(optics.along_detector((coronagraph.star_x_arcsec(band), 0.0)))
+    on_mask = np.array(optics.along_detector((coronagraph.star_x_arcsec(band, *aperture), 0.0)))
     middle = np.array([shape[1] / 2 - 0.7, shape[0] / 2 - 0.4])
 
     def image(flux, offset, *, drifts=True):
@@ -204,13 +211,14 @@ def observe_companion(mode, seed, source, *, shape=(85, 87), n_ref=6, n_int=2, s
         return frame + rng.normal(size=(n, *shape)) * noise
 
     refs = np.concatenate(
-        [read(image(0.8 * star_flux, rng.normal(0.0, 0.002, 2)), 1) for _ in range(n_ref)]
+        [read(image(0.8 * STAR_FLUX, rng.normal(0.0, 0.005, 2)), 1) for _ in range(n_ref)]
     )
     facts = {
         "instrument": name,
         "detector": coronagraph.aperture(channel.name).detector,
         "filter": band,
         "coronagraph": (*coronagraph.keyword_values, mask)[0],
+        "aperture": "".join(aperture),
         "pixel_area_sr": (pixel / ARCSEC_PER_RADIAN) ** 2,
         "crpix_xy": tuple(middle),
         "target": "STAR",
@@ -218,9 +226,9 @@ def observe_companion(mode, seed, source, *, shape=(85, 87), n_ref=6, n_int=2, s
     recipe, exposures = SubtractRecipe(n_modes=(n_ref - 1,)), []
     separation, pa, flux = source
     for roll in ROLLS_DEG:
-        offset, turn = rng.normal(0.0, 0.002, 2), np.radians(pa - roll)
+        offset, turn = rng.normal(0.0, 0.005, 2), np.radians(pa - roll)
         away = separation * np.array([-np.sin(turn), np.cos(turn)])
-        frame = image(star_flux, offset) + image(flux, offset + away, drifts=False)
+        frame = image(STAR_FLUX, offset) + image(flux, offset + away, drifts=False)
         star = StarPosition(*(middle + offset / pixel), 0.0, 0.0)
         target = cube(read(frame, n_int), noise, **facts)
         exposures.append(
@@ -233,5 +241,5 @@ def observe_companion(mode, seed, source, *, shape=(85, 87), n_ref=6, n_int=2, s
                 name=f"roll {roll:g}",
             )
         )
-    star = StarBrightness(star_flux * 1e6 * facts["pixel_area_sr"], None, "stated")
+    star = StarBrightness(STAR_FLUX * 1e6 * facts["pixel_area_sr"], None, "stated")
     return make_observation("every mode", exposures, recipe, star=star)

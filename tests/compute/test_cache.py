@@ -50,6 +50,58 @@ def test_another_process_finds_them(folder):
     assert done.stdout.strip() == "60.0"
 
 
+CROWD = """
+import gc, os, sys, threading
+import numpy as np
+from lyot.compute.cache import cache_folder, remembered
+
+sys.setswitchinterval(1e-6)
+gc.set_threshold(5)
+path, wrong = cache_folder() / "mode" / "a.npz", []
+
+class Cycle:
+    def __init__(self):
+        self.itself = self
+    def __del__(self):
+        for _ in range(50):
+            pass
+
+def use(thread):
+    try:
+        for i in range(60):
+            Cycle(), Cycle()
+            found = remembered("mode", "a", lambda: {"image": np.full((40, 50), 7.0)})
+            if not np.array_equal(found["image"], np.full((40, 50), 7.0)):
+                wrong.append(found)
+            if thread == 0 and i % 10 == 0:
+                with open(path, "r+b") as file:  # cut in the middle of its use
+                    file.truncate(900 * (i % 20))
+            if thread == 1 and i % 10 == 5:
+                path.unlink(missing_ok=True)
+    except BaseException as error:
+        wrong.append(error)
+
+threads = [threading.Thread(target=use, args=(n,)) for n in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+sys.exit(f"{wrong[0]!r}" if wrong else 0)
+"""
+
+
+def test_processes_and_threads_use_one_file_at_once(folder):
+    """It is replaced, cut short and removed under them; finalizers run while they read."""
+    remembered("mode", "a", lambda: {"image": np.full((40, 50), 7.0)})
+    crowd = [
+        subprocess.Popen([sys.executable, "-c", CROWD], stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in crowd]
+    assert [process.returncode for process in crowd] == [0, 0, 0], said
+    assert not list(folder.rglob("*.part"))
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign", "renamed", "pickle"])
 def test_damaged_and_foreign_files_are_made_again(folder, damage):
     make = Maker()

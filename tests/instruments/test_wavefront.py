@@ -13,6 +13,7 @@ from lyot.instruments.stops import ROUND_MASK_STOP
 from lyot.instruments.wavefront import (
     FIRST_DATA_SEED,
     MODEL_SEEDS,
+    PSF_SEEDS,
     TRIAL_SEEDS,
     WavefrontBudget,
     data_seed,
@@ -52,7 +53,7 @@ def test_the_same_seed_is_the_same_error_at_another_sampling():
 
 
 def test_data_are_never_made_with_a_draw_that_measures_them():
-    measuring = {*MODEL_SEEDS, *TRIAL_SEEDS}
+    measuring = {*MODEL_SEEDS, *TRIAL_SEEDS, *PSF_SEEDS}
     assert not measuring & {data_seed(seed) for seed in (0, 1, 10**6)}
     assert max(measuring) < FIRST_DATA_SEED == data_seed(0)
     with pytest.raises(LyotError, match="seed is -9990; it must be 0 or more"):

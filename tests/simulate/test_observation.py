@@ -87,6 +87,30 @@ def test_a_companion_lies_where_the_sky_puts_it(instrument, band, name, d, s, k,
     assert x == pytest.approx(star[0] - 18.0 * np.sin(turn), abs=1.5)
 
 
+@pytest.mark.parametrize("mask", ["MASKSWB", "MASKLWB"])
+def test_the_star_of_a_narrow_aperture_is_behind_the_narrow_end_of_the_bar(mask, tmp_path):
+    """There a companion beside it, which the bar hides elsewhere, is seen."""
+    band, detector, end = {
+        "MASKSWB": ("F200W", "NRCA4", -8.05),
+        "MASKLWB": ("F444W", "NRCA5", 8.299),
+    }[mask]
+    aperture = f"{detector}_{mask}_NARROW"
+    mode = {"filter": band, "coronagraph": mask, **QUIET, "star_flux": 1.0}
+    scene = Scene(**mode)
+    separation = 0.9 * float(scene.coronagraph_value.half_width(0.0))
+    companion = Companion(separation_arcsec=separation, pa_deg=20.0, contrast=1e6)
+    light = []
+    for name in ("", aperture):
+        folder = tmp_path / f"at{name}"
+        changes = {"companions": (companion,), "aperture": name}
+        simulate_observation(folder, Scene(**mode | changes), seed=3)
+        path, _, frame = science(folder)
+        light.append(frame.sum())
+    info = read_info(path)
+    assert (info.aperture, info.star_along_mask_arcsec) == (aperture, end)
+    assert light[1] > 1.5 * light[0] > 0.0
+
+
 def test_the_same_seed_gives_the_same_pixels_on_any_number_of_blas_threads(tmp_path):
     disc = Disc(
         radius_arcsec=1.0, width_arcsec=0.2, inclination_deg=60.0, pa_deg=30.0, contrast=1e-3

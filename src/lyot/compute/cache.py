@@ -21,7 +21,10 @@ import numpy as np
 
 from lyot.types import Array
 
-_DAMAGED = OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error
+_DAMAGED = (
+    *(OSError, ValueError, KeyError, EOFError, RuntimeError, SystemError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 """What reading a file of arrays raises where a byte of it is wrong."""
 
 _one_reads = threading.Lock()
@@ -53,7 +56,8 @@ def remembered(group: str, name: str, make: Callable[[], dict[str, Array]], /) -
         return make()
     path, identity = root / group / f"{name}.npz", f"{group}/{name}"
     try:
-        # The parser of the headers fails at times where several threads use it (Python 3.11).
+        # NumPy reads headers with `ast.literal_eval`, in which Python 3.11 at times raises a
+        # SystemError where threads take turns (github.com/python/cpython/issues/106905).
         with _one_reads, open(path, "rb") as file, np.load(file, allow_pickle=False) as held:
             arrays = {key: held[key] for key in held.files}
         if str(arrays.pop("identity")) == identity:

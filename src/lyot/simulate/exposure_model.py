@@ -34,6 +34,7 @@ class Pointing:
     instrument: str = "NIRCAM"
     filter: str = "F444W"
     coronagraph: str = "MASK335R"
+    aperture: str = ""
     number: int = 0  # of the exposure, for its times
 
 
@@ -84,6 +85,7 @@ def _describe_instrument(model: Any, pointing: Pointing) -> None:
         (keys.pupil, coronagraph.pupil_wheel),
         (keys.coronagraph, (*coronagraph.keyword_values, coronagraph.name)[0]),
         (keys.subarray, aperture.subarray),
+        (keys.aperture, pointing.aperture),
         (keys.is_psf, pointing.is_psf),
         (keys.dither[0], pointing.dither_arcsec[0]),
         (keys.dither[1], pointing.dither_arcsec[1]),

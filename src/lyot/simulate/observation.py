@@ -90,6 +90,9 @@ class Scene:
     ----------
     instrument, filter, coronagraph : str
         Their names; detector, pixel scale and subarray are those of the filter's channel.
+    aperture : str
+        Name of the aperture where the star is not put at the filter's place on a bar: for example
+        NRCA5_MASKLWB_NARROW.
     shape : tuple of int
         ``(n_y, n_x)`` of the frames.
     rolls_deg : tuple of float
@@ -125,6 +128,7 @@ class Scene:
     instrument: str = "NIRCAM"
     filter: str = "F444W"
     coronagraph: str = "MASK335R"
+    aperture: str = ""
     shape: tuple[int, int] = (160, 160)
     rolls_deg: tuple[float, ...] = (60.0, 70.0)
     n_int: int = 5
@@ -271,6 +275,7 @@ def _plan(scene: Scene, sky: _Sky) -> list[_Exposure]:
         instrument=scene.instrument,
         filter=scene.filter,
         coronagraph=scene.coronagraph,
+        aperture=scene.aperture,
     )
     reference = replace(
         science,
@@ -318,7 +323,7 @@ class _Sky:
         optics = optics.sampled_for(self.n_pixels)
         self.optics = optics.with_fewer_wavelengths(SOURCE_WAVELENGTHS)
         self._star_optics = optics.with_fewer_wavelengths(STAR_WAVELENGTHS)
-        star_x = scene.coronagraph_value.star_x_arcsec(scene.filter)
+        star_x = scene.coronagraph_value.star_x_arcsec(scene.filter, scene.aperture)
         self.star_place = self.optics.along_detector((star_x, 0.0))
         self.transmission = Transmission(
             optics=replace(self.optics, seed=None),

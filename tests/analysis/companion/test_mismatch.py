@@ -16,16 +16,17 @@ def psf_of(mask, band):
     return model_psf(NIRCAM, NIRCAM.coronagraph(mask), NIRCAM.filter(band), scale)
 
 
-@pytest.mark.parametrize(("mask", "band"), [("MASK335R", "F300M"), ("MASKLWB", "F335M")])
+@pytest.mark.parametrize(("mask", "band"), [("MASK335R", "F300M"), ("MASKSWB", "F187N")])
 def test_the_mismatch_is_that_of_other_draws(mask, band):
     psf = psf_of(mask, band)
     stated, optics, half = wavefront_mismatch(psf), psf.near_mask.optics, 6
+    optics = replace(optics.with_fewer_wavelengths(3), n_pupil=64)
     middle = slice(psf.half_pix - half, psf.half_pix + half + 1)
     step = 0.05
     stamps = [psf.stamp(*at)[middle, middle] for at in ((0, 0), (step, 0), (0, step))]
     design = np.array([stamps[0], *(s - stamps[0] for s in stamps[1:]), np.ones_like(stamps[0])])
     found = []
-    for seed in range(24):
+    for seed in range(200):
         drawn = replace(optics, seed=data_seed(seed)).psf(
             (0.0, 0.0), n_pixels=2 * half + 1, with_mask=False
         )
@@ -33,8 +34,8 @@ def test_the_mismatch_is_that_of_other_draws(mask, band):
         found.append([y * step / flux, x * step / flux, flux - 1.0])
     rms = np.sqrt(np.mean(np.square(found), axis=0))
     ratio = rms / [*stated.shift_yx, stated.flux]
-    # 24 draws and 24: each known to a fifth.
-    assert np.all((ratio > 0.55) & (ratio < 1.8)), ratio
+    # Few draws lose much light: even 128 of them and 200 know the flux to a tenth only.
+    assert np.all((ratio > 0.75) & (ratio < 1.3)), ratio
 
 
 def test_the_mismatch_falls_with_the_wavelength():

@@ -12,7 +12,7 @@ from lyot.analysis.companion.likelihood import BOX_FWHM
 from lyot.analysis.psf import OffAxisPSF
 from lyot.compute.cache import remembered
 from lyot.compute.threads import map_ordered
-from lyot.instruments.wavefront import TRIAL_SEEDS
+from lyot.instruments.wavefront import PSF_SEEDS
 from lyot.types import Array
 
 N_PUPIL = 64
@@ -48,7 +48,7 @@ def wavefront_mismatch(psf: OffAxisPSF, /) -> Mismatch:
 
     group = f"mismatch-{optics.checksum}" if optics.checksum else ""
     errors = remembered(
-        group, f"{half}", lambda: {"errors": np.array(map_ordered(_one, TRIAL_SEEDS))}
+        group, f"{half}", lambda: {"errors": np.array(map_ordered(_one, PSF_SEEDS))}
     )["errors"]
     y, x, flux = np.sqrt(np.mean(np.square(errors), axis=0))
     return Mismatch(np.array([y, x]), float(flux))
