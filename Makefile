@@ -19,7 +19,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 modes: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto -m modes
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "" tests/robustness/test_every_mode.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Every combination of mask and filter: companions come back within their stated errors.
 
-The wavefront of the data is a draw that no measurement uses. In memory for all modes; through the
-files and the command line for some, and for all of them where the marker ``modes`` is asked for.
+The wavefront of the data is a draw that no measurement uses. In memory, and through the files and
+the command line: in a few modes, and in all of them where the marker ``modes`` is asked for.
 """
 
 import numpy as np
@@ -27,11 +27,16 @@ CONTRAST, NARROW_CONTRAST = 1e-4, 4e-4
 """Of the companions; more of the star passes beside the narrow end of a bar."""
 
 QUICK = [("MASK210R", "F210M"), ("MASKLWB", "F335M"), ("4QPM_1140", "F1140C")]
-"""Modes that run through the command line in every run of the tests."""
+"""Modes in every run of the tests through the command line."""
+QUICK_IN_MEMORY = [*QUICK, ("MASK335R", "F444W"), ("MASKSWB", "F187N"), ("LYOT_2300", "F2300C")]
 
 
-def name_of(mode):
-    return "-".join(mode[1:])
+def every_mode(quick):
+    """Return all modes as parameters, most with the marker."""
+    return [
+        pytest.param(m, marks=[] if m[1:] in quick else [pytest.mark.modes], id="-".join(m[1:]))
+        for m in ALL_MODES
+    ]
 
 
 def flux_in(mode):
@@ -54,14 +59,14 @@ def pulls():
     return {}
 
 
-@pytest.mark.parametrize("mode", ALL_MODES, ids=name_of)
+@pytest.mark.xdist_group("in memory")
+@pytest.mark.parametrize("mode", every_mode(QUICK_IN_MEMORY))
 def test_a_companion_comes_back_within_its_errors(mode, pulls):
     number = ALL_MODES.index(mode)
     separation, pa = companion_place(mode, number)
     flux = flux_in(mode)
     observation = observe_companion(mode, number, (separation, pa, flux))
-    options = {"n_likelihoods": 0, "n_injections": 0}
-    [found] = fit_companions(observation, [(separation, pa)], **options).companions
+    [found] = fit_companions(observation, [(separation, pa)], n_likelihoods=0).companions
     # Calibration, geometry, mask and optics are those that made the data.
     exact = ("scale", "roll", "skew", "psf", "transmission", "calibration")
     stated = found.budget.without(*exact)
@@ -77,20 +82,15 @@ def test_a_companion_comes_back_within_its_errors(mode, pulls):
     assert 0.0 < curve.calibrated[0, 0] < 2.0 * observation.contrast_of(flux)
 
 
+@pytest.mark.modes
+@pytest.mark.xdist_group("in memory")
 def test_errors_are_as_large_as_stated_over_all_modes(pulls):
-    if len(pulls) < len(ALL_MODES):
-        pytest.skip("not all modes were measured in this process")
+    assert len(pulls) == len(ALL_MODES), "ask for all modes, in one process"
     rms = np.sqrt(np.mean(np.square(list(pulls.values())), axis=0))
     assert np.all((rms > 0.7) & (rms < 1.3)), rms
 
 
-@pytest.mark.parametrize(
-    "mode",
-    [
-        pytest.param(m, marks=[] if m[1:] in QUICK else [pytest.mark.modes], id=name_of(m))
-        for m in ALL_MODES
-    ],
-)
+@pytest.mark.parametrize("mode", every_mode(QUICK))
 def test_the_commands_reduce_and_measure_every_mode(mode, tmp_path):
     instrument, mask, band, *aperture = mode
     number = ALL_MODES.index(mode)
