@@ -12,7 +12,7 @@ import numpy as np
 from lyot.analysis.companion import CompanionFit, fit_companions
 from lyot.analysis.completeness import completeness_map
 from lyot.analysis.contrast import ContrastCurve, contrast_curve, sensitivity_map
-from lyot.analysis.detection import Detection, detect
+from lyot.analysis.detection import Detection, detect, find_sources
 from lyot.analysis.noise import KnownDisc, KnownSource, KnownSources
 from lyot.analysis.observation import Observation
 from lyot.compute.cluster import Tasks
@@ -40,11 +40,17 @@ def excluded_sources(parameters: ExclusionParameters, /) -> KnownSources:
 def write_contrast(
     observation: Observation, folder: str | Path, /, *, tasks: Tasks | None = None, **options: Any
 ) -> Written[ContrastCurve]:
-    """Measure contrast limits, sensitivity and completeness with the same options, and write."""
-    curve = contrast_curve(observation, **options, tasks=tasks)
+    """Measure contrast limits, sensitivity and completeness with the same options, and write.
+
+    Sources that the same statistic finds leave the noise.
+    """
+    shared = {name: options[name] for name in ("statistic", "known_sources") if name in options}
+    found = find_sources(observation, **shared)
+    curve = contrast_curve(observation, **options, found_sources=found, tasks=tasks)
+    known = (*shared.get("known_sources", ()), *found)
     best = observation.n_modes[int(np.bincount(curve.best).argmax())]
     limits = sensitivity_map(observation, curve, n_modes=best)
-    complete = completeness_map(observation, **options, n_modes=best)
+    complete = completeness_map(observation, **options | {"known_sources": known}, n_modes=best)
     stem = Path(folder) / observation.product
     keywords = {"FPF": curve.statistic.fpf, "NMODES": best}
     axes = {"SEPARATION": complete.separation_arcsec, "CONTRAST": complete.contrast}

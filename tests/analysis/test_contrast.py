@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lyot.analysis.companion import fit_companions
-from lyot.analysis.contrast import contrast_curve, sensitivity_map
-from lyot.analysis.detection import detect
+from lyot.analysis.contrast import ContrastCurve, contrast_curve, sensitivity_map
+from lyot.analysis.detection import detect, find_sources
 from lyot.analysis.noise import KnownDisc, KnownSource
 from lyot.analysis.observation import make_observation
 from lyot.analysis.photometry import FluxMaps
@@ -74,6 +74,21 @@ def test_known_sources_are_not_noise(draw):
     assert spoilt.noise[0, 0] > 3 * plain.noise[0, 0]
     np.testing.assert_allclose(kept.noise[0, 0], plain.noise[0, 0], rtol=0.2)
     assert kept.n_positions[0] < plain.n_positions[0]
+
+
+def test_found_sources_leave_the_noise_and_both_limits_are_kept(draw):
+    clean, dirty = draw(12), draw(12, [(1.2, 30.0, 3000.0)])
+    options = {"separations_arcsec": np.array([1.2, 2.0]), "n_angles": 2}
+    found = find_sources(dirty)
+    assert len(found) == 1
+    curve = contrast_curve(dirty, **options, found_sources=found)
+    plain = contrast_curve(clean, **options)
+    np.testing.assert_allclose(curve.calibrated, plain.calibrated, rtol=0.2)
+    np.testing.assert_array_equal(plain.unmasked, plain.calibrated)
+    assert curve.unmasked[0, 0] > 3.0 * plain.calibrated[0, 0]
+    again = ContrastCurve.from_table(curve.to_table())
+    np.testing.assert_array_equal(again.unmasked, curve.unmasked)
+    assert again.settings["found"] == ["1.200 arcsec, 30.00 degrees"]
 
 
 def test_a_known_disc_is_not_noise(draw):

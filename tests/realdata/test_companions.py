@@ -9,7 +9,7 @@ from scipy import ndimage, stats
 
 from lyot.analysis.companion import fit_companions
 from lyot.analysis.contrast import contrast_curve
-from lyot.analysis.detection import detect
+from lyot.analysis.detection import detect, find_sources
 from lyot.analysis.noise import KnownDisc, KnownSource
 from lyot.analysis.observation import open_run
 from lyot.analysis.photometry import FluxMaps
@@ -208,6 +208,60 @@ def test_the_lobes_of_a_bright_source_are_no_candidates(observation):
     [found] = [c for c in candidates if near.covers(c.separation_arcsec, c.pa_deg, 0.0)]
     assert found.snr > 100.0
     assert found.contrast == pytest.approx(2e-4, rel=0.05)
+
+
+def test_found_sources_leave_the_noise_by_the_shape_of_their_psf(observation):
+    disc, separations = (KnownDisc(DISC_PA, 15.0),), np.array([2.6, 3.0, 3.2, 3.4, 3.8])
+    optics = replace(observation.transmission.optics, seed=3)
+    made = optics.psf((0.0, 0.0), n_pixels=49, oversample=3, with_mask=False)
+    put = replace(observation, psf=OffAxisPSF(made.image, 3, "another wavefront"))
+    put = replace(put.with_source(3.2, 40.0, 2e-5), psf=observation.psf)
+
+    def curve(of, known, found):
+        return contrast_curve(
+            of,
+            separations_arcsec=separations,
+            known_sources=known,
+            found_sources=found,
+            n_angles=2,
+        )
+
+    found = find_sources(put, known_sources=disc)
+    without = curve(observation, disc, find_sources(observation, known_sources=disc))
+    masked = curve(put, disc, found)
+    circles = tuple(KnownSource(s.separation_arcsec, s.pa_deg) for s in found)
+    in_circles = curve(put, (*disc, *circles), ())
+    np.testing.assert_allclose(masked.calibrated, without.calibrated, rtol=0.1)
+    assert (masked.unmasked[0, 1:4] > 2.0 * without.calibrated[0, 1:4]).all()
+    # The lobes of the source lie outside of a circle of 1.5 FWHM.
+    assert (in_circles.calibrated[0, 1:4] > 2.0 * without.calibrated[0, 1:4]).all()
+
+
+def test_points_extended_sources_and_those_of_a_reference_star_are_told_apart(observation):
+    candidates = detect(observation).candidates
+
+    def near(separation, pa, candidates=candidates):
+        place = KnownSource(separation, pa, 0.2)
+        [found] = [c for c in candidates if place.covers(c.separation_arcsec, c.pa_deg, 0.0)]
+        return found
+
+    # On the disc; and a source that is in the frames of one star.
+    assert near(2.55, 308.1).kind == "extended"
+    assert near(9.06, 16.95).notes == "rests on reference star HIP17695"
+    optics = observation.transmission.optics
+    for seed, pa in ((1, 30.0), (5, 210.0)):
+        made = replace(optics, seed=seed).psf(
+            (0.0, 0.0), n_pixels=49, oversample=3, with_mask=False
+        )
+        # A Gaussian of one FWHM (2.7 pixels) widens it.
+        blurred = ndimage.gaussian_filter(made.image, 3 * observation.fwhm_pix / 2.355)
+        kinds = []
+        for image in (made.image, blurred):
+            put = replace(observation, psf=OffAxisPSF(image, 3, "put in"))
+            put = replace(put.with_source(4.0, pa, 1e-5), psf=observation.psf)
+            found = near(4.0, pa, detect(put, known_sources=(KnownDisc(DISC_PA, 15.0),)).candidates)
+            kinds.append(found.kind)
+        assert kinds == ["point", "extended"]
 
 
 def test_companions_at_twice_the_limit_are_candidates(observation):

@@ -13,6 +13,7 @@ from stdatamodels.jwst import datamodels
 
 from lyot.algorithms.geometry import polar
 from lyot.analysis.companion import fit_companions
+from lyot.analysis.detection import detect
 from lyot.analysis.observation import open_run
 from lyot.analysis.psf import psf_from_image
 from lyot.files.association import FOLDER_KEY
@@ -200,3 +201,11 @@ def test_the_model_describes_the_planet_and_a_psf_of_another_width_does_not(run)
         assert fit.warnings == []
         for width in (0.75, 1.3):
             assert "The PSF does not describe companion 1" in _fit(width).warnings[0]
+
+
+def test_the_planet_is_found_and_is_a_point(run):
+    with open_run(run) as observation:
+        first = detect(observation).candidates[0]
+    assert first.separation_arcsec == pytest.approx(7.11, abs=0.03)
+    assert (first.kind, first.notes) == ("point", "one roll only")
+    assert abs(first.extent - 1.0) < first.extent_err < 0.1

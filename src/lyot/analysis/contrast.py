@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from lyot._version import __version__
 from lyot.algorithms.statistics import finite_mean, n_positions
 from lyot.analysis.grid import SkyGrid, sky_grid
-from lyot.analysis.noise import KnownSources, NoiseRings, noise_rings
+from lyot.analysis.noise import FoundSource, KnownSources, NoiseRings, noise_rings
 from lyot.analysis.observation import Observation
 from lyot.analysis.photometry import FluxMaps, throughputs
 from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic
@@ -44,6 +44,8 @@ class ContrastCurve(Tabled):
     raw, corrected, calibrated : ndarray, shape (n_trunc, n_sep)
         Limits as contrasts: without throughput, with that of the subtraction, and with the
         transmission of the mask too. NaN where `n_positions` is too small.
+    unmasked : ndarray, shape (n_trunc, n_sep)
+        The calibrated limits with the sources that were found still in the noise.
     noise : ndarray, shape (n_trunc, n_sep)
         Flux that half of the positions need to be detected, over `tau`: the scatter among
         independent positions, and what a typical one lies below their mean [unit of the image
@@ -83,6 +85,7 @@ class ContrastCurve(Tabled):
     raw: Array
     corrected: Array
     calibrated: Array
+    unmasked: Array
     noise: Array
     throughput: Array
     throughput_scatter: Array
@@ -106,6 +109,13 @@ class ContrastCurve(Tabled):
         """The lowest calibrated limit at each separation."""
         return np.take_along_axis(self.calibrated, self.best[None], axis=0)[0]
 
+    @property
+    def best_unmasked(self) -> Array | None:
+        """The same with the sources that were found in the noise; None where none was found."""
+        if not self.settings.get("found"):
+            return None
+        return np.take_along_axis(self.unmasked, self.best[None], axis=0)[0]
+
     def to_table(self) -> Any:
         """Return one astropy row per separation and number of modes; settings in its ``meta``."""
         from astropy import units as u
@@ -119,6 +129,7 @@ class ContrastCurve(Tabled):
             "contrast_raw": self.raw,
             "contrast_corrected": self.corrected,
             "contrast": self.calibrated,
+            "contrast_unmasked": self.unmasked,
             "delta_magnitude": magnitude * u.mag,
             "flux_density": self.calibrated * self.star_jy * u.Jy,
             "noise": self.noise * u.Unit(FLUX_UNIT),
@@ -161,6 +172,7 @@ _COLUMN_OF = {
     "raw": "contrast_raw",
     "corrected": "contrast_corrected",
     "calibrated": "contrast",
+    "unmasked": "contrast_unmasked",
 }
 _OF_SEPARATION = ("separation_arcsec", "transmission", "n_positions", "tau")
 _IN_META = ("n_modes_used", "star_jy", "star_magnitude")
@@ -191,6 +203,7 @@ def contrast_curve(
     n_angles: int = 6,
     statistic: Statistic = FIVE_SIGMA,
     known_sources: KnownSources = (),
+    found_sources: tuple[FoundSource, ...] = (),
     tasks: cluster.Tasks | None = None,
 ) -> ContrastCurve:
     """Measure contrast limits against separation.
@@ -207,6 +220,9 @@ def contrast_curve(
         How flux is measured and when it stands out; five sigma of Gaussian noise by default.
     known_sources : tuple of KnownSource or KnownDisc, optional
         Companions and discs that are excluded from the noise estimate.
+    found_sources : tuple of FoundSource, optional
+        What `lyot.analysis.detection.find_sources` found: excluded too, and the limits with them
+        in the noise are given as well.
     tasks : lyot.compute.cluster.Tasks, optional
         Where the injections run, for an observation that is on disk; here by default.
 
@@ -238,14 +254,16 @@ def contrast_curve(
     separations = separations_of(observation, separations_arcsec)
     radius = separations / observation.pixel_scale_arcsec
     maps = FluxMaps(observation, statistic.flux_by)
-    rings = noise_rings(maps, radius, known_sources=known_sources)
+    with_found = noise_rings(maps, radius, known_sources=known_sources)
+    rings = with_found.without(found_sources, observation)
     n_t, fwhm = len(observation.n_modes), observation.fwhm_pix
     count = np.array(
         [min(rings.count(j), max(n_positions(r / fwhm), 1)) for j, r in enumerate(radius)]
     )
     tau = statistic.taus(count)
-    limit = np.array(
-        [[rings.limit(j, t, statistic) for j in range(len(radius))] for t in range(n_t)]
+    limit, unmasked = (
+        np.array([[r.limit(j, t, statistic) for j in range(len(radius))] for t in range(n_t)])
+        for r in (rings, with_found)
     )
     guess = np.nan_to_num(limit[0], nan=star_flux * 1e-4)
     each = throughputs(maps, radius, n_angles, guess, tasks=tasks)
@@ -261,6 +279,7 @@ def contrast_curve(
         raw=raw,
         corrected=corrected,
         calibrated=calibrated,
+        unmasked=unmasked / (star_flux * total),
         noise=limit / tau,
         throughput=bare,
         throughput_scatter=np.sqrt(finite_mean((each[1] - bare[..., None]) ** 2, axis=-1)),
@@ -269,7 +288,7 @@ def contrast_curve(
         tau=tau,
         normality=_normality(rings, n_t),
         statistic=statistic,
-        settings=_settings(observation, n_angles, known_sources),
+        settings=_settings(observation, n_angles, known_sources, found_sources),
         star_jy=observation.star.jy if observation.star else float("nan"),
         star_magnitude=observation.star.magnitude if observation.star else None,
     )
@@ -288,7 +307,10 @@ def _normality(rings: NoiseRings, n_t: int) -> Array:
 
 
 def _settings(
-    observation: Observation, n_angles: int, known_sources: KnownSources
+    observation: Observation,
+    n_angles: int,
+    known_sources: KnownSources,
+    found_sources: tuple[FoundSource, ...],
 ) -> dict[str, Any]:
     return {
         "software": "lyot",
@@ -300,6 +322,7 @@ def _settings(
         "pixel_scale_arcsec": observation.pixel_scale_arcsec,
         "n_angles": n_angles,
         "known": [str(source) for source in known_sources],
+        "found": [str(source) for source in found_sources],
         **observation.origins(),
         "definition": "contrast = tau noise / (throughput transmission star flux)",
     }

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from lyot.algorithms.geometry import polar
-from lyot.algorithms.statistics import finite_mean, n_positions
+from lyot.algorithms.statistics import finite_mean
+from lyot.analysis.candidate import Candidate, Place, Tested, Tests, without_each_star
 from lyot.analysis.grid import SkyGrid, sky_grid
 from lyot.analysis.noise import (
     RING_STEP_PIX,
-    KnownSource,
+    FoundSource,
     KnownSources,
     NoiseRings,
     noise_rings,
 )
 from lyot.analysis.observation import Observation
 from lyot.analysis.photometry import FluxMaps, throughputs
-from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic
-from lyot.analysis.table import FLUX_UNIT, Tabled, column, table_of
+from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic, state_chances
+from lyot.analysis.table import Tabled, table_of
 from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.types import Array
 
 MIN_SHARE = 0.5
 """Share of good pixels about a position below which an integration does not count (STIM)."""
-MAX_REFERENCE_STARS = 8
-"""Reference stars that are left out one after another."""
 MIN_TRANSMISSION = 0.02
 """Transmission of the mask below which a position is not searched."""
 PEAK_RADIUS_FWHM = 1.25
@@ -38,64 +35,6 @@ TRIED_SHARE = 0.7
 """Maxima of the S/N on whole pixels above this share of the threshold are tested at their place."""
 N_RADII, N_ANGLES = 10, 4
 """Injections for the throughput of the flux map."""
-LIGHT_ERROR = 0.3
-"""Part of the light of a brighter source beside it that is not known: its PSF is a model."""
-
-Place = tuple[float, float]
-"""Separation [pixel] and position angle [degree]."""
-
-
-class Tested(NamedTuple):
-    """S/N of a place, the number of positions with it, and its flux as measured."""
-
-    snr: float
-    n: int
-    flux: float
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A position whose flux stands out from the noise at its separation.
-
-    Attributes
-    ----------
-    separation_arcsec, pa_deg : float
-        Where it is [arcsec], [degree east of north].
-    snr : float
-        The statistic t against the other positions at its separation, the candidate's own light
-        taken off them.
-    fpf : float
-        Probability that noise alone gives this S/N at one position.
-    false_alarms : float
-        Expected number of such positions on the whole image.
-    flux : float
-        Flux, corrected for throughput and transmission [MJy/sr times pixel].
-    contrast : float
-        Flux over that of the star; NaN where its brightness is unknown.
-    is_known : bool
-        Whether it lies on a known source or disc.
-    jackknife_snr : float
-        The lowest S/N when one reference star is left out; NaN where there is only one star.
-    key_reference : str
-        That star.
-
-    Examples
-    --------
-    >>> candidate = Candidate(1.1, 205.0, 8.2, 1e-9, 1e-6, 177.0, 3e-5, is_known=False)
-    >>> candidate.false_alarms < 0.01
-    True
-    """
-
-    separation_arcsec: float = column("separation", "arcsec")
-    pa_deg: float = column("position_angle", "deg")
-    snr: float = column("snr")
-    fpf: float = column("false_positive_fraction")
-    false_alarms: float = column("expected_false_alarms")
-    flux: float = column("flux", FLUX_UNIT)
-    contrast: float = column("contrast")
-    is_known: bool = column("known")
-    jackknife_snr: float = column("jackknife_snr", default=float("nan"))
-    key_reference: str = column("key_reference", default="")
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +55,8 @@ class Detection(Tabled):
         doi:10.1093/mnras/stz1350).
     candidates : tuple of Candidate
         Peaks above the threshold, the most significant first.
+    n_places : float
+        Number of independent places of the map: its area over that of a circle of one FWHM.
     grid : SkyGrid
         Its positions.
     pixel_scale_arcsec : float
@@ -137,6 +78,7 @@ class Detection(Tabled):
     n_positions: Array
     stim: Array
     candidates: tuple[Candidate, ...]
+    n_places: float
     grid: SkyGrid
     pixel_scale_arcsec: float
     n_modes: int
@@ -144,9 +86,10 @@ class Detection(Tabled):
 
     def to_table(self) -> Any:
         """Return one astropy row per candidate, with units."""
-        return table_of(
-            Candidate, self.candidates, {"n_modes": self.n_modes} | asdict(self.statistic)
-        )
+        meta = {"n_modes": self.n_modes, "n_places": round(self.n_places)}
+        table = table_of(Candidate, self.candidates, meta | asdict(self.statistic))
+        state_chances(table, "false_positive_fraction", "expected_false_alarms")
+        return table
 
 
 @threads.calculation
@@ -194,37 +137,67 @@ def detect(
     >>> [c.snr > found.statistic.threshold(20) for c in found.candidates[:2]]
     [True, True]
     """
-    maps, grid = FluxMaps(observation, statistic.flux_by), sky_grid(observation)
-    t = observation.truncation(n_modes)
-    n_modes = observation.n_modes[t]
-    search = _Search(observation, grid, t, statistic, known_sources)
-    test_all = partial(snr_map, maps, grid, n_modes=n_modes, statistic=statistic)
-    snr, flux, number = test_all(known_sources=known_sources)
-    if not np.isfinite(snr).any():
-        raise LyotError("No separation has enough independent positions to test one.")
-    throughput = _throughput_map(maps, grid, t)
-    places = search.places(snr, flux, number)
-    # A bright source is in the scatter of its neighbors: those found are excluded, and all tested
-    # again.
-    found = search.significant(maps, places, search.significant(maps, places, {}))
+    search = _Search.over(observation, n_modes, statistic, known_sources)
+    tests, found = search.tests, search.found
+    maps, grid, t = tests.maps, search.grid, tests.truncation
+    snr, number = search.snr, search.n_positions
     if found:
-        known = tuple(KnownSource(r * observation.pixel_scale_arcsec, pa) for r, pa in found)
-        snr, _, number = test_all(known_sources=known_sources + known)
+        # A bright source is in the scatter of its neighbors: those found are excluded.
+        rings = search.rings.without(search.sources, observation)
+        snr, number = _snr(maps, grid, rings, t, search.flux, statistic)
+    throughput = _throughput_map(maps, grid, t)
+    n_places = float(np.isfinite(snr).sum()) / (0.25 * np.pi * observation.fwhm_pix**2)
     candidates = [
-        search.candidate(snr, throughput, place, tested) for place, tested in found.items()
+        tests.described(_candidate(tests, place, each, throughput, grid, n_places), place, found)
+        for place, each in found.items()
     ]
-    candidates = search.without_each_star(candidates, found)
+    candidates = without_each_star(tests, candidates, found)
     return Detection(
         snr=snr,
-        flux=flux / throughput,
+        flux=search.flux / throughput,
         n_positions=number,
-        stim=stim_map(observation, grid, n_modes=n_modes),
+        stim=stim_map(observation, grid, n_modes=observation.n_modes[t]),
         candidates=tuple(sorted(candidates, key=lambda c: (c.fpf, -c.snr))),
+        n_places=n_places,
         grid=grid,
         pixel_scale_arcsec=observation.pixel_scale_arcsec,
-        n_modes=n_modes,
+        n_modes=observation.n_modes[t],
         statistic=statistic,
     )
+
+
+def find_sources(
+    observation: Observation,
+    /,
+    *,
+    n_modes: int | None = None,
+    statistic: Statistic = FIVE_SIGMA,
+    known_sources: KnownSources = (),
+) -> tuple[FoundSource, ...]:
+    """Search for sources as `detect` does, to exclude them from the noise of a limit.
+
+    Parameters
+    ----------
+    observation : Observation
+        The subtracted exposures.
+    n_modes : int, optional
+        Number of modes; the largest by default.
+    statistic : Statistic, optional
+        How flux is measured and when it stands out; five sigma of Gaussian noise by default.
+    known_sources : tuple of KnownSource or KnownDisc, optional
+        Companions and discs that are excluded already.
+
+    Returns
+    -------
+    tuple of FoundSource
+        Those above the threshold, each of the shape of its PSF.
+
+    Examples
+    --------
+    >>> [round(source.pa_deg) for source in find_sources(observation)][:1]
+    [205]
+    """
+    return _Search.over(observation, n_modes, statistic, known_sources).sources
 
 
 @threads.calculation
@@ -242,18 +215,31 @@ def snr_map(
     Returns the statistic t, the flux as measured, and the number of positions, the tested one
     included, each ``(2 n + 1, 2 n + 1)``.
     """
-    truncation = maps.observation.truncation(n_modes)
+    t, rings = maps.observation.truncation(n_modes), _rings(maps, grid, known_sources)
+    flux = maps.sample(*grid.polar)[t]
+    snr, number = _snr(maps, grid, rings, t, flux, statistic)
+    return snr, flux, number
+
+
+def _rings(maps: FluxMaps, grid: SkyGrid, known_sources: KnownSources) -> NoiseRings:
+    """The fluxes on rings over the whole grid, from where there are enough positions."""
+    inner = (MIN_POSITIONS + 0.01) / (2.0 * np.pi) * maps.observation.fwhm_pix
+    outer = grid.polar[0][grid.half_pix].max() * np.sqrt(2.0)
+    radii = np.arange(inner, outer, RING_STEP_PIX)
+    return noise_rings(maps, radii, known_sources=known_sources)
+
+
+def _snr(
+    maps: FluxMaps, grid: SkyGrid, rings: NoiseRings, t: int, flux: Array, statistic: Statistic
+) -> tuple[Array, Array]:
+    """The statistic of each position, and the number of positions with it."""
     radius, pa = grid.polar
-    flux = maps.sample(radius, pa)[truncation]
-    first = (MIN_POSITIONS + 0.01) / (2.0 * np.pi) * maps.observation.fwhm_pix
-    radii = np.arange(first, radius[grid.half_pix].max() * np.sqrt(2.0), RING_STEP_PIX)
-    rings = noise_rings(maps, radii, known_sources=known_sources)
-    mean, scatter, number = _others_at(rings, truncation, radius, pa, first)
+    mean, scatter, number = _others_at(rings, t, radius, pa, rings.radius_pix[0])
     with np.errstate(invalid="ignore", divide="ignore"):
         snr = (flux - mean) / (scatter * statistic.spread(number + 1))
     transmission, _ = maps.transmission(radius, pa)
     enough = (number + 1 >= MIN_POSITIONS) & ~(transmission < MIN_TRANSMISSION)
-    return np.where(enough & np.isfinite(snr), snr, np.nan), flux, number + 1
+    return np.where(enough & np.isfinite(snr), snr, np.nan), number + 1
 
 
 def _others_at(
@@ -314,130 +300,83 @@ def stim_map(observation: Observation, grid: SkyGrid, /, *, n_modes: int | None 
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """What candidates are searched with."""
+    """The places that stand out in an observation."""
 
-    observation: Observation
+    tests: Tests
     grid: SkyGrid
-    truncation: int
-    statistic: Statistic
-    known_sources: KnownSources
+    rings: NoiseRings
+    snr: Array
+    flux: Array
+    n_positions: Array
+    found: dict[Place, Tested]
 
-    def places(self, snr: Array, flux: Array, number: Array) -> list[Place]:
+    @classmethod
+    def over(
+        cls,
+        observation: Observation,
+        n_modes: int | None,
+        statistic: Statistic,
+        known_sources: KnownSources,
+    ) -> _Search:
+        """Test all places; then again those that stand out, with one another reckoned with."""
+        maps, grid = FluxMaps(observation, statistic.flux_by), sky_grid(observation)
+        t, rings = observation.truncation(n_modes), _rings(maps, grid, known_sources)
+        flux = maps.sample(*grid.polar)[t]
+        snr, number = _snr(maps, grid, rings, t, flux, statistic)
+        if not np.isfinite(snr).any():
+            raise LyotError("No separation has enough independent positions to test one.")
+        tests = Tests(maps, t, statistic, known_sources)
+        search = cls(tests, grid, rings, snr, flux, number, {})
+        places = search._places()
+        found = tests.significant(places, tests.significant(places, {}))
+        return replace(search, found=found)
+
+    @property
+    def sources(self) -> tuple[FoundSource, ...]:
+        """What was found, for the noise."""
+        return tuple(self.tests.source(*item) for item in self.found.items())
+
+    def _places(self) -> list[Place]:
         """Local maxima that may be above the threshold, where the flux about them is highest."""
         from scipy.ndimage import maximum_filter
 
-        size = 2 * int(np.ceil(self.observation.fwhm_pix)) + 1
-        filled = np.where(np.isfinite(snr), snr, -np.inf)
-        peak = (filled == maximum_filter(filled, size=size)) & (filled > 0.0)
-        limits = TRIED_SHARE * self.statistic.thresholds(number)
+        fwhm = self.tests.maps.observation.fwhm_pix
+        filled = np.where(np.isfinite(self.snr), self.snr, -np.inf)
+        peak = (filled == maximum_filter(filled, size=2 * int(np.ceil(fwhm)) + 1)) & (filled > 0.0)
+        limits = TRIED_SHARE * self.tests.statistic.thresholds(self.n_positions)
         tried = {
-            _highest_near(flux, int(y), int(x), self.observation.fwhm_pix)
-            for y, x in np.argwhere(peak & (snr > limits))
+            _highest_near(self.flux, int(y), int(x), fwhm)
+            for y, x in np.argwhere(peak & (self.snr > limits))
         }
-        return [_refined(flux, y, x, self.grid) for y, x in sorted(tried)]
-
-    def test(self, maps: FluxMaps, place: Place, found: Mapping[Place, Tested]) -> Tested:
-        """Test a place against the others of its circle, without its own light in them.
-
-        Others that were found are excluded from the noise. The light of brighter ones is taken
-        off the place; what is not known of it counts as noise.
-        """
-        (r, pa), fwhm, t = place, self.observation.fwhm_pix, self.truncation
-        scale = self.observation.pixel_scale_arcsec
-        n = max(n_positions(r / fwhm), 1)
-        radii, angles = np.full(n, r), pa + 360.0 * np.arange(n) / n
-        flux, lobes, unknown = maps.sample(radii, angles)[t], 0.0, 0.0
-        used = np.isfinite(flux)
-        sources = [KnownSource(p[0] * scale, p[1]) for p in found if p != place]
-        for known in (*self.known_sources, *sources):
-            used &= ~known.covers(radii * scale, angles, fwhm * scale)
-        used[0] = False
-        for other, tested in found.items():
-            if other != place and tested.flux > flux[0]:
-                light = tested.flux * float(maps.crosstalk(other, radii[:1], angles[:1])[t, 0])
-                lobes, unknown = lobes + light, unknown + abs(LIGHT_ERROR * light)
-        # The others keep it, as those of a limit do.
-        flux[0] -= lobes
-        own = maps.crosstalk(place, radii[used], angles[used])[t]
-        others, m = flux[used] - own * flux[0], int(used.sum())
-        if m + 1 < MIN_POSITIONS:
-            return Tested(float("nan"), m + 1, float(flux[0]))
-        scatter = np.hypot(others.std(ddof=1) * float(self.statistic.spread(m + 1)), unknown)
-        return Tested(float((flux[0] - others.mean()) / scatter), m + 1, float(flux[0]))
-
-    def significant(
-        self, maps: FluxMaps, places: Sequence[Place], found: Mapping[Place, Tested]
-    ) -> dict[Place, Tested]:
-        """Return the places above the threshold, with those found before reckoned with."""
-        tested = {place: self.test(maps, place, found) for place in places}
-        threshold = self.statistic.threshold
-        return {place: t for place, t in tested.items() if t.snr > threshold(t.n)}
-
-    def candidate(self, snr: Array, throughput: Array, place: Place, tested: Tested) -> Candidate:
-        """Describe a place above the threshold."""
-        scale, fwhm = self.observation.pixel_scale_arcsec, self.observation.fwhm_pix
-        fpf = self.statistic.fpf_of(tested.snr, tested.n)
-        tests = float(np.isfinite(snr).sum()) / (0.25 * np.pi * fwhm**2)
-        flux = tested.flux / float(throughput[self.grid.pixel(*place)])
-        where = (np.asarray(place[0] * scale), np.asarray(place[1]))
-        return Candidate(
-            separation_arcsec=place[0] * scale,
-            pa_deg=place[1],
-            snr=tested.snr,
-            fpf=fpf,
-            false_alarms=fpf * tests,
-            flux=flux,
-            contrast=self.observation.contrast_of(flux),
-            is_known=any(bool(k.covers(*where, fwhm * scale)) for k in self.known_sources),
-        )
-
-    def without_each_star(
-        self, candidates: list[Candidate], found: Mapping[Place, Tested]
-    ) -> list[Candidate]:
-        """Test candidates again without each reference star, of the most weighty ones."""
-        stars = _weightiest_stars(self.observation)
-        if not candidates or len(stars) < 2:
-            return candidates
-        snr_without: dict[str, list[float]] = {}
-        for star in stars:
-            maps = FluxMaps(_without_star(self.observation, star), self.statistic.flux_by)
-            snr_without[star] = [self.test(maps, place, found).snr for place in found]
-        tested = []
-        for k, candidate in enumerate(candidates):
-            values = {star: snr[k] for star, snr in snr_without.items() if np.isfinite(snr[k])}
-            worst = min(values, key=lambda star: values[star], default="")
-            lowest = float(values.get(worst, np.nan))
-            tested.append(replace(candidate, jackknife_snr=lowest, key_reference=worst))
-        return tested
+        return [_refined(self.flux, y, x, self.grid) for y, x in sorted(tried)]
 
 
-def _without_star(observation: Observation, star: str) -> Observation:
-    """Subtract again without the references of one star, where others remain."""
-    exposures = []
-    for exposure in observation.exposures:
-        ref_info = exposure.aligned.ref_info
-        names = ref_info.targets if ref_info is not None else ()
-        left_out = np.array([name == star for name in names], bool)
-        if left_out.any() and not left_out.all():
-            exposure = exposure.without_refs(left_out)
-        exposures.append(exposure)
-    return replace(observation, exposures=exposures, folder=None)
-
-
-def _weightiest_stars(observation: Observation) -> list[str]:
-    """Reference stars in the order of their squared coefficients; at most a handful."""
-    power: dict[str, float] = {}
-    for exposure in observation.exposures:
-        ref_info = exposure.aligned.ref_info
-        if ref_info is None or exposure.frames:
-            return []
-        for fit in exposure.fits:
-            for coefs in fit.coefs(max(exposure.n_modes)):
-                size = coefs**2 * np.diagonal(fit.gram)
-                for k, value in zip(fit.refs, size, strict=True):
-                    name = ref_info.targets[k]
-                    power[name] = power.get(name, 0.0) + float(value)
-    return sorted(power, key=lambda name: -power[name])[:MAX_REFERENCE_STARS]
+def _candidate(
+    tests: Tests,
+    place: Place,
+    tested: Tested,
+    throughput: Array,
+    grid: SkyGrid,
+    n_places: float,
+) -> Candidate:
+    """Describe a place above the threshold by its numbers."""
+    observation = tests.maps.observation
+    scale, fwhm = observation.pixel_scale_arcsec, observation.fwhm_pix
+    fpf = tests.statistic.fpf_of(tested.snr, tested.n)
+    flux = tested.flux / float(throughput[grid.pixel(*place)])
+    where = (np.asarray(place[0] * scale), np.asarray(place[1]))
+    return Candidate(
+        separation_arcsec=place[0] * scale,
+        pa_deg=place[1],
+        snr=tested.snr,
+        fpf=fpf,
+        false_alarms=fpf * n_places,
+        flux=flux,
+        contrast=observation.contrast_of(flux),
+        is_known=any(bool(k.covers(*where, fwhm * scale)) for k in tests.known_sources),
+        extent=float("nan"),
+        extent_err=float("nan"),
+    )
 
 
 def _throughput_map(maps: FluxMaps, grid: SkyGrid, t: int) -> Array:

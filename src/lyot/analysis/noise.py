@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lyot.algorithms.geometry import east_north
 from lyot.algorithms.statistics import n_positions
+from lyot.analysis.observation import Observation
 from lyot.analysis.photometry import FluxMaps
 from lyot.analysis.statistic import Statistic
 from lyot.types import Array
 
 RING_STEP_PIX, PHASE_STEP_PIX = 0.5, 0.5
 EXCLUDED_RADIUS_FWHM = 1.5
+MAX_LIGHT_SIGMA = 0.5
+"""Light of a found source, over the noise, that a position may have without being excluded."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,62 @@ class KnownDisc:
         return np.asarray(turn <= self.half_width_deg)
 
 
-KnownSources = tuple[KnownSource | KnownDisc, ...]
+@dataclass(frozen=True, eq=False)
+class FoundSource:
+    """A source that was found, excluded from the noise by the shape of its PSF.
+
+    Where its light adds more than half of the noise to a measured flux, positions are excluded:
+    its core, and of a bright one the lobes, at every roll.
+
+        Attributes
+        ----------
+        separation_arcsec, pa_deg : float
+            Where it is [arcsec], [degree east of north].
+        flux, noise : float
+            Its flux as measured, and the noise at its separation [MJy/sr times pixel].
+        maps : FluxMaps
+            What measured them.
+        truncation : int
+            Index of the number of modes.
+
+        Examples
+        --------
+        >>> from lyot.analysis.observation import Observation
+    from lyot.analysis.photometry import FluxMaps
+        >>> source = FoundSource(1.5, 40.0, 50.0, 1.0, FluxMaps(observation))
+        >>> source.covers(np.array([1.5, 1.5]), np.array([40.0, 200.0]), 0.1)
+        array([ True, False])
+    """
+
+    separation_arcsec: float
+    pa_deg: float
+    flux: float
+    noise: float
+    maps: FluxMaps
+    truncation: int = -1
+
+    def __str__(self) -> str:
+        """Say where it is."""
+        return f"{self.separation_arcsec:.3f} arcsec, {self.pa_deg:.2f} degrees"
+
+    def covers(self, separation_arcsec: Array, pa_deg: Array, fwhm_arcsec: float, /) -> Array:
+        """Return True for positions to which its light matters."""
+        del fwhm_arcsec
+        scale = self.maps.observation.pixel_scale_arcsec
+        r, pa = np.broadcast_arrays(np.asarray(separation_arcsec) / scale, pa_deg)
+        place = (self.separation_arcsec / scale, self.pa_deg)
+        (east, north), (own_east, own_north) = east_north(r, pa), east_north(*place)
+        reach = self.maps.observation.psf.half_pix * np.sqrt(2.0)
+        near = np.hypot(east - own_east, north - own_north) < reach
+        covered = np.zeros(r.shape, bool)
+        if not near.any():
+            return covered
+        light = self.maps.crosstalk(place, r[near], pa[near])[self.truncation]
+        covered[near] = np.abs(self.flux * light) > MAX_LIGHT_SIGMA * self.noise
+        return covered
+
+
+KnownSources = tuple[KnownSource | KnownDisc | FoundSource, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +143,20 @@ class NoiseRings:
     radius_pix: Array  # (n_ring,)
     flux: list[Array]  # (n_trunc, n_position, n_phase) on each ring
     used: list[Array]  # (n_position, n_phase), False where unknown, and on known sources
+
+    def without(self, sources: KnownSources, observation: Observation, /) -> NoiseRings:
+        """Exclude the positions that sources cover."""
+        scale, fwhm = observation.pixel_scale_arcsec, observation.fwhm_pix
+        ends = np.cumsum([used.size for used in self.used])
+        angles = [_angles(*used.shape).ravel() for used in self.used]
+        sizes = [len(angle) for angle in angles]
+        separation, angle = np.repeat(self.radius_pix, sizes) * scale, np.concatenate(angles)
+        covered = np.zeros(len(angle), bool)
+        for source in sources:
+            covered |= source.covers(separation, angle, fwhm * scale)
+        parts = np.split(covered, ends[:-1])
+        free = [u & ~p.reshape(u.shape) for u, p in zip(self.used, parts, strict=True)]
+        return replace(self, used=free)
 
     def needed(self, ring: int, truncation: int, statistic: Statistic, /) -> Array:
         r"""Return the flux that a source needs at each position that is used, to be detected there.
@@ -135,26 +207,19 @@ def noise_rings(
 ) -> NoiseRings:
     """Sample the fluxes along circles: on each as many positions as are independent."""
     observation = maps.observation
-    fwhm, scale = observation.fwhm_pix, observation.pixel_scale_arcsec
-    separations, angles, shapes = [], [], []
+    radius_pix = np.asarray(radius_pix, dtype=np.float64)
+    shapes = []
     for r in radius_pix:
-        n = max(n_positions(float(r) / fwhm), 1)
-        k = max(int(np.ceil(2.0 * np.pi * r / n / PHASE_STEP_PIX)), 1)
-        angle = 360.0 * (np.arange(n)[:, None] + np.arange(k)[None, :] / k) / n
-        separations.append(np.full(angle.size, float(r)))
-        angles.append(angle.ravel())
-        shapes.append((n, k))
-    separation, angle = np.concatenate(separations), np.concatenate(angles)
-    flux = maps.sample(separation, angle)
-    used = np.isfinite(flux[0])
-    for source in known_sources:
-        used &= ~source.covers(separation * scale, angle, fwhm * scale)
-    ends = np.cumsum([n * k for n, k in shapes])[:-1]
-    return NoiseRings(
-        np.asarray(radius_pix, dtype=np.float64),
-        [
-            part.reshape(len(flux), *shape)
-            for part, shape in zip(np.split(flux, ends, axis=1), shapes, strict=True)
-        ],
-        [part.reshape(shape) for part, shape in zip(np.split(used, ends), shapes, strict=True)],
-    )
+        n = max(n_positions(float(r) / observation.fwhm_pix), 1)
+        shapes.append((n, max(int(np.ceil(2.0 * np.pi * r / n / PHASE_STEP_PIX)), 1)))
+    sizes = [n * k for n, k in shapes]
+    angle = np.concatenate([_angles(*shape).ravel() for shape in shapes])
+    flux = np.split(maps.sample(np.repeat(radius_pix, sizes), angle), np.cumsum(sizes)[:-1], axis=1)
+    flux = [f.reshape(len(f), *shape) for f, shape in zip(flux, shapes, strict=True)]
+    rings = NoiseRings(radius_pix, flux, [np.isfinite(f[0]) for f in flux])
+    return rings.without(known_sources, observation)
+
+
+def _angles(n: int, k: int) -> Array:
+    """Position angles [degree] of n positions on a ring, from k starting angles."""
+    return np.asarray(360.0 * (np.arange(n)[:, None] + np.arange(k)[None, :] / k) / n)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -35,6 +35,16 @@ class FluxMaps:
 
     observation: Observation
     flux_by: str = WHITENED
+    aperture_fwhm: float = 1.0  # diameter of the aperture, at most twice MAX_TEMPLATE_FWHM
+
+    def only(self, exposures: Sequence[int], /) -> FluxMaps:
+        """Return the maps of some of the exposures; what was computed for them is kept."""
+        some = [self.observation.exposures[e] for e in exposures]
+        maps = replace(self, observation=replace(self.observation, exposures=some, folder=None))
+        for name in ("images", "_splines", "_inverses"):
+            if name in self.__dict__:
+                maps.__dict__[name] = [self.__dict__[name][e] for e in exposures]
+        return maps
 
     @cached_property
     def half_pix(self) -> int:
@@ -77,7 +87,8 @@ class FluxMaps:
             q = image[None, None]
         else:
             y, x = np.mgrid[-n : n + 1, -n : n + 1]
-            aperture = 0.5 * self.observation.fwhm_pix + 0.5 - np.hypot(y - dy, x - dx)
+            radius = 0.5 * self.aperture_fwhm * self.observation.fwhm_pix
+            aperture = radius + 0.5 - np.hypot(y - dy, x - dx)
             q = np.clip(aperture, 0.0, 1.0)[None, None]
         q = q / (q * image).sum(axis=(2, 3), keepdims=True)
         return np.broadcast_to(q, (len(q), len(self.observation.n_modes), *image.shape)), image

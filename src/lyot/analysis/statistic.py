@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +11,11 @@ from lyot.algorithms.statistics import critical_t, tail_probability
 from lyot.parameters import StatisticParameters
 from lyot.types import Array
 
-WHITENED, MATCHED = "whitened", "matched"
+WHITENED, MATCHED, APERTURE = "whitened", "matched", "aperture"
 MIN_POSITIONS = 4
 """Independent positions at a separation, the tested one included, below which none is tested."""
+MIN_CHANCE = 1e-6
+"""Chance below which no number is given: nobody has seen the tail of the noise that far out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,3 +75,17 @@ class Statistic(StatisticParameters):
 
 FIVE_SIGMA = Statistic()
 """Of Gaussian noise: the default of every analysis."""
+
+
+def chance_text(value: float, /) -> str:
+    """Write a chance, or an expected number of chance events: "< 1e-6" where it is smaller."""
+    if np.isnan(value):
+        return ""
+    return "< 1e-6" if value <= MIN_CHANCE else f"{value:.1e}"
+
+
+def state_chances(table: Any, /, *names: str) -> None:
+    """Give no number below `MIN_CHANCE` in columns of a table, and say so in their description."""
+    for name in names:
+        table[name] = np.maximum(table[name], MIN_CHANCE)
+        table[name].info.description = f"{MIN_CHANCE:g} stands for less"

@@ -141,6 +141,7 @@ def print_files(rows: Sequence[dict[str, str]], /, *, as_json: bool) -> None:
 
 def print_limits(curve: ContrastCurve, /) -> None:
     """Print the best limit at each separation."""
+    from lyot.analysis.statistic import chance_text
 
     def _best(array: Array, form: str, otherwise: str = "") -> Callable[[int], str]:
         def _text(j: int) -> str:
@@ -150,8 +151,7 @@ def print_limits(curve: ContrastCurve, /) -> None:
         return _text
 
     def _normality(j: int) -> str:
-        p = curve.normality[int(curve.best[j]), j]
-        return f"{p:.2g}" if p >= 0 else ""
+        return chance_text(float(curve.normality[int(curve.best[j]), j]))
 
     print_table(
         range(len(curve.separation_arcsec)),
@@ -172,21 +172,25 @@ def print_limits(curve: ContrastCurve, /) -> None:
 
 def print_candidates(found: Detection, /) -> None:
     """Print the candidates of a search."""
+    from lyot.analysis.statistic import chance_text
+
     print_table(
         found.candidates,
         {
             "separation [arcsec]": lambda c: f"{c.separation_arcsec:.3f}",
             "PA [degree]": lambda c: f"{c.pa_deg:.2f}",
             "S/N": lambda c: f"{c.snr:.1f}",
-            "false alarms in the image": lambda c: f"{c.false_alarms:.1e}",
+            "false alarms in the image": lambda c: chance_text(c.false_alarms),
             "contrast": lambda c: _shown(c.contrast, ".2e"),
+            "kind": lambda c: c.kind,
             "S/N without the most influential reference star": lambda c: (
                 "" if math.isnan(c.jackknife_snr) else f"{c.jackknife_snr:.1f} ({c.key_reference})"
             ),
-            "known": lambda c: "yes" if c.is_known else "",
+            "notes": lambda c: "; ".join(filter(None, ("known" if c.is_known else "", c.notes))),
         },
         numbered="candidate",
     )
+    click.echo(f"{found.n_places:.0f} independent places were tested.")
     if not found.candidates:
         click.echo(f"No candidate above the threshold (FPF = {found.statistic.fpf:.3g}).")
 

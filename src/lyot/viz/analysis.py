@@ -62,6 +62,9 @@ def contrast(ax: Axes, curve: ContrastCurve, /) -> Axes:
             ax.plot(r, curve.raw[t], color=GRAY, ls=":", lw=1.3, label="raw")
     if not one:
         ax.plot(r, curve.best_limit, color=GRAY, lw=0.9, ls="--", label="best of all")
+    if curve.best_unmasked is not None:
+        label = "with the sources that were found in the noise"
+        ax.plot(r, curve.best_unmasked, color=COLORS[3], ls="-.", lw=1.1, label=label)
     sigma = float(norm.isf(curve.statistic.fpf))
     is_whole = abs(sigma - round(sigma)) < 1e-3
     label = f", {round(sigma)} sigma" if is_whole else f" at FPF = {curve.statistic.fpf:.1g}"

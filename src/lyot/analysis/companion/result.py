@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lyot.analysis.companion.budget import ErrorBudget
+from lyot.analysis.statistic import state_chances
 from lyot.analysis.table import FLUX_UNIT, Tabled, column, table_of
 from lyot.types import Array
 
@@ -169,5 +170,6 @@ class CompanionFit(Tabled):
         """Return one astropy row per companion, with units; settings in its ``meta``."""
         settings = self.settings | {"warnings": self.warnings}
         table = table_of(Companion, self.companions, settings)
+        state_chances(table, "false_positive_fraction")
         table["described_by_psf"] = [c.is_described for c in self.companions]
         return table

@@ -35,6 +35,9 @@ def limits(curve: ContrastCurve, /) -> list[Panel]:
         lower.append(Line(r, share, color, f"subtraction, {modes}", width=2.0, radius=radius))
     if not one:
         upper.append(Line(r, curve.best_limit, GRAY, "best of all", dash="5 3"))
+    if curve.best_unmasked is not None:
+        label = "with the sources that were found in the noise"
+        upper.append(Line(r, curve.best_unmasked, COLORS[3], label, dash="6 2 1 2"))
     lower.append(Line(r, curve.transmission, GRAY, "transmission of the mask", dash="5 3"))
     sigma = -float(ndtri(curve.statistic.fpf))
     is_whole = abs(sigma - round(sigma)) < 1e-3

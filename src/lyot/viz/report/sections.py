@@ -12,6 +12,7 @@ import numpy as np
 from lyot._version import __version__
 from lyot.algorithms.geometry import east_north
 from lyot.algorithms.statistics import finite_mean
+from lyot.analysis.statistic import chance_text
 from lyot.files.star import CRPIX, StarPosition
 from lyot.files.view import View
 from lyot.types import Array
@@ -196,6 +197,12 @@ def candidates(run: RunFacts, /) -> Iterator[Block]:
     text = f"No candidate above the threshold (false-positive fraction {fpf:.2g})."
     beside = _candidate_table(run.candidates) if marks else Paragraph(text)
     yield Grid([viewer, beside])
+    n_places = run.candidates.meta["lyot"]["n_places"]
+    yield Paragraph(
+        f"{n_places} independent places were tested. A candidate is extended where an aperture of "
+        "2.5 FWHM holds more of its light than that of a point, judged by the noise and by what "
+        "the PSF is not known to. It rests on a reference star where it is not found without it."
+    )
 
 
 def _candidate_table(candidates: Any) -> Table:
@@ -213,10 +220,13 @@ def _candidate_table(candidates: Any) -> Table:
             "separation [arcsec]": lambda row: number(row["separation"], ".3f"),
             "PA [deg]": lambda row: number(row["position_angle"], ".2f"),
             "S/N": lambda row: number(row["snr"], ".1f"),
-            "expected false alarms": lambda row: number(row["expected_false_alarms"], ".1e"),
+            "expected false alarms": lambda row: chance_text(row["expected_false_alarms"]),
             "contrast": lambda row: number(row["contrast"], ".2e"),
+            "kind": lambda row: str(row["kind"]),
             "S/N without key star": _without,
-            "known": lambda row: "yes" if row["known"] else "",
+            "notes": lambda row: "; ".join(
+                filter(None, ("known" if row["known"] else "", str(row["notes"])))
+            ),
         },
     )
 
@@ -304,6 +314,11 @@ def contrast(run: RunFacts, /) -> Iterator[Block]:
             f"Star: {settings.get('star', '')}. Off-axis PSF: {settings.get('psf', '')}. "
             f"Transmission of the mask: {settings.get('transmission', '')}."
         )
+        if left_out := settings.get("found"):
+            caption += (
+                f" {_plural(len(left_out), 'source')} left the noise, each masked by the shape of "
+                f"its PSF ({'; '.join(left_out)}); the dash-dotted limits have them in it."
+            )
         title = "Contrast limits and throughput"
         drawings.append(drawing(plots.limits(curve), title, caption))
     if run.noise_curves:
@@ -321,6 +336,7 @@ def contrast(run: RunFacts, /) -> Iterator[Block]:
         )
         return
     columns = ["separation", "n_modes", "contrast_raw", "contrast_corrected", "contrast"]
+    columns += ["contrast_unmasked"] if curve.settings.get("found") else []
     columns += ["throughput", "transmission", "n_positions", "tau"]
     rows = [[_cell(row[name]) for name in columns] for row in run.limits]
     yield Details("Table of limits", [Table("Contrast limits", columns, rows)])
@@ -402,6 +418,8 @@ COMPANION_QUANTITIES = {
 
 
 def _with_error(row: Any, name: str) -> Number | str:
+    if name == "false_positive_fraction":
+        return chance_text(row[name])
     value, error = _cell(row[name]), f"{name}_err"
     if error not in row.colnames or not isinstance(value, Number) or np.isnan(row[error]):
         return value
