@@ -82,24 +82,22 @@ class FoundSource:
     Where its light adds more than half of the noise to a measured flux, positions are excluded:
     its core, and of a bright one the lobes, at every roll.
 
-        Attributes
-        ----------
-        separation_arcsec, pa_deg : float
-            Where it is [arcsec], [degree east of north].
-        flux, noise : float
-            Its flux as measured, and the noise at its separation [MJy/sr times pixel].
-        maps : FluxMaps
-            What measured them.
-        truncation : int
-            Index of the number of modes.
+    Attributes
+    ----------
+    separation_arcsec, pa_deg : float
+        Where it is [arcsec], [degree east of north].
+    flux, noise : float
+        Its flux as measured, and the noise at its separation [MJy/sr times pixel].
+    maps : FluxMaps
+        What measured them.
+    truncation : int
+        Index of the number of modes.
 
-        Examples
-        --------
-        >>> from lyot.analysis.observation import Observation
-    from lyot.analysis.photometry import FluxMaps
-        >>> source = FoundSource(1.5, 40.0, 50.0, 1.0, FluxMaps(observation))
-        >>> source.covers(np.array([1.5, 1.5]), np.array([40.0, 200.0]), 0.1)
-        array([ True, False])
+    Examples
+    --------
+    >>> source = FoundSource(1.5, 40.0, 50.0, 1.0, FluxMaps(observation))
+    >>> source.covers(np.array([1.5, 1.5]), np.array([40.0, 200.0]), 0.1)
+    array([ True, False])
     """
 
     separation_arcsec: float
