@@ -221,7 +221,16 @@ def test_full_docstrings_say_what_is_returned():
 
 @pytest.mark.parametrize(
     "alias",
-    ["calwebb_coron3", "outlier_detection", "stack_refs", "align_refs", "klip", "resample", "hlsp"],
+    [
+        "calwebb_coron3",
+        "background",
+        "outlier_detection",
+        "stack_refs",
+        "align_refs",
+        "klip",
+        "resample",
+        "hlsp",
+    ],
 )
 def test_every_parameter_is_on_its_page(alias):
     from importlib import import_module

@@ -6,6 +6,7 @@ def get_steps() -> list[tuple[str, str, bool]]:
     return [
         ("lyot.pipeline.Coron3Pipeline", "calwebb_coron3", True),
         ("lyot.steps.AlignRefsStep", "align_refs", False),
+        ("lyot.steps.BackgroundStep", "background", False),
         ("lyot.steps.HlspStep", "hlsp", False),
         ("lyot.steps.KlipStep", "klip", False),
         ("lyot.steps.OutlierDetectionStep", "outlier_detection", False),

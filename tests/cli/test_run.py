@@ -318,7 +318,7 @@ def test_the_plan_names_the_products_and_writes_none(small, tmp_path):
         assert (tmp_path / "out" / product["name"]).stat().st_size >= product["n_bytes"]
 
 
-@pytest.mark.parametrize("step", ["outlier_detection", "resample", "hlsp"])
+@pytest.mark.parametrize("step", ["resample", "hlsp"])
 def test_a_step_that_can_be_skipped_is_skipped_by_a_setting(small, step):
     whole = json.loads(lyot("run", small, "--plan", "--json").stdout)[0]["products"]
     told = lyot("run", small, "--plan", "--json", "--set", f"{step}.skip=true")

@@ -12,7 +12,6 @@ from lyot.files.headers import ExposureInfo
 from lyot.parameters import (
     AlignRecipe,
     LibraryRecipe,
-    OutlierRecipe,
     Recipe,
     ReferenceParameters,
     SaveParameters,
@@ -151,9 +150,8 @@ def test_the_disk_needed_is_that_of_the_arrays():
 
 def test_what_is_not_wanted_is_not_planned():
     parameters = RunParameters(
-        save=SaveParameters(save_psfstack=False, save_psfalign=False),
+        save=SaveParameters(save_crfints=False, save_psfstack=False, save_psfalign=False),
         contrast=False,
-        recipe=Recipe(outlier=OutlierRecipe(skip=True)),
     )
     names = list(make_plan(ASN, INFOS, parameters).products)
     assert names == ["rolla_c1001_psfsub.fits", "rollb_c1001_psfsub.fits", "product_i2d.fits"]

@@ -23,6 +23,7 @@ from lyot.files.sorting import build_associations
 from lyot.files.view import read_view
 from lyot.pipeline import Coron3Pipeline
 from lyot.references.star import find_star
+from scenes import lyot
 
 SCALE = 0.110324
 
@@ -39,6 +40,77 @@ def run(data_dir, tmp_path_factory):
     (folder / "asn.json").write_text(json.dumps(asn))
     Coron3Pipeline.call(str(folder / "asn.json"), output_dir=str(folder))
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder_run(data_dir, tmp_path_factory):
+    """The run of the folder as it is: backgrounds are found, and subtracted."""
+    folder = tmp_path_factory.mktemp("folder")
+    done = lyot("run", data_dir / "hd106906_f1140c", "-o", folder, "--no-report")
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def sky_frame():
+    """Separation [arcsec] of each pixel, and its places along the boundaries of the mask [pixel].
+
+    The boundaries as the backgrounds show them: through (106.75, 105.24), turned by -4.8 degrees.
+    """
+    y, x = np.indices((210, 215)) - np.array([105.24, 106.75])[:, None, None]
+    turn = np.radians(-4.8)
+    along = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    return np.hypot(x, y) * SCALE, *along
+
+
+def light_of_the_sky(folder):
+    """Level along each boundary, and in each quadrant, above that of the frame [MJy/sr]."""
+    [path] = folder.glob("*psfsub.fits")
+    [residual] = fits.getdata(path, "SCI")
+    r, u, v = sky_frame()
+    y, x = np.indices(r.shape)
+    good = np.isfinite(residual) & (r > 2.2) & (r < 9.0) & (np.hypot(y - 71, x - 162) > 15)
+    off = good & (np.abs(u) > 8) & (np.abs(v) > 8)
+    level = np.median(residual[off])
+    stripes = [np.median(residual[good & (np.abs(across) < 2.5)]) - level for across in (v, u)]
+    quadrants = [
+        np.median(residual[off & (a * u > 0) & (b * v > 0)]) - level
+        for a, b in ((1, 1), (-1, 1), (-1, -1), (1, -1))
+    ]
+    return np.array(stripes), np.array(quadrants)
+
+
+def test_backgrounds_take_stripes_and_gradient_from_the_residual(run, folder_run):
+    """The noise of a median over a stripe is 0.02, over a quadrant 0.01 MJy/sr."""
+    stripes, quadrants = light_of_the_sky(run)
+    assert stripes.min() > 0.12
+    assert np.ptp(quadrants) > 0.17
+    stripes, quadrants = light_of_the_sky(folder_run)
+    assert np.abs(stripes).max() < 0.08
+    assert np.ptp(quadrants) < 0.1
+
+
+def test_the_residual_is_that_of_least_squares_with_backgrounds(data_dir, folder_run):
+    """Of 9 references and 3 backgrounds within 5 arcsec: 0.846 MJy/sr by the raw frames."""
+    [crfints], [psfstack] = folder_run.glob("*crfints.fits"), folder_run.glob("*psfstack.fits")
+    backgrounds = sorted((data_dir / "hd106906_f1140c").glob("*02101*calints.fits"))
+    assert len(backgrounds) == 3
+    near = sky_frame()[0] < 5.0
+    rows = [*fits.getdata(psfstack, "SCI"), *(fits.getdata(p, "SCI")[0] for p in backgrounds)]
+    rows = np.array([row[near] for row in rows], float)
+    image = fits.getdata(crfints, "SCI")[0][near].astype(float)
+    coefficients = np.linalg.lstsq(rows.T, image, rcond=None)[0]
+    assert np.std(image - coefficients @ rows) <= 0.846
+
+
+def test_the_planet_stays_where_and_as_bright_as_it_is(run, folder_run):
+    found = []
+    for folder in (run, folder_run):
+        with open_run(folder) as observation:
+            fit = fit_companions(observation, [(7.1, 307.0)], n_likelihoods=0, n_injections=0)
+        found.append(fit.companions[0])
+    before, after = found
+    assert after.separation_arcsec.value == pytest.approx(before.separation_arcsec.value, abs=5e-3)
+    assert after.flux.value == pytest.approx(before.flux.value, rel=0.03)
 
 
 def test_the_y_axis_lies_where_the_aperture_does(run):

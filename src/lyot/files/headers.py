@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
+from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import position_angle_of_y
 from lyot.errors import LyotError, readable
@@ -147,6 +148,15 @@ class ExposureInfo:
         x, y = self.mask_xy or self.crpix_xy or (np.inf, np.inf)
         near = np.hypot(x - star.x, y - star.y) < MAX_ACQUISITION_PIX
         return (y, x) if near or self.mask_xy else star.yx
+
+    def along_mask_arcsec(
+        self, shape: tuple[int, int], star: StarPosition, /
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the place of each pixel along the two axes of the mask [arcsec]."""
+        y0, x0 = self.mask_yx(star)
+        y, x = np.indices(shape) * self.pixel_scale_arcsec
+        scale = self.pixel_scale_arcsec
+        return self.coronagraph_value.along_axes(x - scale * x0, y - scale * y0)
 
     @property
     def mode_text(self) -> str:

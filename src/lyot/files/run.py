@@ -98,7 +98,7 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> Exposure
         if not path.exists():
             raise LyotError(
                 f"{path} is missing, and the analysis needs it; run the pipeline with "
-                "save_crfints and save_psfalign true, and without skipping outlier_detection.",
+                "save_crfints and save_psfalign true.",
                 function="Coron3Pipeline",
             )
     hdus = stack.enter_context(open_fits(aligned))

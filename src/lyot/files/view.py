@@ -137,6 +137,7 @@ _PRODUCTS = {
     "contrast": "contrast curve",
 }
 _STEPS = {
+    "S_BKDSUB": "background",
     "S_OUTLIR": "outlier_detection",
     "S_PSFSTK": "stack_refs",
     "S_PSFALI": "align_refs",

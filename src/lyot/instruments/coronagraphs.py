@@ -100,12 +100,15 @@ class Coronagraph(ABC):
     """Whether the transmission is that of the mask, not 1 for want of a model."""
 
     deforms_with_offset: ClassVar[bool] = False
+    """Whether a dither deforms the star's image more than it moves it, so that shifts cannot be
+    fitted freely."""
+
+    has_boundaries: ClassVar[bool] = False
+    """Whether boundaries along its axes scatter light of the sky into stripes."""
 
     image_step_lambda_d: ClassVar[float] = 0.25
     """Distance of places near the mask at which images are computed, those between following. Masks
     limited in their spatial frequencies hardly deform an image; the edge of a disc does."""
-    """Whether a dither deforms the star's image more than it moves it, so that shifts cannot be
-    fitted freely."""
 
     def psf_check(self, filter: str, /) -> str:
         """Return what the model of the image of a source is worth in a filter, in words."""
@@ -318,6 +321,8 @@ class FourQuadrantMask(Coronagraph):
     design_wavelength_m: float
 
     deforms_with_offset: ClassVar[bool] = True
+
+    has_boundaries: ClassVar[bool] = True
 
     def amplitude(self, x_arcsec: Array, y_arcsec: Array, /) -> NDArray[np.float64]:
         """Return 1 and -1 in turn over the quadrants, 0 on the axes."""

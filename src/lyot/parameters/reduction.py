@@ -11,6 +11,7 @@ ALL_INTEGRATIONS, FIRST_INTEGRATION = "all", "first"
 AUTO, BY_SYMMETRY, BY_MODEL = "auto", "symmetry", "model"
 PROPAGATED, SCATTER = "propagated", "scatter"
 ALL_REFS, BY_CORRELATION, BY_RESIDUAL, BY_TIME = "all", "correlation", "residual", "time"
+SURFACES = ("none", "constant", "plane", "quadratic")
 STRATEGIES = (AUTO, "rdi", "adi", "adi+rdi")
 
 
@@ -27,6 +28,37 @@ class OutlierRecipe(Parameters):
     skip: bool = parameter(False, "Do not look for outliers", option="skip-outliers")
     n_sigma: float = parameter(
         5.0, "Threshold in standard deviations of the scatter of the integrations", minimum=1.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackgroundRecipe(Parameters):
+    """How the background of exposures is subtracted.
+
+    Examples
+    --------
+    >>> BackgroundRecipe(surface="plane").inner_arcsec
+    3.0
+    """
+
+    skip: bool = parameter(
+        False, "Subtract no background from the exposures", option="skip-background"
+    )
+    scale: float | None = parameter(
+        None,
+        "Factor of the dedicated background exposures; by default it is fitted to each "
+        "integration, that of the light along a mask's boundaries apart",
+        minimum=0.0,
+    )
+    surface: str = choice(
+        (AUTO, *SURFACES),
+        "Surface that is fitted besides; auto takes a constant where there are dedicated "
+        "background exposures, and none where there are not",
+        option="background-surface",
+    )
+    inner_arcsec: float = arcsec(3.0, "The background is fitted beyond this separation")
+    bad_bits: str = parameter(
+        "DO_NOT_USE", "DQ flags of bad pixels: names joined by + or commas, or a number"
     )
 
 
@@ -224,6 +256,12 @@ class SubtractRecipe(Parameters):
         5.0,
         "The background level of the residual is measured beyond this separation; 0 takes the "
         "mean of the zone",
+    )
+    level_surface: str = choice(
+        (AUTO, *SURFACES[1:]),
+        "Shape of the background level of the residual; auto takes a plane where dedicated "
+        "background exposures were subtracted, else a constant",
+        option="level-surface",
     )
     subtract_mean: bool = parameter(
         True, "Subtract the weighted mean of the zone before the fit, and a level after it"
@@ -449,7 +487,7 @@ class Recipe:
     ----------
     star_xy : tuple of float or None
         Position of the star in every science exposure [pixel, 0-based]; None to measure it.
-    outlier, align, subtract, combine
+    background, outlier, align, subtract, combine
         The parameters of each stage.
 
     Examples
@@ -459,6 +497,7 @@ class Recipe:
     """
 
     star_xy: tuple[float, float] | None = None
+    background: BackgroundRecipe = field(default_factory=BackgroundRecipe)
     outlier: OutlierRecipe = field(default_factory=OutlierRecipe)
     align: AlignRecipe = field(default_factory=AlignRecipe)
     subtract: SubtractRecipe = field(default_factory=SubtractRecipe)

@@ -10,6 +10,7 @@ from lyot.parameters.fields import Parameter, Parameters, from_names, parameters
 from lyot.parameters.reduction import (
     AlignInputs,
     AlignRecipe,
+    BackgroundRecipe,
     CombineRecipe,
     ComputeParameters,
     FitInputs,
@@ -26,6 +27,7 @@ from lyot.parameters.reduction import (
 PIPELINE = "calwebb_coron3"
 STEPS: dict[str, tuple[type[Parameters], ...]] = {
     PIPELINE: (ReferenceParameters, LibraryRecipe, SaveParameters),
+    "background": (BackgroundRecipe,),
     "outlier_detection": (OutlierRecipe,),
     "stack_refs": (),
     "align_refs": (AlignRecipe, AlignInputs, StarParameters, ComputeParameters),

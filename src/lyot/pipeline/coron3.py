@@ -29,6 +29,7 @@ from lyot.parameters import (
     PIPELINE,
     STEPS,
     AlignRecipe,
+    BackgroundRecipe,
     CombineRecipe,
     LibraryRecipe,
     OutlierRecipe,
@@ -49,6 +50,7 @@ from lyot.pipeline.plan import (
 )
 from lyot.pipeline.record import Record, record_library, summary_of
 from lyot.progress import Progress, no_progress
+from lyot.references.background import Background, background_of, subtract_background
 from lyot.references.library import select
 from lyot.references.prepare import PreparedRefs, flag_outliers, prepare_refs
 from lyot.references.vet import ReferenceWarning
@@ -84,6 +86,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
     spec = spec_of(*STEPS[PIPELINE], suffix="i2d", save_results=True)
 
     step_defs: ClassVar[dict[str, type]] = {
+        "background": steps.BackgroundStep,
         "outlier_detection": steps.OutlierDetectionStep,
         "stack_refs": steps.StackRefsStep,
         "align_refs": steps.AlignRefsStep,
@@ -101,6 +104,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.summary: list[dict[str, Any]] = []
         self.checksums: dict[str, str] = {}
         self.keep_fits = False
+        self._combined_backgrounds: dict[tuple[Path, ...], Background] = {}
         self.subtracted: dict[str, Subtracted] = {}
 
     def process(self, source: Any) -> Any:
@@ -108,6 +112,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         plan = self.plan(source)
         members = plan.association.members
         self.products, self.summary, self.subtracted = [], [], {}
+        self._combined_backgrounds = {}
         self.checksums = {path.name: checksum(path) for path in members}
         _check_copies(self.checksums)
         for name, kind in plan.association.unused:
@@ -140,14 +145,15 @@ class Coron3Pipeline(Pipeline, LyotStep):
         for step in ("stack_refs", "align_refs", "klip"):
             if getattr(self, step).skip:
                 raise LyotError(
-                    f"{step} is skipped; outlier_detection, resample and hlsp alone can be."
+                    f"{step} is skipped; only background, outlier_detection, resample and hlsp "
+                    "can be."
                 )
         parameters = self.parameters()
         method_of(parameters.recipe.subtract)
         asn = read_association(source, folder=self._members_folder(source))
         infos = {path: read_info(path) for path in asn.members}
         recipe = parameters.recipe
-        for part in (recipe.align, recipe.subtract, recipe.combine):
+        for part in (recipe.background, recipe.align, recipe.subtract, recipe.combine):
             infos[asn.science[0]].instrument_value.flag_value(part.bad_bits)
         library = parameters.references.library
         n_library = len(Library(library)) if library else 0
@@ -167,6 +173,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         return RunParameters(
             recipe=Recipe(
                 star_xy=values_of(self.klip, StarParameters).xy,
+                background=values_of(self.background, BackgroundRecipe),
                 outlier=values_of(self.outlier_detection, OutlierRecipe),
                 align=values_of(self.align_refs, AlignRecipe),
                 subtract=values_of(self.klip, SubtractRecipe),
@@ -193,7 +200,11 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.progress("stack references", 0, 1)
         outliers, paths = plan.parameters.recipe.outlier, exposure.references
         library: dict[str, Any] = {}
-        cubes: Iterator[Cube] = (flag_outliers(read_cube(path), outliers) for path in paths)
+        backgrounds: dict[str, Any] = {}
+        cubes: Iterator[Cube] = (
+            flag_outliers(self._without_background(plan, path, backgrounds), outliers)
+            for path in paths
+        )
         if plan.parameters.references.library:
             cube, library = self._from_library(plan, exposure)
             cubes = chain(cubes, [replace(cube, info=read_info(exposure.science))])
@@ -211,7 +222,24 @@ class Coron3Pipeline(Pipeline, LyotStep):
             like.close()
         refs = prepare_refs(cube, plan.parameters.recipe.align)
         self.progress("stack references", 1, 1)
-        return _Stack(exposure.psfstack, refs, library)
+        return _Stack(exposure.psfstack, refs, library, backgrounds)
+
+    def _without_background(self, plan: Plan, path: Path, records: dict[str, Any]) -> Cube:
+        """Read a reference and subtract its background; note what was fitted."""
+        recipe, background = plan.parameters.recipe.background, self._background(plan, path)
+        cube, record = subtract_background(read_cube(path), background, recipe)
+        if record:
+            records[path.name] = record
+        return cube
+
+    def _background(self, plan: Plan, path: Path) -> Background | None:
+        """Combine the background exposures of an exposure, once for all that share them."""
+        own = plan.backgrounds.get(path, ())
+        if own and own not in self._combined_backgrounds:
+            recipe = plan.parameters.recipe
+            cubes = [flag_outliers(read_cube(each), recipe.outlier) for each in own]
+            self._combined_backgrounds[own] = background_of(cubes, recipe.background)
+        return self._combined_backgrounds.get(own)
 
     def _from_library(self, plan: Plan, exposure: PlannedExposure) -> tuple[Cube, dict[str, Any]]:
         """Choose frames of the library for an exposure; return them and their record."""
@@ -273,16 +301,19 @@ class Coron3Pipeline(Pipeline, LyotStep):
         target.close()
         models = result if isinstance(result, list) else [result]
         for model, name in zip(models, exposure.psfsub, strict=True):
-            record.exposure(model, library=stacked.library)
+            record.exposure(model, library=stacked.library, backgrounds=stacked.backgrounds)
             self.summary.append(summary_of(exposure, model))
             self._save(plan, model, name)
         self.progress(stage, n_sets, n_sets)
         return models, stacked._replace(warnings=aligned.warnings)
 
     def _flagged(self, plan: Plan, exposure: PlannedExposure) -> Any:
-        target = as_model(exposure.science, "CubeModel")
+        given = as_model(exposure.science, "CubeModel")
+        target = self.background.run(given, self._background(plan, exposure.science))
+        given.close()
         if self.outlier_detection.skip:
             target.meta.cal_step.outlier_detection = "SKIPPED"
+            self._save(plan, target, exposure.crfints)
             return target
         flagged = self.outlier_detection.run(target)
         target.close()
@@ -344,6 +375,7 @@ class _Stack(NamedTuple):
     name: str
     refs: PreparedRefs
     library: dict[str, Any]
+    backgrounds: dict[str, Any]  # what was subtracted from each reference exposure
     warnings: list[ReferenceWarning] | None = None
 
 

@@ -13,6 +13,7 @@ from lyot.errors import LyotError
 from lyot.files.association import Association
 from lyot.files.exposure import check_same_mode
 from lyot.files.headers import ExposureInfo
+from lyot.files.sorting import own_backgrounds
 from lyot.parameters import (
     FIRST_INTEGRATION,
     STRATEGIES,
@@ -79,6 +80,7 @@ class Plan:
 
     association: Association
     parameters: RunParameters  # with the strategy that ``auto`` stands for
+    backgrounds: Mapping[Path, tuple[Path, ...]]  # the own ones of each exposure that has some
     exposures: tuple[PlannedExposure, ...]  # one for each science exposure, in member order
     images: tuple[PlannedImage, ...]  # one for each number of modes; none without a combination
     products: dict[str, int]  # what will be written, and the least number of bytes that it takes
@@ -99,6 +101,9 @@ class Plan:
             "references": to_dict(parameters.references),
             "library": to_dict(parameters.library) if library else None,
             "parameters": to_dict(parameters.recipe),
+            "backgrounds": {
+                path.name: [str(p) for p in own] for path, own in self.backgrounds.items()
+            },
             "exposures": [
                 asdict(e)
                 | {"science": str(e.science), "references": [str(p) for p in e.references]}
@@ -171,11 +176,22 @@ def make_plan(
     return Plan(
         association,
         replace(parameters, references=replace(parameters.references, strategy=strategy)),
+        _backgrounds(association, infos, parameters),
         tuple(exposures),
         tuple(images),
         dict(_products(exposures, images, first, parameters)),
         tuple(warnings),
     )
+
+
+def _backgrounds(
+    association: Association, infos: Mapping[Path, ExposureInfo], parameters: RunParameters
+) -> dict[Path, tuple[Path, ...]]:
+    """Return the dedicated background exposures of each exposure from which one is subtracted."""
+    if parameters.recipe.background.skip or not association.background:
+        return {}
+    found = {path: infos[path] for path in association.background}
+    return {p: own_backgrounds(infos[p], found) for p in association.science + association.psf}
 
 
 def _stacks(
@@ -263,7 +279,7 @@ def _products(
         n_ref, n_int = exposure.n_references, exposure.n_int
         if save.save_psfstack:
             yield exposure.psfstack, cube * n_ref
-        if save.save_crfints and not recipe.outlier.skip:
+        if save.save_crfints:
             yield exposure.crfints, cube * n_int
         if save.save_psfalign:
             n_sets = 1 if recipe.align.align_to == FIRST_INTEGRATION else n_int
@@ -281,6 +297,11 @@ def _n_int(info: ExposureInfo) -> int:
     return info.shape[0] if len(info.shape) == 3 else 1
 
 
+def _background_lines(plan: Plan, path: Path) -> Iterator[str]:
+    for own in plan.backgrounds.get(path, ()):
+        yield f"      minus background {own.name}"
+
+
 def _lines(plan: Plan) -> Iterator[str]:
     parameters = plan.parameters
     recipe = parameters.recipe
@@ -296,8 +317,10 @@ def _lines(plan: Plan) -> Iterator[str]:
             f"  {exposure.science.name}: {exposure.n_int} integration(s), "
             f"{most}{exposure.n_references} reference frames"
         )
+        yield from _background_lines(plan, exposure.science)
         for path in exposure.references:
             yield f"    reference {path.name}"
+            yield from _background_lines(plan, path)
     for name, kind in plan.association.unused:
         yield f"  not used: {name} ({kind})"
     yield "Products, and their least size:"

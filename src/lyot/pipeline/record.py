@@ -19,9 +19,16 @@ class Record:
     plan: Plan
     checksums: dict[str, str]  # SHA-256, of the members of the association, by name
 
-    def exposure(self, model: Any, /, *, library: dict[str, Any]) -> None:
-        """Record the run in a psfsub product, in place; `library` says which frames it chose."""
+    def exposure(
+        self, model: Any, /, *, library: dict[str, Any], backgrounds: dict[str, Any]
+    ) -> None:
+        """Record the run in a psfsub product, in place.
+
+        `library` says which frames it chose, `backgrounds` what was subtracted from references.
+        """
         provenance = provenance_of(model)
+        if backgrounds:
+            provenance["steps"]["background_of_references"] = backgrounds
         if library:
             provenance["steps"]["library"] = library
         provenance["steps"]["association"] = self._association()

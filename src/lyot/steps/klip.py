@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lyot.files.provenance import provenance_of, set_provenance, stamp
 from lyot.files.run import read_image
 from lyot.files.star import StarPosition
 from lyot.parameters import (
+    AUTO,
     STEPS,
     ComputeParameters,
     FitInputs,
@@ -65,6 +67,10 @@ class KlipStep(LyotStep):
                 aligned = AlignedArrays.from_model(refs, name_of(psfrefs))
                 aligned.check(len(cube.sci), cube.info.name)
             star = self._star(cube, aligned.star)
+            if recipe.level_surface == AUTO:
+                known = provenance_of(model).get("steps", {}).get("background", {})
+                surface = "plane" if known.get("names") else "constant"
+                recipe = replace(recipe, level_surface=surface)
             plane, scale_arcsec = plane_of(model, star), cube.info.pixel_scale_arcsec
             zones = make_zones(
                 recipe,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from lyot.algorithms import klip
+from lyot.algorithms import background, klip
 from lyot.algorithms.zones import Zone
 from lyot.compute import devices, threads
 from lyot.errors import LyotError
@@ -34,7 +34,7 @@ from lyot.subtraction.variance import (
     variance_of_fits,
     variance_of_later_fits,
 )
-from lyot.subtraction.zones import Area, divide_by_rotation
+from lyot.subtraction.zones import Area, divide_by_rotation, level_terms
 from lyot.types import Array
 
 log = logging.getLogger(__name__)
@@ -171,8 +171,23 @@ def _subtract(target: Cube, aligned: AlignedReferences, run: Run, keep_fits: boo
     _check_modes(totals, target.info.name)
     no_result = missing | unreferenced | ~covered
     before = _rms(all_targets.sci, all_targets.bad)
+    terms, level = level_terms(run.recipe, target.info, aligned.star, shape), run.zones[0].level
+    if len(terms) and level.any():
+        for total in totals:
+            _take_level(total.sci.reshape(n_int, *shape), no_result, terms, level)
     results = [total.finish(pixels, no_result, covered, shape, before) for total in totals]
     return Subtracted(results, missing, fits, frames)
+
+
+def _take_level(frames: Array, bad: Array, terms: Array, level: NDArray[np.bool_]) -> None:
+    """Subtract from residuals, in place, terms fitted to each where the level is taken."""
+
+    def _one(k: int) -> None:
+        good = level & ~bad[k].reshape(level.shape)
+        fitted = background.fit_terms(frames[k].astype(np.float64), terms, good)
+        frames[k] -= np.tensordot(fitted.coefficients, terms, axes=1).astype(frames.dtype)
+
+    threads.map_ordered(_one, range(len(frames)))
 
 
 class _AreaResult(NamedTuple):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lyot.algorithms.background import surface_terms
 from lyot.algorithms.geometry import TangentPlane, angle_map, radius_map
 from lyot.algorithms.selection import displacement_fwhm
 from lyot.algorithms.zones import NO_MAP, Zone, annuli, from_map, full_frame, radial_edges
@@ -15,11 +16,14 @@ from lyot.errors import LyotError
 from lyot.files.aligned import ReferenceInfo
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
-from lyot.parameters import SubtractRecipe
+from lyot.parameters import AUTO, SURFACES, SubtractRecipe
 from lyot.subtraction.methods import method_of
 from lyot.types import Array
 
 log = logging.getLogger(__name__)
+
+STRIPE_SIGMA_ARCSEC = 0.15
+"""Width of the light along the boundaries of a phase mask, in backgrounds in F1140C."""
 
 
 def make_zones(
@@ -62,6 +66,25 @@ def _level_area(recipe: SubtractRecipe, radius: Array) -> NDArray[np.bool_]:
             f"{recipe.level_inner_arcsec:g}: the level is the mean of each zone."
         )
     return area
+
+
+def level_terms(
+    recipe: SubtractRecipe, info: ExposureInfo, star: StarPosition | None, shape: tuple[int, int], /
+) -> NDArray[np.float64]:
+    """Return what is fitted to the level of a residual, ``(n, n_y, n_x)``; nothing for a constant.
+
+    A surface, and where the mask has boundaries the light along each of their four arms.
+    """
+    order = 0 if recipe.level_surface == AUTO else SURFACES.index(recipe.level_surface) - 1
+    if order == 0:
+        return np.empty((0, *shape))
+    terms = [*surface_terms(shape, order=order)]
+    if info.coronagraph_value.has_boundaries and star is not None:
+        x, y = info.along_mask_arcsec(shape, star)
+        for along, across in ((x, y), (y, x)):
+            stripe = np.exp(-0.5 * (across / STRIPE_SIGMA_ARCSEC) ** 2)
+            terms += [stripe * (along < 0), stripe * (along > 0)]
+    return np.array(terms)
 
 
 def _areas(
