@@ -5,22 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
+from astropy import units as u
 
 from lyot.analysis.companion import CompanionFit, fit_companions
 from lyot.analysis.completeness import completeness_map
 from lyot.analysis.contrast import ContrastCurve, contrast_curve, sensitivity_map
 from lyot.analysis.detection import Detection, detect, find_sources
+from lyot.analysis.mass import MassLimits, mass_limits
 from lyot.analysis.noise import KnownDisc, KnownSource, KnownSources
 from lyot.analysis.observation import Observation
 from lyot.compute.cluster import Tasks
+from lyot.errors import LyotError
+from lyot.files.evolution import Evolution, read_evolution
 from lyot.files.results import write_grid, write_maps, write_table
-from lyot.parameters import ExclusionParameters
+from lyot.parameters import ExclusionParameters, MassParameters, to_dict
 from lyot.viz import analysis as draw
 
 Result = TypeVar("Result")
+NO_MASSES = MassParameters()
 
 
 @dataclass(frozen=True)
@@ -37,13 +42,36 @@ def excluded_sources(parameters: ExclusionParameters, /) -> KnownSources:
     return (*sources, KnownDisc(*parameters.disc)) if parameters.disc else sources
 
 
+class Limits(NamedTuple):
+    """Contrast limits, and the masses that they are where age, distance and models are given."""
+
+    curve: ContrastCurve
+    masses: MassLimits | None
+
+    def to_table(self) -> Any:
+        """Return the table of the curve, with a column of masses where they are known."""
+        table = self.curve.to_table()
+        if self.masses is not None:
+            table["mass"] = self.masses.limit_mjup.ravel() * u.jupiterMass
+            names = ("age_myr", "distance_pc", "origin")
+            table.meta["lyot"]["masses"] = {name: getattr(self.masses, name) for name in names}
+        return table
+
+
 def write_contrast(
-    observation: Observation, folder: str | Path, /, *, tasks: Tasks | None = None, **options: Any
-) -> Written[ContrastCurve]:
+    observation: Observation,
+    folder: str | Path,
+    /,
+    *,
+    tasks: Tasks | None = None,
+    masses: MassParameters = NO_MASSES,
+    **options: Any,
+) -> Written[Limits]:
     """Measure contrast limits, sensitivity and completeness with the same options, and write.
 
     Sources that the same statistic finds leave the noise.
     """
+    models = _models(observation, masses)
     shared = {name: options[name] for name in ("statistic", "known_sources") if name in options}
     found = find_sources(observation, **shared)
     curve = contrast_curve(observation, **options, found_sources=found, tasks=tasks)
@@ -51,11 +79,16 @@ def write_contrast(
     best = observation.n_modes[int(np.bincount(curve.best).argmax())]
     limits = sensitivity_map(observation, curve, n_modes=best)
     complete = completeness_map(observation, **options | {"known_sources": known}, n_modes=best)
+    limits_in_mass = None
+    if models is not None:
+        star = masses.age or 0.0, masses.distance or 0.0
+        limits_in_mass = mass_limits(curve, complete, models, observation.filter, *star)
+    result = Limits(curve, limits_in_mass)
     stem = Path(folder) / observation.product
     keywords = {"FPF": curve.statistic.fpf, "NMODES": best}
     axes = {"SEPARATION": complete.separation_arcsec, "CONTRAST": complete.contrast}
     paths = [
-        write_table(curve.to_table(), f"{stem}_limits.ecsv"),
+        write_table(result.to_table(), f"{stem}_limits.ecsv"),
         write_maps(
             {"LIMIT": limits.limit},
             f"{stem}_sensitivity.fits",
@@ -80,7 +113,46 @@ def write_contrast(
             (11.0, 4.6),
         ),
     ]
-    return Written(curve, paths)
+    if limits_in_mass is not None:
+        paths += _write_masses(limits_in_mass, curve, stem, keywords)
+    return Written(result, paths)
+
+
+def _models(observation: Observation, given: MassParameters) -> Evolution | None:
+    """Read the evolutionary models; None where no limits in mass are asked for."""
+    missing = [name for name, value in to_dict(given).items() if value is None]
+    if len(missing) == len(to_dict(given)):
+        return None
+    if missing:
+        raise LyotError(
+            "Limits in mass need the age and the distance of the star and a table of models; give "
+            f"{' and '.join(name.replace('_', ' ') for name in missing)} too.",
+            parameter=missing[0],
+        )
+    models = read_evolution(str(given.mass_table), observation.filter)
+    models.at_age(given.age or 0.0)  # refused before anything is measured
+    return models
+
+
+def _write_masses(
+    masses: MassLimits, curve: ContrastCurve, stem: Path, keywords: dict[str, Any]
+) -> list[str]:
+    """Write the probability of detection over mass and separation, and the figure."""
+    return [
+        write_grid(
+            masses.probability,
+            f"{stem}_masses.fits",
+            name="PROBABILITY",
+            axes={"SEPARATION": masses.separation_arcsec, "MASS": masses.mass_mjup},
+            keywords=keywords
+            | {"AGE_MYR": masses.age_myr, "DIST_PC": masses.distance_pc, "MODELS": masses.origin},
+        ),
+        draw.save(
+            f"{stem}_masses.png",
+            lambda figure: draw.mass_figure(figure, masses, curve.best),
+            (11.0, 4.6),
+        ),
+    ]
 
 
 def write_detection(

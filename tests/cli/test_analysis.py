@@ -47,6 +47,26 @@ def test_limits_candidates_and_companions(demo, tmp_path):
     assert (tmp_path / f"{name}_posterior1.png").exists()
 
 
+def test_limits_in_mass(demo, tmp_path):
+    models, name = tmp_path / "models.csv", "jw09999_demo_nircam_f444w-mask335r"
+    models.write_text("age,mass,F444W\n10,1,18\n10,50,5\n100,1,20\n100,50,7\n")
+    options = ("contrast", demo.folder, "--star-flux", "0.2", "-o", tmp_path, "--age", "30")
+    assert_refused(lyot(*options), "give distance and mass table too (option --distance)")
+    given = ("--distance", "20", "--mass-table", models, "--separations", "1,2")
+    done = lyot(*options, *given)
+    assert done.exit_code == 0, done.output
+    assert "mass [Jupiter masses]" in done.output
+    table = QTable.read(tmp_path / f"{name}_limits.ecsv")
+    assert table["mass"].unit == "jupiterMass"
+    assert table.meta["lyot"]["masses"]["age_myr"] == 30.0
+    assert (table["mass"].value > 1.0).all()
+    with fits.open(tmp_path / f"{name}_masses.fits") as hdus:
+        assert hdus["PROBABILITY"].data.shape == (40, 2)
+        assert hdus["MASS"].data[-1] == pytest.approx(50.0)
+        assert hdus[0].header["DIST_PC"] == 20.0
+    assert (tmp_path / f"{name}_masses.png").stat().st_size > 10_000
+
+
 def test_spectra_of_star_and_companions(demo, tmp_path):
     spectrum, cold = tmp_path / "star.txt", tmp_path / "planet.txt"
     spectrum.write_text("# flat\n1 0.2\n30 0.2\n")

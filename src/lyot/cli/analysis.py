@@ -56,18 +56,23 @@ def _command(function: Callable[..., None]) -> click.Command:
 def contrast(run: str, scheduler: str | None, **options: Any) -> None:
     """Measure the contrast limits of RUN: the folder of a finished run, or an association.
 
-    Writes a table (ECSV), maps of the sensitivity and completeness (FITS) and figures (PNG).
+    Writes a table (ECSV), maps of the sensitivity and completeness (FITS) and figures (PNG); with
+    age, distance and a table of models limits in mass too.
     """
     from lyot.cli.tables import print_limits
     from lyot.compute.cluster import tasks
     from lyot.outputs import excluded_sources, write_contrast
-    from lyot.parameters import ContrastParameters, ExclusionParameters
+    from lyot.parameters import ContrastParameters, ExclusionParameters, MassParameters
 
     separations = taken(ContrastParameters, options).separations
     known = excluded_sources(taken(ExclusionParameters, options))
     with tasks(scheduler) as where:
         write = partial(
-            write_contrast, separations_arcsec=separations, known_sources=known, tasks=where
+            write_contrast,
+            separations_arcsec=separations,
+            known_sources=known,
+            masses=taken(MassParameters, options),
+            tasks=where,
         )
         _analyze(run, options, write, print_limits)
 

@@ -12,8 +12,8 @@ import click
 
 if TYPE_CHECKING:
     from lyot.analysis.companion import CompanionFit, Measured
-    from lyot.analysis.contrast import ContrastCurve
     from lyot.analysis.detection import Detection
+    from lyot.outputs import Limits
     from lyot.survey import Finished
     from lyot.types import Array
 
@@ -139,9 +139,11 @@ def print_files(rows: Sequence[dict[str, str]], /, *, as_json: bool) -> None:
     print_table(rows, columns, as_json=as_json)
 
 
-def print_limits(curve: ContrastCurve, /) -> None:
+def print_limits(limits: Limits, /) -> None:
     """Print the best limit at each separation."""
     from lyot.analysis.statistic import chance_text
+
+    curve, masses = limits
 
     def _best(array: Array, form: str, otherwise: str = "") -> Callable[[int], str]:
         def _text(j: int) -> str:
@@ -152,6 +154,14 @@ def print_limits(curve: ContrastCurve, /) -> None:
 
     def _normality(j: int) -> str:
         return chance_text(float(curve.normality[int(curve.best[j]), j]))
+
+    def _mass(j: int) -> str:
+        assert masses is not None
+        value = float(masses.limit_mjup[int(curve.best[j]), j])
+        lowest, highest = float(masses.mass_mjup[0]), float(masses.mass_mjup[-1])
+        if math.isnan(value):
+            return "" if math.isnan(curve.tau[j]) else f"> {highest:.3g}"
+        return f"< {lowest:.3g}" if value <= lowest else f"{value:.3g}"
 
     print_table(
         range(len(curve.separation_arcsec)),
@@ -164,9 +174,10 @@ def print_limits(curve: ContrastCurve, /) -> None:
             "throughput": lambda j: f"{curve.throughput[int(curve.best[j]), j]:.2f}",
             "transmission": lambda j: f"{curve.transmission[j]:.2f}",
             "positions": lambda j: str(int(curve.n_positions[j])),
-            "tau": lambda j: _shown(curve.tau[j], ".2f"),
+            "tau": lambda j: _shown(float(curve.tau[j]), ".2f"),
             "normality p": _normality,
-        },
+        }
+        | ({} if masses is None else {"mass [Jupiter masses]": _mass}),
     )
 
 

@@ -10,6 +10,7 @@ from lyot.parameters.analysis import (
     CompanionParameters,
     ContrastParameters,
     ExclusionParameters,
+    MassParameters,
     ObservationParameters,
     PsfParameters,
     SourceParameters,

@@ -152,6 +152,29 @@ class ContrastParameters(Parameters):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MassParameters(Parameters):
+    """What turns contrast limits into limits in mass; all three, or none.
+
+    Examples
+    --------
+    >>> MassParameters(age=20.0, distance=10.0, mass_table="models.ecsv").age
+    20.0
+    """
+
+    age: float | None = parameter(
+        None, "Age of the star, for limits in mass", unit="Myr", above=0.0, metavar="MYR"
+    )
+    distance: float | None = parameter(
+        None, "Distance of the star, for limits in mass", unit="pc", above=0.0, metavar="PC"
+    )
+    mass_table: str | None = input_file(
+        "Table of evolutionary models (ECSV, CSV, FITS, VOTable), for limits in mass: columns age "
+        "[Myr], mass [Jupiter masses] and one named after the filter: absolute Vega magnitude, or "
+        "flux density at 10 pc with its unit"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompanionParameters(Parameters):
     """How companions are measured.
 
@@ -223,6 +246,7 @@ COMMANDS: dict[str, tuple[type[Parameters], ...]] = {
         ExclusionParameters,
         StatisticParameters,
         ContrastParameters,
+        MassParameters,
     ),
     "detect": (ObservationParameters, ExclusionParameters, StatisticParameters),
     "companion": (ObservationParameters, StatisticParameters, CompanionParameters),

@@ -18,6 +18,7 @@ from lyot.analysis.companion import CompanionFit
 from lyot.analysis.completeness import Completeness
 from lyot.analysis.contrast import ContrastCurve, SensitivityMap
 from lyot.analysis.detection import Detection
+from lyot.analysis.mass import MassLimits
 from lyot.files.atomic import atomic_write
 from lyot.types import Array
 from lyot.viz.style import COLORS, GRAY, modes_label
@@ -179,16 +180,40 @@ def sensitivity(ax: Axes, result: SensitivityMap, /) -> Axes:
 
 def completeness(ax: Axes, result: Completeness, /) -> Axes:
     """Draw the fraction of injected sources that are detected, with lines of 50 and 90 %."""
-    x, y = result.separation_arcsec, result.contrast
-    shown = ax.pcolormesh(
-        _edges(x), _edges(y), result.fraction, cmap="cividis", vmin=0, vmax=1, rasterized=True
+    _fractions(ax, result.separation_arcsec, result.contrast, result.fraction)
+    ax.set_ylabel("contrast")
+    _separation_axis(ax, result.separation_arcsec)
+    return ax
+
+
+def mass_figure(figure: Figure, masses: MassLimits, best: Array, /) -> None:
+    """Draw the limit in mass beside the probability of detection over mass and separation."""
+    left, right = figure.subplots(1, 2)
+    r, limit = masses.separation_arcsec, np.take_along_axis(masses.limit_mjup, best[None], axis=0)
+    left.plot(r, limit[0], color=COLORS[0], lw=1.8, marker="o" if r.size == 1 else "")
+    left.set(yscale="log", xscale="log", ylabel="limit [Jupiter masses]")
+    left.set_title(
+        f"{masses.age_myr:g} Myr, {masses.distance_pc:g} pc, {masses.origin}", fontsize=9
     )
-    if np.isfinite(result.fraction).any() and min(result.fraction.shape) > 1:
-        filled = np.nan_to_num(result.fraction)
+    left.grid(True, which="major", color=GRAY, alpha=0.35, lw=0.6)
+    _separation_axis(left, r)
+    _fractions(right, r, masses.mass_mjup, masses.probability)
+    right.set_ylabel("mass [Jupiter masses]")
+    _separation_axis(right, r)
+    for ax in (left, right):
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+
+
+def _fractions(ax: Axes, x: Array, y: Array, fraction: Array) -> Axes:
+    """Draw a fraction found over two logarithmic axes, with lines of 50 and 90 %."""
+    shown = ax.pcolormesh(
+        _edges(x), _edges(y), fraction, cmap="cividis", vmin=0, vmax=1, rasterized=True
+    )
+    if np.isfinite(fraction).any() and min(fraction.shape) > 1:
+        filled = np.nan_to_num(fraction)
         lines = ax.contour(x, y, filled, levels=[0.5, 0.9], colors="white", linewidths=1.2)
         ax.clabel(lines, fmt=lambda v: f"{100 * v:.0f} %", fontsize=8)
-    ax.set(xscale="log", yscale="log", ylabel="contrast")
-    _separation_axis(ax, x)
+    ax.set(xscale="log", yscale="log")
     return _with_colorbar(ax, shown, "fraction found")
 
 

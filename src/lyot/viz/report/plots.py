@@ -50,6 +50,14 @@ def limits(curve: ContrastCurve, /) -> list[Panel]:
     ]
 
 
+def masses(separation_arcsec: Array, limit_mjup: Array, /) -> list[Panel]:
+    """Draw the limit in mass against the separation."""
+    r = separation_arcsec
+    line = Line(r, limit_mjup, COLORS[0], width=2.0, radius=2.5 if r.size == 1 else 0.0)
+    x = Axis(SEPARATION, log=True, limits=(r.min(), r.max()) if r.size > 1 else None)
+    return [Panel(x, Axis("limit [Jupiter masses]", log=True), [line], 180.0)]
+
+
 def _magnitudes(curve: ContrastCurve) -> Axis:
     """Magnitudes beside contrasts: of a source, or less the star's where that is not known."""
     star = curve.star_magnitude

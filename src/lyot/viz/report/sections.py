@@ -321,6 +321,15 @@ def contrast(run: RunFacts, /) -> Iterator[Block]:
             )
         title = "Contrast limits and throughput"
         drawings.append(drawing(plots.limits(curve), title, caption))
+        if of := settings.get("masses"):
+            best = run.limits[np.asarray(run.limits["best"], bool)]
+            caption = (
+                f"Mass that would be detected at half of the position angles, at {of['age_myr']:g} "
+                f"Myr and {of['distance_pc']:g} pc, by the models of {of['origin']}. Where the "
+                "line ends, the models reach no such mass."
+            )
+            panels = plots.masses(*(np.asarray(best[name]) for name in ("separation", "mass")))
+            drawings.append(drawing(panels, "Limits in mass", caption))
     if run.noise_curves:
         caption = (
             "Scatter of the combined image in annuli two pixels wide. Discs and companions "
@@ -337,6 +346,7 @@ def contrast(run: RunFacts, /) -> Iterator[Block]:
         return
     columns = ["separation", "n_modes", "contrast_raw", "contrast_corrected", "contrast"]
     columns += ["contrast_unmasked"] if curve.settings.get("found") else []
+    columns += ["mass"] if curve.settings.get("masses") else []
     columns += ["throughput", "transmission", "n_positions", "tau"]
     rows = [[_cell(row[name]) for name in columns] for row in run.limits]
     yield Details("Table of limits", [Table("Contrast limits", columns, rows)])
