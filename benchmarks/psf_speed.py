@@ -56,7 +56,7 @@ def modes():
 def places(optics):
     """Return places within 1.5 arcsec of the mask's middle, none of them twice."""
     rng = np.random.default_rng(1)
-    return [tuple(optics.along_detector(tuple(p))) for p in rng.uniform(-1.5, 1.5, (12, 2))]
+    return [optics.mask.along_detector(*p) for p in rng.uniform(-1.5, 1.5, (12, 2))]
 
 
 class Seconds(NamedTuple):
@@ -126,9 +126,9 @@ def verdict(seconds, most):
 
 def of_analysis(optics):
     """Return the times of images near the mask: computed, in memory, and read from the cache."""
-    near = [optics.along_mask(place) for place in places(optics)]
+    near = [optics.mask.along_axes(*place) for place in places(optics)]
     grid, next_process = (NearMask(optics, STAMP_PIX // 2, OVERSAMPLE) for _ in range(2))
-    grid.image(optics.along_mask((0.7, 0.1)))  # the first of the mode
+    grid.image(optics.mask.along_axes(0.7, 0.1))  # the first of the mode
     return [mean_time(each.image, near) for each in (grid, grid, next_process)]
 
 

@@ -33,7 +33,7 @@ def errors_of(method: str, case: tuple, seed: int = 3) -> tuple[np.ndarray, np.n
     rng = np.random.default_rng(seed)
     optics = instrument_named(instrument).optics(mask, band, pixel_scale_arcsec=scale)
     optics = optics.with_fewer_wavelengths(3).sampled_for(SHAPE[0])
-    x, y = optics.along_detector((optics.mask.star_x_arcsec(band), 0.0))
+    x, y = optics.mask.along_detector(optics.mask.star_x_arcsec(band), 0.0)
     pixel = np.array(optics.detector.pixel_scale_arcsec[::-1])
     guess = StarPosition(80.0, 80.0)
     found, stated = [], []

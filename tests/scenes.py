@@ -156,6 +156,9 @@ NARROW_MODES = [
 ]
 """Those with the star behind the narrow end of a bar, by the name of the aperture."""
 
+HALF_WIDTHS_ARCSEC = {"MASK210R": 0.40, "MASK335R": 0.64, "MASK430R": 0.81}
+"""Where half of the light passes: JWST User Documentation, "NIRCam Coronagraphic Imaging"."""
+
 ROLLS_DEG, STAR_FLUX = (20.0, 31.0), 1e7
 
 
@@ -169,7 +172,7 @@ def companion_place(mode, number):
     )
     width = instrument.lambda_over_d_arcsec(instrument.filter(band))
     along_y = isinstance(coronagraph, BarMask)
-    beside = 8.0 * width if along_y else max(1.5 * coronagraph.half_width_arcsec, 7.0 * width)
+    beside = 8.0 * width if along_y else max(1.5 * HALF_WIDTHS_ARCSEC.get(mask, 0.0), 7.0 * width)
     separation = float(np.clip(beside, 16.0 * pixel, 29.0 * pixel))
     angles = (0.0, 180.0, 12.0, 170.0) if along_y else (35.0, 145.0, 215.0, 325.0)
     return separation, (np.mean(ROLLS_DEG) + angles[number % 4]) % 360.0
@@ -196,7 +199,7 @@ def observe_companion(mode, seed, source, *, shape=(85, 87), n_ref=6, n_int=2):
     optics = optics.sampled_for(max(shape) + 4)
     rng = np.random.default_rng(seed)
     pixel, noise = channel.pixel_scale_arcsec, 0.5
-    on_mask = np.array(optics.along_detector((coronagraph.star_x_arcsec(band, *aperture), 0.0)))
+    on_mask = np.array(coronagraph.along_detector(coronagraph.star_x_arcsec(band, *aperture), 0.0))
     middle = np.array([shape[1] / 2 - 0.7, shape[0] / 2 - 0.4])
 
     def image(flux, offset, *, drifts=True):

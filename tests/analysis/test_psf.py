@@ -119,7 +119,7 @@ def test_near_a_mask_the_image_is_that_of_the_place():
     psf = model_psf(MIRI, MIRI.coronagraph("4QPM_1140"), MIRI.filter("F1140C"), 0.111)
     optics = psf.near_mask.optics
     place = (3.0, 0.11)
-    exact = optics.psf(optics.along_detector(place), n_pixels=49, oversample=3).image
+    exact = optics.psf(optics.mask.along_detector(*place), n_pixels=49, oversample=3).image
     found = psf.behind(place).data
     assert np.abs(found - exact).max() < 0.01 * exact.max()
     assert np.abs(found - exact).max() < 0.25 * np.abs(psf.data - exact).max()

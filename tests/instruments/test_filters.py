@@ -10,7 +10,7 @@ from lyot.instruments.filters import RAYLEIGH_JEANS, Curve, Spectrum
 FILTERS = [*NIRCAM.filters, *MIRI.filters]
 
 # Stars of magnitude zero [micrometer, Jy] by others: Tokunaga and Vacca 2005, doi:10.1086/429382;
-# IRAC 8.0 (Reach et al. 2005, doi:10.1086/432670); MIPS 24 (Rieke et al. 2008,
+# IRAC 8.0 (Reach et al. 2005, PASP 117, 978); MIPS 24 (Rieke et al. 2008,
 # doi:10.1088/0004-6256/135/6/2245).
 VEGA = Spectrum(
     (1.644, 2.198, 3.754, 4.702, 7.872, 23.675, 30.0),

@@ -92,7 +92,6 @@ TOYCAM = Instrument(
     coronagraphs=(
         GaussianSpot(
             name="SPOT",
-            half_width_arcsec=0.55,
             width_arcsec=0.5,
             stop=Annulus(),
             keyword_values=("SPOT-1",),

@@ -34,7 +34,7 @@ def test_between_places_images_are_good_to_one_percent_of_the_peak(mode):
     grid = near_mask(*mode)
     exact = replace(grid.optics, max_change=0.0)
     for place in PLACES[mode]:
-        expected = exact.psf(exact.along_detector(place), n_pixels=2 * HALF_PIX + 1)
+        expected = exact.psf(exact.mask.along_detector(*place), n_pixels=2 * HALF_PIX + 1)
         assert expected.transmission > 0.02
         found = grid.image(place)
         assert np.abs(found - expected.image).max() < 0.01 * expected.image.max(), place
@@ -51,7 +51,7 @@ def test_beside_the_mask_there_is_no_image_of_the_place(mode):
 def test_where_a_phase_mask_is_taken_as_a_factor_the_image_is_good_to_one_percent(distance):
     grid = near_mask("4QPM_1140", "F1140C")
     assert grid.image(distance) is None
-    place = grid.optics.along_detector(distance)
+    place = grid.optics.mask.along_detector(*distance)
     computed = grid.optics.psf(place, n_pixels=25)
     free = grid.optics.psf(place, n_pixels=25, with_mask=False)
     assert np.abs(computed.image - free.image).max() < 0.01 * free.image.max()

@@ -38,7 +38,7 @@ def test_the_table_is_the_propagation(instrument, name, band):
     optics = instrument.optics(name, band)
     table = Transmission(optics=optics, origin="test")
     places = np.random.default_rng(1).uniform(-3.0, 3.0, (25, 2))
-    expected = [optics.exact_transmission(optics.along_mask(tuple(p))) for p in places]
+    expected = [optics.exact_transmission(optics.mask.along_axes(*p)) for p in places]
     found = table.behind(*optics.mask.along_axes(*places.T))
     assert np.abs(found - expected).max() < 0.03
     assert np.sqrt(np.mean((found - expected) ** 2)) < 0.012

@@ -29,7 +29,7 @@ def stars(mask, band, instrument, detector, n=N):
     rng = np.random.default_rng(11)
     optics = instrument_named(instrument).optics(mask, band).with_fewer_wavelengths(3)
     scale = np.array(optics.detector.pixel_scale_arcsec[::-1])
-    place = optics.along_detector((optics.mask.star_x_arcsec(band), 0.0))
+    place = optics.mask.along_detector(optics.mask.star_x_arcsec(band), 0.0)
     images, truth = [], []
     for seed in range(n):
         offset, center = rng.normal(0, 0.02, 2), rng.uniform(-0.4, 0.4, 2)

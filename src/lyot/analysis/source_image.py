@@ -149,9 +149,9 @@ def source_image(
     scale = optics.detector.pixel_scale_arcsec
     from_star = np.subtract(star.yx, info.mask_yx(star))[::-1]
     x, y = np.add(at_xy_arcsec, from_star * scale)
-    along, across = optics.along_mask((float(x), float(y)))
+    along, across = mask.along_axes(float(x), float(y))
     place = along + through.mask_xy_arcsec[0], across + through.mask_xy_arcsec[1]
-    psf = optics.psf(optics.along_detector(place), n_pixels=pixels, oversample=oversample)
+    psf = optics.psf(mask.along_detector(*place), n_pixels=pixels, oversample=oversample)
     keywords = {
         "INSTRUME": camera.name,
         "FILTER": info.filter,
@@ -179,7 +179,7 @@ def _made_of(optics: Optics, pixels: int, oversample: int) -> dict[str, Any]:
         "DIFFUS": (detector.diffusion_arcsec, "[arcsec] diffusion of charge, rms"),
         "IPC_X": (detector.coupling[0], "coupling to each pixel beside"),
         "IPC_Y": (detector.coupling[1], "coupling to each pixel above and below"),
-        "ROTATION": (optics.rotation_deg, "[deg] from x to the axes of mask and pupil"),
+        "ROTATION": (optics.mask.tilt_deg, "[deg] from x to the axes of mask and pupil"),
         "STOP": repr(optics.stop),
         "STOPTHRU": (optics.stop_throughput, "share of the pupil that the stop passes"),
         "NPUPIL": (optics.n_pupil, "samples across the pupil"),

@@ -1,18 +1,19 @@
 """Coronagraphs: what the focal-plane mask does to a wave, and the Lyot stop behind it.
 
 A kind of mask is a class; a coronagraph is a value of its class. Places are measured from the
-middle of the mask along its own axes. Round masks and bars: Krist et al. 2007,
-doi:10.1117/12.734873, cut off after the first side lobe as the hardware is. Phase masks and the
-Lyot spot with its support: Boccaletti et al. 2015, doi:10.1086/682256; sizes of the spot and its
-support, and the directions of the bars, as in `stpsf`.
+middle of the mask along its own axes. Round masks and bars: Krist et al. 2007, Proc. SPIE 6693,
+cut off after the first side lobe as the hardware is. Phase masks and the Lyot spot with its
+support: Boccaletti et al. 2015, PASP 127, 633; sizes of the spot and its support, and the
+directions of the bars, as in `stpsf`.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from numpy.typing import NDArray
 from lyot.errors import LyotError
 from lyot.instruments.telescope import OPEN, LyotStop
 from lyot.types import Array
+
+T = TypeVar("T", float, Array)
+"""A place, or many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +60,6 @@ class Coronagraph(ABC):
     ----------
     name : str
         Name of the mask, for example MASK335R.
-    half_width_arcsec : float
-        Half width at half maximum of the transmission [arcsec]; for a four-quadrant phase mask
-        the inner working angle.
     stop : LyotStop
         The stop in the pupil behind the mask.
     keyword_values : tuple of str
@@ -83,7 +84,6 @@ class Coronagraph(ABC):
     """
 
     name: str
-    half_width_arcsec: float
     stop: LyotStop
     keyword_values: tuple[str, ...] = ()
     exposure_type: str = ""
@@ -134,10 +134,15 @@ class Coronagraph(ABC):
         From -1 to 1, at places from the middle of the mask along its axes [arcsec].
         """
 
-    def along_axes(self, x: Array, y: Array, /) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def along_axes(self, x: T, y: T, /) -> tuple[T, T]:
         """Turn places along the detector's axes into places along those of the mask."""
-        cos, sin = np.cos(np.radians(self.tilt_deg)), np.sin(np.radians(self.tilt_deg))
-        return np.asarray(cos * x + sin * y), np.asarray(cos * y - sin * x)
+        cos, sin = math.cos(math.radians(self.tilt_deg)), math.sin(math.radians(self.tilt_deg))
+        return cos * x + sin * y, cos * y - sin * x
+
+    def along_detector(self, x: T, y: T, /) -> tuple[T, T]:
+        """Turn places along the axes of the mask into places along the detector's."""
+        cos, sin = math.cos(math.radians(self.tilt_deg)), math.sin(math.radians(self.tilt_deg))
+        return cos * x - sin * y, cos * y + sin * x
 
     def star_x_arcsec(self, filter: str, aperture: str = "", /) -> float:
         """Return where along the mask a star is put, from its middle [arcsec].
@@ -169,7 +174,6 @@ class NoMask(Coronagraph):
     1.0
     """
 
-    half_width_arcsec: float = 0.0
     stop: LyotStop = OPEN
 
     transmission_err: ClassVar[float] = 0.0
@@ -303,7 +307,7 @@ class BarMask(Coronagraph):
 
 @dataclass(frozen=True, kw_only=True)
 class FourQuadrantMask(Coronagraph):
-    """A four-quadrant phase mask (Rouan et al. 2000, doi:10.1086/317707): signs of half a wave.
+    """A four-quadrant phase mask (Rouan et al. 2000, PASP 112, 1479): signs of half a wave.
 
     Attributes
     ----------
@@ -342,6 +346,11 @@ class LyotSpot(Coronagraph):
     ----------
     radius_arcsec, support_width_arcsec : float
         Radius of the disc and width of the support [arcsec].
+
+    Notes
+    -----
+    The disc of MIRI is 4.25 arcsec wide as measured, 4.32 as specified, its support 0.722, or 0.74,
+    by the comments of `stpsf`; no published image or map says which.
 
     Examples
     --------

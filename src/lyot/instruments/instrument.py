@@ -352,7 +352,6 @@ class Instrument:
             detector=Detector(
                 (scale / aspect, scale * aspect), channel.diffusion_arcsec, channel.coupling
             ),
-            rotation_deg=mask.tilt_deg,
             wavefront=channel.wavefront,
             seed=seed,
             pupil=self.pupil,

@@ -1,10 +1,8 @@
 """MIRI: four-quadrant phase masks and a Lyot spot, 10 to 23 micrometer.
 
-Sources: JWST User Documentation, "MIRI Coronagraphs"; Boccaletti et al. 2022,
-doi:10.1051/0004-6361/202244578 (inner working angles); filters and zero points as `filters.txt`
-says; detector, subarrays and angle of the detector from the headers of programme 1277 and of the
-PSFMASK reference file; `stpsf` (coupling of pixels, from JWST-STScI-002925; angle of masks and
-stops).
+Sources: JWST User Documentation, "MIRI Coronagraphs"; filters and zero points: `filters.txt`;
+detector, subarrays and angle of the detector from the headers of programme 1277 and of the PSFMASK
+reference file; `stpsf` (coupling of pixels, from JWST-STScI-002925; angle of masks and stops).
 """
 
 from __future__ import annotations
@@ -35,10 +33,9 @@ CHANNELS = (
 FILTERS = filters_of("MIRI")
 
 
-def _phase_mask(number: str, inner_working_angle_arcsec: float, **checks: str) -> FourQuadrantMask:
+def _phase_mask(number: str, **checks: str) -> FourQuadrantMask:
     return FourQuadrantMask(
         name=f"4QPM_{number}",
-        half_width_arcsec=inner_working_angle_arcsec,
         tilt_deg=TILT_DEG,
         design_wavelength_m=float(number) * 1e-8,
         stop=PHASE_MASK_STOP,
@@ -50,16 +47,14 @@ def _phase_mask(number: str, inner_working_angle_arcsec: float, **checks: str) -
 
 
 CORONAGRAPHS = (
-    _phase_mask("1065", 0.33),
+    _phase_mask("1065"),
     _phase_mask(
         "1140",
-        0.36,
         F1140C="growth curve of HD 106906 b agrees to 5 % within 8 pixels, 10 % within 12",
     ),
-    _phase_mask("1550", 0.49),
+    _phase_mask("1550"),
     LyotSpot(
         name="LYOT_2300",
-        half_width_arcsec=2.16,
         radius_arcsec=2.125,
         support_width_arcsec=0.722,
         tilt_deg=TILT_DEG,

@@ -128,7 +128,7 @@ class NearMask:
 
         def _compute() -> dict[str, Array]:
             made = self._exact.psf(
-                self.optics.along_detector((float(x), float(y))),
+                self.optics.mask.along_detector(float(x), float(y)),
                 n_pixels=n_pixels,
                 oversample=self.oversample,
             )

@@ -2,7 +2,7 @@
 
 Sources: JWST User Documentation, "NIRCam Coronagraphic Occulting Masks and Lyot Stops" (masks, half
 widths); filters and zero points as `filters.txt` says; Krist et al. 2007,
-doi:10.1117/12.734873 (scale of the round masks); `stpsf` (diffusion of charge, a fit to flight
+Proc. SPIE 6693 (scale of the round masks); `stpsf` (diffusion of charge, a fit to flight
 images); the observatory's model (67 nm of wavefront error of the telescope, 155 nm of NIRCam at
 MASK335R); detectors and subarrays from the headers of each mask's PSFMASK reference file; angle of
 the long-wave detector from the headers of programme 1184; positions on the bars from the aperture
@@ -45,12 +45,9 @@ CHANNELS = (
 FILTERS = filters_of("NIRCAM")
 
 
-def _round(
-    name: str, half_width: float, sigma: float, aperture: Aperture, **checks: str
-) -> RoundMask:
+def _round(name: str, sigma: float, aperture: Aperture, **checks: str) -> RoundMask:
     return RoundMask(
         name=name,
-        half_width_arcsec=half_width,
         sigma_per_arcsec=sigma,
         stop=ROUND_MASK_STOP,
         keyword_values=tuple(name.replace("MASK", f"MASK{module}") for module in "AB"),
@@ -64,14 +61,12 @@ def _round(
 
 def _bar(
     name: str,
-    half_width: float,
     lambda_over_d: float,
     positions: dict[str, float],
     aperture: Aperture,
 ) -> BarMask:
     return BarMask(
         name=name,
-        half_width_arcsec=half_width,
         lambda_over_d_arcsec=lambda_over_d,
         star_positions_arcsec=positions,
         stop=BAR_MASK_STOP,
@@ -113,17 +108,16 @@ ON_LONG_BAR = {
 """Where on a bar a star is put, by aperture [arcsec from its middle along x]."""
 
 CORONAGRAPHS = (
-    _round("MASK210R", 0.40, 5.253, _read_out(SHORT, "NRCA2", "SUB640A210R")),
+    _round("MASK210R", 5.253, _read_out(SHORT, "NRCA2", "SUB640A210R")),
     _round(
         "MASK335R",
-        0.64,
         3.2927866,
         _read_out(LONG, "NRCALONG", "SUB320A335R"),
         F300M="growth curves of HD 141569 B and C agree to 4 % from 1.5 to 12 pixels",
     ),
-    _round("MASK430R", 0.81, 2.58832, _read_out(LONG, "NRCALONG", "SUB320A430R")),
-    _bar("MASKSWB", 0.30, 0.06664, ON_SHORT_BAR, _read_out(SHORT, "NRCA4", "SUB640ASWB")),
-    _bar("MASKLWB", 0.60, -0.14597, ON_LONG_BAR, _read_out(LONG, "NRCALONG", "SUB320ALWB")),
+    _round("MASK430R", 2.58832, _read_out(LONG, "NRCALONG", "SUB320A430R")),
+    _bar("MASKSWB", 0.06664, ON_SHORT_BAR, _read_out(SHORT, "NRCA4", "SUB640ASWB")),
+    _bar("MASKLWB", -0.14597, ON_LONG_BAR, _read_out(LONG, "NRCALONG", "SUB320ALWB")),
 )
 
 NIRCAM = Instrument(

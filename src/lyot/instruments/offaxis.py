@@ -103,8 +103,6 @@ class Optics:
         The light.
     detector : Detector
         What samples the image.
-    rotation_deg : float
-        Angle from the detector's x to that of mask and pupil, towards y [degree].
     wavefront : WavefrontBudget
         Size of the wavefront errors.
     drift_m : ndarray or None
@@ -135,7 +133,6 @@ class Optics:
     stop: LyotStop
     band: Band
     detector: Detector
-    rotation_deg: float = 0.0
     wavefront: WavefrontBudget = field(default_factory=WavefrontBudget)
     drift_m: Array | None = None
     seed: int | None = None
@@ -247,7 +244,7 @@ class Optics:
         """
         optics = self.with_enough_wavelengths(n_pixels)
         grid = optics._grid(n_pixels, oversample)
-        place = self.along_mask(offset_xy_arcsec)
+        place = self.mask.along_axes(*offset_xy_arcsec)
         near = with_mask and not self.is_beside_mask(offset_xy_arcsec)
 
         def _one(item: tuple[Wave, float]) -> tuple[Array, float]:
@@ -267,7 +264,7 @@ class Optics:
     @calculation
     def transmission(self, offset_xy_arcsec: tuple[float, float], /) -> float:
         """Return the part of a source's light that the mask lets pass, as `psf` does."""
-        place = self.along_mask(offset_xy_arcsec)
+        place = self.mask.along_axes(*offset_xy_arcsec)
         if self.is_beside_mask(offset_xy_arcsec):
             return self._amplitude_squared(*place)
         return self.exact_transmission(place)
@@ -316,7 +313,7 @@ class Optics:
 
         Never behind a phase mask, whose boundaries reach everywhere.
         """
-        return self.is_beside(self.along_mask(offset_xy_arcsec))
+        return self.is_beside(self.mask.along_axes(*offset_xy_arcsec))
 
     def is_beside(self, place_xy_arcsec: tuple[float, float], /) -> bool:
         """Tell the same of a place along the mask's own axes."""
@@ -335,12 +332,6 @@ class Optics:
     def _amplitude_squared(self, x: float, y: float) -> float:
         assert not isinstance(self.mask, FourQuadrantMask)
         return float(self.mask.amplitude(np.array(x), np.array(y))) ** 2
-
-    def along_mask(self, offset_xy: tuple[float, float], /) -> tuple[float, float]:
-        """Turn a place along the detector's axes into one along those of the mask."""
-        cos, sin = np.cos(np.radians(self.rotation_deg)), np.sin(np.radians(self.rotation_deg))
-        x, y = offset_xy
-        return float(cos * x + sin * y), float(cos * y - sin * x)
 
     def frame(
         self,
@@ -376,12 +367,6 @@ class Optics:
         widths = (smaller, self.widest(smaller + 2))
         made = [self.psf((0.0, 0.0), n_pixels=n, with_mask=False).stamp_fraction for n in widths]
         return float(np.interp(n_pixels, widths, made))
-
-    def along_detector(self, place_xy: tuple[float, float], /) -> tuple[float, float]:
-        """Turn a place along the axes of the mask into one along the detector's."""
-        cos, sin = np.cos(np.radians(self.rotation_deg)), np.sin(np.radians(self.rotation_deg))
-        x, y = place_xy
-        return float(cos * x - sin * y), float(cos * y + sin * x)
 
     def widest(self, n_pixels: int, /) -> int:
         """Return the widest odd image that the sampling of the pupil holds, up to a width."""
@@ -421,7 +406,7 @@ class _Grid:
 
     def __init__(self, optics: Optics, n_pixels: int, oversample: int) -> None:
         self.pixel_arcsec = np.array(optics.detector.pixel_scale_arcsec)
-        self.rotation_deg = optics.rotation_deg
+        self._mask, self.tilt_deg = optics.mask, optics.mask.tilt_deg
         # Two samples a pixel hold all that the aperture passes in every band of the two cameras.
         self.finer = 2 if oversample == 1 else 1
         errors = np.hypot(optics.wavefront.telescope_m, optics.wavefront.instrument_m)
@@ -436,7 +421,7 @@ class _Grid:
 
     def detect(self, samples: Array, fraction_xy: tuple[float, float]) -> NDArray[np.float64]:
         """Blur as the detector does, and keep what falls on its pixels."""
-        if self.rotation_deg:
+        if self.tilt_deg:
             samples = self._turned(samples, fraction_xy)
         blurred = np.fft.irfft2(np.fft.rfft2(samples) * self._response, s=samples.shape)
         kept = slice(self.margin, len(blurred) - self.margin, self.finer)
@@ -446,12 +431,12 @@ class _Grid:
         """Read an image along the axes of the mask at the samples of the detector."""
         from scipy.ndimage import map_coordinates
 
-        cos, sin = np.cos(np.radians(self.rotation_deg)), np.sin(np.radians(self.rotation_deg))
         x = (self.places_pix[None, :] - fraction_xy[0]) * self.pixel_arcsec[0]
         y = (self.places_pix[:, None] - fraction_xy[1]) * self.pixel_arcsec[1]
+        along, across = self._mask.along_axes(x, y)
         step_y, step_x = (p[1] - p[0] for p in (self.y_arcsec, self.x_arcsec))
         middle = 0.5 * (len(samples) - 1)
-        at = [(cos * y - sin * x) / step_y + middle, (cos * x + sin * y) / step_x + middle]
+        at = [across / step_y + middle, along / step_x + middle]
         return np.asarray(map_coordinates(samples, at, order=3, mode="nearest"))
 
 

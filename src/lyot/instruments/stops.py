@@ -8,7 +8,7 @@ light of an edge over the support of its Fourier transform; three lengths give t
 the throughput of 0.19 of the stop that flies. NIRCam, bars: 14 openings whose corners were read to
 0.04 m from the figure of the stop in the documentation of ``webbpsf``. MIRI: the published
 throughputs are 0.62 (four-quadrant phase masks) and 0.72 (Lyot spot) (Boccaletti et al. 2015,
-doi:10.1086/682256). Their outlines are not published as numbers. The Lyot spot's stop passes 0.72
+PASP 127, 633). Their outlines are not published as numbers. The Lyot spot's stop passes 0.72
 where it keeps 0.197 m, 3 % of the pupil, from every edge: the allowance for a shift of the pupil.
 The three lengths of the phase masks' stop are those of the stops that pass 0.62 which describe HD
 106906 b and the transmission that the observatory's model has in F1140C best; that in F1550C tests

@@ -31,7 +31,7 @@ class Samples(Protocol):
     y_arcsec: Array
     area_of_arcsec: Array  # width and height of what a sample stands for
     pixel_arcsec: Array
-    rotation_deg: float
+    tilt_deg: float
 
 
 class Wave:
@@ -128,7 +128,7 @@ class Wave:
             self._to_image[grid] = to_y.astype(np.complex64), to_x.T.astype(np.complex64)
         to_y, to_x = self._to_image[grid]
         passed = arrived * self.stop
-        if not grid.rotation_deg and any(fraction_xy):
+        if not grid.tilt_deg and any(fraction_xy):
             x, y = (
                 self._kernel(np.array([-p])) for p in np.multiply(fraction_xy, grid.pixel_arcsec)
             )

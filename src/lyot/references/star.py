@@ -295,7 +295,7 @@ def _mode_of(info: ExposureInfo) -> _Mode:
         return _Mode(None, (0.0, 0.0), info.lambda_over_d_pix)
     scale = round(info.pixel_scale_arcsec, 6)
     optics = _optics_of(info.instrument_value, coronagraph.name, info.filter, scale)
-    place = optics.along_detector((info.star_along_mask_arcsec, 0.0))
+    place = optics.mask.along_detector(info.star_along_mask_arcsec, 0.0)
     return _Mode(optics, place, info.lambda_over_d_pix)
 
 

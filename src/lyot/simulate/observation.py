@@ -324,7 +324,7 @@ class _Sky:
         self.optics = optics.with_fewer_wavelengths(SOURCE_WAVELENGTHS)
         self._star_optics = optics.with_fewer_wavelengths(STAR_WAVELENGTHS)
         star_x = scene.coronagraph_value.star_x_arcsec(scene.filter, scene.aperture)
-        self.star_place = self.optics.along_detector((star_x, 0.0))
+        self.star_place = self.optics.mask.along_detector(star_x, 0.0)
         self.transmission = Transmission(
             optics=replace(self.optics, seed=None),
             mask_xy_arcsec=(star_x, 0.0),
