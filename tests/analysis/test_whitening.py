@@ -1,5 +1,7 @@
 """Filters for correlated noise, against what the known covariance says."""
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import ndimage
 
@@ -42,3 +44,24 @@ def test_white_noise_gives_the_psf_less_its_level(draw):
     inverse = inverse_covariances(exposure, np.array([30.0]), 4, made.fwhm_pix)
     q = (inverse[0, 0] @ image.ravel()).reshape(image.shape)
     assert np.corrcoef(q.ravel(), (image - image.mean()).ravel())[0, 1] > 0.99
+
+
+def test_noise_with_a_direction_is_told_from_noise_without(draw):
+    # Every pixel is the mean of five along a row: neighbors along a column are independent.
+    made, rng = draw(33), np.random.default_rng(4)
+    striped = [
+        replace(e, residual=ndimage.uniform_filter1d(rng.normal(size=e.residual.shape), 5, axis=2))
+        for e in made.exposures
+    ]
+    at = np.full(700, 25.0), np.arange(700) * 0.51
+    scatter = FluxMaps(replace(made, exposures=striped)).sample(*at)[0].std() * np.sqrt(2.0)
+    image = made.psf.stamp(0.0, 0.0)[8:17, 8:17].ravel()
+    y, x = (part.ravel() for part in np.mgrid[:9, :9])
+    dy, dx = np.abs(y[:, None] - y), np.abs(x[:, None] - x)
+    covariance = np.where(dy == 0, np.maximum(5 - dx, 0) / 25.0, 0.0)
+    # What the best filter would have that knows how far two pixels are apart, not in which way.
+    away = np.rint(2.0 * np.hypot(dy, dx)).astype(int)
+    mean = np.bincount(away.ravel(), covariance.ravel()) / np.maximum(np.bincount(away.ravel()), 1)
+    q = np.linalg.solve(mean[away] + 0.02 * mean[0] * np.eye(81), image)
+    without = np.sqrt(q @ covariance @ q) / (q @ image)
+    assert scatter < 0.95 * without

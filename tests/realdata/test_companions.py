@@ -8,6 +8,7 @@ from astropy.io import fits
 from scipy import ndimage, stats
 
 from lyot.analysis.companion import fit_companions
+from lyot.analysis.completeness import completeness_map
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.detection import detect, find_sources
 from lyot.analysis.noise import KnownDisc, KnownSource
@@ -172,6 +173,10 @@ def test_half_of_the_sources_at_the_limit_are_found(observation):
         observation, separations_arcsec=separations, known_sources=known, n_angles=3
     )
     optics = observation.transmission.optics
+    at = {"separations_arcsec": separations, "known_sources": known, "n_angles": 3}
+    complete = completeness_map(observation, contrasts=curve.calibrated[0], **at)
+    # The map and the curve are of one statistic, at every separation.
+    np.testing.assert_allclose(np.diag(complete.fraction), 0.5, atol=0.02)
     rng, found = np.random.default_rng(5), []
     for trial in range(36):
         # The image is that of another wavefront than the model's.

@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike
 
 from lyot.algorithms.statistics import finite_mean
 from lyot.analysis.contrast import separations_of
-from lyot.analysis.noise import KnownSources, noise_rings
+from lyot.analysis.noise import KnownSources, noise_about
 from lyot.analysis.observation import Observation
-from lyot.analysis.photometry import FluxMaps, throughputs
+from lyot.analysis.photometry import flux_maps, throughputs
 from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic
 from lyot.compute import threads
 from lyot.errors import LyotError
@@ -67,8 +67,9 @@ def completeness_map(
 ) -> Completeness:
     """Count which injected sources the detection would find.
 
-    Every position of each circle is tested against the others, with the flux of a source, times
-    the throughput, added to what is there.
+    Every position about a separation is tested against the others of its circle, with the flux of
+    a source, times the throughput, added to what is there: half of the sources at the limit of
+    `lyot.analysis.contrast.contrast_curve` are found.
 
     Parameters
     ----------
@@ -108,12 +109,12 @@ def completeness_map(
     separations = separations_of(observation, separations_arcsec)
     radius = separations / observation.pixel_scale_arcsec
     t = observation.truncation(n_modes)
-    maps = FluxMaps(observation, statistic.flux_by)
-    rings = noise_rings(maps, radius, known_sources=known_sources)
+    maps = flux_maps(observation, statistic.flux_by)
+    noise = noise_about(maps, radius, known_sources=known_sources)
     flux = np.full(len(radius), observation.star_flux * INJECTED_CONTRAST)
     throughput = finite_mean(throughputs(maps, radius, n_angles, flux)[0, t], axis=-1)
     needed = [
-        rings.needed(j, t, statistic) / (through * observation.star_flux)
+        noise.needed(j, t, statistic) / (through * observation.star_flux)
         for j, through in enumerate(throughput)
     ]
     contrasts = np.asarray(_about(needed) if contrasts is None else contrasts, dtype=np.float64)

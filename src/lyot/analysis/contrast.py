@@ -19,9 +19,9 @@ from numpy.typing import ArrayLike
 from lyot._version import __version__
 from lyot.algorithms.statistics import finite_mean, n_positions
 from lyot.analysis.grid import SkyGrid, sky_grid
-from lyot.analysis.noise import FoundSource, KnownSources, NoiseRings, noise_rings
+from lyot.analysis.noise import FoundSource, KnownSources, NoiseAbout, noise_about
 from lyot.analysis.observation import Observation
-from lyot.analysis.photometry import FluxMaps, throughputs
+from lyot.analysis.photometry import flux_maps, throughputs
 from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic
 from lyot.analysis.table import FLUX_UNIT, Tabled
 from lyot.compute import cluster, threads
@@ -253,17 +253,17 @@ def contrast_curve(
     star_flux = observation.star_flux
     separations = separations_of(observation, separations_arcsec)
     radius = separations / observation.pixel_scale_arcsec
-    maps = FluxMaps(observation, statistic.flux_by)
-    with_found = noise_rings(maps, radius, known_sources=known_sources)
-    rings = with_found.without(found_sources, observation)
+    maps = flux_maps(observation, statistic.flux_by)
+    with_found = noise_about(maps, radius, known_sources=known_sources)
+    noise = with_found.without(found_sources, observation)
     n_t, fwhm = len(observation.n_modes), observation.fwhm_pix
     count = np.array(
-        [min(rings.count(j), max(n_positions(r / fwhm), 1)) for j, r in enumerate(radius)]
+        [min(noise.count(j), max(n_positions(r / fwhm), 1)) for j, r in enumerate(radius)]
     )
     tau = statistic.taus(count)
     limit, unmasked = (
         np.array([[r.limit(j, t, statistic) for j in range(len(radius))] for t in range(n_t)])
-        for r in (rings, with_found)
+        for r in (noise, with_found)
     )
     guess = np.nan_to_num(limit[0], nan=star_flux * 1e-4)
     each = throughputs(maps, radius, n_angles, guess, tasks=tasks)
@@ -286,7 +286,7 @@ def contrast_curve(
         transmission=transmission,
         n_positions=count,
         tau=tau,
-        normality=_normality(rings, n_t),
+        normality=_normality(noise, n_t, len(radius)),
         statistic=statistic,
         settings=_settings(observation, n_angles, known_sources, found_sources),
         star_jy=observation.star.jy if observation.star else float("nan"),
@@ -294,15 +294,14 @@ def contrast_curve(
     )
 
 
-def _normality(rings: NoiseRings, n_t: int) -> Array:
+def _normality(noise: NoiseAbout, n_t: int, n_separations: int) -> Array:
     from scipy.stats import shapiro
 
-    out = np.full((n_t, len(rings.flux)), np.nan)
-    for j, (values, used) in enumerate(zip(rings.flux, rings.used, strict=True)):
-        for t in range(n_t):
-            sample = values[t][:, 0][used[:, 0]]
-            if sample.size >= 5 and np.ptp(sample) > 0:
-                out[t, j] = shapiro(sample[:5000]).pvalue
+    out = np.full((n_t, n_separations), np.nan)
+    for t, j in np.ndindex(out.shape):
+        sample = noise.flux(j, t)
+        if sample.size >= 5 and np.ptp(sample) > 0:
+            out[t, j] = shapiro(sample[:5000]).pvalue
     return out
 
 
@@ -387,9 +386,10 @@ def sensitivity_map(
     t = observation.truncation(n_modes)
     grid = sky_grid(observation)
     radius, pa = grid.polar
-    maps = FluxMaps(observation, curve.statistic.flux_by)
-    weight, _ = maps.weights(radius, pa)
-    transmission, norm = maps.transmission(radius, pa)
+    maps = flux_maps(observation, curve.statistic.flux_by)
+    weight, each = maps.weights(radius, pa)
+    norm = weight.sum(axis=0)
+    transmission = (weight * each).sum(axis=0) / np.where(norm > 0, norm, 1.0)
     full = float(sum(len(e.bad) for e in observation.exposures))
     share = (weight > 0).T @ np.array([len(e.bad) for e in observation.exposures], float)
     share = share.T / full

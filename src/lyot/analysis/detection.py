@@ -19,7 +19,7 @@ from lyot.analysis.noise import (
     noise_rings,
 )
 from lyot.analysis.observation import Observation
-from lyot.analysis.photometry import FluxMaps, throughputs
+from lyot.analysis.photometry import FluxMaps, flux_maps, throughputs
 from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic, state_chances
 from lyot.analysis.table import Tabled, table_of
 from lyot.compute import threads
@@ -140,6 +140,7 @@ def detect(
     search = _Search.over(observation, n_modes, statistic, known_sources)
     tests, found = search.tests, search.found
     maps, grid, t = tests.maps, search.grid, tests.truncation
+    observation = maps.observation  # of one number of modes
     snr, number = search.snr, search.n_positions
     if found:
         # A bright source is in the scatter of its neighbors: those found are excluded.
@@ -319,7 +320,8 @@ class _Search:
         known_sources: KnownSources,
     ) -> _Search:
         """Test all places; then again those that stand out, with one another reckoned with."""
-        maps, grid = FluxMaps(observation, statistic.flux_by), sky_grid(observation)
+        observation = observation.of_modes(n_modes)
+        maps, grid = flux_maps(observation, statistic.flux_by), sky_grid(observation)
         t, rings = observation.truncation(n_modes), _rings(maps, grid, known_sources)
         flux = maps.sample(*grid.polar)[t]
         snr, number = _snr(maps, grid, rings, t, flux, statistic)

@@ -111,6 +111,19 @@ class SubtractedExposure:
         """Return whether positions lie on the frames."""
         return (y >= 0) & (y <= self.shape[0] - 1) & (x >= 0) & (x <= self.shape[1] - 1)
 
+    def of_truncation(self, truncation: int, /) -> SubtractedExposure:
+        """Return the exposure with one of its numbers of modes alone."""
+        one = slice(truncation, truncation + 1)
+        return replace(
+            self,
+            recipe=replace(self.recipe, n_modes=self.n_modes[one]),
+            residual=self.residual[one],
+            variance=self.variance[one],
+            sky=self.sky[one],
+            integrations=self.integrations[one],
+            n_modes_used=self.n_modes_used[one],
+        )
+
     def without_refs(self, left_out: NDArray[np.bool_], /) -> SubtractedExposure:
         """Subtract again without some references; shifts and fills stay as they are."""
         target, disc = self.target, self.maps.disc

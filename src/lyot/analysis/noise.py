@@ -14,6 +14,9 @@ from lyot.analysis.statistic import Statistic
 from lyot.types import Array
 
 RING_STEP_PIX, PHASE_STEP_PIX = 0.5, 0.5
+ABOUT_FWHM, ABOUT_STEP_PIX = 0.4, 1.0
+"""Distance of the rings on both sides of a separation whose noise is that of its limit, and the
+step along them: with one ring alone, chance makes neighboring limits differ by 5 to 10 %."""
 EXCLUDED_RADIUS_FWHM = 1.5
 MAX_LIGHT_SIGMA = 0.5
 """Light of a found source, over the noise, that a position may have without being excluded."""
@@ -168,11 +171,6 @@ class NoiseRings:
         need = mean + (tau - 1.0 / tau) * scatter - self.flux[ring][truncation]
         return np.asarray(need[self.used[ring] & np.isfinite(need)])
 
-    def limit(self, ring: int, truncation: int, statistic: Statistic, /) -> float:
-        """Return the flux at which half of the sources of a ring are detected; NaN for too few."""
-        needed = self.needed(ring, truncation, statistic)
-        return float(np.median(needed)) if needed.size else float("nan")
-
     def count(self, ring: int, /) -> int:
         """Return the number of positions of a ring that are used, median over starting angles."""
         return int(np.median(self.used[ring].sum(axis=0)))
@@ -200,8 +198,59 @@ class NoiseRings:
         )
 
 
-def noise_rings(
+@dataclass(frozen=True, eq=False)
+class NoiseAbout:
+    """The noise about separations: that of three rings each, and of one where they are not whole.
+
+    A limit at a separation is the flux at which half of the sources about it are detected.
+    """
+
+    rings: NoiseRings  # the one before, at and beyond each separation
+
+    def without(self, sources: KnownSources, observation: Observation, /) -> NoiseAbout:
+        """Exclude the positions that sources cover."""
+        return NoiseAbout(self.rings.without(sources, observation))
+
+    def needed(self, separation: int, truncation: int, statistic: Statistic, /) -> Array:
+        """Return the flux that a source needs at each position, as `NoiseRings.needed`."""
+        rings = range(3 * separation, 3 * separation + 3)
+        each = [self.rings.needed(ring, truncation, statistic) for ring in rings]
+        return np.concatenate(each) if all(part.size for part in each) else each[1]
+
+    def limit(self, separation: int, truncation: int, statistic: Statistic, /) -> float:
+        """Return the flux at which half of the sources are detected; NaN for too few positions."""
+        needed = self.needed(separation, truncation, statistic)
+        return float(np.median(needed)) if needed.size else float("nan")
+
+    def count(self, separation: int, /) -> int:
+        """Return the number of positions at a separation, as `NoiseRings.count`."""
+        return self.rings.count(3 * separation + 1)
+
+    def flux(self, separation: int, truncation: int, /) -> Array:
+        """Return the fluxes at independent positions that are used."""
+        ring = 3 * separation + 1
+        used = self.rings.used[ring][:, 0]
+        return np.asarray(self.rings.flux[ring][truncation][:, 0][used])
+
+
+def noise_about(
     maps: FluxMaps, radius_pix: Array, /, *, known_sources: KnownSources = ()
+) -> NoiseAbout:
+    """Sample the fluxes about separations."""
+    step = ABOUT_FWHM * maps.observation.fwhm_pix
+    radii = np.ravel(np.asarray(radius_pix)[:, None] + step * np.array([-1.0, 0.0, 1.0]))
+    return NoiseAbout(
+        noise_rings(maps, radii, known_sources=known_sources, phase_step_pix=ABOUT_STEP_PIX)
+    )
+
+
+def noise_rings(
+    maps: FluxMaps,
+    radius_pix: Array,
+    /,
+    *,
+    known_sources: KnownSources = (),
+    phase_step_pix: float = PHASE_STEP_PIX,
 ) -> NoiseRings:
     """Sample the fluxes along circles: on each as many positions as are independent."""
     observation = maps.observation
@@ -209,7 +258,7 @@ def noise_rings(
     shapes = []
     for r in radius_pix:
         n = max(n_positions(float(r) / observation.fwhm_pix), 1)
-        shapes.append((n, max(int(np.ceil(2.0 * np.pi * r / n / PHASE_STEP_PIX)), 1)))
+        shapes.append((n, max(int(np.ceil(2.0 * np.pi * r / n / phase_step_pix)), 1)))
     sizes = [n * k for n, k in shapes]
     angle = np.concatenate([_angles(*shape).ravel() for shape in shapes])
     flux = np.split(maps.sample(np.repeat(radius_pix, sizes), angle), np.cumsum(sizes)[:-1], axis=1)

@@ -101,6 +101,11 @@ class Observation:
         with open_products(str(self.folder)) as (_, runs):
             yield replace(self, exposures=[exposure_of_run(run, self.recipe) for run in runs])
 
+    @cached_property
+    def kept(self) -> dict[str, object]:
+        """What was made of it and is used again (`lyot.analysis.photometry.flux_maps`)."""
+        return {}
+
     @property
     def n_modes(self) -> tuple[int, ...]:
         """The numbers of modes."""
@@ -176,6 +181,14 @@ class Observation:
                 f"{n_modes}."
             )
         return self.n_modes.index(n_modes)
+
+    def of_modes(self, n_modes: int | None, /) -> Observation:
+        """Return the observation with one of its numbers of modes alone, by default the largest."""
+        t = self.truncation(n_modes)
+        if len(self.n_modes) == 1:
+            return self
+        recipe = replace(self.recipe, n_modes=self.n_modes[t : t + 1])
+        return replace(self, recipe=recipe, exposures=[e.of_truncation(t) for e in self.exposures])
 
     def added(
         self, exposure: SubtractedExposure, separation_pix: float, pa_deg: float, flux: float, /

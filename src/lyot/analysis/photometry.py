@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 
@@ -72,16 +73,18 @@ class FluxMaps:
         log_r, nodes = np.log(np.maximum(radius_pix, 1.0)), np.log(self._nodes)
         return np.array([np.interp(log_r, nodes, one) for one in np.eye(len(nodes))])
 
-    def _template(self, e: int, dy: float, dx: float) -> tuple[Array, Array]:
+    def _template(
+        self, e: int, dy: float, dx: float, nodes: Array | slice = slice(None)
+    ) -> tuple[Array, Array]:
         """Filters of an exposure off the middle pixel by a fraction, and the PSF on their pixels.
 
-        ``(n_node, n_trunc, n_y, n_x)``, of unit flux for the PSF.
+        At some nodes, ``(n_node, n_trunc, n_y, n_x)``, of unit flux for the PSF.
         """
         psf, n = self.observation.psf, self.half_pix
         middle = psf.half_pix
         image = psf.stamp(dy, dx)[middle - n : middle + n + 1, middle - n : middle + n + 1]
         if self.flux_by == WHITENED:
-            q = self._inverses[e] @ image.ravel()
+            q = self._inverses[e][nodes] @ image.ravel()
             q = q.reshape(*q.shape[:2], *image.shape)
         elif self.flux_by == MATCHED:
             q = image[None, None]
@@ -131,27 +134,24 @@ class FluxMaps:
         return out
 
     @cached_property
-    def _splines(self) -> list[tuple[Array, Array]]:
-        """Coefficients of cubic splines through the images, and where those are NaN."""
+    def _splines(self) -> list[Array]:
+        """Coefficients of cubic splines through the images."""
         from scipy.ndimage import spline_filter
 
-        out = []
-        for images in self.images:
-            missing = ~np.isfinite(images[0])
-            filled = np.where(np.isfinite(images), images, 0.0)
-            out.append((np.array([spline_filter(f, order=3) for f in filled]), missing))
-        return out
+        filled = (np.where(np.isfinite(images), images, 0.0) for images in self.images)
+        return [np.array([spline_filter(f, order=3) for f in images]) for images in filled]
 
     def _placed(self, separation_pix: Array, pa_deg: Array) -> tuple[Array, Array, Array]:
         """Pixels ``(n_exp, 2, ...)`` of positions, and each exposure's weight and transmission."""
         places, weights, transmissions = [], [], []
-        for exposure, (_, missing) in zip(self.observation.exposures, self._splines, strict=True):
+        for exposure, images in zip(self.observation.exposures, self.images, strict=True):
             y, x = exposure.position(separation_pix, pa_deg)
             transmission = self.observation.transmission.at(y, x, mask_yx=exposure.mask_yx)
             row = np.clip(np.rint(y).astype(int), 0, exposure.shape[0] - 1)
             column = np.clip(np.rint(x).astype(int), 0, exposure.shape[1] - 1)
             weight = len(exposure.bad) * np.maximum(transmission, MIN_WEIGHT_TRANSMISSION)
-            weights.append(np.where(exposure.contains(y, x) & ~missing[row, column], weight, 0.0))
+            known = exposure.contains(y, x) & np.isfinite(images[0][row, column])
+            weights.append(np.where(known, weight, 0.0))
             transmissions.append(transmission)
             places.append(np.stack([y, x]))
         return np.array(places), np.array(weights), np.array(transmissions)
@@ -180,7 +180,7 @@ class FluxMaps:
         separation_pix, pa_deg = np.broadcast_arrays(separation_pix, pa_deg)
         places, weights, _ = self._placed(separation_pix, pa_deg)
         total = np.zeros((len(self.observation.n_modes), *separation_pix.shape))
-        for yx, weight, (splines, _) in zip(places, weights, self._splines, strict=True):
+        for yx, weight, splines in zip(places, weights, self._splines, strict=True):
             for t, spline in enumerate(splines):
                 flux = map_coordinates(spline, yx, order=3, prefilter=False, mode="nearest")
                 total[t] += weight * flux
@@ -193,7 +193,10 @@ class FluxMaps:
         By exact injection, with the transmission of the mask and without it; NaN where the flux
         is unknown. The flux of the source matters where references contain it.
         """
-        weight, transmission = self.weights(np.asarray(separation_pix), np.asarray(pa_deg))
+        place = (separation_pix, pa_deg)
+        if place in self._throughputs:
+            return self._throughputs[place]
+        weight, transmission = self.weights(*map(np.asarray, place))
         n = len(self.observation.n_modes)
         if not weight.any():
             return np.full((2, n), np.nan)
@@ -203,7 +206,15 @@ class FluxMaps:
                 part = self._subtraction_throughput(e, separation_pix, pa_deg, flux)
                 total += weight[e] * float(transmission[e]) * part
                 bare += weight[e] * part
-        return np.stack([total, bare]) / weight.sum()
+        found = np.stack([total, bare]) / weight.sum()
+        if all(exposure.response.is_linear for exposure in self.observation.exposures):
+            self._throughputs[place] = found
+        return found
+
+    @cached_property
+    def _throughputs(self) -> dict[tuple[float, float], Array]:
+        """What was found at places, where it does not depend on the flux."""
+        return {}
 
     def _subtraction_throughput(
         self, e: int, separation_pix: float, pa_deg: float, flux: float
@@ -211,19 +222,20 @@ class FluxMaps:
         """Fraction of a source's flux that the subtraction of one exposure leaves."""
         exposure, n = self.observation.exposures[e], self.half_pix
         y, x = (float(v) for v in exposure.position(separation_pix, pa_deg))
-        wanted, view = self.observation.psf.place(y, x, exposure.shape, half_pix=n)
         source = self.observation.source(exposure, separation_pix, pa_deg)
         source = source._replace(transmission=1.0)
-        added = exposure.response.per_flux(source, wanted, flux=flux)
-        filters, _ = self._template(e, y - round(y), x - round(x))
-        radius = np.hypot(y - exposure.star.y, x - exposure.star.x)
-        q = np.tensordot(self._shares(radius), filters, axes=1)
-        top, left = round(y) - n, round(x) - n  # the frame's edge may cut the filter
-        q = q[
-            :,
-            wanted[0].start - top : wanted[0].stop - top,
-            wanted[1].start - left : wanted[1].stop - left,
-        ]
+        shares = self._shares(np.hypot(y - exposure.star.y, x - exposure.star.x))
+        nodes = np.flatnonzero(shares)
+        filters, image = self._template(e, y - round(y), x - round(x), nodes)
+        # The frame's edge may cut the filter.
+        low = round(y) - n, round(x) - n
+        wanted = tuple(
+            slice(max(a, 0), min(a + 2 * n + 1, size))
+            for a, size in zip(low, exposure.shape, strict=True)
+        )
+        cut = tuple(slice(w.start - a, w.stop - a) for w, a in zip(wanted, low, strict=True))
+        q, view = np.tensordot(shares[nodes], filters, axes=1)[:, *cut], image[cut]
+        added = exposure.response.per_flux(source, (wanted[0], wanted[1]), flux=flux)
         good = np.isfinite(added)
         total = (np.where(good, added, 0.0) * q).sum(axis=(1, 2))
         return np.asarray(total / (good * q * view).sum(axis=(1, 2)))
@@ -263,6 +275,12 @@ class FluxMaps:
             for t, image in enumerate(np.tensordot(share, spreads, axes=1)):
                 total[t] += weight * map_coordinates(image, offset)
         return np.asarray(total / np.maximum(weights.sum(axis=0), 1e-30))
+
+
+def flux_maps(observation: Observation, flux_by: str = WHITENED, /) -> FluxMaps:
+    """Return the maps of an observation, made once."""
+    made = observation.kept.setdefault(flux_by, FluxMaps(observation, flux_by))
+    return cast(FluxMaps, made)
 
 
 Injection = tuple[float, float, float]

@@ -2,13 +2,18 @@ r"""Filters that weight pixels with the inverse covariance of the residual, by s
 
 Residuals are not white: the disc, the halo and speckles covary over many pixels. With the image p
 of a source and the covariance C of the pixels about it, :math:`q = C^{-1} p` measures its flux with
-the least scatter. C depends on the distance of two pixels alone; it is measured in annuli, of the
-residual over its scatter at each separation, and holds a level of any height.
+the least scatter. C is measured in annuli, of the residual over its scatter at each separation, and
+holds a level of any height. It is a mean of two covariances: that of pixels at each offset, and
+that of pixels at each distance, which has fewer terms and thus less chance. Of the first no more
+than half is taken, and less where an annulus has few pixels for each pixel of the filter.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import radius_map
 from lyot.algorithms.repair import MAD_TO_SIGMA
@@ -25,6 +30,8 @@ MIN_EIGENVALUE = 0.1
 """Least variance of a combination of pixels, over that of a pixel: what is less is chance."""
 LEVEL_VARIANCE = 1e4
 """Prior variance of the level, over that of a pixel."""
+PIXELS_PER_TERM = 25.0
+"""Pixels of an annulus, for each of the filter, that take a third of the covariance by offset."""
 
 
 def node_radii(fwhm_pix: float, reach_pix: float, /) -> Array:
@@ -44,39 +51,62 @@ def inverse_covariances(
     radius = radius_map(exposure.shape, exposure.star.yx)
     finite = np.isfinite(exposure.residual[0])
     y, x = (part.ravel() for part in np.mgrid[: 2 * half_pix + 1, : 2 * half_pix + 1])
-    distance = np.hypot(y[:, None] - y, x[:, None] - x)
+    rows, columns = y[:, None] - y, x[:, None] - x
+    distance, reach = np.hypot(rows, columns), int(2 * half_pix * np.sqrt(2.0)) + 1
     inverse = []
     for r in radii_pix:
         low, high = min(r / ANNULUS_RATIO, r - fwhm_pix), max(r * ANNULUS_RATIO, r + fwhm_pix)
-        within = finite & (radius >= low) & (radius <= high)
+        rings = _Rings.of(finite & (radius >= low) & (radius <= high), radius)
         for residual in exposure.residual:
-            data, keep = _of_unit_scatter(residual, within, radius)
-            lag, curve = autocovariance(data, keep, 2 * half_pix * np.sqrt(2.0) + 1.0)
-            inverse.append(_inverse(np.interp(distance, lag, curve, right=0.0)))
+            data, keep = rings.of_unit_scatter(residual)
+            products, pairs = _lag_products(data, keep, reach)
+            by_distance = np.interp(distance, *_by_length(products, pairs), right=0.0)
+            offset = (rows + reach, columns + reach)
+            measured = pairs[offset] > 0.5
+            by_offset = np.where(measured, products[offset], 0.0) / np.maximum(pairs[offset], 0.5)
+            share = 1.0 / (2.0 + PIXELS_PER_TERM * y.size / max(keep.sum(), 1))
+            inverse.append(_inverse(by_distance + share * measured * (by_offset - by_distance)))
     return np.array(inverse).reshape(len(radii_pix), -1, *distance.shape)
 
 
-def _of_unit_scatter(image: Array, within: Array, radius: Array) -> tuple[Array, Array]:
-    """The part of an image less its median, over its scatter with separation; which is noise."""
-    values, at = image[within], radius[within]
-    if not values.size:
-        return np.zeros_like(image), within
-    values = values - np.median(values)
-    which = ((at - at.min()) / BIN_PIX).astype(int)
-    order = np.argsort(which, kind="stable")
-    ends = np.cumsum(np.bincount(which))[:-1]
-    parts = np.split(np.abs(values)[order], ends)
-    sigma = np.array([np.median(p) if p.size else np.nan for p in parts])
-    known = sigma > 0
-    if not known.any():
-        return np.zeros_like(image), within
-    middles = at.min() + BIN_PIX * (np.arange(len(sigma)) + 0.5)
-    values = values / (MAD_TO_SIGMA * np.interp(at, middles[known], sigma[known]))
-    noise = np.abs(values) < MAX_SIGMA
-    out, keep = np.zeros_like(image), np.zeros_like(within)
-    keep[within] = noise
-    out[keep] = values[noise] - values[noise].mean()
-    return out, keep
+class _Rings(NamedTuple):
+    """The pixels of an annulus in rings about the star."""
+
+    shape: tuple[int, ...]  # of the image
+    at: NDArray[np.intp]  # the pixels, flattened, ring by ring
+    radius: Array  # their separations [pixel]
+    middles: Array  # separations of the rings [pixel]
+    ends: NDArray[np.intp]  # where each ring but the last ends
+
+    @classmethod
+    def of(cls, within: Array, radius: Array) -> _Rings:
+        at = np.flatnonzero(within)
+        values = radius.ravel()[at]
+        first = values.min(initial=np.inf) if at.size else 0.0
+        which = ((values - first) / BIN_PIX).astype(int)
+        order = np.argsort(which, kind="stable")
+        number = np.bincount(which)
+        middles = first + BIN_PIX * (np.arange(len(number)) + 0.5)
+        return cls(within.shape, at[order], values[order], middles, np.cumsum(number)[:-1])
+
+    def of_unit_scatter(self, image: Array) -> tuple[Array, Array]:
+        """The part of an image less its median, over its scatter by ring; which is noise."""
+        out, keep = np.zeros(self.shape), np.zeros(self.shape, bool)
+        if not self.at.size:
+            return out, keep
+        values = image.ravel()[self.at]
+        values = values - np.median(values)
+        parts = np.split(np.abs(values), self.ends)
+        sigma = np.array([np.median(p) if p.size else np.nan for p in parts])
+        known = sigma > 0
+        if not known.any():
+            return out, keep
+        scatter = np.interp(self.radius, self.middles[known], sigma[known])
+        values = values / (MAD_TO_SIGMA * scatter)
+        noise = np.abs(values) < MAX_SIGMA
+        out.ravel()[self.at[noise]] = values[noise] - values[noise].mean()
+        keep.ravel()[self.at[noise]] = True
+        return out, keep
 
 
 def autocovariance(data: Array, keep: Array, reach_pix: float, /) -> tuple[Array, Array]:
@@ -84,25 +114,39 @@ def autocovariance(data: Array, keep: Array, reach_pix: float, /) -> tuple[Array
 
     `data` is zero where `keep` is False.
     """
-    from scipy import fft
-
     if not keep.any():
         return np.zeros(1), np.ones(1)
-    rows, columns = np.nonzero(keep)
-    cut = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
-    lags = np.arange(-int(reach_pix), int(reach_pix) + 1)
+    lag, curve = _by_length(*_lag_products(data, keep, int(reach_pix)))
+    return lag[lag < reach_pix], curve[lag < reach_pix]
+
+
+def _lag_products(data: Array, keep: Array, reach: int) -> tuple[Array, Array]:
+    """Sum of the products of pixels at each offset, and number of pairs, ``(2 reach + 1, ...)``."""
+    from scipy import fft
+
+    lags = np.arange(-reach, reach + 1)
+    if not keep.any():
+        return np.ones((lags.size, lags.size)), np.ones((lags.size, lags.size))
+    rows, columns = np.flatnonzero(keep.any(axis=1)), np.flatnonzero(keep.any(axis=0))
+    cut = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     # Wide enough that no lag wraps around.
     shape = [fft.next_fast_len(n + len(lags), real=True) for n in data[cut].shape]
 
     def _products(part: Array) -> Array:
-        power = np.abs(fft.rfft2(part, shape)) ** 2
+        spectrum = fft.rfft2(part, shape)
+        power = spectrum.real**2 + spectrum.imag**2
         return np.asarray(fft.irfft2(power, shape)[np.ix_(lags, lags)])
 
-    products, pairs = _products(data[cut]), _products(keep[cut].astype(np.float64))
+    return _products(data[cut]), _products(keep[cut].astype(np.float64))
+
+
+def _by_length(products: Array, pairs: Array) -> tuple[Array, Array]:
+    """Lags [pixel] and the mean product of pixels at each, whatever the direction."""
+    reach = len(pairs) // 2
+    lags = np.arange(-reach, reach + 1)
     bins = np.rint(2.0 * np.hypot(lags[:, None], lags)).astype(int)
-    used = (bins < 2.0 * reach_pix) & (pairs > 0.5)
-    total = np.bincount(bins[used], products[used])
-    count = np.bincount(bins[used], pairs[used])
+    used = (bins < 2 * (reach + 1)) & (pairs > 0.5)
+    total, count = np.bincount(bins[used], products[used]), np.bincount(bins[used], pairs[used])
     measured = count > 0
     return 0.5 * np.flatnonzero(measured), total[measured] / count[measured]
 
