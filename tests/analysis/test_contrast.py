@@ -67,7 +67,7 @@ def test_known_sources_are_not_noise(draw):
     clean, dirty = draw(12), draw(12, [(1.2, 30.0, 3000.0)])
     separations = np.array([1.2])
     kept = contrast_curve(
-        dirty, separations_arcsec=separations, known_sources=(KnownSource(1.2, 30.0, 0.4),)
+        dirty, separations_arcsec=separations, known_sources=(KnownSource(1.2, 30.0, 0.5),)
     )
     plain = contrast_curve(clean, separations_arcsec=separations)
     spoilt = contrast_curve(dirty, separations_arcsec=separations)

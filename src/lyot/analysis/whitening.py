@@ -24,7 +24,7 @@ NODE_RATIO, ANNULUS_RATIO = np.sqrt(2.0), 2.0
 """Ratio of the separations of two filters, and of the edges of an annulus to its separation."""
 FIRST_FWHM = 2.0
 MAX_SIGMA = 6.0
-"""Pixels that stand out more are sources, not noise."""
+"""Pixels that stand out more are sources, not noise,."""
 BIN_PIX = 2.0
 MIN_EIGENVALUE = 0.1
 """Least variance of a combination of pixels, over that of a pixel: what is less is chance."""
