@@ -17,10 +17,12 @@ from lyot.analysis.detection import Detection, detect, find_sources
 from lyot.analysis.mass import MassLimits, mass_limits
 from lyot.analysis.noise import KnownDisc, KnownSource, KnownSources
 from lyot.analysis.observation import Observation
+from lyot.analysis.paper import PaperTable, citations, companions_for_paper, limits_for_paper
+from lyot.analysis.statistic import FIVE_SIGMA
 from lyot.compute.cluster import Tasks
 from lyot.errors import LyotError
 from lyot.files.evolution import Evolution, read_evolution
-from lyot.files.results import write_grid, write_maps, write_table
+from lyot.files.results import write_grid, write_latex, write_maps, write_table
 from lyot.parameters import ExclusionParameters, MassParameters, to_dict
 from lyot.viz import analysis as draw
 
@@ -84,11 +86,14 @@ def write_contrast(
         star = masses.age or 0.0, masses.distance or 0.0
         limits_in_mass = mass_limits(curve, complete, models, observation.filter, *star)
     result = Limits(curve, limits_in_mass)
+    cited = citations(observation, curve.statistic)
     stem = Path(folder) / observation.product
     keywords = {"FPF": curve.statistic.fpf, "NMODES": best}
     axes = {"SEPARATION": complete.separation_arcsec, "CONTRAST": complete.contrast}
     paths = [
-        write_table(result.to_table(), f"{stem}_limits.ecsv"),
+        *_write_tables(
+            result.to_table(), limits_for_paper(*result, cited), cited, f"{stem}_limits"
+        ),
         write_maps(
             {"LIMIT": limits.limit},
             f"{stem}_sensitivity.fits",
@@ -116,6 +121,16 @@ def write_contrast(
     if limits_in_mass is not None:
         paths += _write_masses(limits_in_mass, curve, stem, keywords)
     return Written(result, paths)
+
+
+def _write_tables(table: Any, paper: PaperTable, cited: list[str], stem: str) -> list[str]:
+    """Write a table with what to cite as ECSV, and for a paper as LaTeX."""
+    table.meta["lyot"]["citations"] = cited
+    made = write_table(table, f"{stem}.ecsv")
+    return [
+        made,
+        write_latex(paper.columns, f"{stem}.tex", caption=paper.caption, notes=paper.notes),
+    ]
 
 
 def _models(observation: Observation, given: MassParameters) -> Evolution | None:
@@ -183,9 +198,15 @@ def write_companions(
 ) -> Written[CompanionFit]:
     """Fit companions, and write their table, residuals and posteriors."""
     fit = fit_companions(observation, guesses, **options)
+    statistic = options.get("statistic", FIVE_SIGMA)
+    is_linear = all(exposure.response.is_linear for exposure in observation.exposures)
+    is_sampled = options.get("n_likelihoods", 1) > 0 and is_linear
+    cited = citations(observation, statistic, is_sampled=is_sampled)
     stem = Path(folder) / observation.product
     paths = [
-        write_table(fit.to_table(), f"{stem}_companions.ecsv"),
+        *_write_tables(
+            fit.to_table(), companions_for_paper(fit, cited), cited, f"{stem}_companions"
+        ),
         draw.save(
             f"{stem}_companions.png",
             lambda f: draw.companion(f.subplots(len(fit.boxes), 3, squeeze=False), fit),

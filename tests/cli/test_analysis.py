@@ -26,7 +26,7 @@ def test_limits_candidates_and_companions(demo, tmp_path):
     )
     assert done.exit_code == 0, done.output
     assert "too few positions" in done.output
-    table = QTable.read(tmp_path / f"{name}_limits.ecsv")
+    table = limits_of = QTable.read(tmp_path / f"{name}_limits.ecsv")
     assert len(table) == 6
     assert table["separation"].unit == "arcsec"
     assert table.meta["lyot"]["transmission"] == "model of the package"
@@ -45,6 +45,16 @@ def test_limits_candidates_and_companions(demo, tmp_path):
     fitted = QTable.read(tmp_path / f"{name}_companions.ecsv")
     assert abs(fitted["separation"][0].value - 1.1) < 4 * fitted["separation_err"][0].value
     assert (tmp_path / f"{name}_posterior1.png").exists()
+    for table, rows, cells in ((limits_of, 3, 8), (fitted, 9, 2)):
+        cited = table.meta["lyot"]["citations"]
+        assert any("Mawet et al. 2014" in each for each in cited)
+        kind = "limits" if table is limits_of else "companions"
+        latex = (tmp_path / f"{name}_{kind}.tex").read_text()
+        body = [line for line in latex.splitlines() if line.endswith(r"\\")]
+        assert len(body) > rows
+        assert {line.replace(r"\&", "").count("&") for line in body} == {cells - 1}
+        assert latex.count("{") == latex.count("}")
+        assert "Mawet et al. 2014" in latex
 
 
 def test_limits_in_mass(demo, tmp_path):

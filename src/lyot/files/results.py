@@ -22,6 +22,27 @@ def write_table(table: Any, path: str | Path, /) -> str:
     return str(path)
 
 
+def write_latex(
+    columns: dict[str, list[str]], path: str | Path, /, *, caption: str, notes: list[str]
+) -> str:
+    """Write columns of LaTeX cells as a table, its notes below it; return the path."""
+    from astropy.table import Table
+
+    below = [r"\par", r"{\footnotesize", *(f"{note} \\par" for note in notes), "}"]
+    layout = {
+        "tabletype": "table",
+        "caption": caption,
+        "tablefoot": "\n".join(below),
+        "col_align": "l" + "c" * (len(columns) - 1),
+        "header_start": r"\hline",
+        "header_end": r"\hline",
+        "data_end": r"\hline",
+    }
+    with atomic_write(path) as temporary:
+        Table(columns).write(str(temporary), format="ascii.latex", latexdict=layout)
+    return str(path)
+
+
 def read_table(path: str | Path, /) -> Any:
     """Read a table in any format that astropy knows; None where there is no such file."""
     from astropy.table import Table

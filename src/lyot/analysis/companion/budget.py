@@ -19,6 +19,21 @@ PSF_ERR = 0.03
 F300M and of HD 106906 b in F1140C agree with it within 3.2 % (tests/realdata/test_true_psf.py)."""
 SLOPE_STEP_PIX = 0.5
 
+ERROR_CAUSES = {
+    "photon": "noise that ERR states",
+    "residual": "noise of the residual beyond ERR, and scatter of injected companions",
+    "star": "position of the star",
+    "scale": "pixel scale",
+    "roll": "position angle of the detector",
+    "skew": "skew of the pixels",
+    "wavefront": "unknown wavefront",
+    "psf": "model of the PSF",
+    "transmission": "transmission and position of the mask",
+    "calibration": "flux calibration",
+    "brightness": "brightness of the star, for the contrast alone",
+}
+"""Terms of the error budget in words."""
+
 
 @dataclass(frozen=True)
 class ErrorTerm:

@@ -57,6 +57,9 @@ class Method:
     [[0.5, 0.0]]
     """
 
+    citation: ClassVar[str] = ""
+    """The paper of the method."""
+
     truncations_nest: ClassVar[bool] = True
     """Whether K modes are the first K of more: else each number of modes is a run of its own."""
 

@@ -14,6 +14,7 @@ from lyot.types import Array
 class Imputation(Method):
     """Modes are made from all pixels of a zone and fitted where its weight is positive."""
 
+    citation = "Ren 2023, arXiv:2308.16912"
     has_kl_modes = True
     modes_of_all_pixels = True
     # The modes change with the source outside the fit too, where its Gram matrix is not kept.

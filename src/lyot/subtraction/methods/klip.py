@@ -12,6 +12,7 @@ from lyot.types import Array
 class Klip(Method):
     """The modes are the leading eigenvectors of the Gram matrix: ``W = l^(-1/2) V^T``."""
 
+    citation = "Soummer, Pueyo and Larkin 2012, arXiv:1207.4197"
     has_kl_modes = True
 
     def compute_stack(self, grams: Array, _mode_grams: Array, n_modes: int, /) -> list[Operator]:

@@ -15,6 +15,7 @@ from lyot.types import Array
 class Nmf(Method):
     """Frames are non-negative components; each target takes those with positive coefficients."""
 
+    citation = "Ren et al. 2018, arXiv:1712.10317"
     truncations_nest = False
     takes_choice = False
     selects = True

@@ -12,6 +12,7 @@ import numpy as np
 from lyot._version import __version__
 from lyot.algorithms.geometry import east_north
 from lyot.algorithms.statistics import finite_mean
+from lyot.analysis.companion.budget import ERROR_CAUSES
 from lyot.analysis.statistic import chance_text
 from lyot.files.star import CRPIX, StarPosition
 from lyot.files.view import View
@@ -394,22 +395,6 @@ BUDGET_COLUMNS = {
     "_flux_err": "flux, as a fraction",
 }
 """Ends of the columns of the error budget, in words."""
-
-ERROR_CAUSES = {
-    "photon": "noise that ERR states",
-    "residual": "noise of the residual beyond ERR, and scatter of injected companions",
-    "star": "position of the star",
-    "scale": "pixel scale",
-    "roll": "position angle of the detector",
-    "skew": "skew of the pixels",
-    "wavefront": "unknown wavefront",
-    "psf": "model of the PSF",
-    "transmission": "transmission and position of the mask",
-    "calibration": "flux calibration",
-    "brightness": "brightness of the star, for the contrast alone",
-}
-"""Terms of the error budget in words."""
-
 
 COMPANION_QUANTITIES = {
     "pa": "position angle",
