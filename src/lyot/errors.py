@@ -62,6 +62,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "it takes more memory than there is"
     reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
-    if not reason or "__init__()" in reason or "object" in reason:
+    if not reason or any(word in reason for word in ("__init__()", "object", "0x")):
         return "it is damaged"
     return str(reason)[:MAX_REASON].rstrip(".")

@@ -41,8 +41,8 @@ def test_a_table_may_have_any_units(tmp_path):
     ("name", "content", "text"),
     [
         ("none.txt", None, "does not exist"),
-        ("words.txt", "a b\n", "is not two columns of numbers"),
-        ("one.txt", "1\n2\n", "is not two columns of numbers"),
+        ("words.txt", "a b\n", "give two columns of numbers"),
+        ("one.txt", "1\n2\n", "give two columns of numbers"),
         ("empty.txt", "1 0\n2 -1\n", "has 0 points of positive flux"),
         ("broken.ecsv", "nonsense", "cannot be read"),
     ],

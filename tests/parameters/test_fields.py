@@ -269,7 +269,7 @@ def test_the_unit_stands_behind_what_is_measured():
     ("given", "text"),
     [
         ({"truncate": "5,x"}, "truncate is 'x'; give whole numbers"),
-        ({"truncate": "-1"}, "truncate is -1; it must be at least 0"),
+        ({"truncate": "-1"}, "truncate is -1; it must lie between 0 and 100000"),
         ({"n_refs": "many"}, "n_refs is 'many'; give a whole number"),
         ({"sector_overlap": "wide"}, "sector_overlap is 'wide'; give a number"),
         ({"subtract_mean": "perhaps"}, "subtract_mean is 'perhaps'; it must be true or false"),

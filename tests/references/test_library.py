@@ -1,8 +1,8 @@
 """A reference library: what it keeps, who may add to it, and what a kill leaves."""
 
 import json
+import os
 import shutil
-import socket
 import time
 import warnings
 from dataclasses import replace
@@ -14,6 +14,7 @@ import zarr
 from astropy.io import fits
 
 from lyot.errors import LyotError
+from lyot.files.atomic import temporary_prefix
 from lyot.files.exposure import read_cube
 from lyot.files.library_store import FRAMES, Library
 from lyot.parameters import LibraryRecipe
@@ -146,7 +147,8 @@ def test_an_addition_removes_its_own_leftovers_alone(files, tmp_path):
     home = library.path / FRAMES
     libraries.add(library, files[1:2])
     second = {p.name for p in home.iterdir()}
-    dead = f".lyot-{socket.gethostname()}-999999999-adding"  # no process has this number
+    # No process has this number.
+    dead = f"{temporary_prefix()}adding".replace(f"-{os.getpid()}-", "-999999999-")
     (home / "notes").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (home / ("a" * 32)).symlink_to(tmp_path / "elsewhere")

@@ -229,8 +229,9 @@ def _sentence_fault(errors: str) -> str:
     """Tell what is wrong with what was said of an error; nothing where it is one sentence."""
     lines = errors.splitlines()
     said = [line for line in lines if line.startswith(("lyot: error: ", "Error: "))]
-    if "ERROR RUNNING STEP" in errors or "is not valid" in errors:  # strun frames its message
-        said = said or ["strun"]
+    # strun frames what a step raises, logs what its parameters are refused for, and has a parser.
+    framed = ("ERROR RUNNING STEP", " - ERROR - ", "strun: error: ")
+    said = said or [line[:200] for line in lines if any(words in line for words in framed)][:1]
     if len(said) != 1:
         return f"{len(said)} sentences: {errors.strip()[-200:]!r}"
     for bad in ("[Errno", "object has no attribute", "NoneType", "Errno", " 0x"):

@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -29,6 +30,8 @@ _DAMAGED = (
 
 _one_reads = threading.Lock()
 
+MAX_WRITE_S = 3600.0
+"""Age of what a process that was killed while it wrote has left."""
 MAX_BYTES = 512 * 2**20
 """Size of the folder beyond which what was not used for longest is removed."""
 
@@ -92,6 +95,9 @@ def _prune(root: Path) -> None:
         for group in root.iterdir()
         if group.is_dir()
     }
+    for part in root.glob("*/*.part"):  # of a process that was killed
+        if time.time() - part.stat().st_mtime > MAX_WRITE_S:
+            part.unlink(missing_ok=True)
     for group in sorted(sizes, key=lambda each: each.stat().st_mtime):
         if sum(sizes.values()) <= MAX_BYTES:
             return

@@ -10,23 +10,33 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lyot.errors import LyotError
+from lyot.errors import MAX_REASON, LyotError
+
+
+@cache
+def _host() -> str:
+    """Return a name of where process ids are counted: the host, or a container on it."""
+    try:
+        return f"{socket.gethostname()}.{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return socket.gethostname()
 
 
 def temporary_prefix() -> str:
     """Return the prefix of this process's temporary names: it holds the host and process id."""
-    return f".lyot-{socket.gethostname()}-{os.getpid()}-"
+    return f".lyot-{_host()}-{os.getpid()}-"
 
 
 def is_stale(name: str, /) -> bool:
     """Tell whether a temporary name is that of a process of this host that has ended."""
     head, _, _ = name.rpartition("-")
     head, _, process = head.rpartition("-")
-    if head != f".lyot-{socket.gethostname()}" or not process.isdigit():
+    if head != f".lyot-{_host()}" or not process.isdigit():
         return False
     try:
         os.kill(int(process), 0)
@@ -45,17 +55,27 @@ def remove_stale(folder: str | Path, /) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+@cache
+def _sweep_once(folder: Path, process: int) -> None:
+    """Remove, once in each process, what others that were killed have left in a folder."""
+    del process
+    with suppress(OSError):
+        remove_stale(folder)
+
+
 @contextmanager
 def atomic_write(path: str | Path, /) -> Iterator[Path]:
-    """Give a temporary path; the file written there takes its final name in one move.
+    """Give a temporary path; the file, or folder, written there takes its final name in one move.
 
     It has the same file name (headers record it), in a temporary folder beside the final one that
     is removed where the block fails; an `OSError` becomes a `LyotError` that names the path.
+    Temporary folders that killed processes left beside it are removed first.
     """
     path = Path(path)
     holder = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_once(path.parent, os.getpid())
         holder = tempfile.mkdtemp(prefix=temporary_prefix(), dir=path.parent)
         yield Path(holder) / path.name
         os.replace(Path(holder) / path.name, path)
@@ -64,6 +84,20 @@ def atomic_write(path: str | Path, /) -> Iterator[Path]:
     finally:
         if holder is not None:
             shutil.rmtree(holder, ignore_errors=True)
+
+
+def save_model(model: Any, path: Path, /) -> None:
+    """Save a model; say where what it took over from its exposure cannot be written."""
+    try:
+        model.save(str(path))
+    except (OSError, LyotError):
+        raise
+    except Exception as err:
+        reason = str(err).strip().partition("\n")[0][:MAX_REASON].rstrip(".")
+        raise LyotError(
+            f"{path.name} was not written: what its exposures record beside their pixels is "
+            f"damaged ({reason}); fetch them again."
+        ) from err
 
 
 def write_json(content: Any, path: str | Path, /) -> None:

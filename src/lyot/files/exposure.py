@@ -21,6 +21,7 @@ from lyot.files.headers import (
     keep_refused_keywords,
     open_fits,
 )
+from lyot.files.provenance import check_branches
 from lyot.files.trees import check_tree
 from lyot.types import Array, Mask
 
@@ -224,6 +225,7 @@ def as_model(source: Any, kind: str, /) -> Any:
         model = getattr(datamodels, "ImageModel" if is_image else kind)(str(source))
         if is_image:
             model = _as_cube_model(model)
+        check_branches(model.instance, source)
     keep_refused_keywords(model, source)
     return model
 
@@ -251,7 +253,9 @@ def open_model(source: Any, /, **options: Any) -> Any:
     if isinstance(source, str | Path) and ".fits" in Path(source).suffixes:
         _check_file(source)
     with readable(source):
-        return datamodels.open(source, **options)
+        model = datamodels.open(source, **options)
+        check_branches(getattr(model, "instance", {}), source)
+    return model
 
 
 def _check_file(path: str | Path) -> int:
@@ -259,7 +263,7 @@ def _check_file(path: str | Path) -> int:
 
     Return the number of axes of SCI.
     """
-    with open_fits(path) as hdus:
+    with readable(path), open_fits(path) as hdus:
         if "ASDF" in hdus:
             check_tree(np.asarray(hdus["ASDF"].data).tobytes(), path)
         return int(hdus["SCI"].header["NAXIS"]) if "SCI" in hdus else 0

@@ -47,6 +47,7 @@ MAX_REST_BYTES = 28_800
 """Bytes after the last extension: some tools pad files to ten blocks."""
 _FITS, _EXTENSION, _GZIP = b"SIMPLE", b"XTENSION", b"\x1f\x8b"
 _BLOCK, _CARD = 2880, 80
+_HUGE = re.compile(rb"[EeDd]\+?\d{3}")
 
 
 @dataclass(frozen=True)
@@ -400,6 +401,8 @@ def _size_of_extension(file: Any, block: bytes, path: Path) -> int:
     """Return the bytes of a header and its data, from its first block on; both may be damaged."""
     sizes: dict[bytes, bytes] = {}
     for n_blocks in range(1, MAX_HEADER_BLOCKS):
+        for found in _HUGE.finditer(block):
+            _check_number(block[found.start() // _CARD * _CARD :][:_CARD], path)
         for at in range(0, len(block), _CARD):
             key = block[at : at + 8].rstrip()
             if key.startswith((b"NAXIS", b"BITPIX", b"PCOUNT", b"GCOUNT")):
@@ -410,6 +413,17 @@ def _size_of_extension(file: Any, block: bytes, path: Path) -> int:
         if len(block) < _BLOCK:
             break
     raise LyotError(f"A header of {path} has no end; fetch it again.")
+
+
+def _check_number(card: bytes, path: Path) -> None:
+    """Refuse a number that becomes infinite: no header can hold it."""
+    text = card[10:].partition(b"/")[0].strip().upper().replace(b"D", b"E")
+    with suppress(ValueError):
+        if math.isinf(float(text)):
+            raise LyotError(
+                f"{card[:8].decode('latin-1').strip()} of {path} is {text.decode('latin-1')}, "
+                "beyond all numbers; mend the header, or fetch the file again."
+            )
 
 
 def _size_of_data(sizes: dict[bytes, bytes], path: Path) -> int:

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from lyot._version import __version__
 from lyot.errors import LyotError, readable
-from lyot.files.atomic import is_stale, temporary_prefix
+from lyot.files.atomic import atomic_write, is_stale, temporary_prefix
 from lyot.files.exposure import Cube
 from lyot.files.headers import MODE, ExposureInfo
 
@@ -142,11 +142,13 @@ class Library:
                 "name another folder.",
                 function="lyot.references.library.add",
             )
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            (path / FRAMES).mkdir()
-        except OSError as err:
-            raise LyotError(f"{path} cannot be made ({err.strerror}); name another.") from None
+        with atomic_write(path.resolve()) as temporary:
+            cls._write_empty(temporary, info, weight)
+        return cls(path)
+
+    @staticmethod
+    def _write_empty(path: Path, info: ExposureInfo, weight: NDArray[np.floating]) -> None:
+        (path / FRAMES).mkdir(parents=True)
         _create(_group(path / "zone"), "weight", data=np.asarray(weight, dtype=np.float64))
         settings = {
             "format": FORMAT,
@@ -155,8 +157,7 @@ class Library:
             "shape": list(info.shape[-2:]),
             "pixel_area_sr": info.pixel_area_sr,
         }
-        temporary = path / f".{INDEX}"
-        with closing(sqlite3.connect(temporary)) as index, index:
+        with closing(sqlite3.connect(path / INDEX)) as index, index:
             index.execute("CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
             index.executemany(
                 "INSERT INTO settings VALUES (?, ?)",
@@ -170,8 +171,6 @@ class Library:
                 "CREATE TABLE frames (number INTEGER PRIMARY KEY, batch INTEGER NOT NULL, "
                 f"{', '.join(COLUMNS)}, UNIQUE (sha256, integration))"
             )
-        os.replace(temporary, path / INDEX)
-        return cls(path)
 
     def __repr__(self) -> str:
         return f"<Library {self.path}: {len(self)} frames, {self.mode_text}>"
@@ -260,7 +259,6 @@ class Library:
             with self._write() as index:
                 if self.holds(batch.frame_info[0].sha256, index):
                     return 0
-                self._remove_orphans(index)
                 [first] = index.execute("SELECT count(*) FROM frames").fetchone()
                 rows = self._products(index, batch.zone)
                 _create(_group(temporary), "gram", data=rows, compressors=None)
@@ -379,17 +377,26 @@ class Library:
         if zones:
             yield np.concatenate(zones)
 
-    def _remove_orphans(self, index: sqlite3.Connection) -> None:
-        """Remove what additions that were killed left behind, and nothing else; the lock is held.
+    def remove_leftovers(self) -> None:
+        """Remove what additions that were killed left behind, and nothing else, if it may.
 
         A folder that this index does not list may belong to a newer one that was put aside.
         """
         home = self.path / FRAMES
-        committed = {folder.name for folder, _, _ in self._batches(index)}
-        for folder in home.iterdir() if not home.is_symlink() else ():
-            if folder.is_symlink() or folder.name in committed:
+        if not home.is_symlink() and os.access(self.path / INDEX, os.W_OK):
+            with self._write() as index:  # no addition is at work now
+                self._remove_orphans(home, {f.name for f, _, _ in self._batches(index)})
+
+    @staticmethod
+    def _remove_orphans(home: Path, committed: set[str]) -> None:
+        for folder in home.iterdir():
+            if folder.is_symlink() or not folder.is_dir():
                 continue
-            marked = folder.is_dir() and any(is_stale(path.name) for path in folder.iterdir())
+            if folder.name in committed:
+                for marker in filter(lambda path: is_stale(path.name), folder.iterdir()):
+                    marker.unlink(missing_ok=True)
+                continue
+            marked = any(is_stale(path.name) for path in folder.iterdir())
             if marked or is_stale(folder.name):
                 # Under a name that says so, for whoever is killed before all of it is gone.
                 leftover = home / f"{temporary_prefix()}{folder.name.rpartition('-')[2]}"

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from lyot.files.atomic import atomic_write
+from lyot.files.atomic import atomic_write, save_model
 from lyot.files.headers import take_refused_keywords
 
 
@@ -38,5 +38,5 @@ def drop_unknown_long_keywords(model: Any, /) -> None:
 def save_atomically(model: Any, path: str | Path, /) -> str:
     """Save a model under a temporary name and move it into place; return the path."""
     with atomic_write(path) as temporary:
-        model.save(str(temporary))
+        save_model(model, temporary)
     return str(path)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lyot._version import __version__
+from lyot.errors import LyotError
 from lyot.files.star import StarPosition
 
 PROVENANCE_KEY = "lyot"
@@ -51,6 +52,29 @@ def provenance_of(model: Any, /) -> dict[str, Any]:
 
     provenance: dict[str, Any] = _copy(dict(model.instance.get(PROVENANCE_KEY, {})))
     return provenance
+
+
+def check_branches(tree: Any, what: object, /) -> None:
+    """Refuse a tree of which the branches that are read here are not what they should be."""
+    own, foreign = tree.get(PROVENANCE_KEY, {}), tree.get("extra_fits", {})
+    if not (
+        isinstance(own, dict)
+        and isinstance(own.get("star", {}), dict | None)
+        and all(_holds_dicts(own.get(name, {})) for name in ("steps", "exposures"))
+        and _holds_dicts(foreign)
+        and all(_is_header(extension.get("header", [])) for extension in foreign.values())
+    ):
+        raise LyotError(f"What the ASDF tree of {what} records is damaged; fetch it again.")
+
+
+def _holds_dicts(branch: Any) -> bool:
+    return isinstance(branch, dict) and all(isinstance(each, dict) for each in branch.values())
+
+
+def _is_header(rows: Any) -> bool:
+    return isinstance(rows, list) and all(
+        isinstance(row, list) and len(row) == 3 and isinstance(row[0], str) for row in rows
+    )
 
 
 def set_provenance(model: Any, provenance: dict[str, Any], /) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lyot.errors import LyotError
+from lyot.errors import LyotError, readable
 from lyot.files.results import read_table
 from lyot.instruments.filters import RAYLEIGH_JEANS, Spectrum
 from lyot.parameters import SourceParameters
@@ -58,13 +58,9 @@ _TABLES = {".ecsv", ".fits", ".vot", ".xml"}
 
 
 def _as_text(path: Path) -> tuple[Array, Array]:
-    try:
+    remedy = "give two columns of numbers, wavelength [micrometer] and flux density [Jy]"
+    with readable(f"The spectrum {path}", remedy):
         columns = np.loadtxt(path, usecols=(0, 1), ndmin=2)
-    except (OSError, ValueError) as err:
-        raise LyotError(
-            f"The spectrum {path} is not two columns of numbers, wavelength [micrometer] and flux "
-            f"density [Jy] ({str(err).splitlines()[0]})."
-        ) from None
     return columns[:, 0], columns[:, 1]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lyot.errors import LyotError
-from lyot.files.atomic import atomic_write
+from lyot.files.atomic import atomic_write, save_model
 from lyot.files.headers import open_fits
 
 FITS_BLOCK = 2880
@@ -70,10 +70,10 @@ def _write_headers(
     file: Any, name: str, model: Callable[[], Any], shape: tuple[int, ...], offset: dict[str, int]
 ) -> None:
     """Write the headers into the space reserved for them, and the tree at the end."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=Path(file.name).parent) as folder:
         small = Path(folder) / name
         with model() as made:
-            made.save(str(small))
+            save_model(made, small)
         with open_fits(small) as hdus:
             for extension, n_blocks in RESERVED.items():
                 header, size = hdus[extension].header.copy(), n_blocks * FITS_BLOCK

@@ -21,7 +21,7 @@ from lyot.files.headers import (
     info_from_headers,
     open_fits,
 )
-from lyot.files.provenance import PROVENANCE_KEY
+from lyot.files.provenance import PROVENANCE_KEY, check_branches
 from lyot.files.star import StarPosition
 from lyot.files.trees import check_tree
 from lyot.types import Array
@@ -121,6 +121,7 @@ def _provenance(data: Any, path: Path) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the WCS, which is not read here
         with asdf.open(io.BytesIO(stored), lazy_load=False) as tree:
+            check_branches(tree.tree, path)
             provenance: dict[str, Any] = tree.tree.get(PROVENANCE_KEY, {})
     return provenance
 

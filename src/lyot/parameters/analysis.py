@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lyot.parameters.fields import Parameters, choice, input_file, parameter
+from lyot.parameters.fields import MAX_MODES, Parameters, choice, input_file, parameter
 
 FIVE_SIGMA_FPF = 2.866515719235352e-7
 
@@ -77,6 +77,7 @@ class ObservationParameters(SourceParameters):
         None,
         "Numbers of KL modes that are analyzed; by default those of the run",
         minimum=0,
+        maximum=MAX_MODES,
         step="truncate",
         metavar="N[,N...]",
     )

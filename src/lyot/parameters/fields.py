@@ -15,6 +15,10 @@ from lyot.errors import LyotError
 _KINDS = {bool: "boolean", int: "integer", float: "float", str: "string"}
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 _KEY = "parameter"
+MAX_MODES = 100_000
+"""Numbers of modes beyond any number of references."""
+MAX_SHOWN = 100
+"""Characters of a value that a message repeats."""
 
 P = TypeVar("P", bound="Parameters")
 
@@ -120,7 +124,7 @@ class Parameter:
 
     def _refused(self, value: Any, rule: str, name: str, shown: str = "") -> LyotError:
         return LyotError(
-            f"{name or self.name} is {shown or repr(value)}; {rule}.", parameter=self.name
+            f"{name or self.name} is {shown or _cut(repr(value))}; {rule}.", parameter=self.name
         )
 
     def read(self, value: Any, /, *, name: str = "") -> Any:
@@ -146,6 +150,11 @@ class Parameter:
             words = _WORDS[kind]
             words = f"{words.removeprefix('a ')}s" if self.kind == "list" else words
             raise self._refused(value, f"give {words}", name) from None
+
+
+def _cut(text: str) -> str:
+    """Keep a message short whatever was typed."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _is_a(value: Any, kind: type) -> bool:

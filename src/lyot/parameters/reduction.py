@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lyot.errors import LyotError
-from lyot.parameters.fields import Parameters, arcsec, choice, input_file, parameter
+from lyot.parameters.fields import MAX_MODES, Parameters, arcsec, choice, input_file, parameter
 
 ALL_INTEGRATIONS, FIRST_INTEGRATION = "all", "first"
 AUTO, BY_SYMMETRY, BY_MODEL = "auto", "symmetry", "model"
@@ -195,6 +195,7 @@ class SubtractRecipe(Parameters):
         "Number of KL modes or components; several numbers give one product each, and more than "
         "there are references means all",
         minimum=0,
+        maximum=MAX_MODES,
         required=True,
         step="truncate",
         option="truncate",

@@ -93,6 +93,7 @@ def add(
     """Add exposures to a library; those that it holds already are skipped."""
     names, number = list(files), spectral_number(spectral_type)
     n_added = 0
+    library.remove_leftovers()
     for done, path in enumerate(names):
         report("add exposures", done, len(names))
         digest = checksum(path)
