@@ -19,6 +19,7 @@ from lyot.analysis.exposure import make_exposure
 from lyot.analysis.observation import make_observation
 from lyot.analysis.photometry import FluxMaps
 from lyot.analysis.psf import psf_from_image
+from lyot.errors import LyotError
 from lyot.files.astrometry import plane_of
 from lyot.files.combined import combined_model, residuals_from_model
 from lyot.files.exposure import Cube, as_model, cube_from_model, read_cube, stack
@@ -186,6 +187,13 @@ def test_the_pixel_scale_of_the_image_is_as_asked_for(clean, ratio):
 SIDE, PIXEL, SEPARATION, PA = 101, 0.063, 1.7173, 118.3
 STARS, ROLLS = ((48.4, 53.2), (52.1, 50.7)), (20.0, 31.0)
 WIDTH = 1.1  # of a source, standard deviation [pixel]
+
+
+def test_an_image_to_which_no_pixel_counts_is_refused(clean):
+    template = clean[2][0]
+    exposure = replace(template, bad=np.ones(template.sci.shape, bool))
+    with pytest.raises(LyotError, match="No pixel of .* counts in the combined image"):
+        combine([exposure], CombineRecipe())
 
 
 def bent_wcs(wcs):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import tangent_offset
-from lyot.errors import LyotError
+from lyot.errors import LyotError, readable
 from lyot.files.astrometry import frame_wcs, turned_to
 from lyot.files.combined import VARIANCES, Combined, Residuals
 from lyot.files.star import StarPosition, combined_err
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 MAX_ROLL_DIFFERENCE_DEG, MAX_STAR_DISTANCE_PIX = 0.05, 0.2
 """Exposures that differ by less see the same speckles on the same pixels."""
+MAX_GROWTH = 100.0
+"""How much larger than a frame the combined image is at most, at the scale of the frame."""
 
 
 def combine(exposures: list[Residuals], recipe: CombineRecipe, /) -> Combined:
@@ -37,9 +39,23 @@ def combine(exposures: list[Residuals], recipe: CombineRecipe, /) -> Combined:
                 f"{exposure.info.name} has no WCS, so it cannot be placed on the sky; run "
                 "assign_wcs on it, or skip the step resample."
             )
-    anchored = anchored_wcs(exposures, recipe)
-    wcs, ratio = _output_wcs(anchored, exposures, recipe), recipe.pixel_scale_ratio
+    name, ratio = exposures[0].info.name, recipe.pixel_scale_ratio
+    with readable(f"The WCS of {name}", "run assign_wcs again, or skip the step resample"):
+        anchored = anchored_wcs(exposures, recipe)
+        wcs = _output_wcs(anchored, exposures, recipe)
+    n_y, n_x = exposures[0].sci.shape[-2:]
+    if np.prod(wcs.array_shape) * ratio**2 > MAX_GROWTH * n_y * n_x:
+        raise LyotError(
+            f"The WCS of {name} asks for a combined image of {wcs.array_shape} pixels; run "
+            "assign_wcs again."
+        )
     layers = _layers(anchored, exposures, _Grid(wcs, recipe))
+    if not np.isfinite(layers["sci"]).any():
+        raise LyotError(
+            f"No pixel of {name} counts in the combined image: all are flagged, or have no valid "
+            "VAR_RNOISE; change bad_bits or weight_type.",
+            parameter="bad_bits",
+        )
     stars, star = [(e.star, w) for e, w in zip(exposures, anchored, strict=True) if e.star], None
     if stars:
         sky = _star_on_sky(stars[0][1], stars[0][0])

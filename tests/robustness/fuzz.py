@@ -114,7 +114,8 @@ def run_cases(world: World, numbers: Sequence[int], seed: int, work: Path) -> It
         (home / "here/out").rmdir()
         case = family(Draw(rng, home / "here", world))
         yield run_case(case, number, home / "here")
-    shutil.rmtree(work / "case", ignore_errors=True)
+    if len(numbers) > 1:
+        shutil.rmtree(work / "case", ignore_errors=True)
 
 
 def table_of(outcomes: Sequence[Outcome]) -> str:
@@ -159,7 +160,7 @@ def main() -> int:
     parser.add_argument("--family", help="only cases of this family")
     parser.add_argument("--quick", action="store_true", help="few cases run the whole pipeline")
     parser.add_argument("--log", type=Path, help="a line of JSON for each case")
-    parser.add_argument("--keep", action="store_true", help="leave the folder of the last case")
+    parser.add_argument("--keep", action="store_true", help="with --only, leave its folder")
     options = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="lyot-fuzz-"))
     os.environ["LYOT_CACHE_DIR"] = str(home / "cache")

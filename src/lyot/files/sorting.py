@@ -98,7 +98,7 @@ def find_exposures(paths: Iterable[str | Path], /) -> list[Path]:
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
         for each in _in_folder(path) if path.is_dir() else [path]:
-            found.setdefault(each.resolve(), Path(os.path.abspath(each)))
+            found.setdefault(Path(os.path.realpath(each)), Path(os.path.abspath(each)))
     names: dict[str, Path] = {}
     for path in found.values():
         name = path.name.removesuffix(".gz")
