@@ -1,6 +1,8 @@
 # make demo    simulate a small observation, reduce it, say where the products are
 # make test    run the tests
 # make modes   every coronagraphic mode through all commands, with known truth
+# make fuzz    10,000 mutated inputs, and a table of what became of them
+# make kill    1,000 commands killed at random moments, and what the next command makes of it
 # make lint    style, types, layers, docstrings
 # make docs    the documentation, into docs/_build
 # make wheel   a wheel and a source archive, into dist
@@ -10,7 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test modes lint docs wheel parity parity-env bench clean
+.PHONY: demo test modes fuzz kill lint docs wheel parity parity-env bench clean
 
 demo: $(VENV)/.lyot
 	$(BIN)/lyot demo
@@ -20,6 +22,12 @@ test: $(VENV)/.test
 
 modes: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "" tests/robustness/test_every_mode.py
+
+fuzz: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m robustness.fuzz --cases 10000 --jobs 2
+
+kill: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m robustness.kills --kills 1000
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
