@@ -192,7 +192,7 @@ WIDTH = 1.1  # of a source, standard deviation [pixel]
 def test_an_image_to_which_no_pixel_counts_is_refused(clean):
     template = clean[2][0]
     exposure = replace(template, bad=np.ones(template.sci.shape, bool))
-    with pytest.raises(LyotError, match="No pixel of .* counts in the combined image"):
+    with pytest.raises(LyotError, match=r"No pixel of .* counts in the combined image"):
         combine([exposure], CombineRecipe())
 
 
