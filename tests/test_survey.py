@@ -23,7 +23,7 @@ from lyot.compute.cluster import DaskTasks, Tasks
 from lyot.errors import LyotError
 from lyot.files.atomic import is_stale, temporary_prefix
 from lyot.parameters import SubtractRecipe, by_step
-from lyot.survey import FAILED, REDUCED, UNCHANGED, Job, plan, reduce, run
+from lyot.survey import FAILED, REDUCED, UNCHANGED, Job, Source, plan, reduce, run
 from scenes import lyot
 
 N_KILLS = 20
@@ -205,10 +205,12 @@ def test_a_cluster_gives_the_same_bits_though_a_worker_dies(targets, tmp_path, c
     _, client = cluster
     jobs = plan(
         Job("", str(tmp_path / "here"), report=False),
-        [str(p) for p in sorted(targets.glob("*_asn.json"))],
+        [Source(str(p)) for p in sorted(targets.glob("*_asn.json"))],
     )
     assert {f.state for f in run(jobs, Tasks())} == {REDUCED}
-    there = plan(Job("", str(tmp_path / "there"), report=False), [j.association for j in jobs])
+    there = plan(
+        Job("", str(tmp_path / "there"), report=False), [Source(j.association) for j in jobs]
+    )
     states = []
     for each in run(there, DaskTasks(client)):
         states.append(each.state)
