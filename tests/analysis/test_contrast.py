@@ -1,5 +1,7 @@
 """Contrast limits on draws of known noise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -116,6 +118,26 @@ def test_the_normality_check_tells_gaussian_from_heavy_tails(draw):
         contrast_curve(draw(s), separations_arcsec=separations).normality[0, 0] for s in range(20)
     ]
     assert np.median(gauss) > 0.1
+
+
+def test_what_limits_cannot_promise_is_said(draw):
+    curve = contrast_curve(draw(16), separations_arcsec=np.array([0.3, 2.4]))
+    # The scatter of n - 1 values is known to 1 / sqrt(2 (n - 2)).
+    assert curve.n_positions.tolist() == [12, 100]
+    values = np.random.default_rng(1).normal(size=(20_000, 11)).std(axis=1, ddof=1)
+    assert abs(values.std() - 0.22) < 0.01
+    [few] = [text for text in curve.caveats if "positions" in text]
+    assert few.startswith("Up to 0.30 arcsec fewer than 20")
+    assert few.endswith("uncertain by up to 22 %.")
+    assert not any("star" in text for text in curve.caveats)
+    alone = replace(
+        curve,
+        settings=curve.settings | {"references": {"frames": 6, "stars": 2}},
+        normality=np.array([[0.5, 1e-6]]),
+    )
+    [stars, _, loud] = ContrastCurve.from_table(alone.to_table()).caveats
+    assert stars.startswith("The references are 6 of 2 stars")
+    assert loud.startswith("At 2.40 arcsec the noise is not Gaussian")
 
 
 def test_bad_input_gets_its_sentence(draw, gaussian_psf):

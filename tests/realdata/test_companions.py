@@ -11,7 +11,7 @@ from lyot.analysis.companion import fit_companions
 from lyot.analysis.completeness import completeness_map
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.detection import detect, find_sources
-from lyot.analysis.noise import KnownDisc, KnownSource
+from lyot.analysis.noise import KnownDisc, KnownSource, noise_rings
 from lyot.analysis.observation import open_run
 from lyot.analysis.photometry import FluxMaps
 from lyot.analysis.psf import OffAxisPSF
@@ -201,6 +201,22 @@ def test_half_of_the_sources_at_the_limit_are_found(observation):
             found.append(any(near.covers(c.separation_arcsec, c.pa_deg, 0) for c in candidates))
     assert len(found) == 144
     assert 0.42 < np.mean(found) < 0.58
+
+
+def test_signal_to_noise_has_unit_variance(observation):
+    known = (KnownDisc(DISC_PA, 15.0), KnownSource(3.36, 162.0, 0.6))
+    scale, values = observation.pixel_scale_arcsec, []
+    rings = noise_rings(
+        FluxMaps(observation), np.arange(0.6, 5.0, 0.17) / scale, known_sources=known
+    )
+    for j, used in enumerate(rings.used):
+        mean, scatter, number = rings.others(j, 0)
+        t = (rings.flux[j][0] - mean) / (scatter * np.sqrt(1.0 + 1.0 / number))
+        values.append(t[:, 0][used[:, 0]])
+    values = np.concatenate(values)
+    assert values.size > 1500
+    assert abs(values.std() - 1.0) < 0.1
+    assert abs(np.mean(np.abs(values) > 2.0) - 0.05) < 0.02
 
 
 def test_the_lobes_of_a_bright_source_are_no_candidates(observation):

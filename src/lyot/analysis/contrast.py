@@ -29,6 +29,9 @@ from lyot.errors import LyotError
 from lyot.types import Array
 
 N_SEPARATIONS = 24
+FEW_STARS, FEW_POSITIONS, NOT_GAUSSIAN = 3, 20, 1e-3
+"""Reference stars, independent positions, and probability of Gaussian noise, below which a limit
+says so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +118,34 @@ class ContrastCurve(Tabled):
         if not self.settings.get("found"):
             return None
         return np.take_along_axis(self.unmasked, self.best[None], axis=0)[0]
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What the limits cannot promise, in sentences."""
+        out, references = [], self.settings.get("references", {})
+        n_stars, n_frames = references.get("stars", 0), references.get("frames", 0)
+        if 0 < n_stars < FEW_STARS:
+            stars = "1 star" if n_stars == 1 else f"{n_stars} stars"
+            out.append(
+                f"The references are {n_frames} of {stars}: the limits hold with these alone, and "
+                "what lies in the field of one star is in the noise."
+            )
+        known = np.isfinite(self.best_limit)
+        few = known & (self.n_positions < FEW_POSITIONS)
+        if few.any():
+            error = 100.0 / np.sqrt(2.0 * (self.n_positions[few].min() - 2.0))
+            out.append(
+                f"Up to {self.separation_arcsec[few].max():.2f} arcsec fewer than {FEW_POSITIONS} "
+                f"independent positions measure the noise: it is uncertain by up to {error:.0f} %."
+            )
+        chance = np.take_along_axis(self.normality, self.best[None], axis=0)[0]
+        if (loud := known & (chance < NOT_GAUSSIAN)).any():
+            where = ", ".join(f"{r:.2f}" for r in self.separation_arcsec[loud])
+            out.append(
+                f"At {where} arcsec the noise is not Gaussian (p < {NOT_GAUSSIAN:g}): false alarms "
+                "are more frequent than stated."
+            )
+        return tuple(out)
 
     def to_table(self) -> Any:
         """Return one astropy row per separation and number of modes; settings in its ``meta``."""
@@ -305,6 +336,13 @@ def _normality(noise: NoiseAbout, n_t: int, n_separations: int) -> Array:
     return out
 
 
+def _references(observation: Observation) -> dict[str, int]:
+    """Number of frames and of stars of the references, where their stars are known."""
+    known = [e.aligned.ref_info for e in observation.exposures if e.aligned.ref_info is not None]
+    stars = {name for info in known for name in info.targets}
+    return {"frames": max((len(info.targets) for info in known), default=0), "stars": len(stars)}
+
+
 def _settings(
     observation: Observation,
     n_angles: int,
@@ -316,6 +354,7 @@ def _settings(
         "version": __version__,
         "product": observation.product,
         "exposures": [e.name for e in observation.exposures],
+        "references": _references(observation),
         "filter": observation.filter.name,
         "fwhm_pixel": observation.fwhm_pix,
         "pixel_scale_arcsec": observation.pixel_scale_arcsec,

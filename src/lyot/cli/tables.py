@@ -179,6 +179,8 @@ def print_limits(limits: Limits, /) -> None:
         }
         | ({} if masses is None else {"mass [Jupiter masses]": _mass}),
     )
+    for sentence in curve.caveats:
+        click.echo(sentence)
 
 
 def print_candidates(found: Detection, /) -> None:

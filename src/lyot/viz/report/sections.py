@@ -345,6 +345,7 @@ def contrast(run: RunFacts, /) -> Iterator[Block]:
             "brightness of the star)."
         )
         return
+    yield from map(Paragraph, curve.caveats)
     columns = ["separation", "n_modes", "contrast_raw", "contrast_corrected", "contrast"]
     columns += ["contrast_unmasked"] if curve.settings.get("found") else []
     columns += ["mass"] if curve.settings.get("masses") else []
