@@ -270,7 +270,7 @@ def test_an_image_of_the_sky_is_turned_as_sources_are():
     # North up, east to the left.
     north, east = separation * np.cos(np.radians(pa)), separation * np.sin(np.radians(pa))
     sky += np.exp(-0.5 * ((y - 30 - north) ** 2 + (x - 30 + east) ** 2) / 1.5**2)
-    found = on_detector(sky, TangentPlane.linear(STAR.yx, roll, SCALE), SCALE, SHAPE)
+    found = on_detector(sky, TangentPlane.linear(STAR.yx, roll, SCALE), SCALE, np.indices(SHAPE))
     angle = np.radians(pa - roll)
     dy, dx = separation * np.cos(angle), -separation * np.sin(angle)
     weight = found / found.sum()
@@ -280,4 +280,6 @@ def test_an_image_of_the_sky_is_turned_as_sources_are():
     # Against an independent rotation about the middle pixel.
     middle = TangentPlane.linear((30.0, 30.0), roll, SCALE)
     turned = rotate(sky, roll, reshape=False, order=3)
-    np.testing.assert_allclose(on_detector(sky, middle, SCALE, (61, 61)), turned, atol=0.01)
+    np.testing.assert_allclose(
+        on_detector(sky, middle, SCALE, np.indices((61, 61))), turned, atol=0.01
+    )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from lyot.algorithms.geometry import TangentPlane, east_north
+from lyot.analysis.mode import extended_image
 from lyot.analysis.response import LinearResponse, UpdatedResponse
 from lyot.compute import threads
 from lyot.files.aligned import AlignedArrays
@@ -18,7 +19,6 @@ from lyot.files.exposure import Cube
 from lyot.files.run import ExposureProducts
 from lyot.files.star import StarPosition
 from lyot.parameters import SubtractRecipe
-from lyot.subtraction.disc import on_detector
 from lyot.subtraction.fit import Fit
 from lyot.subtraction.pixels import RefPixels
 from lyot.subtraction.result import SkyNoise, Subtracted, sky_noise
@@ -203,9 +203,8 @@ def exposure_of_run(
     """Open an exposure of a finished run; one just `subtracted` is not subtracted again."""
     disc = None
     if run.disc_model is not None:
-        scale_arcsec = run.target.info.pixel_scale_arcsec
-        disc = on_detector(run.disc_model, run.plane, scale_arcsec, run.target.frame_shape)
-        disc *= run.disc_scale
+        info, shape = run.target.info, run.target.frame_shape
+        disc = run.disc_scale * extended_image(run.disc_model, info, run.star, run.plane, shape)
     return make_exposure(
         run.target,
         run.aligned,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lyot.analysis.brightness import StarBrightness, star_brightness, star_flux_in
 from lyot.analysis.exposure import SubtractedExposure, exposure_of_run
+from lyot.analysis.mode import mode_of, transmission_of
 from lyot.analysis.psf import OffAxisPSF, best_psf, model_optics, psf_from_image
 from lyot.analysis.response import Added, PointSource
 from lyot.compute import threads
@@ -21,9 +22,7 @@ from lyot.errors import LyotError
 from lyot.files.headers import ExposureInfo
 from lyot.files.run import open_products, read_image
 from lyot.files.spectrum import read_spectrum, source_spectrum
-from lyot.instruments.coronagraphs import Coronagraph
 from lyot.instruments.filters import RAYLEIGH_JEANS, Filter, Spectrum
-from lyot.instruments.instrument import Instrument
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 from lyot.instruments.transmission import Transmission
 from lyot.parameters import ObservationParameters, SubtractRecipe, from_dict
@@ -271,35 +270,6 @@ def make_observation(
         )
     through = transmission_of(info, transmission, spectrum)
     return Observation(product, exposures, psf, through, star, recipe)
-
-
-def mode_of(info: ExposureInfo) -> tuple[Instrument, Coronagraph, Filter, float]:
-    """What the optics of an exposure are made of."""
-    instrument = info.instrument_value
-    # Rounded, so that exposures whose pixel areas differ in the last digit share a model.
-    scale = round(info.pixel_scale_arcsec, 6)
-    return instrument, info.coronagraph_value, instrument.filter(info.filter), scale
-
-
-def transmission_of(
-    info: ExposureInfo,
-    image: NDArray[np.floating] | None = None,
-    spectrum: Spectrum = RAYLEIGH_JEANS,
-    /,
-) -> Transmission:
-    """Take the user's map, else the model; 1 everywhere for a coronagraph without a model."""
-    coronagraph, origin = info.coronagraph_value, "model of the package"
-    if image is not None:
-        origin = "map given by the user"
-    elif not coronagraph.is_modeled:
-        origin = "none: the coronagraph is unknown"
-        log.warning("Coronagraph %r is unknown: its transmission is taken as 1.", info.coronagraph)
-    return Transmission(
-        optics=model_optics(*mode_of(info), spectrum),
-        mask_xy_arcsec=(info.star_along_mask_arcsec, 0.0),
-        origin=origin,
-        image=None if image is None else np.asarray(image, dtype=np.float64),
-    )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lyot.analysis.observation import transmission_of
+from lyot.analysis.mode import transmission_of
 from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.files.headers import ExposureInfo

@@ -313,8 +313,8 @@ class FitInputs(Parameters):
     )
     zone_map: str | None = input_file("FITS image of zone numbers, for zones = map")
     disc_model: str | None = input_file(
-        "FITS image of a disc model, north up about the middle pixel; the coefficients are fitted "
-        "without the disc, which avoids over-subtraction"
+        "FITS image of a disc model, not convolved, north up about the middle pixel; the "
+        "coefficients are fitted without the disc, which avoids over-subtraction"
     )
 
 

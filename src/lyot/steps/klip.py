@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lyot.analysis.mode import extended_image
 from lyot.compute import devices
 from lyot.files.aligned import AlignedArrays
 from lyot.files.astrometry import plane_of
@@ -30,7 +31,7 @@ from lyot.parameters import (
 )
 from lyot.references.star import find_star
 from lyot.steps.base import LyotStep, is_one, name_of, opened, spec_of, values_of
-from lyot.subtraction.disc import Constrained, on_detector, subtract_constrained
+from lyot.subtraction.disc import Constrained, subtract_constrained
 from lyot.subtraction.result import Subtracted, Subtraction, sky_noise, speckle_noise
 from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
@@ -87,7 +88,7 @@ class KlipStep(LyotStep):
 
             if files.disc_model:
                 sky, _ = read_image(files.disc_model)
-                disc = on_detector(sky, plane, scale_arcsec, cube.frame_shape)
+                disc = extended_image(sky, cube.info, star, plane, cube.frame_shape)
                 counts = np.any([zone.weight > 0 for zone in zones], axis=0)
                 done = subtract_constrained(run, cube, disc, counts)
                 log.info("The model of the disc is %.4g times %s.", done.scale, files.disc_model)

@@ -28,14 +28,14 @@ def on_detector(
     image: NDArray[np.floating],
     plane: TangentPlane,
     pixel_scale_arcsec: float,
-    shape: tuple[int, int],
+    yx: tuple[NDArray[np.floating], NDArray[np.floating]],
     /,
 ) -> NDArray[np.float64]:
-    """Turn an image of the sky onto the pixels of an exposure, by cubic interpolation.
+    """Read an image of the sky at positions on an exposure [pixel], by cubic interpolation.
 
     North is up, the star at the pixel ``(n // 2, n // 2)``; NaN, and what lies beyond, are zero.
     """
-    east, north = plane.offset(*np.indices(shape)) / pixel_scale_arcsec
+    east, north = plane.offset(*yx) / pixel_scale_arcsec
     places = np.stack([image.shape[0] // 2 + north, image.shape[1] // 2 - east])
     return np.asarray(map_coordinates(np.nan_to_num(image), places, order=3, cval=0.0))
 
