@@ -162,6 +162,40 @@ def test_exposures_are_weighted_as_is_asked_for(clean, weight_type, expected):
     np.testing.assert_allclose(image.sci[covered], expected, rtol=1e-5)
 
 
+def test_integrations_drizzled_as_their_mean_make_the_image_of_one_after_another(clean, rng):
+    _, _, templates = clean
+    n_int = 35  # more than the bits of one plane of CON
+    shape = (n_int, *templates[0].sci.shape[1:])
+    bad = np.zeros(shape, bool)
+    bad[7:12, 20:30, 30:40] = True  # some integrations alike
+    bad[rng.integers(0, n_int, 9), rng.integers(0, 72, 9), rng.integers(0, 72, 9)] = True
+    exposure = replace(
+        constant(templates[0], 0.0, 1.0),
+        sci=np.where(bad, np.nan, rng.normal(5.0, 1.0, shape)).astype(np.float32),
+        err=rng.uniform(0.5, 1.5, shape).astype(np.float32),
+        bad=bad,
+        variances={"var_rnoise": rng.uniform(0.5, 2.0, shape).astype(np.float32)},
+    )
+    other = constant(templates[1], 4.0, 1.0)
+
+    def alone(i):
+        of_one = {name: getattr(exposure, name)[i : i + 1] for name in ("sci", "err", "bad")}
+        variances = {"var_rnoise": exposure.variances["var_rnoise"][i : i + 1]}
+        return replace(exposure, variances=variances, **of_one)
+
+    recipe = CombineRecipe(weight_type="ivm")
+    image = combine([exposure, other], recipe)
+    each = combine([*(alone(i) for i in range(n_int)), other], recipe)
+    np.testing.assert_array_equal(image.con, each.con)
+    assert len(np.unique(image.con[0])) > 2  # not all see each pixel
+    assert image.con.shape[0] == 2
+    for name in ("sci", "err", "wht"):
+        np.testing.assert_allclose(getattr(image, name), getattr(each, name), rtol=2e-6)
+    np.testing.assert_allclose(
+        image.variances["var_rnoise"], each.variances["var_rnoise"], rtol=2e-6
+    )
+
+
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
 def test_the_pixel_scale_of_the_image_is_as_asked_for(clean, ratio):
     _, _, templates = clean

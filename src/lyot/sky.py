@@ -203,15 +203,15 @@ def _layers(anchored: list[Any], exposures: list[Residuals], grid: _Grid) -> dic
     from stcal.resample.utils import calc_pixmap
 
     names = [v for v in VARIANCES if all(v in e.variances for e in exposures)]
-    image = grid.empty(max_ctx_id=sum(len(e.sci) for e in exposures) - 1)
-    maps = [
-        calc_pixmap(wcs, grid.wcs, exposure.sci.shape[-2:])
-        for wcs, exposure in zip(anchored, exposures, strict=True)
-    ]
-    weights = [
-        _add_exposure(image, exposure, names, grid, pixmap)
-        for exposure, pixmap in zip(exposures, maps, strict=True)
-    ]
+    frames = [_frames_of(exposure, grid.recipe) for exposure in exposures]
+    image = grid.empty(max_ctx_id=sum(len(members) for members, _ in frames) - 1)
+    maps, weights = [], []
+    for wcs, exposure, (members, weight) in zip(anchored, exposures, frames, strict=True):
+        pixmap = calc_pixmap(wcs, grid.wcs, exposure.sci.shape[-2:])
+        for rows in members:
+            grid.add(image, *_mean_frame(exposure, rows, weight[rows], names), pixmap)
+        maps.append(pixmap)
+        weights.append(weight.sum(axis=0, dtype=np.float64))
     independent, *variances = image.out_img2
     coherent = _coherent_variance(exposures, weights, grid, maps)
     variance = independent if coherent is None else independent + coherent
@@ -221,35 +221,68 @@ def _layers(anchored: list[Any], exposures: list[Residuals], grid: _Grid) -> dic
         "sci": image.out_img,
         "err": err.astype(np.float32),
         "wht": image.out_wht,
-        "con": image.out_ctx,
+        "con": _context(image.out_ctx, [members for members, _ in frames]),
         "variances": dict(zip(names, variances, strict=True)),
     }
 
 
-def _add_exposure(
-    image: Any, exposure: Residuals, names: list[str], grid: _Grid, pixmap: Any
-) -> NDArray[np.float64]:
-    """Drizzle the integrations of an exposure; return the sum of their weights.
+def _frames_of(
+    exposure: Residuals, recipe: CombineRecipe
+) -> tuple[list[list[int]], NDArray[np.float32]]:
+    """Return which integrations have the same good pixels, and the weights of all.
 
-    Their noise is independent but for the part that comes from the references.
+    They fall on the same output pixels, with the same shares: their mean is drizzled once.
     """
-    total = np.zeros(exposure.sci.shape[-2:], np.float64)
-    for i in range(len(exposure.sci)):
-        weight = _weight(exposure, i, grid.recipe)
-        used = weight > 0
+    weight = np.stack([_weight(exposure, i, recipe) for i in range(len(exposure.sci))])
+    groups: dict[bytes, list[int]] = {}
+    for i, used in enumerate(weight > 0):
+        groups.setdefault(np.packbits(used).tobytes(), []).append(i)
+    return list(groups.values()), weight
+
+
+def _mean_frame(
+    exposure: Residuals, rows: list[int], weight: NDArray[np.float32], names: list[str]
+) -> tuple[Array, list[Array], Array]:
+    r"""Return the mean of some integrations, its layers of variance, and its weight.
+
+    With weights w it is :math:`\sum w s / \sum w`, of variance
+    :math:`\sum w^2 v / (\sum w)^2`. Their noise is independent but for the part that comes from
+    the references.
+    """
+    total = weight.sum(axis=0, dtype=np.float64)
+    safe = np.where(total > 0, total, 1.0)
+    share = np.where(total > 0, weight / safe, 0.0)
+    used = total > 0
+    sci = np.zeros(total.shape)
+    layers = [np.zeros(total.shape) for _ in range(1 + len(names))]
+    for i, part in zip(rows, share, strict=True):
         variance = np.square(exposure.err[i], dtype=np.float64)
         if exposure.variance_refs is not None:
             variance = variance - exposure.variance_refs
-        layers = [variance, *(exposure.variances[name][i] for name in names)]
-        grid.add(
-            image,
-            np.where(used, exposure.sci[i], 0.0).astype(np.float32),
-            [np.where(used, layer, 0.0).astype(np.float32) for layer in layers],
-            weight,
-            pixmap,
-        )
-        total += weight
-    return total
+        sci += part * np.where(used, exposure.sci[i], 0.0)
+        of_integration = (variance, *(exposure.variances[name][i] for name in names))
+        for layer, values in zip(layers, of_integration, strict=True):
+            layer += part**2 * np.where(used, values, 0.0)
+    as_float32 = [layer.astype(np.float32) for layer in layers]
+    return sci.astype(np.float32), as_float32, total.astype(np.float32)
+
+
+def _context(of_frames: Any, members: list[list[list[int]]]) -> NDArray[np.int32]:
+    """Return one bit for each integration of all exposures: that of the frame it is in."""
+    n_bits, shape = 32, of_frames.shape[1:]
+    n_int = [sum(map(len, groups)) for groups in members]
+    planes = np.zeros((-(-sum(n_int) // n_bits), *shape), np.uint32)
+    frame, first = 0, 0
+    for groups, n in zip(members, n_int, strict=True):
+        for rows in groups:
+            plane, bit = divmod(frame, n_bits)
+            seen = (of_frames.view(np.uint32)[plane] >> np.uint32(bit)) & np.uint32(1)
+            for i in rows:
+                plane, bit = divmod(first + i, n_bits)
+                planes[plane] |= seen << np.uint32(bit)
+            frame += 1
+        first += n
+    return planes.view(np.int32)
 
 
 def _coherent_variance(

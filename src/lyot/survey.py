@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lyot._version import __version__
-from lyot.compute import cluster, process
+from lyot.compute import cluster, process, threads
 from lyot.errors import LyotError
 from lyot.files.association import Association, read_association
 from lyot.files.atomic import checksum, remove_stale, sampled_checksum, write_json
@@ -184,6 +184,8 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
     process.freeze_imports()
     pipeline.progress = progress
     pipeline.keep_fits = job.observation is not None
+    if job.report:
+        threads.preload("lyot.viz.report.page", "jinja2")
     with _log_file(folder, asn.product):
         record.unlink(missing_ok=True)
         if job.content is not None:
@@ -211,11 +213,13 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
         time.monotonic() - started,
     )
     if pipeline.save_results:
+        names = [Path(p).name for p in products]
+        digests = threads.map_ordered(sampled_checksum, products)
         content = {
             "software": "lyot",
             "command": list(job.command),
             "fingerprint": fingerprint(job, asn, pipeline.checksums),
-            "products": {Path(p).name: sampled_checksum(p) for p in products},
+            "products": dict(zip(names, digests, strict=True)),
             "summary": list(finished.summary),
             "seconds": finished.seconds,
         }

@@ -1,6 +1,8 @@
 """Bad pixels and outliers, against NumPy's own medians and known mixtures."""
 
 import numpy as np
+import pytest
+from scipy import ndimage
 
 from lyot.algorithms import repair
 
@@ -95,3 +97,10 @@ def test_two_integrations_tell_no_outlier(rng):
     cube[0, 3, 3] = 1e4
     flags = repair.outlier_flags(cube, np.ones(cube.shape), np.zeros(cube.shape, bool))
     assert not flags.any()
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (7, 5), (1, 9), (3, 3)])
+def test_the_median_of_neighbors_is_that_of_scipy(rng, shape):
+    image = rng.normal(size=shape).astype(np.float32)
+    wanted = ndimage.median_filter(image, size=5, mode="nearest")
+    np.testing.assert_array_equal(repair.median_of_neighbors(image), wanted)

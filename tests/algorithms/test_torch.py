@@ -38,7 +38,9 @@ def test_registration(star_image):
         prepared = registration.pair_targets(
             convert(target)[None, ...], convert(ones), convert(ones < 0)[None], convert(ones)[None]
         )
-        near = registration.fit_pairs(prepared, spectra[0], convert(ones), convert(start[0]))
+        near = registration.fit_pairs(
+            prepared, spectra[:1], convert(ones)[None], convert(start[:1])
+        )
         found = registration.refine(
             convert(target),
             convert(ones),

@@ -4,9 +4,13 @@ import ast
 import os
 import subprocess
 import sys
+import threading
+import warnings
 from pathlib import Path
 
 import pytest
+
+from lyot.compute.process import calm_libraries
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "lyot"
@@ -85,3 +89,38 @@ def test_only_the_command_line_owns_a_process():
 )
 def test_a_use_of_the_host_is_seen(source):
     assert list(uses_of_the_host(source))
+
+
+def warn_from(module):
+    warnings.warn_explicit("any", UserWarning, f"{module}.py", 1, module=module)
+
+
+def test_warnings_of_libraries_are_ignored_and_those_of_ours_are_not():
+    with calm_libraries():
+        warn_from("astropy.io.fits.card")
+        warn_from("asdf")
+        with pytest.raises(UserWarning):
+            warn_from("lyot.sky")
+        with pytest.raises(UserWarning):
+            warn_from("asdfghj")
+
+
+def test_the_filters_of_warnings_come_back_whatever_threads_do():
+    before = list(warnings.filters)
+    entered, leave = threading.Event(), threading.Event()
+
+    def other():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            entered.set()
+            leave.wait(10)
+
+    with calm_libraries():
+        thread = threading.Thread(target=other)
+        thread.start()
+        entered.wait(10)
+        with warnings.catch_warnings():  # it begins and ends after the other
+            leave.set()
+            thread.join()
+        assert next(iter(warnings.filters))[0] == "ignore"  # what the other left behind
+    assert list(warnings.filters) == before

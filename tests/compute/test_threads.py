@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from lyot.compute.threads import calculation, map_ordered, single_threaded_blas
+from lyot.compute.threads import SecondThread, calculation, map_ordered, single_threaded_blas
 from lyot.steps.base import LyotStep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -233,3 +233,42 @@ def test_a_pipeline_computes_with_one_blas_thread(two_threads, small, tmp_path):
     pipeline.run(str(small))
     assert len(seen) > 3
     assert all(n == {1} for n in seen)
+
+
+@pytest.mark.parametrize("n_threads", ["1", "2"])
+def test_work_in_the_background_is_done_in_order_at_the_end_of_the_block(monkeypatch, n_threads):
+    monkeypatch.setenv("LYOT_THREADS", n_threads)
+    done, where = [], set()
+
+    def note(number):
+        done.append(number)
+        where.add(threading.current_thread())
+        return number
+
+    with SecondThread() as second:
+        results = [second.submit(note, k) for k in range(20)]
+    assert done == list(range(20)) == [each.result() for each in results]
+    assert (threading.current_thread() in where) == (n_threads == "1")
+
+
+def test_an_error_in_the_background_is_raised_and_one_outside_stops_what_has_not_begun(monkeypatch):
+    monkeypatch.setenv("LYOT_THREADS", "2")
+    with pytest.raises(ZeroDivisionError), SecondThread() as second:
+        second.submit(lambda: 1 / 0)
+    begun, go, done = threading.Event(), threading.Event(), []
+
+    def first():
+        begun.set()
+        go.wait(10)
+        done.append("first")
+
+    def fail(second):
+        second.submit(first)
+        second.submit(done.append, "second")
+        begun.wait(10)
+        threading.Timer(0.05, go.set).start()
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError), SecondThread() as second:
+        fail(second)
+    assert done == ["first"]

@@ -267,8 +267,11 @@ def test_an_interrupt_leaves_no_half_product(small, tmp_path):
     pipeline.output_dir, pipeline.progress = str(tmp_path), interrupt
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(str(small))
-    kinds = sorted(p.name.rpartition("_")[2] for p in tmp_path.iterdir())
-    assert kinds == ["crfints.fits", "psfstack.fits"]
+    # What another thread had finished by then is there, and whole.
+    kinds = {p.name.rpartition("_")[2] for p in tmp_path.iterdir()}
+    assert kinds <= {"crfints.fits", "psfstack.fits"}
+    for path in tmp_path.iterdir():
+        datamodels.open(path).close()
 
 
 def test_references_of_another_mode_are_refused_before_any_work(small, tmp_path):
@@ -328,7 +331,8 @@ def same_provenance(a, b):
     elif isinstance(a, list | tuple | np.ndarray):
         assert np.array_equal(a, b)
     else:
-        assert b == (pytest.approx(a, rel=1e-4) if isinstance(a, float) else a)
+        is_number = isinstance(a, float)
+        assert b == (pytest.approx(a, rel=1e-4, nan_ok=True) if is_number else a)
 
 
 def test_steps_run_one_by_one_make_the_products_of_the_pipeline(small, tmp_path):

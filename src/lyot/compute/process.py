@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 MAX_KEPT_BYTES = 32 * 2**20
 MAX_FREE_BYTES = 64 * 2**20
+SWITCH_INTERVAL_S = 5e-4
+"""After how long a thread that holds the interpreter gives it to one that waits for it."""
+LIBRARIES = ("stdatamodels", "asdf", "asdf_astropy", "astropy", "gwcs", "stcal", "drizzle")
 
 _owned = False
 
@@ -20,12 +27,14 @@ def own() -> None:
 
     By default glibc returns freed arrays of a megabyte to the system at once, and the next one is
     handed out page by page: half of the time of an alignment. From now on arrays below 32 MiB are
-    kept for the next one. Elsewhere than on glibc this does nothing.
+    kept for the next one. Elsewhere than on glibc this does nothing. Threads that compute wait less
+    long for those that import modules or write headers.
     """
     global _owned
     if _owned:
         return
     _owned = True
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -44,3 +53,16 @@ def freeze_imports() -> None:
     """Leave all objects of now out of garbage collections: stpipe collects before each step."""
     if _owned:
         gc.freeze()
+
+
+@contextmanager
+def calm_libraries() -> Iterator[None]:
+    """Ignore what other packages warn of while several threads use them.
+
+    `warnings.catch_warnings` is not thread-safe: two threads may each restore what the other set.
+    What was set before is set again at the end, when one thread is left.
+    """
+    with warnings.catch_warnings():
+        for name in LIBRARIES:
+            warnings.filterwarnings("ignore", module=rf"{name}\b")
+        yield

@@ -8,9 +8,10 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, wraps
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -144,6 +145,56 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     """Return the threads of this process; they are kept, and with them their working memory."""
     del process  # a fork has no threads of its parent's
     return ThreadPoolExecutor(threads, thread_name_prefix="lyot")
+
+
+def preload(*modules: str) -> None:
+    """Import modules that are needed later, while this thread computes."""
+    if n_threads() > 1:
+        threading.Thread(target=lambda: [import_module(name) for name in modules]).start()
+
+
+class SecondThread:
+    """A thread for work that takes turns with the caller's: opening and writing files, in order.
+
+    With one thread in all (`n_threads`), work is done when it is submitted. At the end of a
+    ``with`` block all work has been done, or after an error what has not begun never is.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "lyot-second") if n_threads() > 1 else None
+        self._pending: list[Future[Any]] = []
+
+    def submit(
+        self,
+        function: Callable[Parameters, Result],
+        /,
+        *args: Parameters.args,
+        **kw: Parameters.kwargs,
+    ) -> Future[Result]:
+        """Do work after all that was submitted before."""
+        if self._pool is None:
+            done: Future[Result] = Future()
+            done.set_result(function(*args, **kw))
+            return done
+        future = self._pool.submit(function, *args, **kw)
+        self._pending.append(future)
+        return future
+
+    def wait(self) -> None:
+        """Wait for all work; raise the first error in it."""
+        while self._pending:
+            self._pending.pop(0).result()
+
+    def __enter__(self) -> SecondThread:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self.wait()
+        finally:
+            if self._pool is not None:
+                self._pool.shutdown(cancel_futures=True)
 
 
 _held = threading.local()

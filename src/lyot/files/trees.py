@@ -6,6 +6,7 @@ import re
 import struct
 from typing import Any
 
+from lyot.compute import process
 from lyot.errors import LyotError, readable
 
 MAX_NODES = 10_000_000
@@ -18,6 +19,17 @@ _HEADER = struct.Struct(">4sHI4sQQQ")
 _INSIDE = r"\d|['\"]?fits:"
 """Sources of arrays inside the file: the number of a block, or an extension."""
 _SUSPECT = re.compile(rf"[\s\[,]\*\w|source['\"]?\s*:\s*(?!{_INSIDE})\S|strides".encode())
+
+
+def prefer_c_parser() -> None:
+    """Let `yaml.safe_load` parse in C, in a process of the package's own.
+
+    asdf reads its fifty manifests with it when the first file is opened: half a second in Python.
+    """
+    import yaml
+
+    if process.is_owned() and hasattr(yaml, "CSafeLoader"):
+        yaml.SafeLoader = yaml.CSafeLoader
 
 
 def check_tree(stored: bytes, what: object, /) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,15 +16,17 @@ import numpy as np
 from stpipe import Pipeline
 
 from lyot import steps
+from lyot.compute import process, threads
 from lyot.errors import LyotError
 from lyot.files.aligned import AlignedFrames
 from lyot.files.association import read_association
 from lyot.files.atomic import check_free_space, checksum
-from lyot.files.exposure import Cube, as_model, read_cube, stack
+from lyot.files.exposure import Cube, as_model, cube_from_model, read_cube, stack
 from lyot.files.headers import read_info
 from lyot.files.library_store import Library
 from lyot.files.products import save_atomically
 from lyot.files.stream import WriteBlock, write_blocks
+from lyot.files.trees import prefer_c_parser
 from lyot.parameters import (
     FIRST_INTEGRATION,
     PIPELINE,
@@ -52,7 +55,7 @@ from lyot.pipeline.record import Record, record_library, summary_of
 from lyot.progress import Progress, no_progress
 from lyot.references.background import Background, background_of, subtract_background
 from lyot.references.library import select
-from lyot.references.prepare import PreparedRefs, flag_outliers, prepare_refs
+from lyot.references.prepare import PreparedRefs, flag_outliers, outlier_dq, prepare_refs
 from lyot.references.vet import ReferenceWarning
 from lyot.steps.align_refs import psfalign_model
 from lyot.steps.base import LyotStep, spec_of, values_of
@@ -113,21 +116,30 @@ class Coron3Pipeline(Pipeline, LyotStep):
         members = plan.association.members
         self.products, self.summary, self.subtracted = [], [], {}
         self._combined_backgrounds = {}
-        self.checksums = {path.name: checksum(path) for path in members}
+        digests = threads.map_ordered(checksum, members)
+        self.checksums = {p.name: digest for p, digest in zip(members, digests, strict=True)}
         _check_copies(self.checksums)
         for name, kind in plan.association.unused:
             log.info("Member %s of type %r is not used.", name, kind)
         for warning in plan.warnings:
             log.warning(warning)
         record = Record(plan, self.checksums)
+        # While one thread computes, another opens files as models and writes products.
+        with process.calm_libraries(), threads.SecondThread() as self._files:
+            return self._reduce(record)
+
+    def _reduce(self, record: Record) -> Any:
+        plan = record.plan
         stacked: _Stack | None = None
         subtracted = []
         for number, exposure in enumerate(plan.exposures):
+            opened = self._files.submit(self._opened, number, exposure.science)
             if stacked is None or stacked.name != exposure.psfstack:
                 stacked = None  # so that one stack is held, not two
                 stacked = self._stack(plan, exposure)
-            models, stacked = self._subtract(record, number, stacked)
+            models, stacked = self._subtract(record, number, stacked, opened)
             subtracted.append(models)
+        self._files.wait()
         if not plan.images:
             log.info("resample is skipped: no combined image is made.")
             return None
@@ -195,6 +207,14 @@ class Coron3Pipeline(Pipeline, LyotStep):
             return given or None
         return None if Path(given).resolve() == Path(source).resolve().parent else given
 
+    def _opened(self, number: int, path: Path) -> Any:
+        if not number:
+            prefer_c_parser()
+        model = as_model(path, "CubeModel")
+        if not number:
+            process.freeze_imports()  # now that all are imported
+        return model
+
     def _stack(self, plan: Plan, exposure: PlannedExposure) -> _Stack:
         """Stack the references of an exposure, and prepare them for the alignment."""
         self.progress("stack references", 0, 1)
@@ -210,7 +230,15 @@ class Coron3Pipeline(Pipeline, LyotStep):
             cubes = chain(cubes, [replace(cube, info=read_info(exposure.science))])
         cube = stack(cubes)
         if exposure.psfstack in plan.products:
-            like = as_model(paths[0] if paths else exposure.science, "CubeModel")
+            self._files.submit(self._save_stack, exposure, cube, library)
+        refs = prepare_refs(cube, plan.parameters.recipe.align)
+        self.progress("stack references", 1, 1)
+        return _Stack(exposure.psfstack, refs, library, backgrounds)
+
+    def _save_stack(self, exposure: PlannedExposure, cube: Cube, library: dict[str, Any]) -> None:
+        """Write the stack, with the metadata of its first exposure."""
+        paths = exposure.references
+        with as_model(paths[0] if paths else exposure.science, "CubeModel") as like:
 
             def product() -> Any:
                 model = psfstack_model(like, cube, [p.name for p in paths], _single_pixels(3))
@@ -219,10 +247,6 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
             with self._in_blocks(exposure.psfstack, product, cube.sci.shape) as write:
                 write(0, cube.sci, cube.err, cube.dq)
-            like.close()
-        refs = prepare_refs(cube, plan.parameters.recipe.align)
-        self.progress("stack references", 1, 1)
-        return _Stack(exposure.psfstack, refs, library, backgrounds)
 
     def _without_background(self, plan: Plan, path: Path, records: dict[str, Any]) -> Cube:
         """Read a reference and subtract its background; note what was fitted."""
@@ -267,20 +291,23 @@ class Coron3Pipeline(Pipeline, LyotStep):
         }
         return library.frames([r["number"] for r in rows]), record
 
-    def _subtract(self, record: Record, number: int, stacked: _Stack) -> tuple[list[Any], _Stack]:
+    def _subtract(
+        self, record: Record, number: int, stacked: _Stack, opened: Future[Any]
+    ) -> tuple[list[Any], _Stack]:
         """Subtract an exposure, a set of references at a time; return the stack vetted."""
         plan, exposure = record.plan, record.plan.exposures[number]
-        target = self._flagged(plan, exposure)
         stage = f"exposure {number + 1} of {len(plan.exposures)}"
-        one = (len(stacked.refs), *target.data.shape[-2:])
+        one = (len(stacked.refs), *stacked.refs.cube.frame_shape)
         first = plan.parameters.recipe.align.align_to == FIRST_INTEGRATION
         n_sets = 1 if first else exposure.n_int
+        cube, flagged = self._flagged(plan, exposure, opened)
         with ExitStack() as context:
             write: WriteBlock | None = None
             if exposure.psfalign in plan.products:
 
                 def product() -> Any:
-                    return psfalign_model(target, aligned, _single_pixels(3 if first else 4))
+                    arrays = _single_pixels(3 if first else 4)
+                    return psfalign_model(flagged.result(), aligned, arrays)
 
                 shape = one if first else (n_sets, *one)
                 saved = self._in_blocks(exposure.psfalign, product, shape)
@@ -292,46 +319,66 @@ class Coron3Pipeline(Pipeline, LyotStep):
                     write(i, frames.sci, map(np.sqrt, frames.variance), frames.dq)
 
             aligned = self.align_refs.references(
-                target, stacked.refs, receive=receive, warnings=stacked.warnings
+                exposure.science, cube, stacked.refs, receive=receive, warnings=stacked.warnings
             )
             aligned.name = exposure.psfalign
-            aligned.inputs = [str(target.meta.filename), exposure.psfstack]
+            aligned.inputs = [exposure.crfints, exposure.psfstack]
+            aligned.prepare()
+            self._files.wait()  # models are not thread-safe: from here on this thread has them
             receive_fits = partial(self.subtracted.__setitem__, exposure.crfints)
+            target = flagged.result()
             result = self.klip.run(target, aligned, receive_fits if self.keep_fits else None)
-        target.close()
+            vetted = stacked._replace(warnings=aligned.warnings)
+            self._files.submit(context.pop_all().close)
         models = result if isinstance(result, list) else [result]
         for model, name in zip(models, exposure.psfsub, strict=True):
             record.exposure(model, library=stacked.library, backgrounds=stacked.backgrounds)
             self.summary.append(summary_of(exposure, model))
-            self._save(plan, model, name)
+            self._files.submit(self._write, plan, model, name)
+        self._files.submit(target.close)
         self.progress(stage, n_sets, n_sets)
-        return models, stacked._replace(warnings=aligned.warnings)
+        return models, vetted
 
-    def _flagged(self, plan: Plan, exposure: PlannedExposure) -> Any:
-        given = as_model(exposure.science, "CubeModel")
-        target = self.background.run(given, self._background(plan, exposure.science))
-        given.close()
-        if self.outlier_detection.skip:
-            target.meta.cal_step.outlier_detection = "SKIPPED"
-            self._save(plan, target, exposure.crfints)
-            return target
-        flagged = self.outlier_detection.run(target)
-        target.close()
-        self._save(plan, flagged, exposure.crfints)
-        return flagged
+    def _flagged(
+        self, plan: Plan, exposure: PlannedExposure, opened: Future[Any]
+    ) -> tuple[Cube, Future[Any]]:
+        """Return the frames of an exposure as they are subtracted; and its model, later."""
+        recipe, background = plan.parameters.recipe, self._background(plan, exposure.science)
+        steps = (self.background, self.outlier_detection)
+        made = subtract_background(read_cube(exposure.science), background, recipe.background)
+        cube, _ = made
+        found = None if recipe.outlier.skip else outlier_dq(cube, recipe.outlier)
+
+        def _model() -> Any:
+            given = opened.result()
+            target = self.background.run(given, background, made)
+            if found is None:
+                target.meta.cal_step.outlier_detection = "SKIPPED"
+                flagged = target
+            else:
+                flagged = self.outlier_detection.run(target, found)
+            for each in (given, target):
+                if each is not flagged:
+                    each.close()
+            self._write(plan, flagged, exposure.crfints)
+            return flagged
+
+        model = self._files.submit(_model)
+        if any(step.pre_hooks or step.post_hooks for step in steps):
+            return cube_from_model(model.result()), model
+        return cube if found is None else replace(cube, dq=found.dq), model
 
     def _combine(self, record: Record, names: PlannedImage, models: list[Any]) -> Any:
         self.progress("combine", 0, 1)
         image = self.resample.run(models)
         record.image(image, models)
-        self._save(record.plan, image, names.image)
+        image.meta.filename = names.image
         for model in models:
             model.close()
-        if not self.hlsp.skip:
-            for product, name in zip(
-                self.hlsp.process(image), (names.snr, names.contrast), strict=True
-            ):
-                self._save(record.plan, product, name)
+        made = [] if self.hlsp.skip else self.hlsp.process(image)
+        names_made = (names.image, names.snr, names.contrast)[: 1 + len(made)]
+        for product, name in zip([image, *made], names_made, strict=True):
+            self._files.submit(self._write, record.plan, product, name)
         self.progress("combine", 1, 1)
         return image
 
@@ -350,8 +397,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
     def _path(self, name: str) -> Path:
         return Path(self.output_dir or ".").expanduser() / name
 
-    def _save(self, plan: Plan, model: Any, name: str) -> None:
-        """Name a product, and save it where that is planned."""
+    def _write(self, plan: Plan, model: Any, name: str) -> None:
+        """Name a product, and write it where that is planned."""
         model.meta.filename = name
         if name in plan.products:
             self._note(save_atomically(model, self._path(name)))

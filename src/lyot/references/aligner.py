@@ -145,6 +145,10 @@ class Aligner:
             log.warning(f"Reference {each.reference + 1} of {info.name}{star}: {each.reason}.")
         return warnings
 
+    def prepare(self) -> None:
+        """Do what all sets rest on: the shifts, the star, what may spoil the subtraction."""
+        _ = self.star, self.warnings
+
     def fits(self) -> ShiftFit:
         """Return what was fitted to every integration, ``(n_sets, n_ref, ...)``."""
         fits = [self._fits.get(i) or self.align(i).fit for i in range(self.n_sets)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from lyot.parameters import AlignRecipe, OutlierRecipe
 from lyot.types import Mask
 
 log = logging.getLogger(__name__)
+
+ROWS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,19 +72,38 @@ def prepare_refs(refs: Cube, recipe: AlignRecipe, /) -> PreparedRefs:
     return PreparedRefs(replace(refs, err=variance[:0]), bad, variance, spectra)
 
 
-def outlier_dq(cube: Cube, recipe: OutlierRecipe, /) -> tuple[NDArray[np.uint32], int]:
-    """Return DQ with outliers flagged OUTLIER and DO_NOT_USE, and the number of outliers."""
+class Outliers(NamedTuple):
+    """DQ with outliers flagged OUTLIER and DO_NOT_USE, and the number of outliers."""
+
+    dq: NDArray[np.uint32]
+    n_found: int
+
+
+@threads.calculation
+def outlier_dq(cube: Cube, recipe: OutlierRecipe, /) -> Outliers:
+    """Flag the outliers of an exposure."""
     if len(cube.sci) < repair.MIN_INTEGRATIONS:
         text = "%s has %d integration(s); outlier detection needs at least %d."
         log.info(text, cube.info.name, len(cube.sci), repair.MIN_INTEGRATIONS)
-        return cube.dq.copy(), 0
-    found = repair.outlier_flags(cube.sci, cube.err, cube.bad("DO_NOT_USE"), n_sigma=recipe.n_sigma)
+        return Outliers(cube.dq.copy(), 0)
+    bad, found = cube.bad("DO_NOT_USE"), np.empty(cube.sci.shape, bool)
+
+    def _rows(first: int) -> None:
+        """Flag some rows, with as many beyond them as their pixels look at."""
+        above = min(first, repair.HALF_WINDOW)
+        rows, beyond = slice(first, first + ROWS_AT_ONCE), first + ROWS_AT_ONCE + repair.HALF_WINDOW
+        at = slice(None), slice(first - above, beyond)
+        flags = repair.outlier_flags(cube.sci[at], cube.err[at], bad[at], n_sigma=recipe.n_sigma)
+        found[:, rows] = flags[:, above : above + ROWS_AT_ONCE]
+
+    threads.map_ordered(_rows, range(0, cube.frame_shape[0], ROWS_AT_ONCE))
     flags = np.uint32(cube.info.instrument_value.flag_value("OUTLIER+DO_NOT_USE"))
-    return np.where(found, cube.dq | flags, cube.dq).astype(np.uint32), int(found.sum())
+    dq = np.where(found, cube.dq | flags, cube.dq).astype(np.uint32)
+    return Outliers(dq, int(found.sum()))
 
 
 def flag_outliers(cube: Cube, recipe: OutlierRecipe, /) -> Cube:
     """Return an exposure with its outliers flagged; the exposure itself where that is skipped."""
     if recipe.skip:
         return cube
-    return replace(cube, dq=outlier_dq(cube, recipe)[0])
+    return replace(cube, dq=outlier_dq(cube, recipe).dq)

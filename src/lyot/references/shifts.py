@@ -27,7 +27,7 @@ MAX_SAMPLES, RING_PIX, MAX_EXCESS, SMOOTHING_FWHM = 12, 3.0, 2.0, 0.65
 """The robust weight: number of references it is made from, width of its annuli, threshold, and
 standard deviation of the window in which residuals are averaged."""
 
-REFS_AT_ONCE = 4
+REFS_AT_ONCE, FIRST_ORDER = 4, 4
 FIRST_TOLERANCE_PIX, MODEL_TOLERANCE_PIX = 0.001, 0.01
 
 
@@ -138,14 +138,30 @@ def fit_all_pairs(
         )
     )
 
-    def _fit(k: int, center_yx: Array) -> ShiftFit:
-        data = (targets, frames.spectra[k], frames.refs.variance[k], center_yx)
-        return ShiftFit(*frames.device.run(registration.fit_pairs, *data))
+    def _fit(refs: slice, centers_yx: Array, **options: Any) -> ShiftFit:
+        data = (targets, frames.spectra[refs], frames.refs.variance[refs], centers_yx[refs])
+        return ShiftFit(*frames.device.run(registration.fit_pairs, *data, **options))
 
-    # The expansion is best about the middle of the targets; one reference tells where it lies.
-    drift = np.median(_fit(0, start_yx[0]).shift_yx, axis=0) - start_yx[0]
-    pairs = threads.map_ordered(lambda k: _fit(k, start_yx[k] + drift), range(len(frames.refs)))
-    fits = ShiftFit(*(np.stack(column, axis=1) for column in zip(*pairs, strict=True)))
+    # The expansion is best about the middle of the targets; one reference tells where it lies, and
+    # which order is enough for all targets, ten times better than it must be.
+    one = slice(1)
+    start_yx = start_yx + np.median(_fit(one, start_yx).shift_yx[0] - start_yx[0], axis=0)
+    enough = {"tolerance": 0.1 * registration.TOLERANCE_PIX}
+    order = FIRST_ORDER
+    while order < registration.ORDER:
+        if _fit(one, start_yx, order=order, **enough).converged.all():
+            break
+        order += 1
+
+    def _fit_all(refs: slice) -> ShiftFit:
+        fit = _fit(refs, start_yx, order=order)
+        if order == registration.ORDER or fit.converged.all():
+            return fit
+        return _fit(refs, start_yx)
+
+    parts = threads.map_ordered(_fit_all, groups_of(len(frames.refs)))
+    columns = (np.swapaxes(np.concatenate(column), 0, 1) for column in zip(*parts, strict=True))
+    fits = ShiftFit(*(np.ascontiguousarray(column) for column in columns))
     beyond = np.any(np.abs(fits.shift_yx) >= frames.limits, axis=-1)
     np.clip(fits.shift_yx, -frames.limits, frames.limits, out=fits.shift_yx)
     return fits._replace(converged=fits.converged & ~beyond)

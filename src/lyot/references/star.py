@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from lyot.algorithms import fourier, registration, repair
 from lyot.algorithms.geometry import radius_map
 from lyot.compute import threads
+from lyot.compute.cache import remembered
 from lyot.errors import LyotError
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
@@ -303,11 +306,28 @@ def _mode_of(info: ExposureInfo) -> _Mode:
 def _mean_image(optics: Optics, star_place: tuple[float, float], half: int) -> Array:
     """Mean of the images of a star at its place over draws of the wavefront errors."""
     n = optics.widest(2 * half + 1)
-    images = []
-    for seed in MODEL_SEEDS:
+
+    def _draw(seed: int) -> Array:
         made = replace(optics, seed=seed).psf(star_place, n_pixels=n)
-        images.append(made.transmission * made.image)
-    return np.asarray(np.mean(images, axis=0))
+        return made.transmission * made.image
+
+    def _make() -> dict[str, Array]:
+        return {"image": np.mean(threads.map_ordered(_draw, MODEL_SEEDS), axis=0)}
+
+    name = f"image-{star_place[0]!r}-{star_place[1]!r}-{n}"
+    return remembered(_group(optics), name, _make)["image"]
+
+
+def _group(optics: Optics) -> str:
+    """Name the folder of the cache that depends on optics and on the code of this module."""
+    return f"star-{optics.checksum}-{_code()}" if optics.checksum else ""
+
+
+@cache
+def _code() -> str:
+    of_fits = sorted(Path(str(registration.__file__)).parent.glob("*.py"))
+    files = [Path(__file__), Path(str(fourier.__file__)), *of_fits]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 @lru_cache(maxsize=16)
@@ -324,9 +344,9 @@ def _error_pix(mode: _Mode, method: str) -> float:
         measure = _ModelFit(mode, mode.optics, (n, n), (n // 2, n // 2))
     rng = np.random.default_rng(0)
     pixel_yx = np.array(optics.detector.pixel_scale_arcsec[::-1])
-    found = []
-    for seed in TRIAL_SEEDS:
-        offset = rng.normal(0.0, TRIAL_OFFSET_ARCSEC, 2)
+
+    def _trial(item: tuple[int, NDArray[np.float64]]) -> NDArray[np.float64]:
+        seed, offset = item
         y, x = offset / pixel_yx
         made = replace(optics, seed=seed).psf(
             (place[0] + offset[1], place[1] + offset[0]),
@@ -335,5 +355,12 @@ def _error_pix(mode: _Mode, method: str) -> float:
         )
         star = middle + offset / pixel_yx
         center = measure(made.image, made.image, np.zeros((n, n), bool), star)
-        found.append(np.full(2, np.nan) if center is None else center - star)
+        return np.full(2, np.nan) if center is None else center - star
+
+    def _make() -> dict[str, Array]:
+        trials = [(seed, rng.normal(0.0, TRIAL_OFFSET_ARCSEC, 2)) for seed in TRIAL_SEEDS]
+        return {"found": np.array(threads.map_ordered(_trial, trials))}
+
+    name = f"{method}-{place[0]!r}-{place[1]!r}-{n}"
+    found = remembered(_group(optics), name, _make)["found"]
     return float(np.sqrt(np.nanmean(np.square(found))))

@@ -10,7 +10,7 @@ import numpy as np
 
 from lyot.compute import devices
 from lyot.files.aligned import AlignedFrames
-from lyot.files.exposure import cube_from_model
+from lyot.files.exposure import Cube, cube_from_model
 from lyot.files.headers import ExposureInfo
 from lyot.files.products import derived_model
 from lyot.files.provenance import stamp
@@ -46,7 +46,7 @@ class AlignRefsStep(LyotStep):
         """Return the references `psf` on the pixels of the exposure `target`, 4-D or one set."""
         with opened(target, "CubeModel") as model, opened(psf, "CubeModel") as stack:
             refs = prepare_refs(cube_from_model(stack), values_of(self, AlignRecipe))
-            aligned = self.references(model, refs)
+            aligned = self.references(model, cube_from_model(model), refs)
             aligned.inputs = [name_of(target), name_of(psf)]
             frames = [aligned.frames(i) for i in range(aligned.n_sets)]
             arrays: dict[str, Any] = {
@@ -60,18 +60,22 @@ class AlignRefsStep(LyotStep):
 
     def references(
         self,
-        target: Any,
+        source: Any,
+        cube: Cube,
         refs: PreparedRefs,
         /,
         *,
         receive: Callable[[int, AlignedFrames], None] | None = None,
         warnings: Sequence[ReferenceWarning] | None = None,
     ) -> Aligner:
-        """Return the references of an exposure, which are aligned when they are asked for."""
-        cube, star_xy = cube_from_model(target), values_of(self, StarParameters).xy
+        """Return the references of an exposure, which are aligned when they are asked for.
+
+        `source` is the exposure's file or model, for CRDS, and `cube` its frames.
+        """
+        star_xy = values_of(self, StarParameters).xy
         if note := undersampling_note(cube.info):
             log.warning(note)
-        weight, origin = self._weight(target, cube.info, star_xy)
+        weight, origin = self._weight(source, cube.info, star_xy)
         aligner = Aligner(
             cube,
             refs,
@@ -86,14 +90,14 @@ class AlignRefsStep(LyotStep):
         return aligner
 
     def _weight(
-        self, model: Any, info: ExposureInfo, star_xy: tuple[float, float] | None
+        self, source: Any, info: ExposureInfo, star_xy: tuple[float, float] | None
     ) -> tuple[Array, str]:
         """Return the weight and its origin: override, CRDS where it is configured, or built in."""
         star = guess_star(info, star_xy)
         name = self.get_ref_override("psfmask")
         origin = "override"
         if not name and crds_is_configured():
-            name, origin = self._from_crds(model), "CRDS"
+            name, origin = self._from_crds(source), "CRDS"
         if not name or name == "N/A":
             log.info("Alignment weight: built in, an annulus about the star.")
             return builtin_weight(info, star), "built in"
@@ -103,9 +107,9 @@ class AlignRefsStep(LyotStep):
         log.info("Alignment weight: PSFMASK %s (%s).", name, origin)
         return read_psfmask(name, info, star), f"PSFMASK {name} ({origin})"
 
-    def _from_crds(self, model: Any) -> str | None:
+    def _from_crds(self, source: Any) -> str | None:
         try:
-            return str(self.get_reference_file(model, "psfmask"))
+            return str(self.get_reference_file(source, "psfmask"))
         except (Exception, SystemExit) as err:  # CRDS leaves through SystemExit
             log.warning("CRDS is set but did not answer (%s); the built-in weight is used.", err)
             return None

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from lyot.files.exposure import cube_from_model, read_cube
+from lyot.files.exposure import Cube, cube_from_model, read_cube
 from lyot.files.products import drop_unknown_long_keywords
 from lyot.files.provenance import stamp
 from lyot.parameters import STEPS, BackgroundRecipe, to_dict
@@ -29,17 +29,25 @@ class BackgroundStep(LyotStep):
 
     spec = spec_of(*STEPS["background"], suffix="bkgsub")
 
-    def process(self, source: Any, backgrounds: Background | Sequence[Any] | None = None) -> Any:
+    def process(
+        self,
+        source: Any,
+        backgrounds: Background | Sequence[Any] | None = None,
+        made: tuple[Cube, dict[str, Any]] | None = None,
+    ) -> Any:
         """Return a copy of an exposure without its background, with its error in ERR.
 
-        `backgrounds` are the dedicated background exposures, or what was made of them.
+        `backgrounds` are the dedicated background exposures, or what was made of them; `made` is
+        what `lyot.references.background.subtract_background` returns of it, where that is known.
         """
         recipe = values_of(self, BackgroundRecipe)
         if backgrounds is not None and not isinstance(backgrounds, Background):
             backgrounds = background_of([read_cube(path) for path in backgrounds], recipe)
         with opened(source, "CubeModel") as model:
             result = model.copy()
-            cube, record = subtract_background(cube_from_model(model), backgrounds, recipe)
+            if made is None:
+                made = subtract_background(cube_from_model(model), backgrounds, recipe)
+            cube, record = made
             if not record:
                 result.meta.cal_step.back_sub = "SKIPPED"
                 return result

@@ -9,7 +9,7 @@ from lyot.files.exposure import cube_from_model
 from lyot.files.products import drop_unknown_long_keywords
 from lyot.files.provenance import stamp
 from lyot.parameters import STEPS, OutlierRecipe, to_dict
-from lyot.references.prepare import outlier_dq
+from lyot.references.prepare import Outliers, outlier_dq
 from lyot.steps.base import LyotStep, name_of, opened, spec_of, values_of
 
 log = logging.getLogger(__name__)
@@ -28,14 +28,16 @@ class OutlierDetectionStep(LyotStep):
 
     spec = spec_of(*STEPS["outlier_detection"], suffix="crfints")
 
-    def process(self, source: Any) -> Any:
-        """Return a copy of an exposure, DQ with OUTLIER and DO_NOT_USE where a pixel is one."""
+    def process(self, source: Any, found: Outliers | None = None) -> Any:
+        """Return a copy of an exposure, DQ with OUTLIER and DO_NOT_USE where a pixel is one.
+
+        `found` is what `lyot.references.prepare.outlier_dq` returns of it, where that is known.
+        """
         recipe = values_of(self, OutlierRecipe)
         with opened(source, "CubeModel") as model:
             result = model.copy()
-            cube = cube_from_model(model)
-            result.dq, n_found = outlier_dq(cube, recipe)
-            name, n_int = cube.info.name, len(cube.sci)
+            result.dq, n_found = found or outlier_dq(cube_from_model(model), recipe)
+            name, n_int = model.meta.filename, len(result.dq)
             log.info("%d outliers in %d integrations of %s.", n_found, n_int, name)
             drop_unknown_long_keywords(result)
             inputs = [name_of(source)]

@@ -19,13 +19,15 @@ def test_integer_shift_is_found_through_a_mask(star_image, shift):
     np.testing.assert_array_equal(found[0], shift)
 
 
-def pairs(targets, ref, center, weight=None, bad=None, var_t=None, var_r=None):
+def pairs(targets, ref, center, weight=None, bad=None, var_t=None, var_r=None, **options):
     weight = np.ones(ref.shape) if weight is None else weight
     bad = np.zeros(targets.shape, bool) if bad is None else bad
     var_t = np.ones(targets.shape) if var_t is None else var_t
     var_r = np.ones(ref.shape) if var_r is None else var_r
     prepared = registration.pair_targets(targets, weight, bad, var_t)
-    return registration.fit_pairs(prepared, fourier.spectrum(ref), var_r, np.asarray(center))
+    spectra, centers = fourier.spectrum(ref)[None], np.asarray(center)[None]
+    fit = registration.fit_pairs(prepared, spectra, var_r[None], centers, **options)
+    return registration.ShiftFit(*(column[0] for column in fit))
 
 
 def test_all_pairs_are_fitted_to_their_direct_optimum(star_image, rng):
@@ -71,6 +73,36 @@ def test_pairs_run_on_a_strict_array_library(star_image):
         strict.asarray(target)[None, ...], ones, ones[None, ...] < 0, ones[None, ...]
     )
     center = strict.asarray([0.2, -0.3], dtype=strict.float64)
-    near = registration.fit_pairs(prepared, spectra[0, ...], ones, center)
+    near = registration.fit_pairs(prepared, spectra[:1, ...], ones[None, ...], center[None, ...])
     for a, b in zip(near, pairs(target[None], ref, (0.2, -0.3)), strict=True):
-        np.testing.assert_allclose(np.asarray(a), b, atol=1e-9)
+        np.testing.assert_allclose(np.asarray(a)[0], b, atol=1e-9)
+
+
+@pytest.mark.parametrize("order", [3, 4, 5, 6])
+def test_fewer_orders_say_where_they_are_enough(star_image, order):
+    # Offsets from far too large for the order to far smaller than needed.
+    drift = [(d, -0.5 * d) for d in (0.4, 0.2, 0.1, 0.05, 0.02, 0.01, 0.003, 0.001)]
+    targets = np.stack([star_image(shift_yx=d) for d in drift])
+    ref = star_image(shift_yx=(0.3, 0.2)) + 0.03 * star_image(seed=5)
+    alone = [
+        refined(target, ref, start=np.array([[-0.3, -0.2]]))[0].shift_yx[0] for target in targets
+    ]
+    found = pairs(targets, ref, (-0.3, -0.2), order=order)
+    assert not found.converged[0]
+    assert found.converged[-1]
+    off = np.abs(found.shift_yx - alone).max(axis=1)
+    assert off[found.converged].max() < 1e-6
+    assert off[0] > 1e-6
+
+
+def test_references_fitted_together_are_those_fitted_alone(star_image, rng):
+    targets = np.stack([star_image(shift_yx=d) for d in ((0.1, 0.0), (0.0, -0.1), (0.05, 0.05))])
+    refs = np.stack([star_image(seed=k) for k in range(3)])
+    bad = rng.random(targets.shape) < 0.02
+    variance, centers = rng.uniform(0.1, 0.2, refs.shape), rng.normal(0.0, 0.02, (3, 2))
+    prepared = registration.pair_targets(targets, np.ones(SHAPE), bad, np.ones(targets.shape))
+    together = registration.fit_pairs(prepared, fourier.spectrum(refs), variance, centers)
+    for k, ref in enumerate(refs):
+        alone = pairs(targets, ref, centers[k], bad=bad, var_r=variance[k])
+        for a, b in zip(together, alone, strict=True):
+            np.testing.assert_allclose(a[k], b, rtol=1e-9)

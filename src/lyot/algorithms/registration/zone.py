@@ -23,18 +23,25 @@ class ShiftFit(NamedTuple):
 
 
 class Zone(NamedTuple):
-    """The pixels of positive weight: the rows that hold them, and their places in these."""
+    """The pixels of positive weight: the box that holds them, and their places in it."""
 
     rows: slice
+    columns: slice
     index: Any
 
 
 def zone_of(weight: Any, /) -> Zone:
     """Return where a weight is positive."""
     xp = array_namespace(weight)
-    used = xp.nonzero(xp.any(weight > 0, axis=1))[0]
-    rows = slice(int(used[0]), int(used[-1]) + 1) if used.shape[0] else slice(0, 1)
-    return Zone(rows, xp.nonzero(xp.reshape(weight[rows, :], (-1,)) > 0)[0])
+    rows, columns = (_extent(xp.any(weight > 0, axis=axis)) for axis in (1, 0))
+    inside = xp.reshape(weight[rows, columns], (-1,))
+    return Zone(rows, columns, xp.nonzero(inside > 0)[0])
+
+
+def _extent(used: Any) -> slice:
+    """Return from where to where a vector is True."""
+    at = array_namespace(used).nonzero(used)[0]
+    return slice(int(at[0]), int(at[-1]) + 1) if at.shape[0] else slice(0, 1)
 
 
 def pick(image: Any, zone: Zone, /) -> Any:
@@ -45,7 +52,8 @@ def pick(image: Any, zone: Zone, /) -> Any:
 def pick_rows(rows: Any, zone: Zone, /) -> Any:
     """Return the pixels of the zone from the rows that hold it, of one image or of several."""
     xp = array_namespace(rows)
-    return xp.take(xp.reshape(rows, (*rows.shape[:-2], -1)), zone.index, axis=-1)
+    box = rows[..., zone.columns]
+    return xp.take(xp.reshape(box, (*box.shape[:-2], -1)), zone.index, axis=-1)
 
 
 def shift_covariance(normal: Any, meat: Any, b: Any, /) -> Any:
