@@ -50,10 +50,10 @@ def readable(what: object, remedy: str = "fetch it again", /) -> Iterator[None]:
     except Exception as err:
         if type(err) is FileNotFoundError:
             raise LyotError(f"{what} does not exist; check the path.") from None
-        raise LyotError(f"{what} cannot be read ({_reason(err)}); {remedy}.") from err
+        raise LyotError(f"{what} cannot be read ({reason_of(err)}); {remedy}.") from err
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception, /) -> str:
     """Say in the words of a library why it failed, where they are words for a user."""
     if isinstance(error, UnicodeDecodeError):
         return "it is not text"

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lyot._version import __version__
-from lyot.compute import cluster, process, threads
+from lyot.compute import cluster, memory, process, threads
 from lyot.errors import LyotError
 from lyot.files.association import Association, read_association
 from lyot.files.atomic import checksum, remove_stale, sampled_checksum, write_json
 from lyot.files.sorting import find_exposures, sort_exposures
 from lyot.parameters import (
     PIPELINE,
+    MemoryParameters,
     ObservationParameters,
     ReferenceParameters,
     StepParameters,
@@ -65,6 +66,7 @@ class Finished:
     products: tuple[str, ...] = ()  # paths
     summary: tuple[dict[str, Any], ...] = ()  # one entry per science exposure
     seconds: float = 0.0
+    peak_memory_mb: float = 0.0  # of the process, since it began
     message: str = ""  # why it failed
 
 
@@ -211,6 +213,7 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
         tuple(products),
         tuple(pipeline.summary),
         time.monotonic() - started,
+        memory.peak_bytes() / 1e6,
     )
     if pipeline.save_results:
         names = [Path(p).name for p in products]
@@ -222,6 +225,7 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
             "products": dict(zip(names, digests, strict=True)),
             "summary": list(finished.summary),
             "seconds": finished.seconds,
+            "peak_memory_mb": finished.peak_memory_mb,
         }
         write_json(content, record)
     return finished
@@ -253,6 +257,11 @@ def fingerprint(
     """Return all that a job's products rest on, by content; `checksums` are of known members."""
     sha256 = checksums or {p.name: checksum(p) for p in asn.members}
     values = complete(job.parameters)
+    # No product rests on the memory that a run may take.
+    values = {
+        step: tuple(value for value in given if not isinstance(value, MemoryParameters))
+        for step, given in values.items()
+    }
     all_values = [value for given in values.values() for value in given]
     if job.observation is not None:
         all_values.append(job.observation)

@@ -301,7 +301,7 @@ def insane(folder: Path, expected: dict[tuple[str, str], np.ndarray]) -> str:
         if extension != "SCI" or not name.endswith(("_psfsub.fits", "_i2d.fits")):
             continue
         finite = np.isfinite(array)
-        if finite.mean() < 0.3:
+        if finite.mean() < 0.02:
             return f"{name} has {finite.mean():.2f} finite values"
         if not np.any(array[finite]):
             return f"{name} is zero everywhere"

@@ -88,7 +88,7 @@ def print_run(finished: Finished, /) -> None:
     if finished.state == "unchanged":
         click.echo("The products are up to date; --rerun reduces the association again.")
     else:
-        click.echo(f"{finished.seconds:.1f} s")
+        click.echo(f"{finished.seconds:.1f} s, {finished.peak_memory_mb:.0f} MB of memory")
 
 
 def print_survey(finished: Sequence[Finished], output_dir: str, /) -> None:

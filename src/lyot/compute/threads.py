@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+from lyot.compute import memory
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -120,24 +122,39 @@ _inside = threading.local()
 """Whether this thread is inside `map_ordered`."""
 
 
-def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], /) -> list[Result]:
-    """Apply a function to independent items on threads, in order; a map within a map is serial."""
+def map_ordered(
+    function: Callable[[Item], Result], items: Iterable[Item], /, *, item_bytes: int = 0
+) -> list[Result]:
+    """Apply a function to independent items on threads, in order; a map within a map is serial.
+
+    As many are worked on at once as fit the limit of the memory, where one takes `item_bytes`.
+    """
     work = list(items)
     threads = min(n_threads(), len(work))
     if getattr(_inside, "map", False):
         return [function(item) for item in work]
     with single_threaded_blas():
         if threads <= 1:
-            return [function(item) for item in work]
+            return [_relieved(function, item) for item in work]
 
         def _within(item: Item) -> Result:
             _inside.map = True
             try:
-                return function(item)
+                return _relieved(function, item)
             finally:
                 _inside.map = False
 
-        return list(_pool(n_threads(), os.getpid()).map(_within, work))
+        pool, done = _pool(n_threads(), os.getpid()), list[Result]()
+        while len(done) < len(work):
+            n = memory.at_once(item_bytes, threads) if item_bytes else len(work)
+            done += pool.map(_within, work[len(done) : len(done) + n])
+        return done
+
+
+def _relieved(function: Callable[[Item], Result], item: Item) -> Result:
+    result = function(item)
+    memory.relieve()
+    return result
 
 
 @cache
@@ -214,6 +231,11 @@ def workspace(name: str, shape: tuple[int, ...], /) -> np.ndarray:
     if held is None or held.size < size:
         held = vars(_held)[name] = np.empty(size)
     return held[:size].reshape(shape)
+
+
+def block_bytes(n_rows: int, /) -> int:
+    """Return what the temporaries of a block of pixels of so many frames take."""
+    return 24 * n_rows * PIXEL_BLOCK
 
 
 def pixel_blocks(n_pix: int, /) -> list[slice]:

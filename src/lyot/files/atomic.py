@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lyot.errors import MAX_REASON, LyotError
+from lyot.errors import LyotError, reason_of
 
 
 @cache
@@ -93,10 +93,9 @@ def save_model(model: Any, path: Path, /) -> None:
     except (OSError, LyotError):
         raise
     except Exception as err:
-        reason = str(err).strip().partition("\n")[0][:MAX_REASON].rstrip(".")
         raise LyotError(
             f"{path.name} was not written: what its exposures record beside their pixels is "
-            f"damaged ({reason}); fetch them again."
+            f"damaged ({reason_of(err)}); fetch them again."
         ) from err
 
 

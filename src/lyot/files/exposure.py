@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lyot.compute import memory
 from lyot.errors import LyotError, readable
 from lyot.files.headers import (
     MODE,
@@ -79,13 +80,18 @@ class Cube:
 
     def bad(self, bits: str) -> Mask:
         """Return the bad pixels: SCI is not finite, or one of the DQ flags `bits` is set."""
-        flags = self.info.instrument_value.flag_value(bits)
-        return ~np.isfinite(self.sci) | ((self.dq & flags) != 0)
+        flags = np.uint32(self.info.instrument_value.flag_value(bits))
+        out = memory.empty(self.sci.shape, bool)
+        for frame, sci, dq in zip(out, self.sci, self.dq, strict=True):
+            np.logical_or(~np.isfinite(sci), (dq & flags) != 0, out=frame)
+            memory.relieve()
+        return out
 
     def variance(self) -> NDArray[np.float32]:
         """Return the squared error; where it is missing, the median of its frame is taken."""
-        out = np.empty(self.err.shape, np.float32)
+        out = memory.empty(self.err.shape, np.float32)
         for frame, err in zip(out, self.err, strict=True):
+            memory.relieve()
             valid = np.isfinite(err) & (err >= 0)
             if not valid.all():
                 typical = np.float32(np.median(err[valid]) if valid.any() else 0.0)
@@ -295,5 +301,19 @@ def stack(cubes: Iterable[Cube], /) -> Cube:
             "There is no psf member to subtract with; add reference exposures of exptype 'psf'."
         )
     # One array after another, so that the parts of each can go before the next is joined.
-    joined: dict[str, Any] = {name: np.concatenate(parts.pop(name)) for name in names}
+    joined: dict[str, Any] = {name: _joined(parts.pop(name)) for name in names}
     return Cube(info=first, targets=targets, **joined)
+
+
+def _joined(parts: list[Array]) -> Array:
+    """Concatenate arrays; a single one is taken as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    out = memory.empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
+    first = 0
+    while parts:
+        part = parts.pop(0)
+        out[first : first + len(part)] = part
+        first += len(part)
+        memory.relieve()
+    return out

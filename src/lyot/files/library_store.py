@@ -31,10 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot._version import __version__
+from lyot.compute import memory
 from lyot.errors import LyotError, readable
 from lyot.files.atomic import atomic_write, is_stale, temporary_prefix
 from lyot.files.exposure import Cube
 from lyot.files.headers import MODE, ExposureInfo
+from lyot.types import Array
 
 FORMAT = 1
 INDEX, FRAMES = "index.sqlite", "frames"
@@ -194,8 +196,7 @@ class Library:
     @cached_property
     def weight(self) -> NDArray[np.float64]:
         """Weight of the pixels by which frames are compared, ``(n_y, n_x)``."""
-        with readable(self.path / "zone", _REMEDY):
-            return np.asarray(_stored(self.path / "zone", "weight", self.shape, np.float64)[:])
+        return _read(self.path / "zone", "weight", self.shape, np.float64)
 
     def __len__(self) -> int:
         return sum(n for _, _, n in self._batches())
@@ -288,7 +289,7 @@ class Library:
         n = sum(size for _, _, size in batches)
         out = np.empty((n, n))
         for folder, first, size in batches:
-            rows = _stored(folder, "gram", (size, first + size), np.float64)[:]
+            rows = _read(folder, "gram", (size, first + size), np.float64)
             out[first : first + size, : first + size] = rows
             out[: first + size, first : first + size] = rows.T
         return out
@@ -302,9 +303,8 @@ class Library:
         batches = self._batches()
         out = np.empty((sum(n for _, _, n in batches), len(indices)))
         for folder, first, n in batches:
-            sci = _stored(folder, "sci", (n, *self.shape), np.float32)
-            for k in range(n):
-                out[first + k] = sci[k].ravel()[indices]
+            sci = _read(folder, "sci", (n, *self.shape), np.float32)
+            out[first : first + n] = sci.reshape(n, -1)[:, indices]
         return out
 
     def frames(self, numbers: Sequence[int], /) -> Cube:
@@ -315,9 +315,9 @@ class Library:
                 raise LyotError(f"{self.path} has no frame {number}.")
         shape, wanted = (len(numbers), *self.shape), np.asarray(numbers, dtype=np.intp)
         arrays: dict[str, Any] = {
-            "sci": np.empty(shape, np.float32),
-            "err": np.empty(shape, np.float32),
-            "dq": np.empty(shape, np.uint32),
+            "sci": memory.empty(shape, np.float32),
+            "err": memory.empty(shape, np.float32),
+            "dq": memory.empty(shape, np.uint32),
         }
         for folder, start, size in self._batches():
             places = np.flatnonzero((wanted >= start) & (wanted < start + size))
@@ -325,8 +325,10 @@ class Library:
                 in_batch = wanted[places] - start
                 first, last = int(in_batch.min()), int(in_batch.max())
                 for name, array in arrays.items():
-                    stored = _stored(folder, name, (size, *self.shape), array.dtype)
-                    array[places] = stored[first : last + 1][in_batch - first]
+                    pick = slice(first, last + 1)
+                    read = _read(folder, name, (size, *self.shape), array.dtype, pick)
+                    array[places] = read[in_batch - first]
+                    memory.relieve()
         chosen = [rows[number] for number in numbers]
         return Cube(
             **arrays,
@@ -370,7 +372,7 @@ class Library:
         n_zone = int((self.weight > 0).sum())
         zones: list[NDArray[np.float64]] = []
         for folder, _, n in batches:
-            zones.append(np.asarray(_stored(folder, "zone", (n, n_zone), np.float64)[:]))
+            zones.append(_read(folder, "zone", (n, n_zone), np.float64))
             if sum(map(len, zones)) >= N_ZONES_READ:
                 yield np.concatenate(zones)
                 zones = []
@@ -453,8 +455,10 @@ def _create(group: Any, name: str, /, **options: Any) -> Any:
     return group.create_array(name, config={"write_empty_chunks": True}, **options)
 
 
-def _stored(folder: Path, name: str, shape: tuple[int, ...], kind: Any) -> Any:
-    """Open an array of a batch; refuse another shape or type, other codecs, and missing parts."""
+def _read(
+    folder: Path, name: str, shape: tuple[int, ...], kind: Any, pick: slice = slice(None), /
+) -> Array:
+    """Read an array of a batch; refuse another shape or type, other codecs, and missing parts."""
     with readable(folder, _REMEDY):
         array = _group(folder, "r")[name]
         codecs = set(re.findall(r"'name': '([^']*)'", str(array.metadata.to_dict()["codecs"])))
@@ -470,7 +474,7 @@ def _stored(folder: Path, name: str, shape: tuple[int, ...], kind: Any) -> Any:
                 f"The array {name} of {folder} is not as the index says, {np.dtype(kind)} of the "
                 f"shape {shape}, or not all there; {_REMEDY}."
             )
-    return array
+        return np.asarray(array[pick])
 
 
 def _write_batch(folder: Path, batch: Batch) -> None:

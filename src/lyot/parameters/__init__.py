@@ -47,6 +47,7 @@ from lyot.parameters.reduction import (
     FitInputs,
     HlspRecipe,
     LibraryRecipe,
+    MemoryParameters,
     OutlierRecipe,
     Recipe,
     ReferenceParameters,

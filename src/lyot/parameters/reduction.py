@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from lyot.errors import LyotError
@@ -407,6 +408,47 @@ class ReferenceParameters(Parameters):
         option="library",
         metavar="LIB",
     )
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(MB|GB)", re.IGNORECASE)
+MIN_MEMORY_MB = 500.0
+"""What a run needs whatever it reduces."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryParameters(Parameters):
+    """How much memory a run takes.
+
+    Examples
+    --------
+    >>> MemoryParameters(memory="4GB").n_bytes
+    4000000000
+    """
+
+    memory: str | None = parameter(
+        None,
+        "Largest memory of the run, such as 4GB; arrays that do not fit lie on disk, beside the "
+        "products; by default 70 % of the memory of the computer",
+        option="memory",
+        metavar="SIZE",
+    )
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        if self.memory is not None and self.n_bytes < MIN_MEMORY_MB * 1e6:
+            raise LyotError(
+                f"memory is {self.memory[:20]!r}; give at least {MIN_MEMORY_MB:g}MB, such as 4GB.",
+                parameter="memory",
+            )
+
+    @property
+    def n_bytes(self) -> int:
+        """The size; 0 where none is given, or none that can be read."""
+        found = _SIZE.fullmatch((self.memory or "").strip())
+        if found is None:
+            return 0
+        return int(float(found[1]) * (1e9 if found[2].upper() == "GB" else 1e6))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from lyot.parameters.reduction import (
     FitInputs,
     HlspRecipe,
     LibraryRecipe,
+    MemoryParameters,
     OutlierRecipe,
     ReferenceParameters,
     SaveParameters,
@@ -26,7 +27,7 @@ from lyot.parameters.reduction import (
 
 PIPELINE = "calwebb_coron3"
 STEPS: dict[str, tuple[type[Parameters], ...]] = {
-    PIPELINE: (ReferenceParameters, LibraryRecipe, SaveParameters),
+    PIPELINE: (ReferenceParameters, LibraryRecipe, SaveParameters, MemoryParameters),
     "background": (BackgroundRecipe,),
     "outlier_detection": (OutlierRecipe,),
     "stack_refs": (),

@@ -16,7 +16,7 @@ import numpy as np
 from stpipe import Pipeline
 
 from lyot import steps
-from lyot.compute import process, threads
+from lyot.compute import memory, process, threads
 from lyot.errors import LyotError
 from lyot.files.aligned import AlignedFrames
 from lyot.files.association import read_association
@@ -35,6 +35,7 @@ from lyot.parameters import (
     BackgroundRecipe,
     CombineRecipe,
     LibraryRecipe,
+    MemoryParameters,
     OutlierRecipe,
     Recipe,
     ReferenceParameters,
@@ -64,6 +65,9 @@ from lyot.subtraction.methods import method_of
 from lyot.subtraction.result import Subtracted
 
 log = logging.getLogger(__name__)
+
+MEMORY_SHARE = 0.7
+"""Share of the computer's memory that a run takes where the user sets no limit."""
 
 
 class Coron3Pipeline(Pipeline, LyotStep):
@@ -112,7 +116,12 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
     def process(self, source: Any) -> Any:
         """Return the combined image, a list for several numbers of modes; None without resample."""
-        plan = self.plan(source)
+        plan, given = self.plan(source), values_of(self, MemoryParameters).n_bytes
+        limit = given or int(MEMORY_SHARE * memory.of_computer())
+        with memory.limited(limit, Path(self.output_dir or ".").expanduser()):
+            return self._reduce(plan)
+
+    def _reduce(self, plan: Plan) -> Any:
         members = plan.association.members
         self.products, self.summary, self.subtracted = [], [], {}
         self._combined_backgrounds = {}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lyot.algorithms import fourier, repair
 from lyot.algorithms.registration import ShiftFit
-from lyot.compute import devices, threads
+from lyot.compute import devices, memory, threads
 from lyot.errors import LyotError
 from lyot.files.aligned import AlignedArrays, AlignedFrames
 from lyot.files.exposure import Cube, check_same_mode
@@ -203,8 +203,9 @@ class Aligner:
         """Fit what has not converged in the fit of all pairs; move images, variances, gaps."""
         refs, frames, shape = self.refs, self._frames, self.target.frame_shape
         fit = ShiftFit(*(part[i].copy() for part in self._start[0]))
-        sci, variance = np.empty((2, len(refs), *shape), np.float32)
-        bad = np.empty((len(refs), *shape), bool)
+        all_refs = (len(refs), *shape)
+        sci, variance = (memory.empty(all_refs, np.float32) for _ in range(2))
+        bad = memory.empty(all_refs, bool)
         pending = np.flatnonzero(~fit.converged)
         image, noise = frames.image(i), self._variance[i].astype(np.float64)
         weight = np.where(self._bad[i], 0.0, self.weight)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms import fourier, propagation, repair
+from lyot.compute import threads
 from lyot.files.exposure import Cube
 from lyot.references.prepare import PreparedRefs
 from lyot.types import Array, Mask
@@ -16,6 +17,8 @@ MIN_BAD_FRACTION = 0.25
 """A moved pixel is bad where at least this share of it comes from bad pixels."""
 
 MAX_LEARNED_PIXELS = 20_000
+MAX_FILLED, MIN_FILLED = 2**20, 256
+"""Values that are filled at once, and pixels at least."""
 
 
 class Moved(NamedTuple):
@@ -92,8 +95,27 @@ def learn_prediction(
 
 def fill_moved(moved: Moved, prediction: repair.CrossPrediction, /) -> None:
     """Fill, in place, what is bad in some references from the others; NaN where all are bad."""
-    sci, variance, bad = moved
-    at = bad.any(axis=0)
-    sci[:, at], variance[:, at] = repair.fill_from_others(
-        sci[:, at], variance[:, at], bad[:, at], prediction
-    )
+    n_ref = len(moved.sci)
+    sci, variance = moved.sci.reshape(n_ref, -1), moved.variance.reshape(n_ref, -1)
+    bad = moved.bad.reshape(n_ref, -1)
+    fill_columns(sci, variance, bad, np.flatnonzero(bad.any(axis=0)), prediction)
+
+
+def fill_columns(
+    sci: Array,
+    variance: Array,
+    bad: Mask,
+    at: NDArray[np.intp],
+    prediction: repair.CrossPrediction,
+    /,
+) -> None:
+    """Fill pixels of all references in place, `(n_ref, n_pix)`, a block of columns at a time."""
+    step = max(MAX_FILLED // len(sci), MIN_FILLED)  # never by the number of threads or the memory
+
+    def _fill(first: int) -> None:
+        columns = at[first : first + step]
+        sci[:, columns], variance[:, columns] = repair.fill_from_others(
+            sci[:, columns], variance[:, columns], bad[:, columns], prediction
+        )
+
+    threads.map_ordered(_fill, range(0, len(at), step))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms import fourier, repair
-from lyot.compute import threads
+from lyot.compute import memory, threads
 from lyot.errors import LyotError
 from lyot.files.aligned import ReferenceInfo
 from lyot.files.exposure import Cube
@@ -58,7 +58,7 @@ def prepare_refs(refs: Cube, recipe: AlignRecipe, /) -> PreparedRefs:
             raise LyotError(f"Reference {k + 1} of the stack is zero everywhere; leave it out.")
 
     m_y, m_x = (fourier.odd_grid_length(n) for n in refs.frame_shape)
-    spectra = np.empty((len(refs.sci), m_y, m_x // 2 + 1), np.complex128)
+    spectra = memory.empty((len(refs.sci), m_y, m_x // 2 + 1), np.complex128)
 
     def _transform(k: int) -> None:
         frame = repair.median_fill(

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.algorithms import repair
 from lyot.algorithms.zones import Zone
-from lyot.compute import threads
+from lyot.compute import memory, threads
 from lyot.files.aligned import AlignedFrames
-from lyot.references.fill import learn_prediction
+from lyot.references.fill import fill_columns, learn_prediction
 from lyot.types import Array
+
+MAX_ROWS = 128
+"""Frames whose pixels are gathered at once."""
 
 
 class Targets(NamedTuple):
@@ -101,15 +103,16 @@ class RefPixels:
         """Take one set of aligned references, and fill pixels that are bad in some of them."""
         n_ref = len(frames.sci)
         sci, variance = frames.sci.reshape(n_ref, -1), frames.variance.reshape(n_ref, -1)
-        missing = ~np.isfinite(sci)
+        missing = memory.empty(sci.shape, bool)
+        for row, frame in zip(missing, sci, strict=True):
+            np.logical_not(np.isfinite(frame), out=row)
+            memory.relieve()
         all_bad = np.asarray(missing.all(axis=0))
         at = np.flatnonzero(missing.any(axis=0) & ~all_bad)
         if at.size:
             prediction = learn_prediction(sci, variance, missing)
             sci, variance = sci.copy(), variance.copy()
-            sci[:, at], variance[:, at] = repair.fill_from_others(
-                sci[:, at], variance[:, at], missing[:, at], prediction
-            )
+            fill_columns(sci, variance, missing, at, prediction)
         return cls(sci, variance, all_bad)
 
 
@@ -144,11 +147,11 @@ def cut(targets: Targets, refs: RefPixels, zone: Zone, /) -> ZonePixels:
 
 def _columns(array: Array, at: Array) -> Array:
     """Some columns of an array, each row of the result contiguous."""
-    out = np.empty((len(array), len(at)), array.dtype)
+    out = memory.empty((len(array), len(at)), array.dtype)
 
     def _take(rows: slice) -> None:
         np.take(array[rows], at, axis=1, out=out[rows], mode="clip")
 
-    step = max(-(-len(array) // threads.n_threads()), 1)
+    step = max(min(-(-len(array) // threads.n_threads()), MAX_ROWS), 1)
     threads.map_ordered(_take, [slice(i, i + step) for i in range(0, len(array), step)])
     return out

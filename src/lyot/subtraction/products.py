@@ -153,7 +153,8 @@ def _sum_over_blocks(
             data *= root
         return klip.Products(*device.run(klip.block_products, data, rows, root))
 
-    parts = threads.map_ordered(_block, threads.pixel_blocks(len(weight)))
+    blocks, n_bytes = threads.pixel_blocks(len(weight)), threads.block_bytes(len(pixels.refs))
+    parts = threads.map_ordered(_block, blocks, item_bytes=n_bytes)
     return klip.Products(*(sum(p) for p in zip(*parts, strict=True)))
 
 

@@ -308,7 +308,8 @@ def _residuals(
             sci[k][:, inside] = out if full_share else area.share[inside] * out
         return None if of_block is None else of_block(inside, rows, modes)
 
-    return sci, threads.map_ordered(_block, threads.pixel_blocks(len(area.share)))
+    blocks, n_bytes = threads.pixel_blocks(len(area.share)), threads.block_bytes(len(area.refs))
+    return sci, threads.map_ordered(_block, blocks, item_bytes=n_bytes)
 
 
 class _Total:

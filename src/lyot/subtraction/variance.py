@@ -154,7 +154,8 @@ def _propagate(
         out[:, inside] = after[:-1]
         refs_part[inside] = len(out) * after[-1]
 
-    threads.map_ordered(_block, threads.pixel_blocks(len(area.share)))
+    blocks, n_bytes = threads.pixel_blocks(len(area.share)), threads.block_bytes(len(area.refs))
+    threads.map_ordered(_block, blocks, item_bytes=n_bytes)
     return Propagated(out, refs_part, effect)
 
 

@@ -1,0 +1,110 @@
+"""Memory: large arrays lie on disk where together they would not fit a limit that the user sets.
+
+An array on disk is a file without a name, mapped into memory: the system holds as much of it as is
+in use. `relieve` hands its pages back where the process has grown near to its limit, and what is
+read of them again comes from the file; no value depends on it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+LARGE, NEAR = 1 / 32, 0.7
+"""Shares of the limit: that from which an array lies on disk, and that at which pages go back."""
+
+
+class _Limit:
+    n_bytes = 0  # 0 for none
+    folder = ""
+
+
+_limit = _Limit()
+_on_disk: WeakSet[mmap.mmap] = WeakSet()
+
+
+@contextmanager
+def limited(n_bytes: int, folder: str | Path, /) -> Iterator[None]:
+    """Keep the process below `n_bytes`, 0 for no limit, with arrays in files in a folder."""
+    before = _limit.n_bytes, _limit.folder
+    _limit.n_bytes, _limit.folder = n_bytes, str(folder)
+    try:
+        yield
+    finally:
+        _limit.n_bytes, _limit.folder = before
+
+
+def of_computer() -> int:
+    """Return the memory of this computer, or of the group of processes that holds this one."""
+    try:
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            return min(found, int(file.read()))
+    except (OSError, ValueError):
+        return found
+
+
+def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Return an array of undefined values, on disk where it is large for the limit."""
+    n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if not _limit.n_bytes or n_bytes < LARGE * _limit.n_bytes:
+        return np.empty(shape, dtype)
+    os.makedirs(_limit.folder, exist_ok=True)
+    with tempfile.TemporaryFile(dir=_limit.folder) as file:
+        file.truncate(n_bytes)
+        mapped = mmap.mmap(file.fileno(), n_bytes)
+    _on_disk.add(mapped)
+    return np.ndarray(shape, dtype, mapped)
+
+
+def relieve() -> None:
+    """Hand back the pages of arrays on disk where the process has grown near to its limit."""
+    if _limit.n_bytes and len(_on_disk) and _resident() > NEAR * _limit.n_bytes:
+        for mapped in list(_on_disk):
+            if hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def at_once(item_bytes: int, most: int, /) -> int:
+    """Return how many pieces of work that take so much each fit the limit: one at least."""
+    if not (_limit.n_bytes and item_bytes):
+        return most
+    relieve()
+    return min(max((_limit.n_bytes - _resident()) // item_bytes, 1), most)
+
+
+def _resident() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * mmap.PAGESIZE
+    except OSError:
+        return sys.maxsize  # not known: pages go back each time
+
+
+def peak_bytes() -> int:
+    """Return the largest resident memory that this process has had; 0 where that is not known."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:  # ru_maxrss counts the parent's
+            [line] = [line for line in file if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) * (1 if sys.platform == "darwin" else 1024)
