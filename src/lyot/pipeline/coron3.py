@@ -116,12 +116,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
     def process(self, source: Any) -> Any:
         """Return the combined image, a list for several numbers of modes; None without resample."""
-        plan, given = self.plan(source), values_of(self, MemoryParameters).n_bytes
-        limit = given or int(MEMORY_SHARE * memory.of_computer())
-        with memory.limited(limit, Path(self.output_dir or ".").expanduser()):
-            return self._reduce(plan)
-
-    def _reduce(self, plan: Plan) -> Any:
+        plan = self.plan(source)
         members = plan.association.members
         self.products, self.summary, self.subtracted = [], [], {}
         self._combined_backgrounds = {}
@@ -133,8 +128,14 @@ class Coron3Pipeline(Pipeline, LyotStep):
         for warning in plan.warnings:
             log.warning(warning)
         record = Record(plan, self.checksums)
+        given = values_of(self, MemoryParameters).n_bytes
+        limit = given or int(MEMORY_SHARE * memory.of_computer())
         # While one thread computes, another opens files as models and writes products.
-        with process.calm_libraries(), threads.SecondThread() as self._files:
+        with (
+            memory.limited(limit, self._path("")),
+            process.calm_libraries(),
+            threads.SecondThread() as self._files,
+        ):
             return self._reduce(record)
 
     def _reduce(self, record: Record) -> Any:
