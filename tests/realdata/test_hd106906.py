@@ -1,7 +1,9 @@
 """HD 106906, MIRI F1140C behind the 4QPM: roll angle, disc and planet."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -281,3 +283,20 @@ def test_the_planet_is_found_and_is_a_point(run):
     assert first.separation_arcsec == pytest.approx(7.11, abs=0.03)
     assert (first.kind, first.notes) == ("point", "one roll only")
     assert abs(first.extent - 1.0) < first.extent_err < 0.1
+
+
+def test_the_page_of_the_documentation_states_what_is_measured(data_dir, tmp_path):
+    files = sorted((data_dir / "hd106906_f1140c").glob("*_calints.fits"))
+    [content] = build_associations(files)
+    pipeline = Coron3Pipeline()
+    pipeline.output_dir, pipeline.input_dir = str(tmp_path), str(files[0].parent)
+    pipeline.run(content)
+    with open_run(tmp_path) as observation:
+        fit = fit_companions(observation, [(7.1, 307.0)], n_likelihoods=0)
+    [planet] = fit.companions
+    page = Path(__file__).parents[2] / "docs" / "tutorial-hd106906.md"
+    stated = re.findall(r"^\| [a-z ]+ \| ([\d.]+) \+- ([\d.]+) ", page.read_text(), re.MULTILINE)
+    measured = ((planet.separation_arcsec, 1.0), (planet.pa_deg, 1.0), (planet.jy, 1e6))
+    for (value, err), (found, unit) in zip(np.array(stated, float), measured, strict=True):
+        assert value == pytest.approx(found.value * unit, abs=0.2 * found.err * unit)
+        assert err == pytest.approx(found.err * unit, rel=0.1)
