@@ -31,8 +31,8 @@ from lyot.instruments import NIRCAM
 from lyot.parameters import SubtractRecipe
 
 STAR_YX, HALF = (174, 150), 122
-SEPARATIONS = (0.4, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 7.0)
-N_ANGLES, N_STEPS = 10, 5
+SEPARATIONS = (0.4, 0.6, 0.8, 1.1, 1.6, 2.5, 4.0, 7.0)
+N_ANGLES, N_STEPS = 6, 4
 GROUP = 3
 """Sources of a frame are those of every third separation, where this package searches."""
 KNOWN = (KnownDisc(128.7, 15.0), KnownSource(3.36, 162.0, 0.6))

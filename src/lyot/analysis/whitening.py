@@ -20,7 +20,7 @@ from lyot.algorithms.repair import MAD_TO_SIGMA
 from lyot.analysis.exposure import SubtractedExposure
 from lyot.types import Array
 
-NODE_RATIO, ANNULUS_RATIO = np.sqrt(2.0), 2.0
+NODE_RATIO, ANNULUS_RATIO = 2.0, 2.0
 """Ratio of the separations of two filters, and of the edges of an annulus to its separation."""
 FIRST_FWHM = 2.0
 MAX_SIGMA = 6.0
