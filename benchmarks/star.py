@@ -9,12 +9,11 @@ from dataclasses import replace
 import numpy as np
 
 from common import machine
-from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.instruments import instrument_named
-from lyot.parameters import BY_MODEL, BY_SYMMETRY
-from lyot.references.star import measure_star
+from lyot.parameters import AUTO, BY_MODEL, BY_SYMMETRY
+from lyot.references.star import Frames, measure_star
 
 N, SHAPE = 24, (161, 161)
 CASES = (
@@ -51,8 +50,8 @@ def errors_of(method: str, case: tuple, seed: int = 3) -> tuple[np.ndarray, np.n
             detector=detector,
             instrument=instrument,
         )
-        cube = Cube(image, np.zeros_like(image), np.zeros(image.shape, np.uint32), info)
-        star = measure_star(cube, image, np.zeros(image.shape, bool), guess, method=method)
+        frames = Frames(image, np.zeros(image.shape), np.zeros(image.shape, bool))
+        star = measure_star(info, frames, guess, method=method)
         if star.origin != "measured":
             found.append(np.full(2, np.nan))
             continue
@@ -65,7 +64,7 @@ def main() -> None:
     """Print the table."""
     print(machine())
     for case in CASES:
-        for method in (BY_SYMMETRY, BY_MODEL):
+        for method in (BY_SYMMETRY, BY_MODEL, AUTO):
             found, stated = errors_of(method, case)
             failed = np.isnan(found[:, 0])
             rms = np.sqrt(np.nanmean(found**2, axis=0))

@@ -9,10 +9,11 @@ import pytest
 from astropy.io import fits
 
 from lyot.analysis.observation import read_psf
-from lyot.analysis.psf import best_psf, model_optics, model_psf, psf_from_image
+from lyot.analysis.psf import best_psf, model_psf, psf_from_image
 from lyot.errors import LyotError
 from lyot.files.headers import ExposureInfo
 from lyot.instruments import MIRI, NIRCAM
+from lyot.instruments.instrument import mode_optics
 from scenes import gaussian
 
 MODE = (NIRCAM, NIRCAM.coronagraph("MASKA335R"), NIRCAM.filter("F444W"))
@@ -176,7 +177,7 @@ def test_the_psf_does_not_depend_on_the_threads_of_the_linear_algebra():
     made = []
     for n in (1, 2):
         model_psf.cache_clear()
-        model_optics.cache_clear()
+        mode_optics.cache_clear()
         with threadpool_limits(n, user_api="blas"):
             made.append(model_psf(*MODE, 0.063).data)
     np.testing.assert_array_equal(*made)

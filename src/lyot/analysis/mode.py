@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import TangentPlane
-from lyot.analysis.psf import best_psf, model_optics
+from lyot.analysis.psf import best_psf
 from lyot.errors import LyotError
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
 from lyot.instruments.coronagraphs import Coronagraph
 from lyot.instruments.filters import RAYLEIGH_JEANS, Filter, Spectrum
-from lyot.instruments.instrument import Instrument
+from lyot.instruments.instrument import Instrument, mode_optics
 from lyot.instruments.transmission import Transmission
 from lyot.subtraction.disc import on_detector
 from lyot.types import Array
@@ -47,7 +47,7 @@ def transmission_of(
         origin = "none: the coronagraph is unknown"
         log.warning("Coronagraph %r is unknown: its transmission is taken as 1.", info.coronagraph)
     return Transmission(
-        optics=model_optics(*mode_of(info), spectrum),
+        optics=mode_optics(*mode_of(info), spectrum),
         mask_xy_arcsec=(info.star_along_mask_arcsec, 0.0),
         origin=origin,
         image=None if image is None else np.asarray(image, dtype=np.float64),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lyot.analysis.brightness import StarBrightness, star_brightness, star_flux_in
 from lyot.analysis.exposure import SubtractedExposure, exposure_of_run
 from lyot.analysis.mode import mode_of, transmission_of
-from lyot.analysis.psf import OffAxisPSF, best_psf, model_optics, psf_from_image
+from lyot.analysis.psf import OffAxisPSF, best_psf, psf_from_image
 from lyot.analysis.response import Added, PointSource
 from lyot.compute import threads
 from lyot.errors import LyotError
@@ -23,6 +23,7 @@ from lyot.files.headers import ExposureInfo
 from lyot.files.run import open_products, read_image
 from lyot.files.spectrum import read_spectrum, source_spectrum
 from lyot.instruments.filters import RAYLEIGH_JEANS, Filter, Spectrum
+from lyot.instruments.instrument import mode_optics
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 from lyot.instruments.transmission import Transmission
 from lyot.parameters import ObservationParameters, SubtractRecipe, from_dict
@@ -375,7 +376,7 @@ def read_psf(path: str | Path, info: ExposureInfo, /) -> OffAxisPSF:
     over = int(header.get("OVERSAMP") or header.get("DET_SAMP") or 1)
     share = header.get("STAMPFRC")
     if share is None and info.filter_value is not None:
-        share = model_optics(*mode_of(info)).stamp_fraction(min(image.shape) / over)
+        share = mode_optics(*mode_of(info)).stamp_fraction(min(image.shape) / over)
     share = float(share or 1.0)
     middle = 0.5 * (image.shape[0] - 1), 0.5 * (image.shape[-1] - 1)
     return psf_from_image(

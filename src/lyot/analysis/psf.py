@@ -19,9 +19,8 @@ from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.instruments.coronagraphs import Coronagraph
 from lyot.instruments.filters import RAYLEIGH_JEANS, Filter, Spectrum
-from lyot.instruments.instrument import Instrument
+from lyot.instruments.instrument import Instrument, mode_optics
 from lyot.instruments.near_mask import NearMask
-from lyot.instruments.offaxis import Optics
 
 MODEL_HALF_PIX, MODEL_OVERSAMPLE = 24, 3
 
@@ -283,21 +282,6 @@ def _stpsf(
 
 
 @lru_cache(maxsize=8)
-def model_optics(
-    instrument: Instrument,
-    coronagraph: Coronagraph,
-    filter: Filter,
-    pixel_scale_arcsec: float,
-    spectrum: Spectrum = RAYLEIGH_JEANS,
-    /,
-) -> Optics:
-    """Return the optics of a mode: one object for its PSF and its transmission."""
-    return instrument.optics(
-        coronagraph.name, filter.name, pixel_scale_arcsec=pixel_scale_arcsec, spectrum=spectrum
-    )
-
-
-@lru_cache(maxsize=8)
 @threads.calculation
 def model_psf(
     instrument: Instrument,
@@ -335,7 +319,7 @@ def model_psf(
     >>> psf.stamp(0.0, 0.0).shape
     (49, 49)
     """
-    optics = model_optics(instrument, coronagraph, filter, pixel_scale_arcsec, spectrum)
+    optics = mode_optics(instrument, coronagraph, filter, pixel_scale_arcsec, spectrum)
     n = 2 * MODEL_HALF_PIX + 1
     made = optics.psf((0.0, 0.0), n_pixels=n, oversample=MODEL_OVERSAMPLE, with_mask=False)
     mode = f"{filter.name} behind {coronagraph.name or 'no mask'}, spectrum: {spectrum.name}"

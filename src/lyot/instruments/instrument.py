@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 
 from lyot.errors import LyotError
 from lyot.instruments.coronagraphs import Coronagraph, NoMask
@@ -356,3 +357,18 @@ class Instrument:
             seed=seed,
             pupil=self.pupil,
         )
+
+
+@lru_cache(maxsize=16)
+def mode_optics(
+    instrument: Instrument,
+    coronagraph: Coronagraph,
+    filter: Filter,
+    pixel_scale_arcsec: float,
+    spectrum: Spectrum = RAYLEIGH_JEANS,
+    /,
+) -> Optics:
+    """Return the optics of a mode: one object for its star, its PSF and its transmission."""
+    return instrument.optics(
+        coronagraph.name, filter.name, pixel_scale_arcsec=pixel_scale_arcsec, spectrum=spectrum
+    )

@@ -42,7 +42,7 @@ SEGMENT_STRUCTURE, SMOOTH_STRUCTURE = (0.40, 2.3, 0.91), (1.2, 2.1, 0.92)
 functions of the two errors of `draw_wavefront` follow to 0.12 and 0.08, over the openings of
 NIRCam's Lyot stops, out to separations s of 2.6 m."""
 
-MODEL_SEEDS, TRIAL_SEEDS, PSF_SEEDS = range(8), range(100, 124), range(200, 328)
+MODEL_SEEDS, TRIAL_SEEDS, PSF_SEEDS = range(32), range(100, 148), range(200, 328)
 """The draws whose mean is the model of a star's image, those on which it is tried, and those that
 tell how far the image of a source may be from its mean: some take a quarter of its core's light,
 and the root mean square over fewer is too small by up to a third."""

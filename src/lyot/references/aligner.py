@@ -17,7 +17,7 @@ from lyot.compute import devices, memory, threads
 from lyot.errors import LyotError
 from lyot.files.aligned import AlignedArrays, AlignedFrames
 from lyot.files.exposure import Cube, check_same_mode
-from lyot.files.star import StarPosition
+from lyot.files.star import UNKNOWN_ERROR_PIX, StarPosition
 from lyot.parameters import FIRST_INTEGRATION, AlignRecipe, to_dict
 from lyot.references.fill import (
     Moved,
@@ -37,7 +37,7 @@ from lyot.references.shifts import (
     shift_limits,
     undersampling_note,
 )
-from lyot.references.star import find_star, guess_star
+from lyot.references.star import Frames, find_star, guess_star
 from lyot.references.vet import ReferenceWarning, find_contaminated, find_saturated
 from lyot.references.weights import builtin_weight
 from lyot.types import Array
@@ -120,13 +120,18 @@ class Aligner:
     @cached_property
     def star(self) -> StarPosition:
         """The star, measured on the references, which hold neither disc nor companion."""
+        aligned, fit = self.align(0)
+        # The noise of the integration is common to all shifts; the least holds little besides.
+        shift = np.nanmin(np.diagonal(fit.covariance, axis1=-2, axis2=-1), axis=0, initial=np.inf)
         star = find_star(
             self.target.info,
-            self.refs.cube,
-            self.refs.variance,
-            self.refs.bad,
+            Frames(
+                aligned.sci,
+                aligned.variance,
+                ~np.isfinite(aligned.sci),
+                np.where(np.isfinite(shift), shift, UNKNOWN_ERROR_PIX**2),
+            ),
             star_xy=self._star_xy,
-            shift_yx=self.align(0).fit.shift_yx,
             method=self.recipe.star_from,
         )
         name, x, y = self.target.info.name, star.x, star.y

@@ -29,7 +29,7 @@ from lyot.parameters import (
     SubtractRecipe,
     to_dict,
 )
-from lyot.references.star import find_star
+from lyot.references.star import Frames, find_star
 from lyot.steps.base import LyotStep, is_one, name_of, opened, spec_of, values_of
 from lyot.subtraction.disc import Constrained, subtract_constrained
 from lyot.subtraction.result import Subtracted, Subtraction, sky_noise, speckle_noise
@@ -121,7 +121,8 @@ class KlipStep(LyotStep):
         given = values_of(self, StarParameters).xy
         if given is None and recorded is not None:
             return recorded
-        return find_star(cube.info, cube, cube.variance(), cube.bad(self.bad_bits), star_xy=given)
+        frames = Frames(cube.sci, cube.variance(), cube.bad(self.bad_bits))
+        return find_star(cube.info, frames, star_xy=given)
 
     def save_model(self, model: Any, *, idx: int | None = None, **parts: Any) -> Any:
         """Save a product; one of several is named by its number of modes."""

@@ -46,19 +46,23 @@ def test_refined_shifts_are_the_direct_optimum(star_image, rng):
     np.testing.assert_allclose(found.shift_yx[0], direct.x, atol=1e-6)
 
 
-def test_covariance_agrees_with_monte_carlo(star_image, rng):
+@pytest.mark.parametrize(("noise", "most"), [(0.02, 1.2), (0.1, 1.5)])
+def test_covariance_agrees_with_monte_carlo(star_image, rng, noise, most):
     clean, ref = 20 * star_image(), 5 * star_image(shift_yx=(0.2, 0.1))
     var_t = 0.3 + 0.1 * clean
-    var_r = np.full(SHAPE, 0.02)
-    shifts = []
+    # The second is so much that a part of what looks like slopes of the reference is noise, which
+    # also is the residual's: that the two are one is left out, on the safe side.
+    var_r = np.full(SHAPE, noise)
+    shifts, stated = [], []
     for _ in range(400):
         noisy = clean + rng.normal(size=SHAPE) * np.sqrt(var_t)
         noisy_ref = ref + rng.normal(size=SHAPE) * np.sqrt(var_r)
         found = fit(noisy, noisy_ref, var_t=var_t, var_r=var_r[None])
         shifts.append(found.shift_yx[0])
-    measured = np.cov(np.array(shifts).T)
-    stated = fit(clean, ref, var_t=var_t, var_r=var_r[None]).covariance[0]
-    np.testing.assert_allclose(np.diag(stated), np.diag(measured), rtol=0.2)
+        stated.append(found.covariance[0])
+    measured, stated = np.cov(np.array(shifts).T), np.median(stated, axis=0)
+    ratio = np.diag(stated) / np.diag(measured)
+    assert np.all((ratio > 0.8) & (ratio < most)), ratio
 
 
 def test_shifts_stay_within_bounds_and_say_so(star_image):

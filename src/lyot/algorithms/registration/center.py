@@ -29,6 +29,7 @@ def symmetry_center(
     inner_pix: float,
     outer_pix: float,
     max_offset: float = 3.0,
+    weight: Any = None,
 ) -> Center:
     r"""Measure the point about which an image is symmetric under rotation by 180 degrees.
 
@@ -47,6 +48,8 @@ def symmetry_center(
         Radii of the annulus about the guess that is used [pixel].
     max_offset : float, optional
         Distance from the guess beyond which the fit counts as failed [pixel].
+    weight : array, shape (n_y, n_x), optional
+        Weight of each pixel of the annulus, alike on both sides of the guess; 1 by default.
 
     Returns
     -------
@@ -80,7 +83,8 @@ def symmetry_center(
     radius = xp.sqrt(y * y + x * x)
     limit = min(outer_pix, pivot[0], pivot[1], n_y - 1 - pivot[0], n_x - 1 - pivot[1])
     keep = (radius >= inner_pix) & (radius <= limit) & ~bad & ~_turned(bad, to_pivot)
-    weight = xp.astype(keep, xp.float64)
+    inside = xp.astype(keep, xp.float64)
+    weight = inside if weight is None else inside * weight
     start = xp.asarray(
         [[2.0 * (guess_yx[0] - pivot[0]), 2.0 * (guess_yx[1] - pivot[1])]], dtype=xp.float64
     )

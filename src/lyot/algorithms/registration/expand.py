@@ -13,6 +13,7 @@ from lyot.algorithms.registration.zone import (
     TOLERANCE_PIX,
     ShiftFit,
     Zone,
+    noise_in_normal,
     pick,
     pick_rows,
     shift_covariance,
@@ -213,7 +214,9 @@ def fit_pairs(
     ratio = xp.pi * xp.sum(xp.abs(delta), axis=1) / (order + 1)
     omitted = xp.max(xp.abs(last_order), axis=1) * ratio / (1.0 - xp.clip(ratio, 0.0, 0.5))
     converged = (last < tolerance) & (omitted < tolerance) & (ratio < 0.5) & (scale != 0.0)
-    covariance = shift_covariance(normal, xp.reshape(meat, (pairs, 3, 3)), scale)
+    power = xp.reshape(xp.matmul(v_ref, xp.sqrt(targets.weight_squared).T), (pairs,))
+    meat = xp.reshape(meat, (pairs, 3, 3))
+    covariance = shift_covariance(normal, meat, scale, noise_in_normal(power, None))
     return ShiftFit(
         centers_yx[:, None, :] + xp.reshape(delta, by_pair),
         xp.reshape(scale, (n_ref, n_t)),

@@ -12,6 +12,7 @@ from lyot.algorithms.registration.zone import (
     TOLERANCE_PIX,
     ShiftFit,
     Zone,
+    noise_in_normal,
     pick,
     pick_rows,
     shift_covariance,
@@ -96,7 +97,9 @@ def refine(
     columns = _columns(images, zone)
     normal = xp.matmul(columns * w, xp.matrix_transpose(columns))
     noise = variance_target[None, ...] + (b * b)[:, None, None] * variance_refs
-    covariance = shift_covariance(normal, _noise_of(images, weight, noise, zone, cutoff), b)
+    meat = _noise_of(images, weight, noise, zone, cutoff)
+    power = xp.sum(w * pick_rows(variance_refs[:, zone.rows, :], zone), axis=1)
+    covariance = shift_covariance(normal, meat, b, noise_in_normal(power, cutoff))
     residual = s[None, :] - b[:, None] * columns[:, 0, :]
     rms = xp.sqrt(xp.sum(w * residual * residual, axis=1) / xp.sum(w))
     converged = step < tolerance

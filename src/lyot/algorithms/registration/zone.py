@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
@@ -56,14 +57,34 @@ def pick_rows(rows: Any, zone: Zone, /) -> Any:
     return xp.take(xp.reshape(box, (*box.shape[:-2], -1)), zone.index, axis=-1)
 
 
-def shift_covariance(normal: Any, meat: Any, b: Any, /) -> Any:
+def noise_in_normal(power: Any, cutoff: float | None, /) -> Any:
+    """Return what white noise of weighted power ``(n_ref,)`` adds to the normal matrix's diagonal.
+
+    Once for the image and, after Parseval, the mean square of the frequency for each derivative;
+    less where images have been low-passed.
+    """
+    xp = array_namespace(power)
+    k = (xp.arange(200, dtype=xp.float64) + 0.5) / 200.0  # of the Nyquist frequency
+    passed = xp.ones_like(k) if cutoff is None else xp.exp(-2.0 * k * k / cutoff**2)
+    image, slope = xp.mean(passed), xp.mean((math.pi * k) ** 2 * passed)
+    return power[:, None] * xp.stack([image * image, image * slope, image * slope])
+
+
+def shift_covariance(normal: Any, meat: Any, b: Any, noise: Any, /) -> Any:
     """Return the covariance of the shifts from normal matrices and the noise of the right sides.
 
     With columns X = (r, b r_y, b r_x) the fit is N^-1 X^T W s, where N = X^T W X, so its
     covariance is the sandwich N^-1 (X^T W V W X) N^-1, which holds for any weight W, not the
-    inverse variance alone (White 1980, doi:10.2307/1912934).
+    inverse variance alone (White 1980, doi:10.2307/1912934). The noise of a reference, by
+    `noise_in_normal`, tells no shift and is taken off the N that is inverted; a tenth stays. It has
+    made the scale b too small, in the same ratio. Where it matters the result is an upper bound: it
+    leaves out that the noise of a reference and of its slopes are one.
     """
     xp = array_namespace(normal, meat)
+    diagonal = xp.stack([normal[:, k, k] for k in range(3)], axis=1)
+    noise = xp.minimum(noise, 0.9 * diagonal)
+    normal = normal - noise[:, :, None] * xp.eye(3, dtype=xp.float64)
+    b = b * diagonal[:, 0] / xp.where(normal[:, 0, 0] > 0.0, normal[:, 0, 0], 1.0)
     rr = normal[:, 0, 0]
     usable = (rr > 0.0) & (b != 0.0)
     safe = xp.where(usable, rr, xp.ones_like(rr))[:, None, None]
