@@ -82,8 +82,9 @@ def shift_covariance(normal: Any, meat: Any, b: Any, noise: Any, /) -> Any:
     """
     xp = array_namespace(normal, meat)
     diagonal = xp.stack([normal[:, k, k] for k in range(3)], axis=1)
-    noise = xp.minimum(noise, 0.9 * diagonal)
-    normal = normal - noise[:, :, None] * xp.eye(3, dtype=xp.float64)
+    positive = xp.where(diagonal > 0.0, diagonal, 1.0)
+    true = xp.sqrt(1.0 - xp.minimum(noise / positive, 0.9))  # so that it stays positive definite
+    normal = normal * true[:, :, None] * true[:, None, :]
     b = b * diagonal[:, 0] / xp.where(normal[:, 0, 0] > 0.0, normal[:, 0, 0], 1.0)
     rr = normal[:, 0, 0]
     usable = (rr > 0.0) & (b != 0.0)
