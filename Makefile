@@ -1,6 +1,8 @@
 # make demo    simulate a small observation, reduce it, say where the products are
 # make test    run the tests
 # make modes   every coronagraphic mode through all commands, with known truth
+# make slow    statistics over many draws
+# make matrix  the tests with the oldest and newest packages, from a wheel, on every Python on PATH
 # make fuzz    10,000 mutated inputs, and a table of what became of them
 # make kill    1,000 commands killed at random moments, and what the next command makes of it
 # make lint    style, types, layers, docstrings
@@ -12,7 +14,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test modes fuzz kill lint docs wheel parity parity-env bench clean
+.PHONY: demo test modes slow matrix fuzz kill lint docs wheel parity parity-env bench clean
 
 demo: $(VENV)/.lyot
 	$(BIN)/lyot demo
@@ -22,6 +24,12 @@ test: $(VENV)/.test
 
 modes: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "" tests/robustness/test_every_mode.py
+
+slow: $(VENV)/.test
+	$(BIN)/python -m pytest -n auto --dist load -m slow
+
+matrix:
+	$(PYTHON) tools/matrix.py
 
 fuzz: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m robustness.fuzz --cases 10000 --jobs 2
@@ -73,4 +81,4 @@ $(VENV)-parity/.done: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-parity docs/_build docs/api dist lyot-demo .bench $(VENV)-peers
+	rm -rf $(VENV) $(VENV)-matrix $(VENV)-parity docs/_build docs/api dist lyot-demo .bench $(VENV)-peers

@@ -291,7 +291,6 @@ def test_a_full_disk_is_said(small, tmp_path, monkeypatch):
     assert_refused(lyot("run", small, "-o", tmp_path / "out"), "free some space")
 
 
-@pytest.mark.slow
 def test_the_demo_ends_well(tmp_path):
     done = lyot("demo", "-o", tmp_path)
     assert done.exit_code == 0, done.output

@@ -164,6 +164,7 @@ def test_limits_are_those_of_plain_apertures(aumic, observation):
     np.testing.assert_allclose(curve.calibrated[0], plain, rtol=0.15)
 
 
+@pytest.mark.slow
 def test_half_of_the_sources_at_the_limit_are_found(observation):
     disc = KnownDisc(DISC_PA, 15.0)
     seen = [c for c in detect(observation, known_sources=(disc,)).candidates if not c.is_known]

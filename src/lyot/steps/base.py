@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from stpipe import Step
+from stpipe.config_parser import ConfigObj
 from stpipe.exceptions import StpipeExitException, ValidationError
 
 from lyot.compute.threads import single_threaded_blas
@@ -91,7 +92,7 @@ class LyotStep(Step):
     def get_config_from_reference(cls, dataset: Any, **_: Any) -> Any:
         """Answer with no parameters: those in CRDS are for the official steps."""
         del dataset
-        return cls._empty_config()
+        return ConfigObj()
 
     @classmethod
     def _get_crds_parameters(cls, dataset: Any) -> tuple[dict[str, Any], str]:
