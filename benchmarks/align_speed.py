@@ -52,7 +52,7 @@ def main() -> None:
     print(
         f"all pairs of {N_TARGET} x {N_REF}, {SHAPE[0]} x {SHAPE[1]}, with errors: {seconds:.2f} s"
     )
-    line("align one pair, as a share of these", seconds / (N_TARGET * N_REF), pair, "jwst", 50)
+    line("align one pair, as a share of these", seconds / (N_TARGET * N_REF), pair, "jwst", 100)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -93,6 +95,41 @@ def run_peer(python: str, code: str, *arguments: str) -> dict:
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+class Process(NamedTuple):
+    """What a whole process took, imports included."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+
+
+def process_of(command: Sequence[str | Path]) -> Process:
+    """Run a command from start to end, as from a shell."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("CRDS")}
+    env["STPIPE_DISABLE_CRDS_STEPPARS"] = "true"
+    with tempfile.TemporaryFile() as said:
+        start = time.perf_counter()
+        child = subprocess.Popen([str(c) for c in command], stdout=said, stderr=said, env=env)
+        _, status, used = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            said.seek(0)
+            raise RuntimeError(said.read().decode()[-2000:])
+    return Process(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def in_turn(n: int, *commands: Callable[[], Process]) -> list[Process]:
+    """Run commands in turn n times; return the median of each."""
+    rounds = [[command() for command in commands] for _ in range(n)]
+    return [Process(*np.median(each, axis=0).tolist()) for each in zip(*rounds, strict=True)]
+
+
+def lyot(*arguments: str | Path) -> Process:
+    """Run our command as a process of its own."""
+    return process_of([sys.executable, "-m", "lyot.cli", *arguments])
 
 
 def frames(n_target: int, n_ref: int, shape: tuple[int, int], seed: int = 0):

@@ -1,11 +1,24 @@
 """klip against jwst 3.0.0, a NumPy floor and VIP."""
 
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from common import aligned_of, best_of, cube_of, frames, line, machine, peer_python, run_peer
+from common import (
+    aligned_of,
+    best_of,
+    cube_of,
+    frames,
+    line,
+    machine,
+    observation,
+    peer_python,
+    pointings,
+    run_peer,
+    speckled,
+)
 from lyot.algorithms.zones import full_frame
 from lyot.files.aligned import AlignedArrays
 from lyot.parameters import SubtractRecipe
@@ -22,6 +35,31 @@ refs = datamodels.CubeModel(data["refs"])
 start = time.perf_counter()
 klip(target, refs, 50, return_psf=False)
 print(json.dumps({"seconds": time.perf_counter() - start}))
+"""
+STEP = """
+import json, logging, sys, time
+logging.disable(logging.CRITICAL)
+import numpy as np
+from stdatamodels.jwst import datamodels
+{importing}
+data = np.load(sys.argv[1])
+target = datamodels.CubeModel(sys.argv[2])
+target.data, target.err = data["targets"], np.ones_like(data["targets"])
+target.dq = np.zeros(target.data.shape, np.uint32)
+refs = datamodels.CubeModel(data["refs"]); refs.err = np.ones_like(data["refs"])
+refs.dq = np.zeros(refs.data.shape, np.uint32)
+def run():
+    KlipStep.call(target.copy(), refs, truncate=50)
+for _ in range({warm}):
+    run()
+start = time.perf_counter(); run()
+print(json.dumps({{"seconds": time.perf_counter() - start}}))
+"""
+OFFICIAL = """
+from stpipe import crds_client
+crds_client.get_multiple_reference_paths = lambda *a, **k: {}
+crds_client.get_context_used = lambda *a, **k: ""
+from jwst.coron import KlipStep
 """
 VIP = """
 import json, sys, time
@@ -60,6 +98,19 @@ def floor(targets: np.ndarray, refs: np.ndarray, truncations: tuple[int, ...]) -
         (t - coefs @ r).astype(np.float32)
 
 
+def step(python: str, path: Path) -> None:
+    """Print the comparison of the whole step on models in memory, the star measured by ours."""
+    exposure = min(observation("run20", (10, 10), (10,) * 4).parent.glob("*_calints.fits"))
+    images, _ = speckled(pointings((20, 100), 0.02), (320, 320))
+    np.savez(path, targets=images[:20], refs=images[20:])
+    ours = "from lyot.steps import KlipStep; from lyot.compute import process; process.own()"
+    seconds = [
+        run_peer(each, STEP.format(importing=code, warm=warm), str(path), str(exposure))["seconds"]
+        for each, code, warm in ((sys.executable, ours, 1), (python, OFFICIAL, 0))
+    ]
+    line("KlipStep.call 20 x 100, models in memory, no star given", *seconds, "jwst", 30)
+
+
 def main() -> None:
     """Print the comparisons."""
     print(machine())
@@ -75,6 +126,7 @@ def main() -> None:
         line("klip 20 x 100, 320 x 320, K = 50, 3-D, with errors", ours, theirs, "jwst", 40)
         ours = best_of(lambda: subtract(target, Each(shared), zones, recipe), 2)
         line("the same with a 4-D psfalign", ours, theirs, "jwst 3-D", 5)
+        step(jwst, path)
         targets, refs = frames(120, 540, (224, 288))
         target, shared = cube_of(targets), aligned_of(refs)
         zones = full_frame((224, 288))

@@ -339,6 +339,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             target = flagged.result()
             result = self.klip.run(target, aligned, receive_fits if self.keep_fits else None)
             vetted = stacked._replace(warnings=aligned.warnings)
+            aligned.release()  # its product is not finished, and keeps it
             self._files.submit(context.pop_all().close)
         models = result if isinstance(result, list) else [result]
         for model, name in zip(models, exposure.psfsub, strict=True):

@@ -154,6 +154,10 @@ class Aligner:
         """Do what all sets rest on: the shifts, the star, what may spoil the subtraction."""
         _ = self.star, self.warnings
 
+    def release(self) -> None:
+        """Let go of the set that is held; it is made again where it is asked for."""
+        self._latest = None
+
     def fits(self) -> ShiftFit:
         """Return what was fitted to every integration, ``(n_sets, n_ref, ...)``."""
         fits = [self._fits.get(i) or self.align(i).fit for i in range(self.n_sets)]

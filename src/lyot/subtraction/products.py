@@ -196,15 +196,19 @@ def _levels(
     """Means over the part of the frame where the level is taken, outside the zone or in it."""
     at = np.flatnonzero(zone.level.ravel() & ~refs.all_bad)
     level = np.zeros(len(targets.sci))
-    offset = np.zeros((len(targets.sci), len(refs.sci)))
+    offset = np.zeros((len(targets.sci), len(refs)))
     n_good = np.zeros(len(targets.sci), np.intp)
-    rows = refs.sci[:, at] - mean_ref[:, None]
-    total = rows.sum(axis=1)
+
+    def _sum(block: slice) -> Array:
+        return np.asarray(refs.centered(at[block], mean_ref).sum(axis=1))
+
+    total = np.sum(threads.map_ordered(_sum, threads.pixel_blocks(at.size)), axis=0)
     for i, (image, bad) in enumerate(zip(targets.sci, targets.bad, strict=True)):
         gaps = bad[at]
         n = max(at.size - int(gaps.sum()), 1)
         level[i] = image[at[~gaps]].sum(dtype=np.float64) / n - mean_target[i]
-        offset[i] = (total - rows[:, gaps].sum(axis=1)) / n
+        missing = refs.centered(at[gaps], mean_ref).sum(axis=1) if gaps.any() else 0.0
+        offset[i] = (total - missing) / n
         n_good[i] = n
     return level, offset, n_good
 
