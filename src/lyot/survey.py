@@ -202,10 +202,14 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
             with open_run(folder, job.observation, subtracted=subtracted) as observation:
                 products += write_contrast(observation, folder).paths
             subtracted.clear()
-        if job.report and any(p.endswith("_i2d.fits") for p in products):
-            from lyot.viz.report import write_report
+        with threads.SecondThread() as second:  # beside the report
+            digests = [second.submit(sampled_checksum, path) for path in products]
+            if job.report and any(p.endswith("_i2d.fits") for p in products):
+                from lyot.viz.report import write_report
 
-            products.append(write_report(folder, command=list(job.command), products=products))
+                report = write_report(folder, command=list(job.command), products=products)
+                products.append(report)
+                digests.append(second.submit(sampled_checksum, report))
     finished = Finished(
         job.association,
         asn.product,
@@ -217,12 +221,12 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
     )
     if pipeline.save_results:
         names = [Path(p).name for p in products]
-        digests = threads.map_ordered(sampled_checksum, products)
+        values = [digest.result() for digest in digests]
         content = {
             "software": "lyot",
             "command": list(job.command),
             "fingerprint": fingerprint(job, asn, pipeline.checksums),
-            "products": dict(zip(names, digests, strict=True)),
+            "products": dict(zip(names, values, strict=True)),
             "summary": list(finished.summary),
             "seconds": finished.seconds,
             "peak_memory_mb": finished.peak_memory_mb,

@@ -143,10 +143,10 @@ def fit_all_pairs(
         return ShiftFit(*frames.device.run(registration.fit_pairs, *data, **options))
 
     # The expansion is best about the middle of the targets; one reference tells where it lies, and
-    # which order is enough for all targets, ten times better than it must be.
+    # which order is enough for all targets, a hundred times better than it must be.
     one = slice(1)
     start_yx = start_yx + np.median(_fit(one, start_yx).shift_yx[0] - start_yx[0], axis=0)
-    enough = {"tolerance": 0.1 * registration.TOLERANCE_PIX}
+    enough = {"tolerance": 0.01 * registration.TOLERANCE_PIX}
     order = FIRST_ORDER
     while order < registration.ORDER:
         if _fit(one, start_yx, order=order, **enough).converged.all():
