@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from functools import partial
 from typing import Any
 
 from lyot.compute import process
@@ -29,7 +30,7 @@ def prefer_c_parser() -> None:
     import yaml
 
     if process.is_owned() and hasattr(yaml, "CSafeLoader"):
-        yaml.SafeLoader = yaml.CSafeLoader
+        yaml.safe_load = partial(yaml.load, Loader=yaml.CSafeLoader)
 
 
 def check_tree(stored: bytes, what: object, /) -> None:
