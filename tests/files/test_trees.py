@@ -1,10 +1,16 @@
 """Trees that would not end, or lead to other files, are refused before they are loaded."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from asdf import AsdfFile
 
 from lyot.errors import LyotError
+from lyot.files import trees
 from lyot.files.trees import check_tree
 
 
@@ -54,3 +60,22 @@ def test_trees_of_this_package_pass(tmp_path):
     AsdfFile({"a": shared, "b": shared, "c": np.ones(3), "source": "a star"}).write_to(path)
     check_tree(path.read_bytes(), "x.asdf")
     check_tree(b"a: !core/ndarray-1.1.0 {source: 'fits:SCI,1'}\nb: [*a, 1]\n", "x.fits")
+
+
+def test_the_parser_in_c_leaves_tables_of_astropy_readable(tmp_path):
+    # In a process of its own, which is the package's.
+    code = f"""
+import yaml
+from lyot.compute import process
+from lyot.files.trees import prefer_c_parser
+process.own()
+prefer_c_parser()
+from astropy.table import QTable
+from astropy import units as u
+path = {str(tmp_path / "t.ecsv")!r}
+QTable({{"a": [1.0] * u.Jy}}, meta={{"lyot": {{"b": 1}}}}).write(path)
+assert QTable.read(path)["a"][0] == 1.0 * u.Jy
+assert yaml.safe_load("a: [1, 2]") == {{"a": [1, 2]}}
+"""
+    env = os.environ | {"PYTHONPATH": str(Path(trees.__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)

@@ -29,6 +29,7 @@ def prefer_c_parser() -> None:
     """
     import yaml
 
+    # Not the class: astropy derives its own from it, which read what the parser in C refuses.
     if process.is_owned() and hasattr(yaml, "CSafeLoader"):
         yaml.safe_load = partial(yaml.load, Loader=yaml.CSafeLoader)
 
