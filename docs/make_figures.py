@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from lyot.analysis.completeness import completeness_map
 from lyot.analysis.contrast import contrast_curve, sensitivity_map
-from lyot.analysis.detection import detect
+from lyot.analysis.detection import detect, find_sources
 from lyot.analysis.noise import KnownDisc
 from lyot.analysis.observation import open_run
 from lyot.files.sorting import build_associations
@@ -50,9 +50,10 @@ if len(sys.argv) > 2:
         pipeline.run(association)
         known = (KnownDisc(128.7, 15.0),)
         with open_run(folder, star_magnitude=4.0) as observation:
-            curve = contrast_curve(observation, known_sources=known)
+            sources = find_sources(observation, known_sources=known)
+            curve = contrast_curve(observation, known_sources=known, found_sources=sources)
             limits = sensitivity_map(observation, curve)
-            complete = completeness_map(observation, known_sources=known)
+            complete = completeness_map(observation, known_sources=(*known, *sources))
             found = detect(observation, known_sources=known)
     for name, size, make in (
         ("limits", (6.4, 7.2), lambda f: draw.contrast_figure(f, curve, title="AU Mic, F444W")),

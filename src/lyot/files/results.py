@@ -50,7 +50,11 @@ def read_table(path: str | Path, /) -> Any:
     if not Path(path).is_file():
         return None
     with readable(path, "give a table"):
-        return Table.read(str(path))
+        table = Table.read(str(path))
+    for name in table.colnames:  # an empty text is not a missing one
+        if table[name].dtype.kind in "US" and hasattr(table[name], "filled"):
+            table[name] = table[name].filled("")
+    return table
 
 
 class SkyMaps(NamedTuple):

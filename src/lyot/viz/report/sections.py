@@ -194,16 +194,18 @@ def candidates(run: RunFacts, /) -> Iterator[Block]:
     )
     axes = [("map", [frame.name for frame in frames])]
     viewer = Viewer("Search for point sources", axes, frames, (0,), caption)
-    fpf = float(found.keywords.get("FPF", np.nan))
-    text = f"No candidate above the threshold (false-positive fraction {fpf:.2g})."
-    beside = _candidate_table(run.candidates) if marks else Paragraph(text)
-    yield Grid([viewer, beside])
     n_places = run.candidates.meta["lyot"]["n_places"]
-    yield Paragraph(
+    about = (
         f"{n_places} independent places were tested. A candidate is extended where an aperture of "
         "2.5 FWHM holds more of its light than that of a point, judged by the noise and by what "
         "the PSF is not known to. It rests on a reference star where it is not found without it."
     )
+    if not marks:
+        fpf = float(found.keywords.get("FPF", np.nan))
+        about = f"No candidate above the threshold (false-positive fraction {fpf:.2g}). {about}"
+    yield Grid([viewer, Paragraph(about)])
+    if marks:
+        yield _candidate_table(run.candidates)
 
 
 def _candidate_table(candidates: Any) -> Table:
