@@ -98,7 +98,7 @@ class AlignRecipe(Parameters):
     star_from: str = choice(
         (AUTO, BY_SYMMETRY, BY_MODEL),
         "How the star's position is measured where it is not given: center of symmetry, or a "
-        "model of the image; auto takes the one that suits the coronagraph",
+        "model of the image; auto takes the mean of both, and behind phase masks the model",
     )
 
 
