@@ -18,7 +18,7 @@ STRATEGIES = (AUTO, "rdi", "adi", "adi+rdi")
 
 @dataclass(frozen=True, kw_only=True)
 class OutlierRecipe(Parameters):
-    """How outliers among the integrations of an exposure are found.
+    """How outliers of an exposure are found: among its integrations, and by their sharpness.
 
     Examples
     --------
@@ -29,6 +29,21 @@ class OutlierRecipe(Parameters):
     skip: bool = parameter(False, "Do not look for outliers", option="skip-outliers")
     n_sigma: float = parameter(
         5.0, "Threshold in standard deviations of the scatter of the integrations", minimum=1.0
+    )
+    spikes: str = choice(
+        (AUTO, "always", "never"),
+        "Flag pixels that are sharper than any image of the optics; auto in exposures of fewer "
+        "than three integrations, which cannot be compared",
+    )
+    spike_sigma: float = parameter(
+        4.5, "Threshold for spikes in standard deviations of the filtered image", minimum=1.0
+    )
+    grow_saturated: int = parameter(
+        1,
+        "Flag also pixels within this distance of one that is SATURATED and DO_NOT_USE",
+        unit="pixel",
+        minimum=0,
+        maximum=10,
     )
 
 

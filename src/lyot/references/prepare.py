@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.algorithms import fourier, repair
+from lyot.algorithms import fourier, repair, spikes
 from lyot.compute import memory, threads
 from lyot.errors import LyotError
 from lyot.files.aligned import ReferenceInfo
 from lyot.files.exposure import Cube
-from lyot.parameters import AlignRecipe, OutlierRecipe
+from lyot.parameters import AUTO, AlignRecipe, OutlierRecipe
 from lyot.types import Mask
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,10 @@ def prepare_refs(refs: Cube, recipe: AlignRecipe, /) -> PreparedRefs:
 
 
 class Outliers(NamedTuple):
-    """DQ with outliers flagged OUTLIER and DO_NOT_USE, and the number of outliers."""
+    """DQ with outliers flagged OUTLIER and DO_NOT_USE, and the number of outliers.
+
+    Pixels beside saturated ones are DO_NOT_USE alone.
+    """
 
     dq: NDArray[np.uint32]
     n_found: int
@@ -81,12 +84,30 @@ class Outliers(NamedTuple):
 
 @threads.calculation
 def outlier_dq(cube: Cube, recipe: OutlierRecipe, /) -> Outliers:
-    """Flag the outliers of an exposure."""
-    if len(cube.sci) < repair.MIN_INTEGRATIONS:
-        text = "%s has %d integration(s); outlier detection needs at least %d."
-        log.info(text, cube.info.name, len(cube.sci), repair.MIN_INTEGRATIONS)
-        return Outliers(cube.dq.copy(), 0)
-    bad, found = cube.bad("DO_NOT_USE"), np.empty(cube.sci.shape, bool)
+    """Flag the outliers of an exposure: among its integrations, and by their sharpness."""
+    flag = cube.info.instrument_value.flag_value
+    do_not_use, saturated = (np.uint32(flag(name)) for name in ("DO_NOT_USE", "SATURATED"))
+    dq = cube.dq.copy()
+    for plane in dq:
+        full = (plane & do_not_use > 0) & (plane & saturated > 0)
+        plane[spikes.grown(full, recipe.grow_saturated)] |= do_not_use
+    bad = ~np.isfinite(cube.sci) | (dq & do_not_use > 0)
+    few = len(cube.sci) < repair.MIN_INTEGRATIONS
+    found = np.zeros(bad.shape, bool) if few else _among_integrations(cube, bad, recipe)
+    if recipe.spikes == "always" or (few and recipe.spikes == AUTO):
+        options = {"lambda_over_d_pix": cube.info.lambda_over_d_pix, "n_sigma": recipe.spike_sigma}
+
+        def _spikes(k: int) -> Mask:
+            image = cube.sci[k].astype(np.float64)
+            return spikes.spike_flags(image, cube.err[k], bad[k] | found[k], **options)
+
+        found |= np.array(threads.map_ordered(_spikes, range(len(cube.sci))))
+    dq[found] |= np.uint32(flag("OUTLIER+DO_NOT_USE"))
+    return Outliers(dq, int(found.sum()))
+
+
+def _among_integrations(cube: Cube, bad: Mask, recipe: OutlierRecipe) -> Mask:
+    found = np.empty(bad.shape, bool)
 
     def _rows(first: int) -> None:
         """Flag some rows, with as many beyond them as their pixels look at."""
@@ -97,9 +118,7 @@ def outlier_dq(cube: Cube, recipe: OutlierRecipe, /) -> Outliers:
         found[:, rows] = flags[:, above : above + ROWS_AT_ONCE]
 
     threads.map_ordered(_rows, range(0, cube.frame_shape[0], ROWS_AT_ONCE))
-    flags = np.uint32(cube.info.instrument_value.flag_value("OUTLIER+DO_NOT_USE"))
-    dq = np.where(found, cube.dq | flags, cube.dq).astype(np.uint32)
-    return Outliers(dq, int(found.sum()))
+    return found
 
 
 def flag_outliers(cube: Cube, recipe: OutlierRecipe, /) -> Cube:
