@@ -62,20 +62,22 @@ def assert_same(made, expected):
 
 def test_a_folder_is_reduced_and_then_left_alone(targets, tmp_path):
     out = tmp_path / "out"
-    done = lyot("run", targets, "-o", out, "--no-report", "--truncate", "3")
+    done = lyot("run", targets, "-o", out, "--no-report", "--no-search", "--truncate", "3")
     assert done.exit_code == 0, done.output
     assert done.stdout.count(" reduced ") == 3
     rows = json.loads((out / "survey.json").read_text())
     assert [r["state"] for r in rows] == [REDUCED] * 3
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.fits")}
-    done = lyot("run", targets, "-o", out, "--no-report", "--truncate", "3", "--json")
+    done = lyot(
+        "run", targets, "-o", out, "--no-report", "--no-search", "--truncate", "3", "--json"
+    )
     assert [r["state"] for r in json.loads(done.stdout)] == [UNCHANGED] * 3
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.fits")} == before
 
 
 def test_what_has_changed_is_reduced_again_by_content(targets, tmp_path):
     out = tmp_path / "out"
-    job = Job(str(targets / "one_asn.json"), str(out), report=False)
+    job = Job(str(targets / "one_asn.json"), str(out), report=False, search=False)
     assert reduce(job).state == REDUCED
     # A new date changes nothing.
     for path in targets.iterdir():
@@ -120,7 +122,7 @@ def test_one_failure_does_not_stop_the_others(targets, tmp_path):
     bad = targets / "bad_asn.json"
     bad.write_text(json.dumps({"products": [{"name": "bad", "members": []}]}))
     out = tmp_path / "out"
-    done = lyot("run", targets, "-o", out, "--no-report")
+    done = lyot("run", targets, "-o", out, "--no-report", "--no-search")
     assert done.exit_code == 1
     assert "1 of 4 associations failed" in done.stderr
     assert "nothing to subtract from" in done.stdout
@@ -150,7 +152,7 @@ def test_an_error_is_said_once_and_stands_in_the_log(targets, tmp_path):
 
 
 def test_a_log_lies_beside_the_products(targets, tmp_path):
-    reduce(Job(str(targets / "one_asn.json"), str(tmp_path / "out"), report=False))
+    reduce(Job(str(targets / "one_asn.json"), str(tmp_path / "out"), report=False, search=False))
     text = (tmp_path / "out" / "one_run.log").read_text()
     assert "Saved" in text
     assert "The star of" in text
@@ -168,7 +170,7 @@ def test_what_a_killed_process_left_is_told_apart():
 
 def test_kills_at_random_moments_leave_nothing_wrong(targets, tmp_path, rng, forked):
     def start(folder):
-        return forked("run", targets, "-o", folder, "--no-report", "-q")
+        return forked("run", targets, "-o", folder, "--no-report", "--no-search", "-q")
 
     begin = time.monotonic()
     assert start(tmp_path / "whole").wait() == 0
@@ -204,12 +206,12 @@ def cluster():
 def test_a_cluster_gives_the_same_bits_though_a_worker_dies(targets, tmp_path, cluster):
     _, client = cluster
     jobs = plan(
-        Job("", str(tmp_path / "here"), report=False),
+        Job("", str(tmp_path / "here"), report=False, search=False),
         [Source(str(p)) for p in sorted(targets.glob("*_asn.json"))],
     )
     assert {f.state for f in run(jobs, Tasks())} == {REDUCED}
     there = plan(
-        Job("", str(tmp_path / "there"), report=False), [Source(j.association) for j in jobs]
+        Job("", str(tmp_path / "there"), report=False, search=False), [Source(j.association) for j in jobs]
     )
     states = []
     for each in run(there, DaskTasks(client)):
@@ -292,7 +294,7 @@ def test_a_run_with_limits_subtracts_each_exposure_once(targets, tmp_path, monke
     with monkeypatch.context() as patch:
         # The analysis of a folder subtracts its exposures by this; the analysis in a run must not.
         patch.setattr(exposure, "subtract", _refuse)
-        run_options = ("--no-report", "--truncate", "1,3", "--star-mag", "4.0")
+        run_options = ("--no-report", "--no-search", "--truncate", "1,3", "--star-mag", "4.0")
         done = lyot("run", targets / "one_asn.json", "-o", out, *run_options)
         assert done.exit_code == 0, done.output
         with pytest.raises(AssertionError, match="an exposure is subtracted again"), open_run(out):

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from lyot._version import __version__
 from lyot.compute import cluster, memory, process, threads
 from lyot.errors import LyotError
@@ -31,6 +33,7 @@ from lyot.parameters import (
 from lyot.progress import Progress, no_progress
 
 if TYPE_CHECKING:
+    from lyot.analysis.detection import Candidate
     from lyot.pipeline import Coron3Pipeline
     from lyot.pipeline.plan import Plan
 
@@ -51,6 +54,7 @@ class Job:
     parameters: StepParameters = field(default_factory=dict)
     input_dir: str = ""  # folder of the members; by default that of the association
     observation: ObservationParameters | None = None  # for contrast limits; None for no limits
+    search: bool = True  # whether companions are searched for where the products allow it
     report: bool = True
     rerun: bool = False  # whether an association that is up to date is reduced again
     command: tuple[str, ...] = ()  # that was typed, for the report
@@ -68,6 +72,9 @@ class Finished:
     seconds: float = 0.0
     peak_memory_mb: float = 0.0  # of the process, since it began
     message: str = ""  # why it failed
+    # That a search found, the most significant first; None where there was none.
+    candidates: tuple[dict[str, Any], ...] | None = None
+    limits: tuple[tuple[float, float], ...] = ()  # separations [arcsec] and contrast limits
 
 
 class Source(NamedTuple):
@@ -185,7 +192,8 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
     pipeline = _pipeline(job)
     process.freeze_imports()
     pipeline.progress = progress
-    pipeline.keep_fits = job.observation is not None
+    searched = job.search and _can_be_searched(pipeline)
+    pipeline.keep_fits = job.observation is not None or searched
     if job.report:
         threads.preload("lyot.viz.report.page", "jinja2")
     with _log_file(folder, asn.product):
@@ -194,14 +202,10 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
             write_json(job.content, job.association)
         pipeline.run(job.association)
         products = list(pipeline.products)
-        if job.observation is not None:
-            from lyot.analysis.observation import open_run
-            from lyot.outputs import write_contrast
-
-            subtracted = pipeline.subtracted
-            with open_run(folder, job.observation, subtracted=subtracted) as observation:
-                products += write_contrast(observation, folder).paths
-            subtracted.clear()
+        measured: dict[str, Any] = {}
+        if pipeline.keep_fits:
+            paths, measured = _analyze(job, pipeline, searched=searched)
+            products += paths
         with threads.SecondThread() as second:  # beside the report
             digests = [second.submit(sampled_checksum, path) for path in products]
             if job.report and any(p.endswith("_i2d.fits") for p in products):
@@ -218,6 +222,7 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
         tuple(pipeline.summary),
         time.monotonic() - started,
         memory.peak_bytes() / 1e6,
+        **measured,
     )
     if pipeline.save_results:
         names = [Path(p).name for p in products]
@@ -228,11 +233,64 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
             "fingerprint": fingerprint(job, asn, pipeline.checksums),
             "products": dict(zip(names, values, strict=True)),
             "summary": list(finished.summary),
+            "candidates": finished.candidates,
+            "limits": list(finished.limits),
             "seconds": finished.seconds,
             "peak_memory_mb": finished.peak_memory_mb,
         }
         write_json(content, record)
     return finished
+
+
+def _can_be_searched(pipeline: Coron3Pipeline) -> bool:
+    """Whether a run keeps what an analysis needs: its products, and fits of all its modes."""
+    from lyot.subtraction.methods import method_of
+
+    parameters = pipeline.parameters()
+    save, recipe = parameters.save, parameters.recipe.subtract
+    saved = save.save_crfints and save.save_psfalign and save.save_psfsub
+    nests = len(recipe.n_modes) == 1 or method_of(recipe).truncations_nest
+    return bool(parameters.save_results and saved and nests)
+
+
+def _analyze(
+    job: Job, pipeline: Coron3Pipeline, /, *, searched: bool
+) -> tuple[list[str], dict[str, Any]]:
+    """Search a finished run, and measure limits where the brightness of the star is known."""
+    from lyot.analysis.observation import open_run
+    from lyot.outputs import write_contrast, write_detection
+
+    paths: list[str] = []
+    measured: dict[str, Any] = {}
+    given = job.observation or ObservationParameters()
+    with open_run(job.output_dir, given, subtracted=pipeline.subtracted) as observation:
+        if searched:
+            pipeline.progress("search for companions", 0, 1)
+            try:
+                found = write_detection(observation, job.output_dir)
+            except LyotError as err:
+                log.warning("The run is not searched for companions: %s", err)
+            else:
+                paths += found.paths
+                measured["candidates"] = tuple(map(_summary_of, found.result.candidates))
+            pipeline.progress("search for companions", 1, 1)
+        if job.observation is not None:
+            limits = write_contrast(observation, job.output_dir)
+            paths += limits.paths
+            curve = limits.result.curve
+            best = curve.calibrated[curve.best, np.arange(len(curve.best))]
+            measured["limits"] = tuple(
+                zip(curve.separation_arcsec.tolist(), best.tolist(), strict=True)
+            )
+    pipeline.subtracted.clear()
+    return paths, measured
+
+
+def _summary_of(candidate: Candidate) -> dict[str, Any]:
+    """Return what the summary of a run says of a candidate, as plain values."""
+    names = ("separation_arcsec", "pa_deg", "snr", "flux", "contrast")
+    values = {name: float(getattr(candidate, name)) for name in names}
+    return {name: value if np.isfinite(value) else None for name, value in values.items()}
 
 
 def _pipeline(job: Job) -> Coron3Pipeline:
@@ -289,6 +347,7 @@ def fingerprint(
         },
         "observation": None if job.observation is None else to_names(job.observation),
         "report": job.report,
+        "search": job.search,
         "files": [[str(path), checksum(path)] for path in files],
         "library": _library_state(library) if library else None,
     }
@@ -321,6 +380,8 @@ def _unchanged(job: Job, asn: Association, record: Path) -> Finished | None:
             UNCHANGED,
             tuple(str(record.parent / name) for name in before["products"]),
             tuple(before["summary"]),
+            candidates=None if before["candidates"] is None else tuple(before["candidates"]),
+            limits=tuple(map(tuple, before["limits"])),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

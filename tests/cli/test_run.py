@@ -11,6 +11,7 @@ from astropy.io import fits
 from stdatamodels.jwst import datamodels
 
 from lyot.files.association import read_association
+from lyot.simulate import Companion, Scene, simulate_observation
 from scenes import assert_refused, lyot, products_in
 
 
@@ -23,6 +24,33 @@ def test_run_names_its_products_and_ends_with_a_table(small, tmp_path):
     assert "jw09999001001_03102_00001_nrcalong_calints.fits" in done.stdout
     assert "combine" in done.stderr
     assert any(p.suffix == ".html" for p in tmp_path.iterdir())
+
+
+def test_a_run_ends_with_a_search_unless_told_otherwise(tmp_path):
+    scene = Scene(
+        shape=(84, 88),
+        rolls_deg=(10.0,),
+        n_int=1,
+        n_int_psf=1,
+        n_dither=5,
+        disc=None,
+        companions=(Companion(separation_arcsec=1.6, pa_deg=205.0, contrast=1e-4),),
+    )
+    association = simulate_observation(tmp_path / "in", scene, seed=2)
+    out = tmp_path / "out"
+    done = lyot("run", association, "-o", out, "--json")
+    assert done.exit_code == 0, done.output
+    [finished] = json.loads(done.stdout)
+    found = finished["candidates"][0]
+    assert found["separation_arcsec"] == pytest.approx(1.6, abs=0.03)
+    assert found["pa_deg"] == pytest.approx(205.0, abs=1.0)
+    assert found["contrast"] is None  # the star's brightness is not known
+    assert list(out.glob("*_candidates.ecsv"))
+    [report] = out.glob("*_report.html")
+    assert "No search for point sources" not in report.read_text()
+    again = lyot("run", association, "-o", out)
+    assert "up to date" in again.stdout
+    assert f"{found['separation_arcsec']:.3f}" in again.stdout
 
 
 def test_run_can_leave_products_out(small, tmp_path):
@@ -48,6 +76,7 @@ def test_asn_then_run(small, tmp_path):
         "--set",
         "hlsp.skip=true",
         "--no-report",
+        "--no-search",
     )
     assert done.exit_code == 0, done.output
     assert len(products_in(tmp_path / "out")) == 1
@@ -78,7 +107,7 @@ def test_a_folder_of_exposures_is_sorted_and_reduced(delivered, tmp_path):
     assert plan.exit_code == 0, plan.output
     assert "1 integration(s), 6 reference frames" in plan.stdout
     assert not out.exists()
-    options = ("-o", out, "--truncate", "3", "--only-final", "--no-report")
+    options = ("-o", out, "--truncate", "3", "--only-final", "--no-report", "--no-search")
     done = lyot("run", delivered, *options)
     assert done.exit_code == 0, done.output
     [written] = out.glob("*_asn.json")
@@ -105,6 +134,7 @@ def test_members_in_another_folder(small, tmp_path):
         small.parent,
         "--only-final",
         "--no-report",
+        "--no-search",
     )
     assert done.exit_code == 0, done.output
 
@@ -175,7 +205,7 @@ BAD_FILES = {
 def test_bad_exposures_get_one_sentence_and_no_half_product(copy, tmp_path, case):
     number, change, text = BAD_FILES[case]
     asn = copy(number, change)
-    assert_refused(lyot("run", asn, "-o", tmp_path / "out", "--no-report"), text)
+    assert_refused(lyot("run", asn, "-o", tmp_path / "out", "--no-report", "--no-search"), text)
     left = products_in(tmp_path / "out")
     for path in left:
         with fits.open(path) as hdus:
@@ -199,7 +229,7 @@ def test_one_integration_is_enough(copy, tmp_path):
         for name in ("SCI", "ERR", "DQ", "VAR_POISSON", "VAR_RNOISE"):
             hdus[name].data = hdus[name].data[:1]
 
-    done = lyot("run", copy("001001", first), "-o", tmp_path / "out", "--no-report")
+    done = lyot("run", copy("001001", first), "-o", tmp_path / "out", "--no-report", "--no-search")
     assert done.exit_code == 0, done.output
 
 
@@ -309,7 +339,17 @@ def test_the_plan_names_the_products_and_writes_none(small, tmp_path):
     assert not (tmp_path / "out").exists()
     told = lyot("run", small, "-o", tmp_path / "out", "--truncate", "3,5", "--plan", "--json")
     [plan] = json.loads(told.stdout)
-    lyot("run", small, "-o", tmp_path / "out", "--truncate", "3,5", "--no-report", "-q")
+    lyot(
+        "run",
+        small,
+        "-o",
+        tmp_path / "out",
+        "--truncate",
+        "3,5",
+        "--no-report",
+        "--no-search",
+        "-q",
+    )
     written = products_in(tmp_path / "out")
     assert sorted(p["name"] for p in plan["products"]) == [path.name for path in written]
     for product in plan["products"]:
@@ -329,7 +369,9 @@ def test_a_step_that_can_be_skipped_is_skipped_by_a_setting(small, step):
 def test_options_and_settings_reach_the_steps_that_take_them(small, tmp_path):
     out = tmp_path / "out"
     settings = ("--set", "align_refs.median_box_length=5", "--truncate", "2", "--star", "25", "24")
-    done = lyot("run", small, "-o", out, *settings, "--no-psfalign", "--no-report", "-q")
+    done = lyot(
+        "run", small, "-o", out, *settings, "--no-psfalign", "--no-report", "--no-search", "-q"
+    )
     assert done.exit_code == 0, done.output
     record = json.loads(next(out.glob("*_run.json")).read_text())["fingerprint"]["steps"]
     assert record["klip"]["truncate"] == [2]

@@ -107,6 +107,7 @@ def asn(files: tuple[str, ...], output: str | None) -> None:
     is_flag=True,
     help="Write only the combined image, SNR image and contrast curve.",
 )
+@click.option("--no-search", is_flag=True, help="Do not search for companions.")
 @click.option("--no-report", is_flag=True, help="Do not write the report.")
 @parameter_options(lambda p: [p.ObservationParameters], attrgetter("option"))
 @click.option(
@@ -133,7 +134,8 @@ def run(sources: tuple[str, ...], output_dir: str, **options: Any) -> None:
     by `lyot asn`, which is written beside the products. A folder with associations stands for them.
     An association whose inputs, parameters and products are unchanged is skipped. Each of several
     associations gets a folder of its own in DIR, and one that fails does not stop the others.
-    With the brightness of the star, contrast limits are measured too.
+    A run ends with a search for companions and, with the brightness of the star, with contrast
+    limits.
     """
     reduce_all(sources, output_dir, options)
 
@@ -182,6 +184,7 @@ def _job(output_dir: str, options: Mapping[str, Any]) -> Job:
         parameters=read_steps(_steps(options)),
         input_dir=options.get("input_dir") or "",
         observation=observation if has_star else None,
+        search=not options.get("no_search"),
         report=not options.get("no_report"),
         rerun=bool(options.get("rerun")),
         command=() if context is None else ("lyot", *sys.argv[1:]),

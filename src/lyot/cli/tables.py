@@ -85,6 +85,18 @@ def print_run(finished: Finished, /) -> None:
             "star x, y": lambda r: "{x:.2f}, {y:.2f} ({origin})".format(**r["star"]),
         },
     )
+    if finished.candidates is not None:
+        print_table(
+            finished.candidates,
+            {
+                "separation [arcsec]": lambda c: f"{c['separation_arcsec']:.3f}",
+                "PA [degree]": lambda c: f"{c['pa_deg']:.2f}",
+                "S/N": lambda c: f"{c['snr']:.1f}",
+            },
+            numbered="candidate",
+        )
+    if finished.candidates == ():
+        click.echo("The search found no candidate.")
     if finished.state == "unchanged":
         click.echo("The products are up to date; --rerun reduces the association again.")
     else:
@@ -98,6 +110,18 @@ def print_survey(finished: Sequence[Finished], output_dir: str, /) -> None:
         values = [r[name] for r in each.summary]
         return f"{sum(values) / len(values):.3g}" if values else ""
 
+    def _candidates(each: Finished) -> str:
+        places = [
+            f"{c['separation_arcsec']:.2f}″ {c['pa_deg']:.1f}°" for c in each.candidates or ()
+        ]
+        more = f" and {len(places) - 2} more" if len(places) > 2 else ""
+        return "" if each.candidates is None else ", ".join(places[:2]) + more or "none"
+
+    def _limit(each: Finished, separation_arcsec: float) -> str:
+        if not each.limits or each.limits[-1][0] < separation_arcsec:
+            return ""
+        return f"{min(each.limits, key=lambda s: abs(s[0] - separation_arcsec))[1]:.1e}"
+
     print_table(
         finished,
         {
@@ -109,6 +133,8 @@ def print_survey(finished: Sequence[Finished], output_dir: str, /) -> None:
             ),
             "rms before": lambda each: _mean(each, "rms_before"),
             "rms after": lambda each: _mean(each, "rms_after"),
+            "candidates": lambda each: _candidates(each),
+            "limit at 1 arcsec": lambda each: _limit(each, 1.0),
             "time": lambda each: f"{each.seconds:.1f} s" if each.seconds else "",
             "": lambda each: each.message,
         },

@@ -170,7 +170,7 @@ def candidates(run: RunFacts, /) -> Iterator[Block]:
     """The map of the signal-to-noise ratio of a point source, and the candidates."""
     found = run.detection
     if found is None or run.candidates is None:
-        yield Paragraph("The run has not been searched for point sources (analysis: detect).")
+        yield Paragraph("No search for point sources was asked for (analysis: detect).")
         return
     scale = found.pixel_scale_arcsec
     middle = found.maps["SNR"].shape[0] // 2
