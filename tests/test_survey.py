@@ -211,7 +211,8 @@ def test_a_cluster_gives_the_same_bits_though_a_worker_dies(targets, tmp_path, c
     )
     assert {f.state for f in run(jobs, Tasks())} == {REDUCED}
     there = plan(
-        Job("", str(tmp_path / "there"), report=False, search=False), [Source(j.association) for j in jobs]
+        Job("", str(tmp_path / "there"), report=False, search=False),
+        [Source(j.association) for j in jobs],
     )
     states = []
     for each in run(there, DaskTasks(client)):
