@@ -80,6 +80,7 @@ HOMES = {
     "poppy": ("instruments/",),
     "stpsf": ("analysis/psf.py", "instruments/"),
     "emcee": ("analysis/",),
+    "astroquery": ("files/archive.py",),
     "stpipe": ("steps/", "pipeline/", "survey.py"),
     "drizzle": ("sky.py",),
     "jwst": (),

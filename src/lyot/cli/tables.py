@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +14,7 @@ import click
 if TYPE_CHECKING:
     from lyot.analysis.companion import CompanionFit, Measured
     from lyot.analysis.detection import Detection
+    from lyot.files.archive import ArchiveFile
     from lyot.outputs import Limits
     from lyot.survey import Finished
     from lyot.types import Array
@@ -155,6 +157,24 @@ def print_frames(rows: Sequence[dict[str, Any]], /, *extra: str, as_json: bool) 
 
     columns = {name: _column(name) for name in (*_FRAME_COLUMNS, *extra)}
     print_table(rows, columns, as_json=as_json)
+
+
+def print_archive(files: Sequence[ArchiveFile], /, *, as_json: bool) -> None:
+    """Print files of the archive."""
+    if as_json:
+        click.echo(json.dumps([asdict(each) for each in files], indent=2))
+        return
+    print_table(
+        files,
+        {
+            "file": lambda f: f.name,
+            "target": lambda f: f.target,
+            "mode": lambda f: f.instrument,
+            "MB": lambda f: f"{f.n_bytes / 1e6:.1f}",
+            "": lambda f: "" if f.public else "not public",
+        },
+    )
+    click.echo(f"{len(files)} files, {sum(f.n_bytes for f in files) / 1e9:.2f} GB")
 
 
 def print_files(rows: Sequence[dict[str, str]], /, *, as_json: bool) -> None:
