@@ -122,6 +122,28 @@ def test_a_folder_of_exposures_is_sorted_and_reduced(delivered, tmp_path):
     assert "up to date" in lyot("run", out, *options).stdout
 
 
+def test_modes_in_one_folder_become_reductions_that_a_table_compares(small, tmp_path):
+    folder = tmp_path / "modes"
+    folder.mkdir()
+    for path in small.parent.glob("*_calints.fits"):
+        shutil.copy(path, folder)
+        with fits.open(path) as hdus:
+            hdus[0].header["FILTER"] = "F335M"
+            hdus.writeto(folder / path.name.replace("_03102_", "_03104_"))
+    out = tmp_path / "out"
+    options = ("--only-final", "--no-report", "--set", "hlsp.skip=true")
+    done = lyot("run", folder, "-o", out, *options)
+    assert done.exit_code == 0, done.output
+    rows = json.loads((out / "survey.json").read_text())
+    assert sorted(row["product"].split("_")[3] for row in rows) == ["f335m", "f444w"]
+    for row in rows:
+        assert (out / row["product"] / f"{row['product']}_asn.json").is_file()
+        [exposure] = row["summary"]
+        assert exposure["references"] == 6
+    assert "candidates" in done.stdout
+    assert "limit at 1 arcsec" in done.stdout
+
+
 def test_members_in_another_folder(small, tmp_path):
     (tmp_path / "asn.json").write_text(small.read_text())
     assert_refused(lyot("run", tmp_path / "asn.json", "-o", tmp_path / "o"), "name its folder with")
