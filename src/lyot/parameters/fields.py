@@ -259,9 +259,9 @@ def to_dict(recipe: Any, /) -> dict[str, Any]:
 
     Examples
     --------
-    >>> from lyot.parameters import OutlierRecipe
-    >>> to_dict(OutlierRecipe())
-    {'skip': False, 'n_sigma': 5.0}
+    >>> from lyot.parameters import StarParameters
+    >>> to_dict(StarParameters(star_x=1.0, star_y=2.0))
+    {'star_x': 1.0, 'star_y': 2.0}
     """
 
     def _plain(value: Any) -> Any:
