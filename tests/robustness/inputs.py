@@ -60,7 +60,7 @@ class Draw:
         return self.folder / "in" / self.one_of(names)
 
 
-RUN = ("run", "in/one_asn.json", "-o", "out", "--no-report", "-q")
+RUN = ("run", "in/one_asn.json", "-o", "out", "--no-report", "--no-search", "-q")
 ODD_VALUES = [
     *(b"'abc'", b"NAN", b"1E-300", b"1E400", b"-1", b"0", b"99999999999999999999", b"T", b"F"),
     *(b"''", b"'   '", b"(1.0, 2.0)", b"'\xe9'", b"1.0", b"'T'", b"'/../../x'", b"1E5", b"-1E5"),

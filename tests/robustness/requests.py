@@ -39,7 +39,7 @@ def parameters(draw: Draw) -> Case:
             command += ["--set", f"{step}.{each.step}={value}"]
         if draw.world.quick and rng.random() < 0.85:
             command.append("--plan")
-        return Case("parameters", tuple(t for t in command if "\0" not in t), " ".join(command[6:]))
+        return Case("parameters", tuple(t for t in command if "\0" not in t), " ".join(command[7:]))
     draw.world.copy(draw.folder, "run")
     name = draw.one_of(sorted(COMMANDS))
     own = [p for kind in COMMANDS[name] for p in parameters_of(kind)]
