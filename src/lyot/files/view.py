@@ -47,6 +47,8 @@ class View:
         Position angle of the y axis [degree].
     table : dict
         Columns of the contrast table, where the product is one.
+    target_radec : (float, float) or None
+        Right ascension and declination of the target (TARG_RA, TARG_DEC) [degree].
 
     Examples
     --------
@@ -63,6 +65,7 @@ class View:
     provenance: dict[str, Any]
     pa_y_deg: float | None
     table: dict[str, Array]
+    target_radec: tuple[float, float] | None
 
 
 def read_view(path: str | Path, /) -> View:
@@ -110,7 +113,12 @@ def read_view(path: str | Path, /) -> View:
             provenance,
             info.pa_y_deg if np.isfinite(info.pa_y_deg) else None,
             table,
+            _degrees(hdus[0].header.get("TARG_RA"), hdus[0].header.get("TARG_DEC")),
         )
+
+
+def _degrees(ra: Any, dec: Any) -> tuple[float, float] | None:
+    return (float(ra), float(dec)) if np.isreal([ra, dec]).all() and None not in (ra, dec) else None
 
 
 def _provenance(data: Any, path: Path) -> dict[str, Any]:

@@ -5,34 +5,33 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lyot._version import __version__
-from lyot.algorithms.geometry import east_north
+from lyot.algorithms.geometry import TangentPlane
 from lyot.algorithms.statistics import finite_mean
 from lyot.analysis.companion.budget import ERROR_CAUSES
 from lyot.analysis.statistic import chance_text
 from lyot.files.star import CRPIX, StarPosition
-from lyot.files.view import View
-from lyot.types import Array
 from lyot.viz.report import plots
 from lyot.viz.report.blocks import (
     Block,
     Code,
     Details,
-    Frame,
     Grid,
     Number,
     Paragraph,
     Picture,
+    Source,
     Table,
-    Viewer,
     number,
 )
 from lyot.viz.report.drawing import drawing
 from lyot.viz.report.facts import ExposureFacts, Product, RunFacts, Subtraction
+from lyot.viz.report.frames import Frame, Viewer, circles, frame_of
 from lyot.viz.style import modes_label
 
 MIN_REFERENCES = 5
@@ -41,8 +40,6 @@ MIN_EIGENVALUE_RATIO = 1e-9
 """Last over first eigenvalue, below which the references are called nearly degenerate."""
 MAX_FRAME_CHARACTERS = 1_300_000
 """Characters that the frames of all exposures may take, so that the page stays below 3 MB."""
-CROP_ARCSEC = 4.0
-"""Where there are many frames, they are cropped to this offset from the star [arcsec]."""
 
 
 def title(run: RunFacts, /) -> str:
@@ -124,7 +121,9 @@ def combined(run: RunFacts, /) -> Iterator[Block]:
         ("image", ["surface brightness", "SCI / ERR"]),
     ]
     caption = (
-        "All integrations of all rolls, combined on one grid of the sky. The cross marks the star. "
+        "All integrations of all rolls, combined on one grid of the sky. The cross marks the star, "
+        "circles the candidates; RA and Dec at the cursor take the star to be at TARG_RA and "
+        "TARG_DEC. "
         "ERR contains the noise of photons, detector and references, but not residual speckles."
     )
     start = (run.images.index(run.main), 0)
@@ -144,7 +143,12 @@ def _combined_frames(run: RunFacts, image: Product) -> list[Frame]:
     exact = image is run.main
     suffix = f", {_modes(image)}" if len(run.images) > 1 else ""
     return [
-        _frame(image.view, data, text + suffix, unit, limits=limits, crop=not exact, exact=exact)
+        replace(
+            frame_of(image.view, data, text + suffix, run.candidates, crop=not exact),
+            unit=unit,
+            limits=limits,
+            exact=exact,
+        )
         for data, text, unit, limits in (
             (sci, "surface brightness", "MJy/sr", None),
             (snr, "SCI / ERR", "", (-5.0, 20.0)),
@@ -175,14 +179,21 @@ def candidates(run: RunFacts, /) -> Iterator[Block]:
     scale = found.pixel_scale_arcsec
     middle = found.maps["SNR"].shape[0] // 2
     star = StarPosition(float(middle), float(middle), origin="measured")
-    marks = []
-    for k, row in enumerate(run.candidates, start=1):
-        east, north = east_north(float(row["separation"]) / scale, float(row["position_angle"]))
-        marks.append(
-            {"x": float(middle - east), "y": float(middle + north), "r": 4.0, "text": str(k)}
-        )
+    marks = circles(run.candidates, TangentPlane.linear(star.yx, 0.0, scale))
+    radec = run.main.view.target_radec
     frames = [
-        Frame(text, found.maps[name], "", star, 0.0, scale, limits=limits, marks=marks, exact=False)
+        Frame(
+            text,
+            found.maps[name],
+            "",
+            star,
+            0.0,
+            scale,
+            limits=limits,
+            exact=False,
+            marks=marks,
+            star_radec=radec,
+        )
         for name, text, limits in (
             ("SNR", "S/N of a point source", (-5.0, 10.0)),
             ("STIM", "STIM", (0.0, 3.0)),
@@ -219,7 +230,7 @@ def _candidate_table(candidates: Any) -> Table:
         "Candidates",
         candidates,
         {
-            "#": lambda row: str(row.index + 1),
+            "#": lambda row: Source(str(row.index + 1)),
             "separation [arcsec]": lambda row: number(row["separation"], ".3f"),
             "PA [deg]": lambda row: number(row["position_angle"], ".2f"),
             "S/N": lambda row: number(row["snr"], ".1f"),
@@ -238,10 +249,12 @@ def before_after(run: RunFacts, /) -> Iterator[Block]:
     """Each exposure before and after subtraction, integration by integration."""
     share = MAX_FRAME_CHARACTERS // max(len(run.exposures), 1)
     if run.exposures:
-        yield Grid([_exposure_viewer(exposure, share) for exposure in run.exposures])
+        yield Grid(
+            [_exposure_viewer(exposure, run.candidates, share) for exposure in run.exposures]
+        )
 
 
-def _exposure_viewer(exposure: ExposureFacts, share: int) -> Viewer:
+def _exposure_viewer(exposure: ExposureFacts, candidates: Any, share: int) -> Viewer:
     """The mean, and as many integrations as fit in the share of the page."""
     best = exposure.best
     sources = [(f"after, {_modes(s)}", s.view) for s in exposure.subtractions]
@@ -256,13 +269,16 @@ def _exposure_viewer(exposure: ExposureFacts, share: int) -> Viewer:
 
     def means(crop: bool) -> list[Frame]:
         pairs = zip(averages, sources, strict=True)
-        return [_frame(like, mean, f"{text}, mean", crop=crop) for mean, (text, _) in pairs]
+        return [
+            frame_of(like, mean, f"{text}, mean", candidates, crop=crop)
+            for mean, (text, _) in pairs
+        ]
 
     means_shown = means(crop=False)
     if sum(frame.size for frame in means_shown) > share:
         means_shown = means(crop=True)
     free = share - sum(frame.size for frame in means_shown)
-    size = _frame(like, averages[0], "", crop=True).size * len(sources)
+    size = frame_of(like, averages[0], "", None, crop=True).size * len(sources)
     n_shown = min(n_int, max(free // max(size, 1), 0)) if n_int > 1 else 0
     frames: list[Frame] = []
     for (text, view), mean in zip(sources, means_shown, strict=True):
@@ -270,7 +286,8 @@ def _exposure_viewer(exposure: ExposureFacts, share: int) -> Viewer:
         for i in range(n_shown):
             assert view.data is not None
             data = np.asarray(view.data[i], float)
-            frames.append(_frame(like, data, f"{text}, integration {i + 1}", crop=True))
+            name = f"{text}, integration {i + 1}"
+            frames.append(frame_of(like, data, name, candidates, crop=True))
     axes = [
         ("image", [text for text, _ in sources]),
         ("integration", ["mean", *(str(i + 1) for i in range(n_shown))]),
@@ -281,31 +298,6 @@ def _exposure_viewer(exposure: ExposureFacts, share: int) -> Viewer:
         "MJy/sr after."
     )
     return Viewer(exposure.root, axes, frames, (start, 0), caption)
-
-
-def _frame(
-    like: View,
-    data: Array,
-    name: str,
-    unit: str = "MJy/sr",
-    *,
-    crop: bool,
-    exact: bool = False,
-    limits: tuple[float, float] | None = None,
-) -> Frame:
-    """A frame with the star and orientation of a product, whole or cropped about the star."""
-    star, scale = like.star, like.info.pixel_scale_arcsec
-    origin = (0, 0)
-    if crop and star is not None:
-        half = round(CROP_ARCSEC / scale)
-        x0, y0 = max(round(star.x) - half, 0), max(round(star.y) - half, 0)
-        data = data[y0 : round(star.y) + half + 1, x0 : round(star.x) + half + 1]
-        origin = (x0, y0)
-    plane = like.provenance.get("steps", {}).get("klip", {}).get("plane")
-    own = plane is not None and star is not None and tuple(plane["star_yx"]) == star.yx
-    to_sky = plane["to_sky"] if own else None
-    orientation = (like.pa_y_deg, scale, origin)
-    return Frame(name, data, unit, star, *orientation, limits, exact, to_sky=to_sky)
 
 
 def contrast(run: RunFacts, /) -> Iterator[Block]:

@@ -38,6 +38,20 @@
     return size >= 1e5 || size < 1e-3 ? value.toExponential(3) : value.toPrecision(4);
   }
 
+  // Right ascension and declination [degree] of offsets from the star [arcsec] in the tangent plane.
+  function celestial([ra, dec], east, north) {
+    const unit = Math.PI / 180 / 3600, xi = east * unit, eta = north * unit, d = dec * Math.PI / 180;
+    const along = Math.cos(d) - eta * Math.sin(d);
+    const out = [Math.atan2(xi, along), Math.atan2(Math.sin(d) + eta * Math.cos(d), Math.hypot(xi, along))];
+    return [((ra + out[0] * 180 / Math.PI) % 360 + 360) % 360, out[1] * 180 / Math.PI];
+  }
+
+  function sexagesimal(value, places) {
+    const scale = 10 ** places, ticks = Math.round(Math.abs(value) * 3600 * scale), second = ticks / scale;
+    const parts = [Math.floor(second / 3600), Math.floor(second / 60) % 60].map((v) => String(v).padStart(2, "0"));
+    return [...parts, (second % 60).toFixed(places).padStart(places + 3, "0")].join(" ");
+  }
+
   class Viewer {
     constructor(root) {
       this.root = root;
@@ -50,6 +64,7 @@
       this.shape = "asinh";
       this.low = 0; this.high = 1;
       this.cursor = null;
+      this.north = false;
       this.build();
       this.center();
       this.draw();
@@ -66,8 +81,55 @@
       const f = this.frame();
       this.middle = f.star ? [f.star[0], f.star[1]] : [(f.width - 1) / 2, (f.height - 1) / 2];
       // All of the frame is shown, about the star.
-      const [x, y] = this.middle;
-      this.full = 2 * Math.max(x + 0.5, y + 0.5, f.width - 0.5 - x, f.height - 0.5 - y);
+      const corners = [[-0.5, -0.5], [f.width - 0.5, -0.5], [-0.5, f.height - 0.5], [f.width - 0.5, f.height - 0.5]];
+      this.full = 2 * Math.max(...corners.flatMap(([x, y]) => this.turned(x - this.middle[0], this.middle[1] - y).map(Math.abs)));
+    }
+
+    // How far the image is turned, clockwise, so that north is up [radian].
+    turn() {
+      const f = this.frame();
+      return this.north && f.pa_y !== null ? -f.pa_y * Math.PI / 180 : 0;
+    }
+
+    turned(u, v, back = 1) {
+      const a = back * this.turn(), c = Math.cos(a), s = Math.sin(a);
+      return [u * c - v * s, u * s + v * c];
+    }
+
+    reset() { this.zoom = 1; this.center(); this.draw(); }
+
+    northUp() {
+      this.north = !this.north;
+      this.root.querySelector("button.north").setAttribute("aria-pressed", this.north);
+      this.reset();
+    }
+
+    // Between the image that is shown and the first one of the axis.
+    blink() {
+      const axis = this.panel.axes.findIndex((a) => a.names[0] === "before");
+      if (axis < 0) return;
+      const select = this.root.querySelector(`select[data-axis="${this.panel.axes[axis].title}"]`);
+      const show = (k) => { this.choice[axis] = k; select.value = k; this.draw(); this.read(); };
+      this.root.querySelector("button.blink").setAttribute("aria-pressed", !this.timer);
+      if (this.timer) {
+        clearInterval(this.timer);
+        this.timer = null;
+        show(this.kept);
+        return;
+      }
+      this.kept = this.choice[axis] || this.panel.axes[axis].names.length - 1;
+      this.timer = setInterval(() => show(this.choice[axis] ? 0 : this.kept), 600);
+    }
+
+    // Show the place of a mark, as large as its surroundings allow to compare.
+    show(text) {
+      const mark = this.frame().marks.find((m) => m.text === text);
+      if (!mark) return;
+      this.zoom = 4;
+      this.middle = [mark.x, mark.y];
+      this.cursor = [Math.round(mark.x), Math.round(mark.y)];
+      this.draw();
+      this.read();
     }
 
     label(text, child) {
@@ -124,19 +186,28 @@
       box.append(this.label("black", this.range(0, (v) => { this.low = v; this.draw(); })));
       box.append(this.label("white", this.range(1, (v) => { this.high = v; this.draw(); })));
       box.append(this.button("+", "zoom in", () => this.zoomBy(1.5)), this.button("\u2212", "zoom out", () => this.zoomBy(1 / 1.5)),
-        this.button("reset", "reset the view", () => { this.zoom = 1; this.center(); this.draw(); }));
+        this.button("reset", "reset the view", () => this.reset()));
+      const toggle = (name, action) => {
+        const button = this.button(name, name, action);
+        button.className = name.split(" ")[0];
+        button.setAttribute("aria-pressed", false);
+        box.append(button);
+      };
+      if (this.panel.frames.some((f) => f.pa_y !== null)) toggle("north up", () => this.northUp());
+      if (this.panel.axes.some((axis) => axis.names[0] === "before")) toggle("blink", () => this.blink());
       const c = this.canvas;
       c.addEventListener("wheel", (e) => { e.preventDefault(); this.zoomBy(e.deltaY < 0 ? 1.2 : 1 / 1.2, this.at(e)); }, { passive: false });
       c.addEventListener("pointerdown", (e) => { this.drag = { at: [e.clientX, e.clientY], middle: this.middle }; c.setPointerCapture(e.pointerId); this.point(e); });
       c.addEventListener("pointerup", () => { this.drag = null; });
       c.addEventListener("pointermove", (e) => {
         if (this.drag && e.buttons) {
-          const s = this.span() / c.clientWidth;
-          this.middle = [this.drag.middle[0] - (e.clientX - this.drag.at[0]) * s, this.drag.middle[1] + (e.clientY - this.drag.at[1]) * s];
+          const s = this.span() / c.clientWidth, [u, v] = this.turned(e.clientX - this.drag.at[0], e.clientY - this.drag.at[1], -1);
+          this.middle = [this.drag.middle[0] - u * s, this.drag.middle[1] + v * s];
           this.draw();
         }
         this.point(e);
       });
+      c.addEventListener("click", (e) => this.toRow(e));
       c.addEventListener("keydown", (e) => this.key(e));
     }
 
@@ -145,7 +216,15 @@
     // The image's position, in pixels, under a pointer.
     at(e) {
       const box = this.canvas.getBoundingClientRect(), s = this.span() / box.width;
-      return [this.middle[0] + (e.clientX - box.left - box.width / 2) * s, this.middle[1] - (e.clientY - box.top - box.height / 2) * s];
+      const [u, v] = this.turned(e.clientX - box.left - box.width / 2, e.clientY - box.top - box.height / 2, -1);
+      return [this.middle[0] + u * s, this.middle[1] - v * s];
+    }
+
+    // The row of the table that belongs to a circle.
+    toRow(e) {
+      const [x, y] = this.at(e);
+      const mark = this.frame().marks.find((m) => Math.hypot(m.x - x, m.y - y) < m.r);
+      if (mark) document.getElementById(`source-${mark.text}`)?.focus();
     }
 
     zoomBy(factor, about) {
@@ -173,7 +252,9 @@
         this.cursor = [Math.min(Math.max(x + dx * step, 0), f.width - 1), Math.min(Math.max(y + dy * step, 0), f.height - 1)];
       } else if (e.key === "+" || e.key === "=") this.zoomBy(1.5);
       else if (e.key === "-") this.zoomBy(1 / 1.5);
-      else if (e.key === "0") { this.zoom = 1; this.center(); }
+      else if (e.key === "0") this.reset();
+      else if (e.key === "n") this.northUp();
+      else if (e.key === "b") this.blink();
       else return;
       e.preventDefault();
       this.draw();
@@ -203,6 +284,11 @@
         if (turn !== null) {
           const pa = ((Math.atan2(east, north) * 180 / Math.PI + turn) % 360 + 360) % 360;
           text += `, position angle ${pa.toFixed(1)} degrees`;
+          if (f.radec) {
+            const a = turn * Math.PI / 180, c = Math.cos(a), s = Math.sin(a);
+            const [ra, dec] = celestial(f.radec, east * c + north * s, north * c - east * s);
+            text += `; RA ${sexagesimal(ra / 15, 4)}, Dec ${dec < 0 ? "\u2212" : "+"}${sexagesimal(dec, 3)}`;
+          }
         }
       }
       this.readout.textContent = text;
@@ -239,13 +325,18 @@
       ctx.clearRect(0, 0, size, size);
       ctx.imageSmoothingEnabled = false;
       const left = size / 2 - (this.middle[0] + 0.5) * s, top = size / 2 - (f.height - 0.5 - this.middle[1]) * s;
-      ctx.drawImage(small, left, top, f.width * s, f.height * s);
+      ctx.translate(size / 2, size / 2);
+      ctx.rotate(this.turn());
+      ctx.drawImage(small, left - size / 2, top - size / 2, f.width * s, f.height * s);
+      ctx.setTransform(1, 0, 0, 1, 0, 0);
       this.marks(ctx, f, s, size, ratio);
       this.bar(f, tone, colors);
       this.root.dataset.frame = f.name;
     }
 
-    place(x, y, s, size) { return [size / 2 + (x - this.middle[0]) * s, size / 2 - (y - this.middle[1]) * s]; }
+    place(x, y, s, size) {
+      return this.turned((x - this.middle[0]) * s, (this.middle[1] - y) * s).map((v) => size / 2 + v);
+    }
 
     marks(ctx, f, s, size, ratio) {
       const stroke = (draw, color) => {
@@ -271,7 +362,7 @@
       if (f.pa_y !== null) {
         const length = 30 * ratio, x0 = size - 52 * ratio, y0 = size - 52 * ratio;
         for (const [name, angle] of [["N", 0], ["E", 90]]) {
-          const a = (angle - f.pa_y) * Math.PI / 180, dx = -Math.sin(a), dy = -Math.cos(a);
+          const a = (angle - f.pa_y) * Math.PI / 180 - this.turn(), dx = -Math.sin(a), dy = -Math.cos(a);
           const x1 = x0 + dx * length, y1 = y0 + dy * length;
           stroke(() => {
             ctx.moveTo(x0, y0); ctx.lineTo(x1, y1);
@@ -306,6 +397,14 @@
   }
 
   for (const root of document.querySelectorAll(".viewer")) root.viewer = new Viewer(root);
+
+  for (const button of document.querySelectorAll("button.source")) {
+    button.addEventListener("click", () => {
+      const viewers = [...document.querySelectorAll(".viewer")].map((root) => root.viewer);
+      viewers.forEach((viewer) => viewer.show(button.textContent));
+      viewers.find((viewer) => viewer.frame().marks.length)?.root.scrollIntoView({ block: "nearest" });
+    });
+  }
 
   for (const button of document.querySelectorAll("button.download")) {
     button.addEventListener("click", () => {
