@@ -4,8 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import astropy.units as u
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from stdatamodels.jwst import datamodels
 
@@ -14,6 +16,7 @@ from axe_core_python.selenium import Axe  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 from lyot.algorithms.geometry import polar  # noqa: E402
 from lyot.analysis.detection import detect  # noqa: E402
@@ -224,6 +227,89 @@ def test_every_control_changes_the_picture(browser):
     canvas = root.find_element(By.CSS_SELECTOR, "canvas.image")
     canvas.send_keys("0")
     assert browser.execute_script("return arguments[0].viewer.zoom", root) == 1
+
+
+def sky_at(text):
+    ra, dec = text.split("RA ")[1].split(", Dec ")
+    return SkyCoord(ra, dec.replace("\u2212", "-"), unit=("hourangle", "deg"))
+
+
+def test_right_ascension_and_declination_are_those_of_the_target_and_offset(browser, demo):
+    header = fits.getheader(demo.product("_i2d.fits"))
+    star = SkyCoord(header["TARG_RA"], header["TARG_DEC"], unit="deg")
+    for number in range(3):  # combined, the map north up, an exposure by its gWCS
+        root = viewer(browser, number)
+        at = browser.execute_script("return arguments[0].viewer.frame().star", root)
+        _, text = read_at(browser, root, round(at[0]) + 20, round(at[1]) - 13)
+        words = text.replace(";", "").replace(",", "").split()
+        separation = float(words[words.index("separation") + 1])
+        pa = float(words[words.index("angle") + 1])
+        wanted = star.directional_offset_by(pa * u.deg, separation * u.arcsec)
+        # The angle is shown to 0.1 degree.
+        assert sky_at(text).separation(wanted).arcsec < 1e-3 + np.radians(0.05) * separation
+
+
+def test_north_can_be_turned_up(browser, demo):
+    root = viewer(browser, 2)
+    canvas = root.find_element(By.CSS_SELECTOR, "canvas.image")
+    canvas.send_keys("n")
+    button = root.find_element(By.CSS_SELECTOR, "button.north")
+    assert button.get_attribute("aria-pressed") == "true"
+    # The pixel far above the star on the screen is north of it, that to the left east.
+    for across, down, pa in ((0.0, -0.3, 0.0), (-0.3, 0.0, 90.0)):
+        place = browser.execute_script(
+            "const v = arguments[0].viewer, b = v.canvas.getBoundingClientRect();"
+            "return v.at({clientX: b.left + (0.5 + arguments[1]) * b.width,"
+            "             clientY: b.top + (0.5 + arguments[2]) * b.height})",
+            root,
+            across,
+            down,
+        )
+        back = browser.execute_script(
+            "return arguments[0].viewer.place(arguments[1], arguments[2], 1 / "
+            "arguments[0].viewer.span(), 1)",
+            root,
+            *place,
+        )
+        assert back == pytest.approx([0.5 + across, 0.5 + down])
+        _, text = read_at(browser, root, round(place[0]) - 1, round(place[1]))
+        shown = float(text.split("position angle ")[1].split(" ")[0])
+        assert (shown - pa + 180) % 360 - 180 == pytest.approx(0, abs=2)
+    canvas.send_keys("n")
+    assert button.get_attribute("aria-pressed") == "false"
+
+
+def test_before_and_after_blink(browser):
+    root = viewer(browser, 2)
+    after = root.get_attribute("data-frame")
+    root.find_element(By.CSS_SELECTOR, "button.blink").click()
+    wait = WebDriverWait(browser, 20)
+    wait.until(lambda _: root.get_attribute("data-frame") == "before, mean")
+    wait.until(lambda _: root.get_attribute("data-frame") == after)
+    wait.until(lambda _: root.get_attribute("data-frame") == "before, mean")
+    root.find_element(By.CSS_SELECTOR, "canvas.image").send_keys("b")
+    assert root.get_attribute("data-frame") == after
+
+
+def test_candidates_are_marked_in_every_image_and_linked_to_their_rows(browser):
+    rows = browser.find_elements(By.CSS_SELECTOR, "button.source")
+    names = [row.text for row in rows]
+    for root in browser.find_elements(By.CSS_SELECTOR, ".viewer"):
+        frame = browser.execute_script("return arguments[0].viewer.frame()", root)
+        assert [mark["text"] for mark in frame["marks"]] == names
+    rows[0].click()
+    separations = []
+    for number in range(3):
+        text = viewer(browser, number).find_element(By.CSS_SELECTOR, ".readout").text
+        separations.append(float(text.split("separation ")[1].split(" ")[0]))
+    assert np.ptp(separations) < 0.07  # the same place, to a pixel
+    root = viewer(browser, 0)
+    browser.execute_script(
+        "const v = arguments[0].viewer, b = v.canvas.getBoundingClientRect();"
+        "v.toRow({clientX: b.left + b.width / 2, clientY: b.top + b.height / 2})",
+        root,
+    )
+    assert browser.switch_to.active_element == rows[0]
 
 
 def test_it_can_be_used_by_the_keyboard_alone(browser):
