@@ -25,7 +25,7 @@ def test_a_size_is_read(text, n_bytes):
 
 @pytest.mark.parametrize("text", ["", "4", "GB", "100MB", "-4GB", "4TB", "4GB; rm"])
 def test_what_is_no_size_is_refused(text):
-    with pytest.raises(LyotError, match=r"memory is .*; give at least 500MB, such as 4GB"):
+    with pytest.raises(LyotError, match=r"memory is .*; give at least 700MB, such as 4GB"):
         MemoryParameters(memory=text)
 
 

@@ -140,3 +140,11 @@ def test_a_long_name_is_cut_in_the_message(folder):
 def test_a_table_nested_without_end_is_refused(folder):
     with pytest.raises(LyotError, match="nested too deeply"):
         read_association(write(folder, "[" * 100_000))
+
+
+def test_a_name_that_no_file_can_have_is_cut_in_the_message(folder):
+    member = {"expname": "x" * 5000, "exptype": "science"}
+    content = {"products": [{"name": "p", "members": [member]}]}
+    with pytest.raises(LyotError, match="is not in") as refused:
+        read_association(content, folder=folder)
+    assert len(str(refused.value)) < 600

@@ -283,3 +283,9 @@ def test_an_image_of_the_sky_is_turned_as_sources_are():
     np.testing.assert_allclose(
         on_detector(sky, middle, SCALE, np.indices((61, 61))), turned, atol=0.01
     )
+
+
+def test_a_disc_that_is_no_image_is_refused():
+    plane = TangentPlane.linear(STAR.yx, 0.0, SCALE)
+    with pytest.raises(LyotError, match="has 3 axes; give an image"):
+        on_detector(np.ones((2, *SHAPE)), plane, SCALE, np.indices(SHAPE))

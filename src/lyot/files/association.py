@@ -13,6 +13,8 @@ from lyot.files.headers import BACKGROUND, PSF, SCIENCE
 
 FOLDER_KEY = "exposure_folder"
 """Folder of all members, or of one, where it is not that of the association file."""
+MAX_NAME = 255
+"""Characters of a file's name, as file systems take it."""
 MAX_SHOWN = 80
 """Characters of a name that a message repeats."""
 
@@ -96,10 +98,10 @@ def read_association(
             f"{where} has no member of exptype 'science'; there is nothing to subtract from."
         )
     for path in groups[SCIENCE] + groups[PSF] + groups[BACKGROUND]:
-        if not path.is_file():
+        if len(path.name) > MAX_NAME or not path.is_file():
             raise LyotError(
-                f"Member {path.name} of {where} is not in {path.parent}; put it there or name "
-                "its folder with input_dir.",
+                f"Member {path.name[:MAX_NAME]} of {where} is not in {path.parent}; put it there "
+                "or name its folder with input_dir.",
                 parameter="input_dir",
             )
     return Association(

@@ -426,7 +426,7 @@ class ReferenceParameters(Parameters):
 
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(MB|GB)", re.IGNORECASE)
-MIN_MEMORY_MB = 500.0
+MIN_MEMORY_MB = 700.0
 """What a run needs whatever it reduces."""
 
 

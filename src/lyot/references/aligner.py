@@ -94,7 +94,10 @@ class Aligner:
         given = builtin_weight(target.info, self._guess) if weight is None else weight
         self._given_weight = np.asarray(given, dtype=np.float64)
         if not np.any(self._given_weight[~self._bad[0]] > 0):
-            raise LyotError(f"No good pixel of {target.info.name} has weight in the alignment.")
+            raise LyotError(
+                f"No good pixel of {target.info.name} has weight in the alignment: all are flagged "
+                "in DQ; leave the exposure out, or change bad_bits."
+            )
 
     @property
     def weight(self) -> NDArray[np.float64]:

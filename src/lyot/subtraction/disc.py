@@ -35,6 +35,8 @@ def on_detector(
 
     North is up, the star at the pixel ``(n // 2, n // 2)``; NaN, and what lies beyond, are zero.
     """
+    if image.ndim != 2:
+        raise LyotError(f"The model of the disc has {image.ndim} axes; give an image of the sky.")
     east, north = plane.offset(*yx) / pixel_scale_arcsec
     places = np.stack([image.shape[0] // 2 + north, image.shape[1] // 2 - east])
     return np.asarray(map_coordinates(np.nan_to_num(image), places, order=3, cval=0.0))
