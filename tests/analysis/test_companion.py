@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lyot.analysis.companion import fit_companions
-from lyot.analysis.companion.likelihood import Likelihood
+from lyot.analysis.companion.likelihood import Likelihood, NoiseSettings
 from lyot.analysis.observation import make_observation
 from lyot.analysis.psf import psf_from_image
 from lyot.errors import LyotError
@@ -131,7 +131,7 @@ def test_slopes_are_those_of_the_response(draw):
     observation = replace(draw(23, [(0.65, 70.0, 200.0)]), transmission=mask)
     guess = 0.65 / observation.pixel_scale_arcsec * np.array([[0.94, 0.342]])
     data = [exposure.residual[0] for exposure in observation.exposures]
-    likelihood = Likelihood(observation, 0, guess, "constant", data, guess)
+    likelihood = Likelihood(observation, NoiseSettings(0, "constant", ()), guess, data, guess)
     flux, step = np.array([200.0]), 1e-3
     design = likelihood.design(guess, flux)
     for axis in range(2):

@@ -84,15 +84,13 @@ class LinearResponse:
         box, image = source.on(self.exposure)
         return self.of_images(box, image[None], wanted)[:, 0]
 
-    def whitened(self, box: Box, wanted: Box, truncation: int, whiten: Whiten, /) -> WhiteResponse:
-        """Return the response on `wanted` to sources that move within `box`, by one operator."""
-        size = (box[0].stop - box[0].start) * (box[1].stop - box[1].start)
-        operator = self.of_images(box, None, wanted, truncation=truncation)[0].reshape(size, -1)
-        white = whiten(operator.T)
+    def whitened(self, wanted: Box, truncation: int, whiten: Whiten, /) -> WhiteResponse:
+        """Return the response on `wanted` to a source."""
 
         def _response(source: PointSource, _: float) -> Array:
-            there, image = source._replace(transmission=1.0).on(self.exposure)
-            return white @ (onto_box(image[None], there, box).ravel() * source.transmission)
+            box, image = source._replace(transmission=1.0).on(self.exposure)
+            [[out]] = self.of_images(box, image[None], wanted, truncation=truncation)
+            return whiten(np.nan_to_num(out).ravel()) * source.transmission
 
         return _response
 
@@ -221,9 +219,8 @@ class UpdatedResponse:
         box, pixels = self.added(source, flux=flux)
         return onto_box(pixels, box, wanted) / flux
 
-    def whitened(self, box: Box, wanted: Box, truncation: int, whiten: Whiten, /) -> WhiteResponse:
-        """Return the response on `wanted` to a source, computed for each position separately."""
-        del box
+    def whitened(self, wanted: Box, truncation: int, whiten: Whiten, /) -> WhiteResponse:
+        """Return the response on `wanted` to a source."""
 
         def _response(source: PointSource, flux: float) -> Array:
             added = self.per_flux(source, wanted, flux=flux)[truncation]

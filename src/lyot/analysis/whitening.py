@@ -59,8 +59,8 @@ def inverse_covariances(
         rings = _Rings.of(finite & (radius >= low) & (radius <= high), radius)
         for residual in exposure.residual:
             data, keep = rings.of_unit_scatter(residual)
-            products, pairs = _lag_products(data, keep, reach)
-            by_distance = np.interp(distance, *_by_length(products, pairs), right=0.0)
+            products, pairs = lag_products(data, keep, reach)
+            by_distance = np.interp(distance, *by_length(products, pairs), right=0.0)
             offset = (rows + reach, columns + reach)
             measured = pairs[offset] > 0.5
             by_offset = np.where(measured, products[offset], 0.0) / np.maximum(pairs[offset], 0.5)
@@ -116,32 +116,43 @@ def autocovariance(data: Array, keep: Array, reach_pix: float, /) -> tuple[Array
     """
     if not keep.any():
         return np.zeros(1), np.ones(1)
-    lag, curve = _by_length(*_lag_products(data, keep, int(reach_pix)))
+    lag, curve = by_length(*lag_products(data, keep, int(reach_pix)))
     return lag[lag < reach_pix], curve[lag < reach_pix]
 
 
-def _lag_products(data: Array, keep: Array, reach: int) -> tuple[Array, Array]:
-    """Sum of the products of pixels at each offset, and number of pairs, ``(2 reach + 1, ...)``."""
+def lag_products(
+    data: Array, keep: Array, reach: int, /, other: tuple[Array, Array] | None = None
+) -> tuple[Array, Array]:
+    """Return the sum of products of pixels at each offset, and of pairs, ``(2 reach + 1, ...)``.
+
+    Images are zero where `keep` is False; products are with the pixels of another image, where one
+    is given.
+    """
     from scipy import fft
 
     lags = np.arange(-reach, reach + 1)
-    if not keep.any():
+    used = keep if other is None else keep | other[1]
+    if not used.any():
         return np.ones((lags.size, lags.size)), np.ones((lags.size, lags.size))
-    rows, columns = np.flatnonzero(keep.any(axis=1)), np.flatnonzero(keep.any(axis=0))
+    rows, columns = np.flatnonzero(used.any(axis=1)), np.flatnonzero(used.any(axis=0))
     cut = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     # Wide enough that no lag wraps around.
     shape = [fft.next_fast_len(n + len(lags), real=True) for n in data[cut].shape]
 
-    def _products(part: Array) -> Array:
-        spectrum = fft.rfft2(part, shape)
-        power = spectrum.real**2 + spectrum.imag**2
+    def _products(part: Array, other_part: Array | None) -> Array:
+        spectrum = fft.rfft2(part[cut].astype(np.float64), shape)
+        if other_part is None:
+            power = spectrum.real**2 + spectrum.imag**2
+        else:
+            power = spectrum * np.conj(fft.rfft2(other_part[cut].astype(np.float64), shape))
         return np.asarray(fft.irfft2(power, shape)[np.ix_(lags, lags)])
 
-    return _products(data[cut]), _products(keep[cut].astype(np.float64))
+    data_2, keep_2 = other or (None, None)
+    return _products(data, data_2), _products(keep, keep_2)
 
 
-def _by_length(products: Array, pairs: Array) -> tuple[Array, Array]:
-    """Lags [pixel] and the mean product of pixels at each, whatever the direction."""
+def by_length(products: Array, pairs: Array, /) -> tuple[Array, Array]:
+    """Return lags [pixel] and the mean product of pixels at each, whatever the direction."""
     reach = len(pairs) // 2
     lags = np.arange(-reach, reach + 1)
     bins = np.rint(2.0 * np.hypot(lags[:, None], lags)).astype(int)

@@ -92,14 +92,15 @@ def detect(run: str, **options: Any) -> None:
 def companion(run: str, **options: Any) -> None:
     """Measure companions in RUN: position, flux, significance and their errors."""
     from lyot.cli.tables import print_companions
-    from lyot.outputs import write_companions
-    from lyot.parameters import CompanionParameters
+    from lyot.outputs import excluded_sources, write_companions
+    from lyot.parameters import CompanionParameters, ExclusionParameters
 
     given = taken(CompanionParameters, options)
     write = partial(
         write_companions,
         guesses=list(given.at),
         background=given.background,
+        known_sources=excluded_sources(taken(ExclusionParameters, options)),
         n_likelihoods=given.likelihoods,
     )
     _analyze(run, options, write, print_companions)

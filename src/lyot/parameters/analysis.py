@@ -182,7 +182,7 @@ class CompanionParameters(Parameters):
     Examples
     --------
     >>> CompanionParameters(at=((1.1, 205.0),), likelihoods=0).background
-    'constant'
+    'plane'
     """
 
     at: tuple[tuple[float, float], ...] = parameter(
@@ -194,7 +194,7 @@ class CompanionParameters(Parameters):
         metavar="SEP PA",
     )
     background: str = parameter(
-        "constant",
+        "plane",
         "Smooth background fitted with the companion, such as a disc leaves",
         choices=("none", "constant", "plane", "quadratic"),
     )
@@ -250,7 +250,12 @@ COMMANDS: dict[str, tuple[type[Parameters], ...]] = {
         MassParameters,
     ),
     "detect": (ObservationParameters, ExclusionParameters, StatisticParameters),
-    "companion": (ObservationParameters, StatisticParameters, CompanionParameters),
+    "companion": (
+        ObservationParameters,
+        ExclusionParameters,
+        StatisticParameters,
+        CompanionParameters,
+    ),
     "psf": (PsfParameters,),
 }
 """The classes of parameters that each analysis takes."""

@@ -10,9 +10,10 @@ import numpy as np
 from lyot.algorithms.geometry import east_north, polar
 from lyot.algorithms.statistics import n_positions
 from lyot.analysis.companion.budget import error_budget
-from lyot.analysis.companion.likelihood import Likelihood
+from lyot.analysis.companion.likelihood import Likelihood, NoiseSettings
 from lyot.analysis.companion.result import Bias, Companion, CompanionFit, Measured
-from lyot.analysis.companion.sampling import injected_errors, sample
+from lyot.analysis.companion.sampling import injected_errors, radial_axes, sample
+from lyot.analysis.noise import KnownSources
 from lyot.analysis.observation import Observation
 from lyot.analysis.statistic import FIVE_SIGMA, Statistic
 from lyot.compute import threads
@@ -21,7 +22,8 @@ from lyot.types import Array
 
 MIN_TRANSMISSION = 0.02
 """Of the mask, below which no companion is measured."""
-MIN_INJECTED = 4
+MIN_INJECTED, N_TRUSTED = 4, 8
+"""Injected companions that are needed, and how many the error of the fit itself is worth."""
 
 
 @threads.calculation
@@ -31,7 +33,8 @@ def fit_companions(
     /,
     *,
     n_modes: int | None = None,
-    background: str = "constant",
+    background: str = "plane",
+    known_sources: KnownSources = (),
     n_likelihoods: int = 10_000,
     n_injections: int = 12,
     statistic: Statistic = FIVE_SIGMA,
@@ -49,6 +52,8 @@ def fit_companions(
         Number of modes; the largest by default.
     background : {"none", "constant", "plane", "quadratic"}, optional
         Smooth background about each, such as a disc leaves.
+    known_sources : tuple of KnownSource or KnownDisc, optional
+        Sources and a disc that are no noise.
     n_likelihoods : int, optional
         Length of the posterior's sampling, about; zero takes the curvature at the best fit, as
         do references that contain the companion.
@@ -88,20 +93,19 @@ def fit_companions(
     start = np.array([east_north(s / scale, pa) for s, pa in guesses])
     _check(observation, start)
     data = [exposure.residual[t] for exposure in observation.exposures]
-    likelihood = Likelihood(observation, t, start, background, data, start)
-    samples = sample(likelihood, likelihood.optimum(), n_likelihoods, seed)
+    settings = NoiseSettings(t, background, known_sources)
+    likelihood = Likelihood(observation, settings, start, data, start)
+    best = likelihood.optimum()
+    samples = sample(likelihood, best, n_likelihoods, seed)
     middle = np.median(samples, axis=0)
     quality = likelihood.quality(middle[:, :2], middle[:, 2])
-    stated = likelihood.stated_covariance(middle[:, :2], middle[:, 2])
     companions = []
     for k in range(len(guesses)):
-        noise = _noise(
-            samples[:, k],
-            stated[3 * k : 3 * k + 3, 3 * k : 3 * k + 3],
-            injected_errors(likelihood, middle, k, n_injections),
-        )
+        own = slice(3 * k, 3 * k + 3)
+        injected = injected_errors(likelihood, middle, k, n_injections)
+        noise = _noise(samples[:, k], best.stated[own, own], injected)
         companions.append(_describe(observation, middle[k], noise, quality[k], statistic))
-    settings = {
+    described = {
         "n_modes": observation.n_modes[t],
         "background": background,
         **asdict(statistic),
@@ -114,7 +118,7 @@ def fit_companions(
         samples * np.array([scale, scale, 1.0]),
         likelihood.n_calls,
         observation.n_modes[t],
-        settings,
+        described,
         _boxes(likelihood, middle),
     )
 
@@ -154,7 +158,7 @@ class _Noise(NamedTuple):
     """Errors by noise along the radius, along the angle [pixel] and of the flux."""
 
     err: Array
-    """Those of the fit, widened to the scatter of injected companions where that is larger."""
+    """Those of the fit, times by how much injected companions err more than their fits say."""
     stated: Array
     """The part that ERR states."""
     bias: Array
@@ -165,14 +169,16 @@ class _Noise(NamedTuple):
 def _noise(samples: Array, stated: Array, injected: Array) -> _Noise:
     """Summarize the posterior of a companion, its covariance by ERR, and injected companions."""
     east, north, _ = np.median(samples, axis=0)
-    along = np.array([east, north]) / np.hypot(east, north)
-    turn = np.array([[*along, 0.0], [along[1], -along[0], 0.0], [0.0, 0.0, 1.0]])
+    turn = radial_axes(east, north)
     err = np.std(samples @ turn.T, axis=0)
     of_stated = np.sqrt(np.diag(turn @ stated @ turn.T))
-    if len(injected) < MIN_INJECTED:
-        return _Noise(err, of_stated, np.full(3, np.nan), len(injected))
-    err = np.maximum(err, injected.std(axis=0, ddof=1))
-    return _Noise(err, of_stated, injected.mean(axis=0), len(injected))
+    n = len(injected)
+    if n < MIN_INJECTED:
+        return _Noise(err, of_stated, np.full(3, np.nan), n)
+    errors, fitted = injected[:, 0], injected[:, 1]
+    pulls = np.sum((errors / fitted) ** 2, axis=0)
+    err = err * np.sqrt(np.maximum((pulls + N_TRUSTED) / (n + N_TRUSTED), 1.0))
+    return _Noise(err, of_stated, errors.mean(axis=0), n)
 
 
 def _describe(

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from lyot.algorithms.geometry import polar
-from lyot.analysis.companion.noise import covariance_matrix, residual_covariance
+from lyot.analysis.companion.noise import Annulus, annulus, covariance_matrix
 from lyot.analysis.exposure import SubtractedExposure
+from lyot.analysis.noise import KnownSources
 from lyot.analysis.observation import Observation
 from lyot.analysis.response import PointSource, WhiteResponse
 from lyot.errors import LyotError
@@ -25,6 +26,16 @@ TRIAL_SNR = 20.0
 RESPONSE_STEP_PIX = 0.02
 """Step of the slope of a response that is not linear in the companion's image."""
 SLOPE_REACH_PIX = 4
+N_PRIOR = 10.0
+"""Pixels that the noise of the annulus weighs against that about a companion."""
+
+
+class NoiseSettings(NamedTuple):
+    """How noise is told from what is fitted."""
+
+    truncation: int
+    background: str
+    known_sources: KnownSources
 
 
 class Optimum(NamedTuple):
@@ -33,18 +44,22 @@ class Optimum(NamedTuple):
     offsets: Array
     flux: Array
     covariance: Array
+    stated: Array  # the part by the noise that ERR states
+    curvature: Array  # of the likelihood, as a covariance: with the noise of the annulus alone
 
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """One exposure about one companion: its data, and the responses to all companions, white."""
+    """One exposure about one companion: its data, and the response to companions, white."""
 
     exposure: SubtractedExposure
     box: Box
-    variance: float  # mean of a pixel
+    good: Array  # which pixels of the box are used
+    noise: Annulus
+    root: Array  # of the covariance of the pixels, lower
     white_data: Array
     white_err: Array  # (n_pix, n_pix), the independent errors of the pixels that ERR states
-    whitened: list[WhiteResponse]
+    response: WhiteResponse
 
 
 class Likelihood:
@@ -58,16 +73,15 @@ class Likelihood:
     def __init__(
         self,
         observation: Observation,
-        truncation: int,
+        settings: NoiseSettings,
         guesses: Array,
-        background: str,
         data: list[Array],
         exclude: Array,
         *,
         in_fits: bool = True,
     ) -> None:
-        self.observation, self.truncation, self.guesses = observation, truncation, guesses
-        self.background = background
+        self.observation, self.settings, self.guesses = observation, settings, guesses
+        self.truncation = settings.truncation
         self.n_calls = 0
         self.sign = -1.0 if in_fits else 1.0
         self._slopes = observation.psf.slopes()
@@ -77,17 +91,16 @@ class Likelihood:
             for k in range(len(guesses))
         ]
         # The flux at which a source that references contain too is injected; it matters little.
-        level = np.sqrt(np.median([p.variance for p in self.patches]))
+        level = np.median([np.sqrt(np.mean(np.sum(p.root**2, axis=1))) for p in self.patches])
         self.trial_flux = np.full(len(guesses), TRIAL_SNR * level)
 
     def elsewhere(self, guesses: Array, data: list[Array], exclude: Array, /) -> Likelihood:
         """Return that of companions injected into other data, seen alike."""
-        parts = self.observation, self.truncation, guesses, self.background, data, exclude
-        return Likelihood(*parts, in_fits=False)
+        return Likelihood(self.observation, self.settings, guesses, data, exclude, in_fits=False)
 
     def _patch(self, exposure: SubtractedExposure, image: Array, k: int, exclude: Array) -> Patch:
-        """The pixels about companion k, and the operators of all companions on them."""
-        fwhm, psf = self.observation.fwhm_pix, self.observation.psf
+        """The pixels about companion k."""
+        fwhm = self.observation.fwhm_pix
         places = [_at(exposure, *offset) for offset in self.guesses]
         box = _box(*places[k], int(np.ceil(BOX_FWHM * fwhm)), exposure.shape)
         good = np.isfinite(image[box]).ravel() & (exposure.n_good[box] > 0).ravel()
@@ -96,21 +109,18 @@ class Likelihood:
                 f"Companion {k + 1} lies where more than half of the pixels of {exposure.name} "
                 "are missing."
             )
-        noise = residual_covariance(exposure, image, places[k], exclude, fwhm)
+        radius, known = float(np.hypot(*self.guesses[k])), self.settings.known_sources
+        noise = annulus(exposure, image, radius, exclude, known, fwhm)
         stated = self.observation.stated_variance(exposure, self.truncation, box).ravel()[good]
         propagated = float(np.mean(stated))
-        root = np.linalg.cholesky(covariance_matrix(noise, box, good, propagated, self.background))
+        background = self.settings.background
+        covariance = covariance_matrix(noise, box, good, propagated, background, fwhm)
+        root = np.linalg.cholesky(covariance)
         whiten = partial(_whiten, root, good)
-        reach = psf.half_pix + MARGIN_PIX
-        whitened = [
-            exposure.response.whitened(
-                _box(y, x, reach, exposure.shape), box, self.truncation, whiten
-            )
-            for y, x in places
-        ]
-        variance = float(np.diag(root @ root.T).mean())
+        response = exposure.response.whitened(box, self.truncation, whiten)
+        white_data = whiten(image[box].ravel())
         white_err = _whiten(root, slice(None), np.diag(np.sqrt(stated)))
-        return Patch(exposure, box, variance, whiten(image[box].ravel()), white_err, whitened)
+        return Patch(exposure, box, good, noise, root, white_data, white_err, response)
 
     def _source(self, patch: Patch, offset: Array) -> PointSource:
         """A companion as an exposure sees it."""
@@ -126,7 +136,11 @@ class Likelihood:
     def _column(self, patch: Patch, k: int, offset: Array) -> Array:
         """The same, whitened."""
         flux = self.sign * float(self.trial_flux[k])
-        return patch.whitened[k](self._source(patch, offset), flux)
+        return patch.response(self._source(patch, offset), flux)
+
+    def column(self, k: int, offset: Array, /) -> Array:
+        """Return the whitened response to companion k at unit flux, on all patches."""
+        return np.concatenate([self._column(patch, k, offset) for patch in self.patches])
 
     def columns(self, offsets: Array, /) -> list[Array]:
         """Return the whitened responses at unit flux: for each patch ``(n_pix, n_companion)``."""
@@ -154,7 +168,7 @@ class Likelihood:
             ]
             return np.stack(pairs, axis=1) / (2.0 * RESPONSE_STEP_PIX)
         bare = source._replace(transmission=1.0)
-        respond = patch.whitened[k]
+        respond = patch.response
         through, *steps = self._transmission_slopes(exposure, offset)
         image = respond(bare, 1.0)
         along_yx = np.stack(
@@ -201,14 +215,41 @@ class Likelihood:
             parts.append(np.concatenate(each, axis=1))
         return np.concatenate(parts)
 
-    def stated_covariance(self, offsets: Array, flux: Array, /) -> Array:
-        """Return the covariance of (east, north, flux) of each by the noise that ERR states."""
-        design = self.design(offsets, flux)
-        inverse = np.linalg.pinv(design)
+    def covariances(self, offsets: Array, flux: Array, /) -> tuple[Array, Array, Array]:
+        """Return the covariance of (east, north, flux) of each, by all noise and by that of ERR.
+
+        And that of the likelihood's own curvature.
+
+        Exposures that subtract the same references, and the same star, have part of their noise in
+        common, which their places share where they lie near one another on the detector. Noise is
+        as large about each companion as chi-square there says.
+        """
+        inverse = np.linalg.pinv(self.design(offsets, flux))
         ends = np.cumsum([p.white_data.size for p in self.patches])[:-1]
-        parts = zip(np.split(inverse, ends, axis=1), self.patches, strict=True)
-        moved = [part @ patch.white_err for part, patch in parts]
-        return np.asarray(sum(each @ each.T for each in moved))
+        parts = np.split(inverse, ends, axis=1)
+        n = len(offsets)
+        local = [
+            (chi2 + N_PRIOR) / (n_pix + N_PRIOR) for chi2, n_pix in self.quality(offsets, flux)
+        ]
+        alone, shared, stated = np.zeros((3, 3 * n, 3 * n))
+        for i, (part, patch) in enumerate(zip(parts, self.patches, strict=True)):
+            alone += local[i % n] * part @ part.T
+            moved = part @ patch.white_err
+            stated += moved @ moved.T
+            for j in range(i % n, i, n):  # the same companion in exposures before
+                both = local[i % n] * part @ self._shared(patch, self.patches[j]) @ parts[j].T
+                shared += both + both.T
+        values, vectors = np.linalg.eigh(shared)
+        # What is said to cancel between exposures is not relied on.
+        shared = (vectors * np.maximum(values, 0.0)) @ vectors.T
+        return alone + shared, stated, np.asarray(inverse @ inverse.T)
+
+    def _shared(self, patch: Patch, other: Patch) -> Array:
+        """The covariance of the white pixels of two patches."""
+        fwhm = self.observation.fwhm_pix
+        matrix = patch.noise.covariance(other.noise, patch.box, other.box, fwhm)
+        half = _whiten(patch.root, patch.good, matrix[:, other.good])
+        return _whiten(other.root, slice(None), half.T).T
 
     @property
     def is_linear(self) -> bool:
@@ -233,11 +274,6 @@ class Likelihood:
             [c @ flux - p.white_data for c, p in zip(columns, self.patches, strict=True)]
         )
 
-    def chi2(self, offsets: Array, flux: Array, /) -> float:
-        """Return chi-square at some positions and fluxes."""
-        residual = self.residual(offsets, flux)
-        return float(residual @ residual)
-
     def quality(self, offsets: Array, flux: Array, /) -> list[tuple[float, int]]:
         """Return chi-square about each companion, at some positions and fluxes, and the pixels."""
         squares = [
@@ -257,7 +293,8 @@ class Likelihood:
         from scipy.optimize import least_squares
 
         n = len(self.guesses)
-        offsets = self._start()
+        # Where one was injected is known.
+        offsets = self._start() if self.sign < 0 else self.guesses
         flux, _ = self.best_flux(offsets)
         start = np.column_stack([offsets, flux])
         reach = np.tile([MARGIN_PIX, MARGIN_PIX, np.inf], (n, 1))
@@ -288,8 +325,7 @@ class Likelihood:
         if not self.is_linear:
             self.trial_flux = np.maximum(flux, 1e-3 * self.trial_flux)
             flux, _ = self.best_flux(offsets)
-        design = self.design(offsets, flux)
-        return Optimum(offsets, flux, np.asarray(np.linalg.pinv(design.T @ design)))
+        return Optimum(offsets, flux, *self.covariances(offsets, flux))
 
     def _start(self) -> Array:
         """The guesses, each moved by up to half a FWHM where that fits better."""
