@@ -141,10 +141,10 @@ def lag_products(
 
     def _products(part: Array, other_part: Array | None) -> Array:
         spectrum = fft.rfft2(part[cut].astype(np.float64), shape)
-        if other_part is None:
-            power = spectrum.real**2 + spectrum.imag**2
-        else:
-            power = spectrum * np.conj(fft.rfft2(other_part[cut].astype(np.float64), shape))
+        other_spectrum = spectrum
+        if other_part is not None:
+            other_spectrum = fft.rfft2(other_part[cut].astype(np.float64), shape)
+        power = spectrum * other_spectrum.conj()
         return np.asarray(fft.irfft2(power, shape)[np.ix_(lags, lags)])
 
     data_2, keep_2 = other or (None, None)
