@@ -18,8 +18,8 @@ from stdatamodels.jwst import datamodels
 from lyot.algorithms.geometry import east_north
 from lyot.analysis.companion import fit_companions
 from lyot.analysis.noise import KnownDisc, KnownSource
-from lyot.analysis.observation import mode_of, open_run
-from lyot.analysis.psf import OffAxisPSF, model_optics
+from lyot.analysis.observation import open_run
+from lyot.analysis.psf import OffAxisPSF
 from lyot.files.association import FOLDER_KEY
 from lyot.files.headers import read_info
 from lyot.files.sorting import build_associations
@@ -72,7 +72,9 @@ def put_into(path, sources, optics, seed):
 def pulls_of(files, folder, trial):
     """Reduce the exposures with companions; errors of flux, separation, angle over the stated."""
     info = read_info(files[0])
-    optics = model_optics(*mode_of(info))
+    optics = NIRCAM.optics(
+        "MASK335R", "F444W", pixel_scale_arcsec=round(info.pixel_scale_arcsec, 6)
+    )
     jy = NIRCAM.filter("F444W").vega_jy * 10 ** (-0.4 * MAGNITUDE)
     star_flux = jy / (1e6 * np.radians(info.pixel_scale_arcsec / 3600.0) ** 2)
     sources = []
@@ -136,7 +138,8 @@ def test_companions_put_in_before_the_pipeline_come_back_within_their_errors(fil
 def test_pulls_of_companions_put_in_before_the_pipeline(files, tmp_path):
     pulls = pulls_over(range(24), files, tmp_path)
     mean, width = pulls.mean(axis=0), pulls.std(axis=0, ddof=1)
-    assert np.all(np.abs(mean) < 0.2), (mean, width)
+    # The mean itself is known to a tenth.
+    assert np.all(np.abs(mean) < 0.2 + width / np.sqrt(len(pulls))), (mean, width)
     assert np.all((width > 0.8) & (width < 1.2)), (mean, width)
     for zone in range(len(ZONES)):  # 24 each: known to a seventh
         width = pulls[zone :: len(ZONES)].std(axis=0, ddof=1)

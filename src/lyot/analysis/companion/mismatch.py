@@ -19,10 +19,11 @@ N_PUPIL = 64
 
 
 class Mismatch(NamedTuple):
-    """Root mean squares, over draws of the wavefront, of what a fit with the mean PSF is off by."""
+    """What a fit with the mean PSF is off by, over draws of the wavefront."""
 
-    shift_yx: Array  # along y and x [pixel]
-    flux: float  # of the flux, relative
+    shift_yx: Array  # root mean square along y and x [pixel]
+    flux: float  # standard deviation of the flux, relative
+    flux_bias: float = 0.0  # mean error of the flux, relative: an image is sharper than their mean
 
 
 @lru_cache(maxsize=8)
@@ -50,5 +51,5 @@ def wavefront_mismatch(psf: OffAxisPSF, /) -> Mismatch:
     errors = remembered(
         group, f"{half}", lambda: {"errors": np.array(map_ordered(_one, PSF_SEEDS))}
     )["errors"]
-    y, x, flux = np.sqrt(np.mean(np.square(errors), axis=0))
-    return Mismatch(np.array([y, x]), float(flux))
+    shift_yx = np.sqrt(np.mean(np.square(errors[:, :2]), axis=0))
+    return Mismatch(shift_yx, float(errors[:, 2].std()), float(errors[:, 2].mean()))
