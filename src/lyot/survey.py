@@ -204,6 +204,8 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
         products = list(pipeline.products)
         measured: dict[str, Any] = {}
         if pipeline.keep_fits:
+            # Products of earlier runs with other modes may lie beside those of this one.
+            write_json({"products": [Path(p).name for p in products]}, record)
             paths, measured = _analyze(job, pipeline, searched=searched)
             products += paths
         with threads.SecondThread() as second:  # beside the report
