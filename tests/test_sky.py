@@ -162,6 +162,20 @@ def test_exposures_are_weighted_as_is_asked_for(clean, weight_type, expected):
     np.testing.assert_allclose(image.sci[covered], expected, rtol=1e-5)
 
 
+def test_exposures_without_read_noise_are_weighted_by_their_err(clean):
+    _, _, templates = clean
+    pair = [constant(templates[0], 1.0, 1.0), constant(templates[0], 3.0, 2.0)]
+    alike = [constant(templates[0], 1.0, 1.0), constant(templates[0], 3.0, 1.0)]
+    for exposure in (*pair, *alike):
+        exposure.variances.clear()
+    image, plain = (combine(exposures, CombineRecipe()) for exposures in (pair, alike))
+    covered = np.isfinite(image.sci)
+    np.testing.assert_allclose(image.sci[covered], (1.0 + 3.0 / 4.0) / 1.25, rtol=1e-5)
+    np.testing.assert_allclose(plain.sci[covered], 2.0, rtol=1e-5)
+    uniform = combine(alike, CombineRecipe(weight_type="uniform"))
+    np.testing.assert_array_equal(plain.wht, uniform.wht)
+
+
 def test_integrations_drizzled_as_their_mean_make_the_image_of_one_after_another(clean, rng):
     _, _, templates = clean
     n_int = 35  # more than the bits of one plane of CON

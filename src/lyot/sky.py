@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 MAX_ROLL_DIFFERENCE_DEG, MAX_STAR_DISTANCE_PIX = 0.05, 0.2
 """Exposures that differ by less see the same speckles on the same pixels."""
+NOISE_STEP_PIX = 4
+"""Every which pixel the noise of an exposure is read at."""
 MAX_GROWTH = 100.0
 """How much larger than a frame the combined image is at most, at the scale of the frame."""
 
@@ -166,6 +168,31 @@ def _weight(exposure: Residuals, i: int, recipe: CombineRecipe) -> NDArray[np.fl
     return np.where(good & np.isfinite(inverse), inverse, 0.0).astype(np.float32)
 
 
+def _noise_weights(exposures: list[Residuals], recipe: CombineRecipe) -> list[float]:
+    """Weight of an integration of each exposure by its noise, 1 on average over all integrations.
+
+    The inverse variance of the mean of the exposure, in equal parts: integrations share the noise
+    of the references. 1 where pixels are weighted in another way, or ERR is not known.
+    """
+    if recipe.weight_type != "ivm" or all("var_rnoise" in e.variances for e in exposures):
+        return [1.0] * len(exposures)
+    inverse = []
+    for e in exposures:
+        part = (slice(None, None, NOISE_STEP_PIX),) * 2
+        own = np.mean(np.square(e.err[:, *part], dtype=np.float64), axis=0)
+        if e.variance_refs is not None:
+            own = np.maximum(own - e.variance_refs[part], 0.0)
+        variance = own / len(e.sci)
+        if e.variance_refs_coherent is not None:
+            variance = variance + e.variance_refs_coherent[part]
+        known = variance[np.isfinite(variance) & (variance > 0)]
+        inverse.append(1.0 / float(np.median(known)) if known.size else np.nan)
+    if not np.isfinite(inverse).all():
+        return [1.0] * len(exposures)
+    numbers = np.array([len(e.sci) for e in exposures], np.float64)
+    return [float(w) for w in np.array(inverse) / numbers * (numbers.sum() / np.sum(inverse))]
+
+
 class _Grid(NamedTuple):
     """The output pixels, and how input pixels are put onto them."""
 
@@ -203,7 +230,13 @@ def _layers(anchored: list[Any], exposures: list[Residuals], grid: _Grid) -> dic
     from stcal.resample.utils import calc_pixmap
 
     names = [v for v in VARIANCES if all(v in e.variances for e in exposures)]
-    frames = [_frames_of(exposure, grid.recipe) for exposure in exposures]
+    by_noise = _noise_weights(exposures, grid.recipe)
+    frames = [
+        (members, weight * np.float32(factor))
+        for (members, weight), factor in zip(
+            (_frames_of(exposure, grid.recipe) for exposure in exposures), by_noise, strict=True
+        )
+    ]
     image = grid.empty(max_ctx_id=sum(len(members) for members, _ in frames) - 1)
     maps, weights = [], []
     for wcs, exposure, (members, weight) in zip(anchored, exposures, frames, strict=True):

@@ -362,7 +362,8 @@ class CombineRecipe(Parameters):
     )
     weight_type: str = choice(
         ("ivm", "exptime", "uniform"),
-        "Weight of a pixel: inverse read-noise variance, exposure time, or one",
+        "Weight of a pixel: inverse read-noise variance (without one, the exposure's inverse "
+        "variance by ERR), exposure time, or one",
     )
     pixel_scale_ratio: float = parameter(
         1.0, "Output pixel scale over input", minimum=0.05, maximum=20.0
