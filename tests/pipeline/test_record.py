@@ -44,7 +44,9 @@ def model():
 
 
 def test_a_subtracted_exposure_says_what_its_run_was(plan, model):
-    Record(plan, {"a_calints.fits": "00", "b_calints.fits": "11"}).exposure(model, library={})
+    Record(plan, {"a_calints.fits": "00", "b_calints.fits": "11"}).exposure(
+        model, library={}, backgrounds={}
+    )
     branch = provenance_of(model)
     made = branch["steps"]["association"]
     assert (made["product"], made["table"]) == ("p", "p_asn.json")
@@ -56,7 +58,7 @@ def test_a_subtracted_exposure_says_what_its_run_was(plan, model):
 
 
 def test_frames_of_a_library_are_named(plan, model):
-    Record(plan, {}).exposure(model, library={"frames": ["c[1]"]})
+    Record(plan, {}).exposure(model, library={"frames": ["c[1]"]}, backgrounds={})
     assert provenance_of(model)["steps"]["library"] == {"frames": ["c[1]"]}
     stack = datamodels.CubeModel()
     set_provenance(stack, {"steps": {"stack_psfs": {}}})

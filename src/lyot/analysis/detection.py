@@ -167,6 +167,7 @@ def detect(
     )
 
 
+@threads.calculation
 def find_sources(
     observation: Observation,
     /,
