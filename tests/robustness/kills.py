@@ -38,6 +38,7 @@ class Series:
     state: Callable[[Path], dict]  # what is there, by name: whole or not at all
     expected: dict = field(default_factory=dict)
     duration_s: float = 0.0
+    complete: bool = True  # whether what is there was made to its end
 
 
 def start(command: tuple[str, ...], folder: Path) -> int:
@@ -124,7 +125,7 @@ def prepare(world: fuzz.World, series: Series, folder: Path) -> None:
 
 def kill_once(world: fuzz.World, series: Series, folder: Path, rng) -> str:
     """Kill a command once and give it again; say what is wrong then, if anything is."""
-    if not folder.exists() or rng.random() < 0.5:
+    if not folder.exists() or series.complete:
         prepare(world, series, folder)
     pid = start(series.command, folder)
     time.sleep(rng.uniform(0.0, 1.1) * series.duration_s)
@@ -136,6 +137,9 @@ def kill_once(world: fuzz.World, series: Series, folder: Path, rng) -> str:
         # The Gram matrix is right at any time; arrays are those of an undisturbed run.
         if value != series.expected[key]:
             return f"{key} differs after the kill"
+    series.complete = not landed or rng.random() < 0.7  # else it is killed once more before
+    if not series.complete:
+        return ""
     status = os.waitstatus_to_exitcode(os.waitpid(start(series.command, folder), 0)[1])
     if status:
         return f"the next command ended with {status}"
