@@ -11,7 +11,6 @@ from lyot.algorithms.geometry import east_north, polar
 from lyot.algorithms.statistics import n_positions
 from lyot.analysis.companion.budget import error_budget
 from lyot.analysis.companion.likelihood import Likelihood, NoiseSettings
-from lyot.analysis.companion.mismatch import wavefront_mismatch
 from lyot.analysis.companion.result import Bias, Companion, CompanionFit, Measured
 from lyot.analysis.companion.sampling import injected_errors, radial_axes, sample
 from lyot.analysis.noise import KnownSources
@@ -100,14 +99,12 @@ def fit_companions(
     samples = sample(likelihood, best, n_likelihoods, seed)
     middle = np.median(samples, axis=0)
     quality = likelihood.quality(middle[:, :2], middle[:, 2])
-    # The model of the PSF is the mean of images that are sharper.
-    to_true = np.array([1.0, 1.0, 1.0 / (1.0 + wavefront_mismatch(observation.psf).flux_bias)])
     companions = []
     for k in range(len(guesses)):
         own = slice(3 * k, 3 * k + 3)
         injected = injected_errors(likelihood, middle, k, n_injections)
-        noise = _noise(samples[:, k], best.stated[own, own], injected).times(to_true)
-        found = _describe(observation, middle[k] * to_true, noise, quality[k], statistic)
+        noise = _noise(samples[:, k], best.stated[own, own], injected)
+        found = _describe(observation, middle[k], noise, quality[k], statistic)
         companions.append(found)
     described = {
         "n_modes": observation.n_modes[t],
@@ -119,7 +116,7 @@ def fit_companions(
     }
     return CompanionFit(
         tuple(companions),
-        samples * np.array([scale, scale, 1.0]) * to_true,
+        samples * np.array([scale, scale, 1.0]),
         likelihood.n_calls,
         observation.n_modes[t],
         described,
@@ -168,10 +165,6 @@ class _Noise(NamedTuple):
     bias: Array
     """Mean errors of injected companions; NaN for too few."""
     n_injected: int
-
-    def times(self, factor: Array) -> _Noise:
-        """Return the same for values that are multiplied."""
-        return _Noise(self.err * factor, self.stated * factor, self.bias * factor, self.n_injected)
 
 
 def _noise(samples: Array, stated: Array, injected: Array) -> _Noise:

@@ -22,8 +22,7 @@ class Mismatch(NamedTuple):
     """What a fit with the mean PSF is off by, over draws of the wavefront."""
 
     shift_yx: Array  # root mean square along y and x [pixel]
-    flux: float  # standard deviation of the flux, relative
-    flux_bias: float = 0.0  # mean error of the flux, relative: an image is sharper than their mean
+    flux: float  # root mean square error of the flux, relative
 
 
 @lru_cache(maxsize=8)
@@ -52,4 +51,4 @@ def wavefront_mismatch(psf: OffAxisPSF, /) -> Mismatch:
         group, f"{half}", lambda: {"errors": np.array(map_ordered(_one, PSF_SEEDS))}
     )["errors"]
     shift_yx = np.sqrt(np.mean(np.square(errors[:, :2]), axis=0))
-    return Mismatch(shift_yx, float(errors[:, 2].std()), float(errors[:, 2].mean()))
+    return Mismatch(shift_yx, float(np.sqrt(np.mean(errors[:, 2] ** 2))))
