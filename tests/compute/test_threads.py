@@ -121,6 +121,22 @@ with single_threaded_blas():
     subprocess.run([sys.executable, "-c", code], env=env, check=True)
 
 
+def test_a_thread_that_imports_extensions_does_not_stop_the_others():
+    """The search for libraries and the import of an extension can wait for each other for ever."""
+    code = """
+import importlib, threading
+from lyot.compute.threads import SecondThread, single_threaded_blas
+NAMES = ("scipy.spatial", "scipy.stats", "scipy.signal", "matplotlib.pyplot", "PIL.Image", "zarr")
+with SecondThread() as second:
+    loaded = [second.submit(importlib.import_module, name) for name in NAMES]
+    while not all(each.done() for each in loaded):
+        with single_threaded_blas():
+            pass
+"""
+    env = {"LYOT_THREADS": "2", "PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=env, check=True, timeout=120)
+
+
 def test_maps_hold_blas(two_threads):
     assert map_ordered(lambda _: blas_threads(), range(3)) == [{1}] * 3
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -49,25 +48,35 @@ class _BlasHold:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._n_holders = 0
-        self._n_modules = 0
         self._controller: ThreadpoolController | None = None
         self._limits: list[Any] = []
 
     def acquire(self) -> None:
-        """Hold them; libraries that were loaded since are held too."""
+        """Hold them."""
         with self._lock:
+            controller = self._find()
             self._n_holders += 1
-            # A controller knows the libraries that were loaded when it was made. Looking for new
-            # ones takes a millisecond, so it is done only where a module has been imported.
-            if loaded := len(sys.modules) != self._n_modules or self._controller is None:
-                import scipy.linalg  # noqa: F401 - brings a library of its own: to be found now
+            if not self._limits:
+                self._disown()
+                self._limits.append(controller.limit(limits=1, user_api="blas"))
+                self._disown()
 
-                self._controller = ThreadpoolController()
-                self._n_modules = len(sys.modules)
-            if loaded or not self._limits:
-                self._disown()
-                self._limits.append(self._controller.limit(limits=1, user_api="blas"))
-                self._disown()
+    def find(self) -> None:
+        """Look for the libraries, before another thread imports modules."""
+        with self._lock:
+            self._find()
+
+    def _find(self) -> ThreadpoolController:
+        """Look for the libraries once.
+
+        The search holds the loader of the system and waits for the interpreter; a thread that
+        imports an extension holds the interpreter and waits for the loader: both for ever.
+        """
+        if self._controller is None:
+            import scipy.linalg  # noqa: F401 - brings a library of its own: to be found now
+
+            self._controller = ThreadpoolController()
+        return self._controller
 
     def release(self) -> None:
         """Restore the numbers of threads, if nobody else holds them."""
@@ -167,6 +176,7 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
 def preload(*modules: str) -> None:
     """Import modules that are needed later, while this thread computes."""
     if n_threads() > 1:
+        _blas.find()
         threading.Thread(target=lambda: [import_module(name) for name in modules]).start()
 
 
@@ -178,6 +188,7 @@ class SecondThread:
     """
 
     def __init__(self) -> None:
+        _blas.find()
         self._pool = ThreadPoolExecutor(1, "lyot-second") if n_threads() > 1 else None
         self._pending: list[Future[Any]] = []
 
