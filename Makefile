@@ -23,7 +23,8 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 modes: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "" tests/robustness/test_every_mode.py
+	$(BIN)/python -m pytest -m "" tests/robustness/test_every_mode.py -k "not commands"
+	$(BIN)/python -m pytest -n auto -m "" tests/robustness/test_every_mode.py -k commands
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --dist load -m slow

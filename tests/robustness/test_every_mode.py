@@ -59,7 +59,6 @@ def pulls():
     return {}
 
 
-@pytest.mark.xdist_group("in memory")
 @pytest.mark.parametrize("mode", every_mode(QUICK_IN_MEMORY))
 def test_a_companion_comes_back_within_its_errors(mode, pulls):
     number = ALL_MODES.index(mode)
@@ -83,7 +82,6 @@ def test_a_companion_comes_back_within_its_errors(mode, pulls):
 
 
 @pytest.mark.modes
-@pytest.mark.xdist_group("in memory")
 def test_errors_are_as_large_as_stated_over_all_modes(pulls):
     assert len(pulls) == len(ALL_MODES), "ask for all modes, in one process"
     rms = np.sqrt(np.mean(np.square(list(pulls.values())), axis=0))
