@@ -36,7 +36,7 @@ def test_a_psf_that_does_not_describe_a_source_is_said(draw):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "n_draws"), [("white", 500), ("correlated", 500), ("rolls", 150)])
+@pytest.mark.parametrize(("kind", "n_draws"), [("white", 500), ("correlated", 500), ("rolls", 400)])
 def test_pulls_of_companions(draw, kind, n_draws):
     pulls, chi2 = [], []
     truth = (1.1, 100.0, 90.0)
