@@ -6,6 +6,8 @@ import numpy as np
 from astropy.io import fits
 from click.testing import CliRunner
 from numpy.polynomial.legendre import legval
+from scipy import ndimage
+from stdatamodels.jwst import datamodels
 
 from lyot.algorithms import fourier, registration
 from lyot.algorithms.geometry import TangentPlane
@@ -246,3 +248,18 @@ def observe_companion(mode, seed, source, *, shape=(85, 87), n_ref=6, n_int=2):
         )
     star = StarBrightness(STAR_FLUX * 1e6 * facts["pixel_area_sr"], None, "stated")
     return make_observation("every mode", exposures, recipe, star=star)
+
+
+def blank_sky_over_err(path, scale_arcsec):
+    """The scatter of a residual's blank sky over its ERR, by percentiles about a running median;
+    and what the run recorded."""
+    image, err = (np.squeeze(fits.getdata(path, name)).astype(float) for name in ("SCI", "ERR"))
+    header = fits.getheader(path, "SCI")
+    y, x = np.indices(image.shape)
+    far = np.hypot(x - header["STARCENX"] + 1.0, y - header["STARCENY"] + 1.0) * scale_arcsec > 6.0
+    far &= np.isfinite(image)
+    image -= ndimage.median_filter(np.where(far, image, 0.0), 15)
+    low, high = np.percentile(image[far], (15.87, 84.13))
+    with datamodels.open(path) as model:
+        ratio = provenance_of(model)["steps"]["klip"]["sky_noise"]["ratio"]
+    return 0.5 * (high - low) / np.median(err[far]), ratio

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from lyot.analysis.photometry import FluxMaps
-from lyot.analysis.whitening import autocovariance, inverse_covariances, node_radii
+from lyot.analysis.whitening import by_length, inverse_covariances, lag_products, node_radii
 
 
 def test_autocovariance_of_filtered_white_noise_is_that_of_the_filter():
@@ -14,7 +14,7 @@ def test_autocovariance_of_filtered_white_noise_is_that_of_the_filter():
     kernel = np.array([[0, 1, 0], [1, 2, 1], [0, 1, 0]]) / 3.0
     data = ndimage.convolve(rng.normal(size=(300, 280)), kernel, mode="wrap")
     keep = rng.random(data.shape) < 0.8
-    lag, curve = autocovariance(np.where(keep, data, 0.0), keep, 4.0)
+    lag, curve = by_length(*lag_products(np.where(keep, data, 0.0), keep, 4))
     # Products of the kernel with itself, moved by 0, 1, sqrt(2) and 2 or sqrt(5) pixels, and by 3.
     for length, expected in ((0.0, 8 / 9), (1.0, 4 / 9), (1.5, 2 / 9), (2.0, 1 / 27), (3.0, 0.0)):
         assert abs(curve[lag == length][0] - expected) < 0.02

@@ -11,7 +11,6 @@ from scipy import ndimage
 from lyot.algorithms.repair import MAD_TO_SIGMA
 from lyot.types import Array, Mask
 
-MAX_ORDER = 2
 MIN_SOURCE_SIGMA = 5.0
 """Excess of one background over the mean of the others that is a source in it."""
 

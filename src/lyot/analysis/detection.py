@@ -377,8 +377,6 @@ def _candidate(
         flux=flux,
         contrast=observation.contrast_of(flux),
         is_known=any(bool(k.covers(*where, fwhm * scale)) for k in tests.known_sources),
-        extent=float("nan"),
-        extent_err=float("nan"),
     )
 
 

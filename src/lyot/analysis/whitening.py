@@ -24,7 +24,7 @@ NODE_RATIO, ANNULUS_RATIO = 2.0, 2.0
 """Ratio of the separations of two filters, and of the edges of an annulus to its separation."""
 FIRST_FWHM = 2.0
 MAX_SIGMA = 6.0
-"""Pixels that stand out more are sources, not noise,."""
+"""Pixels that stand out more are sources, not noise."""
 BIN_PIX = 2.0
 MIN_EIGENVALUE = 0.1
 """Least variance of a combination of pixels, over that of a pixel: what is less is chance."""
@@ -107,17 +107,6 @@ class _Rings(NamedTuple):
         out.ravel()[self.at[noise]] = values[noise] - values[noise].mean()
         keep.ravel()[self.at[noise]] = True
         return out, keep
-
-
-def autocovariance(data: Array, keep: Array, reach_pix: float, /) -> tuple[Array, Array]:
-    """Return lags [pixel] and the mean product of pixels at each, in bins of half a pixel.
-
-    `data` is zero where `keep` is False.
-    """
-    if not keep.any():
-        return np.zeros(1), np.ones(1)
-    lag, curve = by_length(*lag_products(data, keep, int(reach_pix)))
-    return lag[lag < reach_pix], curve[lag < reach_pix]
 
 
 def lag_products(

@@ -11,7 +11,7 @@ from typing import Any
 
 from lyot.errors import LyotError
 from lyot.files.atomic import atomic_write, check_free_space, checksum, remove_stale, write_json
-from lyot.files.headers import open_fits
+from lyot.files.headers import means_of, open_fits
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +69,7 @@ def list_program(program: int, /) -> list[ArchiveFile]:
                 instrument=str(row["instrument_name"]),
                 public=str(row["dataRights"]).upper() == "PUBLIC",
             )
-    # The mean of the integrations is not needed where these are.
-    means = {name.replace("_calints.", "_cal.") for name in found if "_calints." in name}
-    return [found[name] for name in sorted(found.keys() - means)]
+    return [found[name] for name in sorted(found.keys() - means_of(found))]
 
 
 def fetch(

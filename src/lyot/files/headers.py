@@ -6,7 +6,7 @@ import gzip
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -217,7 +217,7 @@ def info_from_headers(
     instrument = _text(primary.get("INSTRUME")).upper()
     keys = INSTRUMENTS.get(instrument, UNNAMED).keywords
     text = {name: _text(primary.get(getattr(keys, name))).upper() for name in _TEXT}
-    pa_y = np.degrees(np.arctan2(_number(sci.get("PC1_2")), _number(sci.get("PC2_2")))) % 360.0
+    pa_y = np.degrees(np.arctan2(number_of(sci.get("PC1_2")), number_of(sci.get("PC2_2")))) % 360.0
     x, y = keys.dither
     targets = [_text(primary.get(k)) for k in keys.target]
     is_background = (
@@ -233,12 +233,12 @@ def info_from_headers(
         target=next(filter(None, targets), ""),
         is_psf=primary.get(keys.is_psf) in _TRUE,
         is_background=is_background,
-        exposure_time_s=_number(primary.get(keys.exposure_time), sci.get("XPOSURE")),
+        exposure_time_s=number_of(primary.get(keys.exposure_time), sci.get("XPOSURE")),
         roll_ref_deg=_in_range(sci.get(keys.roll), keys.roll, name, -360.0, 360.0),
-        v3i_yangle_deg=_number(sci.get(keys.v3i_yangle)),
+        v3i_yangle_deg=number_of(sci.get(keys.v3i_yangle)),
         vparity=_parity(sci.get(keys.vparity), keys.vparity, name),
         wcs_pa_y_deg=float(pa_y),
-        dither_arcsec=(_number(primary.get(x), 0.0), _number(primary.get(y), 0.0)),
+        dither_arcsec=(number_of(primary.get(x), 0.0), number_of(primary.get(y), 0.0)),
         crpix_xy=_position(sci, keys.reference_pixel),
         star_xy=_position(sci, keys.star_pixel),
         mask_xy=_position(sci, keys.mask_pixel),
@@ -246,15 +246,21 @@ def info_from_headers(
             sci.get(keys.pixel_area, primary.get(keys.pixel_area)), keys.pixel_area, name, 0.0, 1e-6
         ),
         unit=_text(sci.get("BUNIT")),
-        mjd=_number(primary.get(keys.start)),
+        mjd=number_of(primary.get(keys.start)),
     )
+
+
+def means_of(names: Iterable[str], /) -> set[str]:
+    """Return the names of means (_cal) whose integrations (_calints) are among the names."""
+    return {name.replace("_calints.", "_cal.") for name in names if "_calints." in name}
 
 
 def _text(value: object) -> str:
     return str(value or "").strip()
 
 
-def _number(*candidates: object) -> float:
+def number_of(*candidates: object) -> float:
+    """Return the first value that is a finite number; NaN where none is."""
     for value in candidates:
         if isinstance(value, int | float) and not isinstance(value, bool):
             with suppress(OverflowError):
@@ -265,7 +271,7 @@ def _number(*candidates: object) -> float:
 
 def _in_range(value: object, key: str, name: str, low: float, high: float) -> float:
     """Return a number that a keyword may have; NaN where it has none."""
-    number = _number(value)
+    number = number_of(value)
     if not (math.isnan(number) or low <= number <= high):
         raise LyotError(
             f"{key} of {name} is {number:g}; it must lie between {low:g} and {high:g}: mend the "
@@ -281,7 +287,7 @@ def _parity(value: object, key: str, name: str) -> int:
 
 
 def _position(sci: Mapping[str, Any], keys: tuple[str, str]) -> tuple[float, float] | None:
-    x, y = _number(sci.get(keys[0])), _number(sci.get(keys[1]))
+    x, y = number_of(sci.get(keys[0])), number_of(sci.get(keys[1]))
     return (x - 1.0, y - 1.0) if np.isfinite(x) and np.isfinite(y) else None
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from lyot.errors import LyotError
 from lyot.files.association import FOLDER_KEY
-from lyot.files.headers import BACKGROUND, MODE, PSF, SCIENCE, ExposureInfo, read_info
+from lyot.files.headers import BACKGROUND, MODE, PSF, SCIENCE, ExposureInfo, means_of, read_info
 
 _EXPOSURE = re.compile(r"_(cal|calints)\.fits(\.gz)?$")
 _PRODUCT = re.compile(
@@ -106,9 +106,8 @@ def find_exposures(paths: Iterable[str | Path], /) -> list[Path]:
             raise LyotError(
                 f"{first} and {path} share a name: one exposure is there twice; remove one."
             )
-    # The mean of the integrations stands back behind the integrations themselves.
-    integrations = {name.replace("_calints.", "_cal.") for name in names if "_calints." in name}
-    return [path for name, path in names.items() if name not in integrations]
+    means = means_of(names)
+    return [path for name, path in names.items() if name not in means]
 
 
 def _in_folder(folder: Path) -> Iterator[Path]:

@@ -19,6 +19,7 @@ from lyot.files.headers import (
     SCIENCE,
     ExposureInfo,
     info_from_headers,
+    number_of,
     open_fits,
 )
 from lyot.files.provenance import PROVENANCE_KEY, check_branches
@@ -104,6 +105,7 @@ def read_view(path: str | Path, /) -> View:
             rows = hdus["CONTRAST"].data
             table = {str(n): np.asarray(rows[n], dtype=float) for n in rows.names}
         values = provenance.get("star")
+        ra, dec = (number_of(hdus[0].header.get(key)) for key in ("TARG_RA", "TARG_DEC"))
         return View(
             path,
             data,
@@ -113,12 +115,8 @@ def read_view(path: str | Path, /) -> View:
             provenance,
             info.pa_y_deg if np.isfinite(info.pa_y_deg) else None,
             table,
-            _degrees(hdus[0].header.get("TARG_RA"), hdus[0].header.get("TARG_DEC")),
+            (ra, dec) if np.isfinite([ra, dec]).all() else None,
         )
-
-
-def _degrees(ra: Any, dec: Any) -> tuple[float, float] | None:
-    return (float(ra), float(dec)) if np.isreal([ra, dec]).all() and None not in (ra, dec) else None
 
 
 def _provenance(data: Any, path: Path) -> dict[str, Any]:

@@ -267,7 +267,7 @@ def _scatter(measure: _Measure, image: _Image, found: Array) -> Array:
         return np.where(np.isfinite(moved), moved, MAX_OFFSET_PIX)
 
     moved = np.array(threads.map_ordered(_moved, range(N_NOISE)))
-    most = 3.0 * 1.4826 * np.median(np.abs(moved), axis=0)
+    most = 3.0 * repair.MAD_TO_SIGMA * np.median(np.abs(moved), axis=0)
     return _mean_products(np.clip(moved, -most, most))
 
 
