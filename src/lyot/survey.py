@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 REDUCED, UNCHANGED, FAILED = "reduced", "unchanged", "failed"
 MADE_BY_RUN = "lyot_run"
-"""Rule of associations that a run writes beside its products; exposures are sorted anew."""
+"""The asn_rule of an association that a run writes; a later run sorts the exposures again."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,9 @@ def expand(sources: Sequence[str], /) -> list[Source]:
                     f"{path} holds no association (*_asn.json) and no calibrated exposure "
                     "(*_calints.fits, *_cal.fits); name another folder."
                 )
-            exposures += [] if files else [source]
         else:
             files = [path] if path.suffix == ".json" else []
-            exposures += [] if files else [source]
+        exposures += [] if files else [source]
         found += [str(file) for file in files if str(file) not in found]
     made: list[Source] = []
     if exposures:

@@ -60,8 +60,8 @@ def asn(files: tuple[str, ...], output: str | None) -> None:
     """Write associations from the headers of FILES, or of the exposures in folders.
 
     There is one for each science target and mode: instrument, detector, filter, pupil, mask,
-    subarray, aperture. References are told by IS_PSF, dedicated backgrounds by BKGDTARG, the dither
-    pattern or the name of the target, target acquisitions by EXP_TYPE.
+    subarray, aperture. References have IS_PSF; dedicated backgrounds BKGDTARG, a dither pattern or
+    a target name of backgrounds; target acquisitions are recognized by EXP_TYPE.
     """
     from lyot.files.association import FOLDER_KEY
     from lyot.files.atomic import write_json

@@ -123,10 +123,11 @@ def _load(path: Path) -> dict[str, Any]:
         content = json.loads(stored)
     except RecursionError:
         raise LyotError(
-            f"Association {path} is nested too deeply: a list in a list without end; write it anew."
+            f"Association {path} is nested too deeply: it holds too many lists within lists; write "
+            "it again."
         ) from None
     except json.JSONDecodeError as err:
-        raise LyotError(f"Association {path} is not JSON ({err}); write it anew.") from None
+        raise LyotError(f"Association {path} is not JSON ({err}); write it again.") from None
     if not isinstance(content, dict):
         raise LyotError(f"Association {path} is not a JSON object; it must hold 'products'.")
     return content

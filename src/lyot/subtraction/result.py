@@ -141,7 +141,7 @@ SKY_INNER_ARCSEC = 5.0
 """Separation beyond which a frame shows the sky, no speckles."""
 MIN_SKY_BLOCKS = 8
 MAX_ERR_RATIO = 1.3
-"""Scatter of the sky over ERR, or the inverse, beyond which ERR is said to be wrong."""
+"""Scatter of the sky over ERR, or the inverse, beyond which a warning is given."""
 
 
 class SkyNoise(NamedTuple):

@@ -240,7 +240,7 @@ class Likelihood:
                 both = local[i % n] * part @ self._shared(patch, self.patches[j]) @ parts[j].T
                 shared += both + both.T
         values, vectors = np.linalg.eigh(shared)
-        # What is said to cancel between exposures is not relied on.
+        # A negative covariance between exposures would lower the error: it is not used.
         shared = (vectors * np.maximum(values, 0.0)) @ vectors.T
         return alone + shared, stated, np.asarray(inverse @ inverse.T)
 
