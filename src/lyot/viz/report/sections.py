@@ -208,8 +208,9 @@ def candidates(run: RunFacts, /) -> Iterator[Block]:
     n_places = run.candidates.meta["lyot"]["n_places"]
     about = (
         f"{n_places} independent places were tested. A candidate is extended where an aperture of "
-        "2.5 FWHM holds more of its light than that of a point, judged by the noise and by what "
-        "the PSF is not known to. It rests on a reference star where it is not found without it."
+        "2.5 FWHM holds more of its light than of a point's, by more than the noise and the "
+        "uncertainty of the PSF explain. It rests on a reference star where it is not found "
+        "without that star."
     )
     if not marks:
         fpf = float(found.keywords.get("FPF", np.nan))
