@@ -1,4 +1,4 @@
-"""Backgrounds: sources in them are left out, terms are fitted beside stars."""
+"""Backgrounds: sources in them are left out, terms are fitted beside stars; levels of rows."""
 
 import numpy as np
 
@@ -6,6 +6,7 @@ from lyot.algorithms.background import (
     combine_backgrounds,
     fit_terms,
     level_beside,
+    row_levels,
     surface_terms,
 )
 from scenes import gaussian
@@ -61,3 +62,28 @@ def test_what_lies_beside_is_continued(rng):
     beside[:, 30:36] = False
     image[:, 30:36] = rng.normal(size=(60, 6))
     np.testing.assert_allclose(level_beside(image, beside, smoothing_pix=3.0), 2.0)
+
+
+def test_levels_of_rows_are_found_beside_sources_and_a_gradient(rng):
+    shape = (120, 160)
+    y, x = np.indices(shape)
+    truth = rng.normal(0.0, 0.5, 120)
+    image = rng.normal(size=shape) + truth[:, None] + 0.05 * y + 0.01 * x
+    image[40:60, 70:110] += 30.0 / (1.0 + np.hypot(y - 50, x - 90)[40:60, 70:110])
+    good = (np.hypot(y - 60, x - 80) > 20) & (rng.uniform(size=shape) > 0.03)
+    image[~good] = np.nan
+    rows = row_levels(image, good)
+    # What the rows about a row have in common, here 15 of them, is no noise of the row.
+    middle = np.array([np.median(truth[max(k - 7, 0) : k + 8]) for k in range(120)])
+    pull = (rows.level - (truth - middle)) / rows.err
+    assert 0.5 < np.std(pull) < 2.0
+    assert rows.scatter == np.clip(rows.scatter, 0.35, 0.65)
+
+
+def test_rows_with_too_few_pixels_stay_as_they_are(rng):
+    good = np.zeros(SHAPE, bool)
+    good[20:, :30] = True
+    rows = row_levels(rng.normal(size=SHAPE), good)
+    assert not rows.level[:20].any()
+    assert np.isfinite(rows.scatter)
+    assert np.isnan(row_levels(np.ones(SHAPE), good & False).scatter)

@@ -1,9 +1,9 @@
-"""The scatter of the blank sky against ERR."""
+"""The scatter of the blank sky against ERR; noise of rows."""
 
 import numpy as np
 import pytest
 
-from lyot.subtraction.result import sky_noise
+from lyot.subtraction.result import row_noise, sky_noise
 
 SHAPE = (180, 180)
 
@@ -32,3 +32,14 @@ def test_a_frame_without_blank_sky_says_so_and_changes_nothing(rng):
     found = sky_noise(rng.normal(size=SHAPE), np.ones(SHAPE), separation(0.03))
     assert str(found) == "no blank sky beyond 5 arcsec"
     assert (found.factor, found.warning("a.fits")) == (1.0, "")
+
+
+@pytest.mark.parametrize("fast_axis", [1, 2])
+def test_noise_of_rows_is_told_from_that_of_columns(rng, fast_axis):
+    image = rng.normal(size=SHAPE) + 0.02 * np.arange(180)
+    noisy = rng.normal(0.0, 0.4, 180)
+    image += noisy[:, None] if fast_axis == 1 else noisy
+    found = row_noise(image, separation(), fast_axis)
+    assert found.rows == pytest.approx(0.4, rel=0.2)
+    assert found.columns < 0.1
+    assert np.isnan(row_noise(image, separation(0.03), fast_axis).rows)

@@ -349,3 +349,27 @@ def test_speckle_noise_is_what_the_errors_do_not_explain(rng):
     np.testing.assert_allclose(found.propagated, noise / np.sqrt(n_int), rtol=1e-5)
     np.testing.assert_allclose(np.mean(found.speckle[5:]), speckles, rtol=0.05)
     np.testing.assert_allclose(found.separation_arcsec[:2], [0.1, 0.3])
+
+
+@pytest.mark.parametrize("fast_axis", [1, 2])
+def test_levels_are_of_the_rows_that_the_detector_reads(rng, fast_axis):
+    """Rows lie along x or y: the same frames turned have the same residual, turned."""
+    shape, star = (48, 60), StarPosition(30.0, 24.0)
+    refs = rng.normal(size=(2, *shape))
+    frames = 3.0 * refs[:1] + rng.normal(size=(3, *shape)) + 5.0 * rng.normal(size=(3, 48, 1))
+    if fast_axis == 2:
+        frames, refs, star = frames.swapaxes(1, 2), refs.swapaxes(1, 2), StarPosition(24.0, 30.0)
+    target = cube(frames, fast_axis=fast_axis)
+    recipe = SubtractRecipe(rows_inner_arcsec=0.6)
+    [plain] = subtract(
+        target, aligned(refs, star=star), full_frame(refs.shape[1:]), SubtractRecipe()
+    )
+    [result] = subtract(target, aligned(refs, star=star), full_frame(refs.shape[1:]), recipe)
+    taken = plain.sci - result.sci
+    assert np.abs(np.diff(taken, axis=3 - fast_axis)).max() < 1e-5
+    assert np.std(taken) > 3.0
+    # The error of a median of some 55 pixels with unit noise is sqrt(pi / 2 n).
+    added = result.err**2 - plain.err**2
+    assert np.sqrt(np.median(added)) == pytest.approx(np.sqrt(0.5 * np.pi / 55), rel=0.2)
+    with pytest.raises(LyotError, match="record no star"):
+        subtract(target, aligned(refs), full_frame(refs.shape[1:]), recipe)

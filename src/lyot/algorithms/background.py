@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lyot.algorithms.repair import MAD_TO_SIGMA
+from lyot.algorithms.repair import MAD_TO_SIGMA, finite_median
 from lyot.types import Array, Mask
 
 MIN_SOURCE_SIGMA = 5.0
 """Excess of one background over the mean of the others that is a source in it."""
+MIN_ROW_PIXELS, ROWS_ABOUT, SURROUNDINGS = 20, 15, 5
+"""Pixels that the level of a row needs; rows that it is compared with, itself among them; and width
+of what is smoothed to see faint sources [pixel]."""
 
 
 class FittedTerms(NamedTuple):
@@ -78,6 +81,65 @@ def fit_terms(
             break
         counts = within
     return FittedTerms(values, scatter, int(counts.sum()))
+
+
+class RowLevels(NamedTuple):
+    """The levels of rows above those about them, and their scatter beyond that of the pixels."""
+
+    level: NDArray[np.float64]  # (n_y,); zero where too few pixels count
+    err: NDArray[np.float64]  # (n_y,), by the scatter of the pixels
+    scatter: float  # standard deviation of the levels without their errors; NaN where none is known
+
+
+def row_levels(
+    image: Array, good: Mask, /, *, n_sigma: float = 3.0, n_rounds: int = 3
+) -> RowLevels:
+    """Measure the level of each row above the 14 about it, such as 1/f noise of a detector leaves.
+
+    Parameters
+    ----------
+    image : ndarray, shape (n_y, n_x)
+        A residual.
+    good : ndarray of bool, shape (n_y, n_x)
+        Pixels that count: finite, and beyond the star.
+    n_sigma : float, optional
+        Pixels that stand out from their rows, or whose surroundings do, do not count in the next
+        round: companions, discs.
+    n_rounds : int, optional
+        Number of rounds.
+
+    Returns
+    -------
+    RowLevels
+
+    Examples
+    --------
+    >>> image = np.random.default_rng(0).normal(size=(60, 200)) + np.arange(60)[:, None] % 2
+    >>> rows = row_levels(image, np.ones(image.shape, bool))
+    >>> round(rows.scatter, 1), round(float(rows.err[0]), 2)
+    (0.5, 0.09)
+    """
+    data, counts = np.asarray(image, dtype=np.float64), good
+    unknown = RowLevels(np.zeros(len(data)), np.zeros(len(data)), float("nan"))
+    for k in range(n_rounds):
+        enough = counts.sum(axis=1) >= MIN_ROW_PIXELS
+        if enough.sum() < ROWS_ABOUT:
+            return unknown
+        counts = counts & enough[:, None]
+        level = np.nan_to_num(finite_median(np.where(counts, data, np.nan).T))
+        apart = np.where(counts, data - level[:, None], 0.0)
+        sigma = MAD_TO_SIGMA * float(np.median(np.abs(apart[counts])))
+        if k + 1 < n_rounds:
+            share = ndimage.uniform_filter(counts.astype(np.float64), SURROUNDINGS)
+            smooth = ndimage.uniform_filter(apart, SURROUNDINGS) / np.maximum(share, 0.1)
+            width = MAD_TO_SIGMA * float(np.median(np.abs(smooth[counts])))
+            counts = counts & (np.abs(apart) <= n_sigma * sigma)
+            counts &= np.abs(smooth) <= n_sigma * width
+    level[enough] -= ndimage.median_filter(level[enough], ROWS_ABOUT, mode="nearest")
+    err = np.where(enough, sigma * np.sqrt(0.5 * np.pi / np.maximum(counts.sum(axis=1), 1)), 0.0)
+    of_levels = MAD_TO_SIGMA * float(np.median(np.abs(level[enough])))
+    of_pixels = float(np.median(err[enough]))
+    return RowLevels(level, err, float(np.sqrt(max(of_levels**2 - of_pixels**2, 0.0))))
 
 
 class CombinedBackground(NamedTuple):

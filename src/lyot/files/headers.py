@@ -72,6 +72,8 @@ class ExposureInfo:
         ROLL_REF and V3I_YANG [degree], VPARITY, PIXAR_SR; NaN where they are missing.
     wcs_pa_y_deg : float
         Position angle of the y axis by the linear WCS, PC1_2 and PC2_2 [degree]; NaN without them.
+    fast_axis : int
+        FASTAXIS without its sign: 1 where pixels are read along x, 2 along y.
     dither_arcsec : tuple of float
         XOFFSET and YOFFSET [arcsec].
     crpix_xy, star_xy, mask_xy : tuple of float or None
@@ -106,6 +108,7 @@ class ExposureInfo:
     v3i_yangle_deg: float = np.nan
     vparity: int = -1
     wcs_pa_y_deg: float = np.nan
+    fast_axis: int = 1
     dither_arcsec: tuple[float, float] = (0.0, 0.0)
     crpix_xy: tuple[float, float] | None = None
     star_xy: tuple[float, float] | None = None
@@ -238,6 +241,7 @@ def info_from_headers(
         v3i_yangle_deg=number_of(sci.get(keys.v3i_yangle)),
         vparity=_parity(sci.get(keys.vparity), keys.vparity, name),
         wcs_pa_y_deg=float(pa_y),
+        fast_axis=2 if abs(number_of(primary.get(keys.fast_axis))) == 2 else 1,
         dither_arcsec=(number_of(primary.get(x), 0.0), number_of(primary.get(y), 0.0)),
         crpix_xy=_position(sci, keys.reference_pixel),
         star_xy=_position(sci, keys.star_pixel),

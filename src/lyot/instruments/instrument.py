@@ -83,6 +83,8 @@ class Keywords:
         Effective exposure time [s] and start [MJD].
     dither : tuple of str
         Offsets along x and y [arcsec].
+    fast_axis : str
+        Axis along which the detector reads, 1 for x and 2 for y, with a sign.
     roll, v3i_yangle, vparity : str
         Orientation, in the SCI header.
     reference_pixel, star_pixel, mask_pixel : tuple of str
@@ -111,6 +113,7 @@ class Keywords:
     exposure_time: str = "EFFEXPTM"
     start: str = "EXPSTART"
     dither: tuple[str, str] = ("XOFFSET", "YOFFSET")
+    fast_axis: str = "FASTAXIS"
     roll: str = "ROLL_REF"
     v3i_yangle: str = "V3I_YANG"
     vparity: str = "VPARITY"

@@ -280,6 +280,15 @@ class SubtractRecipe(Parameters):
         "background exposures were subtracted, else a constant",
         option="level-surface",
     )
+    rows_inner_arcsec: float = parameter(
+        0.0,
+        "Subtract from the residual the level of each row that the detector reads, 1/f noise, as "
+        "measured beyond this separation, for example 2; 0 leaves it",
+        unit="arcsec",
+        minimum=0.0,
+        option="rows-inner",
+        metavar="ARCSEC",
+    )
     subtract_mean: bool = parameter(
         True, "Subtract the weighted mean of the zone before the fit, and a level after it"
     )

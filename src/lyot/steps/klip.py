@@ -32,7 +32,13 @@ from lyot.parameters import (
 from lyot.references.star import Frames, find_star
 from lyot.steps.base import LyotStep, is_one, name_of, opened, spec_of, values_of
 from lyot.subtraction.disc import Constrained, subtract_constrained
-from lyot.subtraction.result import Subtracted, Subtraction, sky_noise, speckle_noise
+from lyot.subtraction.result import (
+    Subtracted,
+    Subtraction,
+    row_noise,
+    sky_noise,
+    speckle_noise,
+)
 from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
 
@@ -111,8 +117,11 @@ class KlipStep(LyotStep):
                 if recipe.scale_err:
                     result = result.with_err_times(on_sky.factor)
                     variance = variance * on_sky.factor**2
+                rows = row_noise(mean, separation, cube.info.fast_axis)
+                log.info("Noise of rows left in %s: %s.", cube.info.name, rows)
                 noise = speckle_noise(mean, variance, star, scale_arcsec)
                 known |= {"speckle_noise": noise._asdict(), "sky_noise": on_sky._asdict()}
+                known |= {"row_noise": rows._asdict()}
                 products.append(_product(model, result, recipe, inputs, star, history, **known))
         return products[0] if len(products) == 1 else products
 

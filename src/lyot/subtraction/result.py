@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from lyot.algorithms.background import row_levels
 from lyot.algorithms.geometry import radius_map
 from lyot.algorithms.statistics import annulus_noise, block_scatter
 from lyot.files.star import StarPosition
@@ -181,3 +182,21 @@ def sky_noise(mean: Array, variance: Array, separation_arcsec: Array, /) -> SkyN
     if len(found) < MIN_SKY_BLOCKS:
         return SkyNoise(float("nan"), len(found))
     return SkyNoise(float(np.median(found)), len(found))
+
+
+class RowNoise(NamedTuple):
+    """Scatter of the levels of rows in a mean residual beyond the noise of their pixels."""
+
+    rows: float  # along which the detector reads: 1/f noise; NaN where too few pixels count
+    columns: float  # across them, where such noise is none
+
+    def __str__(self) -> str:
+        """Say both."""
+        return f"{self.rows:.2g} along rows, {self.columns:.2g} along columns"
+
+
+def row_noise(mean: Array, separation_arcsec: Array, fast_axis: int, /) -> RowNoise:
+    """Measure the noise of the rows of a mean residual, 5 arcsec and farther from the star."""
+    sky = np.isfinite(mean) & (separation_arcsec >= SKY_INNER_ARCSEC)
+    found = [row_levels(*each).scatter for each in ((mean, sky), (mean.T, sky.T))]
+    return RowNoise(*(found if fast_axis == 1 else found[::-1]))

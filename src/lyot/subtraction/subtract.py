@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from lyot.algorithms import background, klip
+from lyot.algorithms.geometry import radius_map
 from lyot.algorithms.zones import Zone
 from lyot.compute import devices, threads
 from lyot.errors import LyotError
 from lyot.files.exposure import Cube
+from lyot.files.headers import ExposureInfo
 from lyot.parameters import PROPAGATED, SubtractRecipe
 from lyot.references.aligner import AlignedReferences
 from lyot.subtraction.fit import AreaFits, Fit, choose, fit_each, fit_shared
@@ -35,7 +37,7 @@ from lyot.subtraction.variance import (
     variance_of_later_fits,
 )
 from lyot.subtraction.zones import Area, divide_by_rotation, level_terms
-from lyot.types import Array
+from lyot.types import Array, Mask
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +177,9 @@ def _subtract(target: Cube, aligned: AlignedReferences, run: Run, keep_fits: boo
     if len(terms) and level.any():
         for total in totals:
             _take_level(total.sci.reshape(n_int, *shape), no_result, terms, level)
+    if run.recipe.rows_inner_arcsec:
+        for total in totals:
+            _take_rows(total, no_result, _row_area(target, aligned, run.recipe), target.info)
     results = [total.finish(pixels, no_result, covered, shape, before) for total in totals]
     return Subtracted(results, missing, fits, frames)
 
@@ -188,6 +193,33 @@ def _take_level(frames: Array, bad: Array, terms: Array, level: NDArray[np.bool_
         frames[k] -= np.tensordot(fitted.coefficients, terms, axes=1).astype(frames.dtype)
 
     threads.map_ordered(_one, range(len(frames)))
+
+
+def _row_area(target: Cube, aligned: AlignedReferences, recipe: SubtractRecipe) -> Mask:
+    """Where the levels of rows are measured."""
+    if aligned.star is None:
+        raise LyotError(
+            f"rows_inner_arcsec is {recipe.rows_inner_arcsec:g}, and the references of "
+            f"{target.info.name} record no star; set it to 0.",
+            parameter="rows_inner_arcsec",
+        )
+    radius = radius_map(target.frame_shape, aligned.star.yx) * target.info.pixel_scale_arcsec
+    return np.asarray(radius >= recipe.rows_inner_arcsec)
+
+
+def _take_rows(total: _Total, bad: Array, area: Mask, info: ExposureInfo) -> None:
+    """Subtract the level of each row that is read from residuals, in place; its error to theirs."""
+
+    def _one(k: int) -> None:
+        sci, variance, good = (
+            each.reshape(area.shape).T if info.fast_axis == 2 else each.reshape(area.shape)
+            for each in (total.sci[k], total.variance[k], area.ravel() & ~bad[k])
+        )
+        rows = background.row_levels(sci, good)
+        sci -= rows.level[:, None].astype(sci.dtype)
+        variance += (rows.err[:, None] ** 2).astype(variance.dtype)
+
+    threads.map_ordered(_one, range(len(total.sci)))
 
 
 class _AreaResult(NamedTuple):

@@ -14,7 +14,7 @@ from lyot.files.headers import open_fits, read_info
 from lyot.files.results import SkyMaps, read_maps, read_table
 from lyot.files.run import exposure_root, products_of, record_of
 from lyot.files.view import View, read_view
-from lyot.subtraction.result import SkyNoise
+from lyot.subtraction.result import RowNoise, SkyNoise
 from lyot.types import Array
 
 
@@ -52,6 +52,7 @@ class Subtraction(Product):
     rms_before: float
     rms_after: float
     sky: SkyNoise
+    rows: RowNoise
     eigenvalues: Array
     residual_rms: Array
     coefficients: Array
@@ -213,6 +214,7 @@ def _subtraction(view: View) -> Subtraction:
         rms_before=float(np.nanmean(klip["rms_before"])),
         rms_after=float(np.nanmean(klip["rms_after"])),
         sky=SkyNoise(**klip.get("sky_noise", {"ratio": np.nan, "n_blocks": 0})),
+        rows=RowNoise(**klip.get("row_noise", {"rows": np.nan, "columns": np.nan})),
         eigenvalues=np.atleast_2d(klip["eigenvalues"]),
         residual_rms=np.asarray(klip.get("residual_rms", ())),
         coefficients=np.asarray(klip["coefficients"]),

@@ -165,6 +165,7 @@ def _summary(exposure: ExposureFacts) -> dict[str, Number | str]:
         "rms before subtraction [MJy/sr]": number(best.rms_before, ".3g"),
         "rms after subtraction [MJy/sr]": number(best.rms_after, ".3g"),
         "scatter of the blank sky / ERR": str(best.sky),
+        "noise of rows left [MJy/sr]": str(best.rows),
         "median shift of the references [pixel]": number(np.median(shift), ".3f"),
         "largest shift of the references [pixel]": number(np.max(shift), ".3f"),
     }
