@@ -37,10 +37,14 @@ class TwoStars:
         return ndimage.map_coordinates(self.spline, at, prefilter=False)
 
     def stars(self, p):
-        """Return both stars, of unit flux, for (x, y) of B and of C, roll, its half step, blur."""
+        """Return both stars, of unit flux, for their places, roll, its step, and blur.
+
+        The places are (x, y) of B and of C, and how far apart the rolls put each of them: their
+        pointings are known to a part of a pixel.
+        """
         pair = []
-        for x, y in (p[:2], p[2:4]):
-            rolls = [self.star(x, y, p[4] + half * p[5]) for half in (-0.5, 0.5)]
+        for place, apart in zip(p[:4].reshape(2, 2), p[7:].reshape(2, 2), strict=True):
+            rolls = [self.star(*(place + h * apart), p[4] + h * p[5]) for h in (-0.5, 0.5)]
             pair.append(ndimage.gaussian_filter(np.mean(rolls, axis=0), p[6]))
         return pair
 
@@ -62,7 +66,7 @@ class TwoStars:
             return factors, (factors @ columns - self.image[good]) * weight[good], pair
 
         found = optimize.least_squares(
-            lambda p: solve(p)[1], start, x_scale=[0.05] * 4 + [1, 1, 0.05], max_nfev=20
+            lambda p: solve(p)[1], start, x_scale=[0.05] * 4 + [1, 1, 0.05] + [0.2] * 4, max_nfev=30
         )
         factors, _, pair = solve(found.x)
         return found.x, factors, pair
@@ -88,7 +92,8 @@ def fitted_stars(data_dir):
     # Noise as of photons, so that neither the core nor the lobes decide alone.
     smooth = np.clip(ndimage.gaussian_filter(np.nan_to_num(cut), 1.0), 0.0, None)
     weight = near / np.sqrt(400.0 + 6.0 * smooth)
-    places, factors, pair = scene.fit(weight, [238.6, 253.4, 255.6, 264.3, 101.0, 6.0, 0.5])
+    start = [238.6, 253.4, 255.6, 264.3, 101.0, 6.0, 0.5, 0.1, 0.1, 0.1, 0.1]
+    places, factors, pair = scene.fit(weight, np.array(start))
     return scene, places, factors, pair
 
 
@@ -108,6 +113,9 @@ def test_the_fit_finds_the_rolls_that_the_header_states(hd141569):
     assert places[4] + 0.5 * places[5] == pytest.approx(104.8, abs=1.0)
     assert 4.5 < places[5] < 8.0
     assert places[6] < 0.6
+    # Both stars have the rolls apart by one shift, but for what a turn of 0.2 degrees does.
+    assert np.abs(places[7:9] - places[9:]).max() < np.radians(0.2) * 141.0
+    assert np.abs(places[7:]).max() < 0.6
     assert 0.57 < factors[1] / factors[0] < 0.61
 
 

@@ -28,7 +28,7 @@ from lyot.instruments.filters import Band
 from lyot.instruments.pupil import FLIGHT_PUPIL
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN, LyotStop, Pupil
 from lyot.instruments.wave import Wave
-from lyot.instruments.wavefront import WavefrontBudget, draw_wavefront
+from lyot.instruments.wavefront import WavefrontBudget, draw_wavefront, mean_transfer
 from lyot.types import Array
 
 N_PUPIL = 128
@@ -452,9 +452,16 @@ def _response(optics: Optics, n: int, per_pixel: int, oversample: int) -> Array:
     for coupling, cycles in zip(detector.coupling, (u, v), strict=True):
         response = response * (1.0 - 2.0 * coupling * (1.0 - np.cos(2.0 * np.pi * cycles)))
     if optics.seed is None:
+        from scipy.ndimage import map_coordinates
+
         # Weighted as the brightness of the core, which falls as the square of the wavelength.
         wavelengths, weights = optics.band
         wavelength = float(weights @ wavelengths**-1 / (weights @ wavelengths**-2))
-        apart = np.hypot(u / x_scale, v / y_scale) * (ARCSEC_PER_RADIAN * wavelength)
-        response = response * optics.wavefront.mean_transfer(apart, wavelength)
+        mean, step = mean_transfer(optics.wavefront, optics.pupil, optics.stop, wavelength)
+        samples = ARCSEC_PER_RADIAN * wavelength / step
+        x, y = optics.mask.along_axes(u / x_scale * samples, v / y_scale * samples)
+        middle = len(mean) // 2
+        response = response * map_coordinates(
+            mean, np.broadcast_arrays(y + middle, x + middle), order=1, mode="nearest"
+        )
     return np.asarray(response)

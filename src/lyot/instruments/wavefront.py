@@ -25,7 +25,7 @@ from lyot.instruments.pupil import (
     segment_corners,
     segment_maps,
 )
-from lyot.instruments.telescope import Pupil
+from lyot.instruments.telescope import LyotStop, Pupil
 from lyot.types import Array
 
 MAX_SEGMENT_ORDER, MAX_SMOOTH_ORDER = 7, 6
@@ -37,11 +37,6 @@ SEGMENT_VARIANCE_POWER = 1.5
 COMMON_SHARE, MIN_COMMON_ORDER = 0.4, 3
 """Part of the telescope's variance that all segments have in common, and from which order on."""
 
-SEGMENT_STRUCTURE, SMOOTH_STRUCTURE = (0.40, 2.3, 0.91), (1.2, 2.1, 0.92)
-"""Length l [m], power p and height h of ``h (1 - exp(-(s / l)^p))``, which half the structure
-functions of the two errors of `draw_wavefront` follow to 0.12 and 0.08, over the openings of
-NIRCam's Lyot stops, out to separations s of 2.6 m."""
-
 MODEL_SEEDS, TRIAL_SEEDS, PSF_SEEDS = range(32), range(100, 148), range(200, 328)
 """The draws whose mean is the model of a star's image, those on which it is tried, and those that
 tell how far the image of a source may be from its mean: some take a quarter of its core's light,
@@ -49,6 +44,9 @@ and the root mean square over fewer is too small by up to a third."""
 
 FIRST_DATA_SEED = 10_000
 """Draws from here on make data: those of no measurement."""
+
+N_MEAN_TRANSFER = 48
+"""Samples across the pupil for the mean over draws: 96 give the same flux to 5e-4."""
 
 SEGMENT_RADIUS_M = 0.762
 """Radius of the circle around a segment [m]."""
@@ -67,29 +65,13 @@ class WavefrontBudget:
 
     Examples
     --------
-    >>> import numpy as np
     >>> from lyot.instruments.wavefront import WavefrontBudget
-    >>> float(WavefrontBudget(telescope_m=67e-9).mean_transfer(np.array(0.0), 4.4e-6))
-    1.0
+    >>> WavefrontBudget(telescope_m=67e-9).instrument_m
+    0.0
     """
 
     telescope_m: float = 67.0e-9
     instrument_m: float = 0.0
-
-    def mean_transfer(self, separation_m: Array, wavelength_m: float, /) -> Array:
-        """Return what the errors leave, on average over draws, of an optical transfer function.
-
-        It falls by ``exp(-(2 pi / lambda)^2 D(s) / 2)`` at a separation s of two points of the
-        pupil, D being the structure function of the error, which holds for Gaussian errors of one
-        structure over the pupil.
-        """
-        lost: Array = np.zeros(np.shape(separation_m))
-        for rms, (length, power, height) in (
-            (self.telescope_m, SEGMENT_STRUCTURE),
-            (self.instrument_m, SMOOTH_STRUCTURE),
-        ):
-            lost += rms**2 * height * (1.0 - np.exp(-((separation_m / length) ** power)))
-        return np.exp(-((2.0 * np.pi / wavelength_m) ** 2) * lost)
 
 
 def data_seed(seed: int, /) -> int:
@@ -138,27 +120,65 @@ def draw_wavefront(
     (64, 64)
     """
     rng = np.random.default_rng(seed)
-    orders = _orders(0, MAX_SEGMENT_ORDER)
-    variance = (orders + 1.0) ** -(SEGMENT_VARIANCE_POWER + 1.0)
-    common = variance * (orders >= MIN_COMMON_ORDER)
-    own = np.sqrt(variance * (1.0 - COMMON_SHARE) / variance.sum())
-    figure = rng.normal(size=len(orders)) * np.sqrt(common * COMMON_SHARE / common.sum())
+    own, common = _segment_sizes()
+    figure = rng.normal(size=len(own)) * common
     telescope = np.zeros((n, n))
     if isinstance(pupil, FlightPupil):
         for box, terms in _segment_terms(n):
-            draw = figure + own * rng.normal(size=len(orders))
+            draw = figure + own * rng.normal(size=len(own))
             telescope[box] += np.tensordot(draw, terms, axes=1)
-    smooth = _orders(2, MAX_SMOOTH_ORDER)
-    # Measured errors fall with the order of the term: the variance of each as 1 / order^2.
-    instrument = np.tensordot(rng.normal(size=len(smooth)) / smooth, _smooth_terms(n), axes=1)
+    smooth = _smooth_terms(n)
+    instrument = np.tensordot(rng.normal(size=len(smooth)), smooth, axes=1)
     if not isinstance(pupil, FlightPupil):
-        telescope = np.tensordot(rng.normal(size=len(smooth)) / smooth, _smooth_terms(n), axes=1)
+        telescope = np.tensordot(rng.normal(size=len(smooth)), smooth, axes=1)
     open_part = pupil.amplitude(n)
     passed = open_part if stop is None else open_part * stop
     return (
         budget.telescope_m * _centered(telescope, open_part, passed),
         budget.instrument_m * _centered(instrument, open_part, passed),
     )
+
+
+@lru_cache(maxsize=16)
+def mean_transfer(
+    budget: WavefrontBudget, pupil: Pupil, stop: LyotStop, wavelength_m: float, /
+) -> tuple[Array, float]:
+    """Return what the errors leave, on average over draws, of a stop's optical transfer function.
+
+    At separations of ``i - n`` and ``j - n`` samples along y and x, of shape (2 n, 2 n), and the
+    size of a sample [m]. The mean of ``exp(i (p - q))`` over Gaussian phases p and q of two places
+    is ``exp(-D / 2)``, D being the mean square of their difference; all pairs of places of one
+    separation add up to the transfer function there. Tilt over the stop is no part of D, as it is
+    none of a draw: a position that is measured takes it up.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    n = N_MEAN_TRANSFER
+    open_part = pupil.amplitude(n)
+    passed = open_part * stop.amplitude(pupil, n)
+    rows, columns = np.nonzero(passed)
+    half_d: Array = np.zeros((len(rows), len(rows)))
+    for rms, terms in (
+        (budget.telescope_m, _telescope_terms(n, pupil)),
+        (budget.instrument_m, _smooth_terms(n)),
+    ):
+        terms = _without_plane(terms, open_part)
+        size = np.sum(terms**2 * open_part) / open_part.sum()
+        through = _without_plane(terms, passed)[:, rows, columns]
+        covariance = through.T @ through * ((2.0 * np.pi * rms / wavelength_m) ** 2 / size)
+        variance = 0.5 * covariance.diagonal()
+        half_d += variance[:, None] + variance - covariance
+    bright = passed[rows, columns]
+    pairs = np.outer(bright, bright)
+    lag = (rows[:, None] - rows + n) * (2 * n) + columns[:, None] - columns + n
+    kept, unspoiled = (
+        # Neighbors together: some separations have few pairs, or none.
+        gaussian_filter(np.bincount(lag.ravel(), s.ravel(), 4 * n**2).reshape(2 * n, 2 * n), 0.7)
+        for s in (pairs * np.exp(-half_d), pairs)
+    )
+    mean = np.full(kept.shape, kept.sum() / unspoiled.sum())
+    np.divide(kept, unspoiled, out=mean, where=unspoiled > 1e-9 * unspoiled.max())
+    return mean / mean[n, n], pupil.width_m / n
 
 
 def _centered(error: Array, open_part: Array, passed: Array) -> Array:
@@ -168,13 +188,22 @@ def _centered(error: Array, open_part: Array, passed: Array) -> Array:
     return _without_plane(error, passed)
 
 
-def _without_plane(error: Array, weight: Array) -> Array:
-    """Take the plane of the least weighted squares off."""
-    x, y, _ = sample_grid(len(error), 2.0)
+def _without_plane(errors: Array, weight: Array) -> Array:
+    """Take the planes of the least weighted squares off errors (..., n, n)."""
+    x, y, _ = sample_grid(len(weight), 2.0)
     plane = np.stack(np.broadcast_arrays(1.0, x, y)).reshape(3, -1)
     moments = plane * weight.ravel()
-    heights = np.linalg.solve(moments @ plane.T, moments @ error.ravel())
-    return np.asarray(error - (heights @ plane).reshape(error.shape))
+    heights = np.linalg.solve(moments @ plane.T, moments @ errors.reshape(-1, weight.size).T)
+    return np.asarray(errors - (heights.T @ plane).reshape(errors.shape))
+
+
+def _segment_sizes() -> tuple[Array, Array]:
+    """Standard deviations of a segment's terms: its own part, and that which all have in common."""
+    orders = _orders(0, MAX_SEGMENT_ORDER)
+    variance = (orders + 1.0) ** -(SEGMENT_VARIANCE_POWER + 1.0)
+    common = variance * (orders >= MIN_COMMON_ORDER)
+    own = variance * ((1.0 - COMMON_SHARE) / variance.sum())
+    return np.sqrt(own), np.sqrt(common * (COMMON_SHARE / common.sum()))
 
 
 def _orders(lowest: int, highest: int) -> Array:
@@ -205,11 +234,26 @@ def _radial(order: int, m: int, radius: Array) -> Array:
 
 @lru_cache(maxsize=2)
 def _smooth_terms(n: int) -> Array:
+    """Terms of a smooth error, each of its size."""
     x, y, _ = sample_grid(n, 2.0)
-    return _zernikes(2, MAX_SMOOTH_ORDER, x, y)
+    # Measured errors fall with the order of the term: the variance of each as 1 / order^2.
+    return _zernikes(2, MAX_SMOOTH_ORDER, x, y) / _orders(2, MAX_SMOOTH_ORDER)[:, None, None]
 
 
-@lru_cache(maxsize=2)
+def _telescope_terms(n: int, pupil: Pupil) -> Array:
+    """Terms of the telescope's error over the whole pupil, each of its size."""
+    if not isinstance(pupil, FlightPupil):
+        return _smooth_terms(n)
+    own, common = _segment_sizes()
+    segments = _segment_terms(n)
+    terms = np.zeros((len(segments) + 1, len(own), n, n))
+    for i, (box, each) in enumerate(segments):
+        terms[(i, slice(None), *box)] = own[:, None, None] * each
+        terms[(-1, slice(None), *box)] += common[:, None, None] * each
+    return terms.reshape(-1, n, n)
+
+
+@lru_cache(maxsize=3)
 def _segment_terms(n: int) -> list[tuple[tuple[slice, slice], Array]]:
     """For each segment, the samples it touches and its terms there."""
     x, y, _ = sample_grid(n, FLIGHT_PUPIL.width_m)
