@@ -24,7 +24,6 @@ from lyot.errors import LyotError
 from lyot.files.evolution import Evolution, read_evolution
 from lyot.files.results import write_grid, write_latex, write_maps, write_table
 from lyot.parameters import ExclusionParameters, MassParameters, to_dict
-from lyot.viz import analysis as draw
 
 Result = TypeVar("Result")
 NO_MASSES = MassParameters()
@@ -67,11 +66,13 @@ def write_contrast(
     *,
     tasks: Tasks | None = None,
     masses: MassParameters = NO_MASSES,
+    figures: bool = True,
     **options: Any,
 ) -> Written[Limits]:
     """Measure contrast limits, sensitivity and completeness with the same options, and write.
 
-    Sources that the same statistic finds leave the noise.
+    Sources that the same statistic finds leave the noise. A run asks for no `figures`, which its
+    report has.
     """
     models = _models(observation, masses)
     shared = {name: options[name] for name in ("statistic", "known_sources") if name in options}
@@ -107,17 +108,23 @@ def write_contrast(
             axes=axes,
             keywords=keywords,
         ),
-        draw.save(
-            f"{stem}_limits.png",
-            lambda figure: draw.contrast_figure(figure, curve, title=observation.product),
-            (6.4, 7.2),
-        ),
-        draw.save(
-            f"{stem}_sensitivity.png",
-            lambda figure: draw.sensitivity_figure(figure, limits, complete),
-            (11.0, 4.6),
-        ),
     ]
+    if figures:
+        from lyot.viz import analysis as draw
+
+        title = observation.product
+        paths += [
+            draw.save(
+                f"{stem}_limits.png",
+                lambda figure: draw.contrast_figure(figure, curve, title=title),
+                (6.4, 7.2),
+            ),
+            draw.save(
+                f"{stem}_sensitivity.png",
+                lambda figure: draw.sensitivity_figure(figure, limits, complete),
+                (11.0, 4.6),
+            ),
+        ]
     if limits_in_mass is not None:
         paths += _write_masses(limits_in_mass, curve, stem, keywords)
     return Written(result, paths)
@@ -153,6 +160,8 @@ def _write_masses(
     masses: MassLimits, curve: ContrastCurve, stem: Path, keywords: dict[str, Any]
 ) -> list[str]:
     """Write the probability of detection over mass and separation, and the figure."""
+    from lyot.viz import analysis as draw
+
     return [
         write_grid(
             masses.probability,
@@ -171,9 +180,9 @@ def _write_masses(
 
 
 def write_detection(
-    observation: Observation, folder: str | Path, /, **options: Any
+    observation: Observation, folder: str | Path, /, *, figures: bool = True, **options: Any
 ) -> Written[Detection]:
-    """Search for companions, and write the candidates and the maps."""
+    """Search for companions, and write the candidates and the maps; `figures` as above."""
     found = detect(observation, **options)
     stem = Path(folder) / observation.product
     paths = [
@@ -184,8 +193,12 @@ def write_detection(
             pixel_scale_arcsec=found.pixel_scale_arcsec,
             keywords={"FPF": found.statistic.fpf, "NMODES": found.n_modes},
         ),
-        draw.save(f"{stem}_detection.png", lambda f: draw.snr_map(f.subplots(), found), (6.4, 5.4)),
     ]
+    if figures:
+        from lyot.viz import analysis as draw
+
+        path = f"{stem}_detection.png"
+        paths.append(draw.save(path, lambda f: draw.snr_map(f.subplots(), found), (6.4, 5.4)))
     return Written(found, paths)
 
 
@@ -197,6 +210,8 @@ def write_companions(
     **options: Any,
 ) -> Written[CompanionFit]:
     """Fit companions, and write their table, residuals and posteriors."""
+    from lyot.viz import analysis as draw
+
     fit = fit_companions(observation, guesses, **options)
     statistic = options.get("statistic", FIVE_SIGMA)
     is_linear = all(exposure.response.is_linear for exposure in observation.exposures)

@@ -268,7 +268,7 @@ def _analyze(
         if searched:
             pipeline.progress("search for companions", 0, 1)
             try:
-                found = write_detection(observation, job.output_dir)
+                found = write_detection(observation, job.output_dir, figures=False)
             except LyotError as err:
                 log.warning("The run is not searched for companions: %s", err)
             else:
@@ -276,7 +276,7 @@ def _analyze(
                 measured["candidates"] = tuple(map(_summary_of, found.result.candidates))
             pipeline.progress("search for companions", 1, 1)
         if job.observation is not None:
-            limits = write_contrast(observation, job.output_dir)
+            limits = write_contrast(observation, job.output_dir, figures=False)
             paths += limits.paths
             curve = limits.result.curve
             best = curve.calibrated[curve.best, np.arange(len(curve.best))]

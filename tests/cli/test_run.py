@@ -46,6 +46,7 @@ def test_a_run_ends_with_a_search_unless_told_otherwise(tmp_path):
     assert found["pa_deg"] == pytest.approx(205.0, abs=1.0)
     assert found["contrast"] is None  # the star's brightness is not known
     assert list(out.glob("*_candidates.ecsv"))
+    assert not list(out.glob("*.png"))  # figures are drawn on demand
     [report] = out.glob("*_report.html")
     assert "No search for point sources" not in report.read_text()
     again = lyot("run", association, "-o", out)

@@ -137,13 +137,13 @@ def critical_t(n_others: int, fpf: float, /, *, distribution: str = GAUSSIAN) ->
     >>> round(critical_t(5, five_sigma_fpf), 1)
     56.8
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     if n_others < 2:
         return float("nan")
     if distribution == LAPLACE:
         return _critical_t_laplace(n_others, fpf)
-    return float(t.isf(fpf, n_others - 1))
+    return float(-stdtrit(n_others - 1, fpf))
 
 
 def tail_probability(t_value: float, n_others: int, /, *, distribution: str = GAUSSIAN) -> float:
@@ -164,13 +164,13 @@ def tail_probability(t_value: float, n_others: int, /, *, distribution: str = GA
     >>> round(tail_probability(critical_t(12, 1e-3), 12), 6)
     0.001
     """
-    from scipy.stats import t
+    from scipy.special import stdtr
 
     if n_others < 2 or not np.isfinite(t_value):
         return float("nan")
     if distribution == LAPLACE:
         return _laplace_tail(t_value, n_others)
-    return float(t.sf(t_value, n_others - 1))
+    return float(stdtr(n_others - 1, -t_value))
 
 
 @cache

@@ -33,6 +33,8 @@ MIN_TRANSMISSION = 0.02
 PEAK_RADIUS_FWHM = 1.25
 TRIED_SHARE = 0.7
 """Maxima of the S/N on whole pixels above this share of the threshold are tested at their place."""
+ROWS_AT_ONCE = 64
+"""Rows of the sky that a thread derotates."""
 N_RADII, N_ANGLES = 10, 4
 """Injections for the throughput of the flux map."""
 
@@ -280,18 +282,26 @@ def stim_map(observation: Observation, grid: SkyGrid, /, *, n_modes: int | None 
 
     truncation = observation.truncation(n_modes)
     radius, pa = grid.polar
-    count = np.zeros(radius.shape)
-    total, square = np.zeros(radius.shape), np.zeros(radius.shape)
-    for exposure in observation.exposures:
-        at = np.stack(exposure.position(radius, pa))
-        for image, bad in zip(exposure.integrations[truncation], exposure.bad, strict=True):
-            share = map_coordinates((~bad).astype(np.float64), at, order=1, cval=0.0)
-            data = map_coordinates(np.where(bad, 0.0, image).astype(np.float64), at, order=1)
-            seen = share > MIN_SHARE
-            value = np.where(seen, data / np.where(seen, share, 1.0), 0.0)
-            count += seen
-            total += value
-            square += value**2
+
+    def _sums(rows: slice) -> Array:
+        count, total, square = np.zeros((3, *radius[rows].shape))
+        for exposure in observation.exposures:
+            at = np.stack(exposure.position(radius[rows], pa[rows]))
+            before, share = None, np.empty(0)
+            for image, bad in zip(exposure.integrations[truncation], exposure.bad, strict=True):
+                if before is None or not np.array_equal(bad, before):  # most often it is the same
+                    share = map_coordinates((~bad).astype(np.float64), at, order=1, cval=0.0)
+                before = bad
+                data = map_coordinates(np.where(bad, 0.0, image).astype(np.float64), at, order=1)
+                seen = share > MIN_SHARE
+                value = np.where(seen, data / np.where(seen, share, 1.0), 0.0)
+                count += seen
+                total += value
+                square += value**2
+        return np.stack([count, total, square])
+
+    parts = [slice(i, i + ROWS_AT_ONCE) for i in range(0, len(radius), ROWS_AT_ONCE)]
+    count, total, square = np.concatenate(threads.map_ordered(_sums, parts), axis=1)
     mean = total / np.maximum(count, 1)
     variance = (square - count * mean**2) / np.maximum(count - 1, 1)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 from numpy.typing import NDArray
 
+from lyot.algorithms.convolution import convolve
 from lyot.algorithms.geometry import TangentPlane
 from lyot.analysis.psf import best_psf
 from lyot.errors import LyotError
@@ -92,8 +93,6 @@ def extended_image(
     LyotError
         If the image holds no light on the frames.
     """
-    from scipy.signal import fftconvolve
-
     psf, through = best_psf(*mode_of(info)), transmission_of(info)
     over, mask_yx = psf.oversample, info.mask_yx(star)
     fine = (np.arange(over) + 0.5) / over - 0.5
@@ -104,7 +103,7 @@ def extended_image(
     if not np.any(light):
         raise LyotError("The model of the disc holds no light on the frames.")
     flux = _binned(light, over)
-    seen = _binned(fftconvolve(light, psf.data, mode="same"), over)
+    seen = _binned(convolve(light, psf.data)[0], over)
     bright = np.argwhere(np.abs(flux) > MIN_NEAR_SHARE * np.abs(flux).max())
 
     beside, n = psf.stamp(0.0, 0.0), psf.half_pix

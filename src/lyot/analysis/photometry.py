@@ -9,6 +9,7 @@ from typing import cast
 
 import numpy as np
 
+from lyot.algorithms.convolution import convolve
 from lyot.algorithms.geometry import radius_map
 from lyot.analysis.observation import Observation
 from lyot.analysis.statistic import MATCHED, WHITENED
@@ -19,6 +20,8 @@ from lyot.types import Array
 MAX_TEMPLATE_FWHM = 1.5
 MIN_COVERAGE, MIN_REACH = 0.5, 0.8
 """Share of the source's weight, and of a whitened filter's sum of sizes, on good pixels."""
+PLACES_AT_ONCE = 2**15
+"""Positions whose fluxes a thread reads."""
 MIN_WEIGHT_TRANSMISSION = 1e-3
 """Transmission at which the weight of an exposure no longer falls."""
 
@@ -106,8 +109,6 @@ class FluxMaps:
         return threads.map_ordered(self._image, range(len(self.observation.exposures)))
 
     def _image(self, e: int) -> Array:
-        from scipy.signal import fftconvolve
-
         exposure, n = self.observation.exposures[e], self.half_pix
         filters, p = self._template(e, 0.0, 0.0)
         shares = self._shares(radius_map(exposure.shape, exposure.star.yx))
@@ -121,13 +122,11 @@ class FluxMaps:
             part, share = exposure.residual[:, *box], share[box]
             good = np.isfinite(part)
             turned, weight = q[:, ::-1, ::-1], (q * p)[:, ::-1, ::-1]
-            total = fftconvolve(np.where(good, part, 0.0), turned, mode="same", axes=(1, 2))
-            on_good = good.astype(np.float64)
-            covered = fftconvolve(on_good, weight, mode="same", axes=(1, 2))
+            size = np.abs(turned)
+            [total] = convolve(np.where(good, part, 0.0), turned)
+            covered, reach = convolve(good.astype(np.float64), weight, size)
             enough = covered > MIN_COVERAGE
             if self.flux_by == WHITENED:  # cut, a filter takes the level with it
-                size = np.abs(turned)
-                reach = fftconvolve(on_good, size, mode="same", axes=(1, 2))
                 enough &= reach > MIN_REACH * size.sum(axis=(1, 2), keepdims=True)
             flux = np.where(enough, total / np.where(enough, covered, 1.0), np.nan)
             out[:, *box] += np.where(share > 0, share * flux, 0.0)
@@ -138,8 +137,11 @@ class FluxMaps:
         """Coefficients of cubic splines through the images."""
         from scipy.ndimage import spline_filter
 
-        filled = (np.where(np.isfinite(images), images, 0.0) for images in self.images)
-        return [np.array([spline_filter(f, order=3) for f in images]) for images in filled]
+        def _filtered(images: Array) -> Array:
+            filled = np.where(np.isfinite(images), images, 0.0)
+            return np.array([spline_filter(each, order=3) for each in filled])
+
+        return threads.map_ordered(_filtered, self.images)
 
     def _placed(self, separation_pix: Array, pa_deg: Array) -> tuple[Array, Array, Array]:
         """Pixels ``(n_exp, 2, ...)`` of positions, and each exposure's weight and transmission."""
@@ -178,14 +180,21 @@ class FluxMaps:
         from scipy.ndimage import map_coordinates
 
         separation_pix, pa_deg = np.broadcast_arrays(separation_pix, pa_deg)
-        places, weights, _ = self._placed(separation_pix, pa_deg)
-        total = np.zeros((len(self.observation.n_modes), *separation_pix.shape))
-        for yx, weight, splines in zip(places, weights, self._splines, strict=True):
-            for t, spline in enumerate(splines):
-                flux = map_coordinates(spline, yx, order=3, prefilter=False, mode="nearest")
-                total[t] += weight * flux
-        norm = weights.sum(axis=0)
-        return np.where(norm > 0, total / np.where(norm > 0, norm, 1.0), np.nan)
+        r, pa, splines = separation_pix.ravel(), pa_deg.ravel(), self._splines
+
+        def _part(part: slice) -> Array:
+            places, weights, _ = self._placed(r[part], pa[part])
+            total = np.zeros((len(self.observation.n_modes), places.shape[-1]))
+            for yx, weight, each in zip(places, weights, splines, strict=True):
+                for t, spline in enumerate(each):
+                    flux = map_coordinates(spline, yx, order=3, prefilter=False, mode="nearest")
+                    total[t] += weight * flux
+            norm = weights.sum(axis=0)
+            return np.where(norm > 0, total / np.where(norm > 0, norm, 1.0), np.nan)
+
+        parts = [slice(i, i + PLACES_AT_ONCE) for i in range(0, max(r.size, 1), PLACES_AT_ONCE)]
+        found = np.concatenate(threads.map_ordered(_part, parts), axis=1)
+        return found.reshape(-1, *separation_pix.shape)
 
     def throughput(self, separation_pix: float, pa_deg: float, /, *, flux: float = 1.0) -> Array:
         """Return the fraction of a source's flux that is measured, ``(2, n_trunc)``.
@@ -246,13 +255,10 @@ class FluxMaps:
 
         ``(n_node, n_trunc, n, n)``, without what the subtraction changes.
         """
-        from scipy.signal import fftconvolve
-
         stamp, out = self.observation.psf.stamp(0.0, 0.0), []
         for e in range(len(self.observation.exposures)):
             turned = self._template(e, 0.0, 0.0)[0][..., ::-1, ::-1]
-            images = np.broadcast_to(stamp, (*turned.shape[:2], *stamp.shape))
-            out.append(fftconvolve(images, turned, mode="same", axes=(2, 3)))
+            out += convolve(stamp, turned)
         return out
 
     def crosstalk(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lyot.algorithms.convolution import convolve
 from lyot.algorithms.geometry import east_north, position_angle_of_y
 from lyot.compute import threads
 from lyot.errors import LyotError
@@ -384,8 +385,6 @@ class _Sky:
     def _disc(
         self, disc: Disc, roll_deg: float, star_xy: tuple[float, float]
     ) -> NDArray[np.float64]:
-        from scipy.signal import fftconvolve
-
         n_y, n_x = self.scene.shape
         x = (np.arange(n_x)[None, :] - self.mask_xy[0]) * self.pixel_scale_arcsec[0]
         y = (np.arange(n_y)[:, None] - self.mask_xy[1]) * self.pixel_scale_arcsec[1]
@@ -401,9 +400,7 @@ class _Sky:
         r = np.hypot(major, minor)
         ring = np.exp(-0.5 * ((r - disc.radius_arcsec) / disc.width_arcsec) ** 2)
         bright = disc.contrast * ring / ring.sum() * transmission
-        half = self.n_pixels // 2
-        full = fftconvolve(bright, self._off_axis)
-        return np.asarray(full[half : half + n_y, half : half + n_x])
+        return convolve(bright, self._off_axis)[0]
 
 
 def _write_exposure(

@@ -12,6 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from scipy.special import ndtri
 
 from lyot.algorithms.geometry import east_north
 from lyot.analysis.companion import CompanionFit
@@ -49,8 +50,6 @@ def sensitivity_figure(figure: Figure, limits: SensitivityMap, complete: Complet
 
 def contrast(ax: Axes, curve: ContrastCurve, /) -> Axes:
     """Draw contrast limits against separation, both logarithmic, with magnitudes on the right."""
-    from scipy.stats import norm
-
     r = curve.separation_arcsec
     one = len(curve.n_modes) == 1
     for t, n_modes in enumerate(zip(curve.n_modes_used, curve.n_modes, strict=True)):
@@ -66,7 +65,7 @@ def contrast(ax: Axes, curve: ContrastCurve, /) -> Axes:
     if curve.best_unmasked is not None:
         label = "with the sources that were found in the noise"
         ax.plot(r, curve.best_unmasked, color=COLORS[3], ls="-.", lw=1.1, label=label)
-    sigma = float(norm.isf(curve.statistic.fpf))
+    sigma = float(-ndtri(curve.statistic.fpf))
     is_whole = abs(sigma - round(sigma)) < 1e-3
     label = f", {round(sigma)} sigma" if is_whole else f" at FPF = {curve.statistic.fpf:.1g}"
     ax.set(xscale="log", yscale="log", ylabel=f"contrast{label}")
