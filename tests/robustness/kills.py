@@ -131,6 +131,8 @@ def kill_once(world: fuzz.World, series: Series, folder: Path, rng) -> str:
     time.sleep(rng.uniform(0.0, 1.1) * series.duration_s)
     os.kill(pid, signal.SIGKILL)
     landed = os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    # However busy the computer is now: one in eleven comes too late.
+    series.duration_s *= 1.01 if landed else 0.9
     for key, value in series.state(folder).items():
         if key not in series.expected:
             return f"{key} is there, which no undisturbed run makes"
@@ -187,8 +189,8 @@ def _kill(world: fuzz.World, n_kills: int, seed: int, home: Path, began: float) 
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    counts: dict[str, Counter[str]] = {}
-    faults = []
+    faults = 0
+    print("| command | kills | of these too late | wrong afterwards |\n|---|---|---|---|")
     for series in all_series(world):
         folder = home / "case" / series.name.replace(" ", "-")
         for _ in range(2):  # the first is slower
@@ -198,20 +200,18 @@ def _kill(world: fuzz.World, n_kills: int, seed: int, home: Path, began: float) 
             series.duration_s = time.monotonic() - at
             assert status == 0, series.command
         series.expected = series.state(folder)
-        counts[series.name] = Counter()
+        count: Counter[str] = Counter()
         for number in range(n_kills // 4):
             wrong = kill_once(world, series, folder, rng)
-            counts[series.name]["not landed" if wrong == "not landed" else "killed"] += 1
+            count[wrong if wrong in ("", "not landed") else "wrong"] += 1
             if wrong and wrong != "not landed":
-                counts[series.name]["wrong"] += 1
-                faults.append(f"{series.name} {number}: {wrong}")
+                print(f"{series.name} {number}: {wrong}", file=sys.stderr, flush=True)
                 shutil.rmtree(folder)
         shutil.rmtree(folder, ignore_errors=True)
-    print("| command | kills | of these too late | wrong afterwards |\n|---|---|---|---|")
-    for name, count in counts.items():
-        total = count["killed"] + count["not landed"]
-        print(f"| {name} | {total} | {count['not landed']} | {count['wrong']} |")
-    print(f"\n{time.monotonic() - began:.0f} s", *faults, sep="\n")
+        cells = (count.total(), count["not landed"], count["wrong"])
+        print(f"| {series.name} | {' | '.join(map(str, cells))} |", flush=True)
+        faults += count["wrong"]
+    print(f"\n{time.monotonic() - began:.0f} s")
     return int(bool(faults))
 
 
