@@ -1,4 +1,4 @@
-"""The exceptions of the package, and the boundary where libraries read files."""
+"""The exceptions of the package, and the boundaries: where libraries read files, and of commands."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 MAX_REASON = 200
 """Characters of a library's message that ours repeats."""
+INTERRUPTED, INTERNAL = 130, 70
+"""Exit statuses: after Ctrl-C, and of an error of the package itself, EX_SOFTWARE of sysexits.h."""
 
 
 class LyotError(ValueError):
@@ -65,3 +67,35 @@ def reason_of(error: Exception, /) -> str:
     if not reason or any(word in reason for word in ("__init__()", "object", "0x")):
         return "it is damaged"
     return str(reason)[:MAX_REASON].rstrip(".")
+
+
+def last_words(error: BaseException, /) -> tuple[str, int]:
+    """Say in one sentence what ends a command, with its exit status.
+
+    The traceback of an error that is neither of the input nor of the system goes to a file.
+    """
+    import sys
+    import tempfile
+    import traceback
+    from pathlib import Path
+
+    from lyot._version import __version__
+
+    if isinstance(error, LyotError):
+        return str(error), 1
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted; the products that were finished are complete.", INTERRUPTED
+    if isinstance(error, OSError):
+        where = f" {error.filename}" if error.filename else ""
+        return f"{error.strerror or error}{where}.", 1
+    own = [f for f in traceback.extract_tb(error.__traceback__) if "lyot" in f.filename]
+    place = f" in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="lyot-error-", suffix=".log", delete=False, encoding="utf-8"
+    ) as log:
+        log.write(f"lyot {__version__}: {' '.join(sys.argv)}\n\n")
+        traceback.print_exception(error, file=log)
+    return (
+        f"This is an error of lyot itself: {type(error).__name__}{place}; please report it with "
+        f"{log.name}."
+    ), INTERNAL

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from astropy.io import fits
 from stdatamodels.jwst import datamodels
 from stpipe._cli.strun import main as strun
 
+from lyot import steps
 from lyot.errors import LyotError
 from lyot.files.provenance import provenance_of
 from lyot.steps import KlipStep
@@ -77,6 +79,43 @@ def test_strun_shows_one_sentence(files, files_of, options, sentence, tmp_path, 
     assert sentence in said
     assert "Traceback" not in said
     assert not list(out.glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "sentence"),
+    [
+        (TypeError("a bug"), 70, "This is an error of lyot itself: TypeError"),
+        (OSError(28, "No space left on device", "out"), 1, "No space left on device out."),
+        (KeyboardInterrupt(), 130, "Interrupted; the products that were finished are complete."),
+    ],
+)
+def test_strun_shows_one_sentence_of_other_errors(
+    raised, status, sentence, files, tmp_path, capfd, monkeypatch
+):
+    class BrokenStep(KlipStep):
+        def process(self, *_):
+            raise raised
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(steps, "BrokenStep", BrokenStep, raising=False)
+    monkeypatch.setattr(sys, "argv", ["strun", "lyot.steps.BrokenStep", str(files[0][0])])
+    with pytest.raises(SystemExit) as ended:
+        strun()
+    said = " ".join("".join(capfd.readouterr()).split())
+    assert ended.value.code == status
+    assert sentence in said
+    assert "Traceback" not in said
+    logs = [log.read_text() for log in tmp_path.glob("lyot-error-*.log")]
+    assert ["TypeError: a bug" in log for log in logs] == [True] * (status == 70)
+
+
+def test_python_sees_what_a_step_raises(tmp_path):
+    class BrokenStep(KlipStep):
+        def process(self, *_):
+            raise TypeError("a bug")
+
+    with pytest.raises(TypeError, match="a bug"):
+        BrokenStep(output_dir=str(tmp_path)).run("a.fits", "b.fits")
 
 
 def test_python_sees_the_error_of_the_package(tmp_path):

@@ -6,18 +6,14 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
 
 from lyot._version import __version__
 from lyot.cli.options import ParameterOptions, option_of
-from lyot.errors import LyotError
+from lyot.errors import LyotError, last_words
 
-INTERRUPTED = 130
-INTERNAL = 70
-"""Exit status of an error of the package itself, EX_SOFTWARE of sysexits.h."""
 _COMMAND_OF = {
     "Coron3Pipeline": "lyot run ASN",
     "lyot.references.library.build": "lyot library build LIB FILES",
@@ -51,15 +47,10 @@ class Command(click.Command):
             return super().invoke(ctx)
         except LyotError as err:
             fail(self._sentence(err), 1)
-        except KeyboardInterrupt:
-            fail("Interrupted; the products that were finished are complete.", INTERRUPTED)
-        except OSError as err:
-            where = f" {err.filename}" if err.filename else ""
-            fail(f"{err.strerror or err}{where}.", 1)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except Exception as err:
-            fail(_of_the_package(err), INTERNAL)
+        except (Exception, KeyboardInterrupt) as err:
+            fail(*last_words(err))
 
     def _sentence(self, error: LyotError) -> str:
         """Add to an error the option or the command that mends it."""
@@ -68,24 +59,6 @@ class Command(click.Command):
         hint = f" (option {option})" if option else f" (`{command}`)" if command else ""
         text = str(error)
         return f"{text[:-1]}{hint}." if hint and text.endswith(".") else text + hint
-
-
-def _of_the_package(error: Exception) -> str:
-    """Say that an error is one of this package; the traceback goes to a file."""
-    import tempfile
-    import traceback
-
-    own = [f for f in traceback.extract_tb(error.__traceback__) if "lyot" in f.filename]
-    place = f" in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="lyot-error-", suffix=".log", delete=False, encoding="utf-8"
-    ) as log:
-        log.write(f"lyot {__version__}: {' '.join(sys.argv)}\n\n")
-        traceback.print_exception(error, file=log)
-    return (
-        f"This is an error of lyot itself: {type(error).__name__}{place}; please report it with "
-        f"{log.name}."
-    )
 
 
 class Commands(click.Group):

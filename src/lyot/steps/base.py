@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from stpipe.config_parser import ConfigObj
 from stpipe.exceptions import StpipeExitException, ValidationError
 
 from lyot.compute.threads import single_threaded_blas
-from lyot.errors import LyotError
+from lyot.errors import LyotError, last_words
 from lyot.files.exposure import as_model, open_model
 from lyot.files.headers import read_info
 from lyot.files.products import save_atomically
@@ -49,6 +50,11 @@ class StepRefused(LyotError, StpipeExitException):
     exit_status = 1  # of strun
 
 
+def in_strun() -> bool:
+    """Whether stpipe's command runs the steps: it shows tracebacks, except of what it knows."""
+    return Path(sys.argv[0]).stem == "strun"
+
+
 class LyotStep(Step):
     """A step that needs no CRDS and writes its product whole or not at all."""
 
@@ -71,6 +77,13 @@ class LyotStep(Step):
             if self.parent is not None:
                 raise
             raise StepRefused(str(err), parameter=err.parameter, function=err.function) from err
+        except (Exception, KeyboardInterrupt) as err:
+            if self.parent is not None or not in_strun():
+                raise
+            text, status = last_words(err)
+            refused = StepRefused(text)
+            refused.exit_status = status
+            raise refused from err
 
     @classmethod
     def from_config_section(cls, config: Any, *args: Any, **kwargs: Any) -> Any:
