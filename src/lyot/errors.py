@@ -1,4 +1,4 @@
-"""The exceptions of the package, and the boundaries: where libraries read files, and of commands."""
+"""The exceptions of the package, and its boundaries: around what libraries read, and commands."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def reason_of(error: Exception, /) -> str:
     if isinstance(error, MemoryError):
         return "it takes more memory than there is"
     reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
-    if not reason or any(word in reason for word in ("__init__()", "object", "0x")):
+    if not reason or any(word in reason for word in ("__init__()", "object", "0x", "<class")):
         return "it is damaged"
     return str(reason)[:MAX_REASON].rstrip(".")
 

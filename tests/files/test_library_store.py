@@ -4,11 +4,13 @@ import json
 import shutil
 import sqlite3
 import time
+import tracemalloc
 from contextlib import closing
 
 import numpy as np
 import pytest
 import zarr
+from numcodecs.zstd import Zstd
 
 from lyot.errors import LyotError
 from lyot.files.library_store import Library
@@ -111,11 +113,48 @@ def test_an_array_with_a_part_missing_is_not_taken_for_zeros(foreign, name):
         ask(foreign)
 
 
-def test_other_codecs_are_not_run(foreign):
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_other_codecs_are_not_run(foreign, codec):
     batch = sorted((foreign / "frames").iterdir())[0]
     path = batch / "gram" / "zarr.json"
     content = json.loads(path.read_text())
-    content["codecs"].append({"name": "gzip", "configuration": {"level": 1}})
+    content["codecs"].append({"name": codec, "configuration": {"level": 1}})
     path.write_text(json.dumps(content))
     with pytest.raises(LyotError, match="is not as the index says"):
         ask(foreign)
+
+
+def crc32c(stored):
+    """The checksum of Castagnoli, bit by bit."""
+    value = 0xFFFFFFFF
+    for byte in stored:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return (value ^ 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def test_flags_that_unpack_to_more_than_a_frame_are_refused_before(foreign):
+    batch = sorted((foreign / "frames").iterdir())[0]
+    path, n_bytes = batch / "dq/c/0/0/0", 200_000_000
+    bomb = bytes(Zstd().encode(bytes(n_bytes)))
+    stored, n = path.read_bytes(), zarr.open_group(str(batch), mode="r")["dq"].shape[0]
+    places = np.frombuffer(stored[-16 * n - 4 : -4], "<u8").reshape(n, 2).copy()
+    places[-1] = len(stored), len(bomb)
+    path.write_bytes(stored + bomb + places.tobytes() + crc32c(places.tobytes()))
+    tracemalloc.start()
+    try:
+        with pytest.raises(LyotError, match="The array dq of"):
+            ask(foreign)
+        assert tracemalloc.get_traced_memory()[1] < 0.2 * n_bytes
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_a_library_says_in_its_own_words_is_not_repeated(foreign):
+    path = foreign / "zone/weight/zarr.json"
+    content = json.loads(path.read_text())
+    content["chunk_grid"]["configuration"] = None
+    path.write_text(json.dumps(content))
+    with pytest.raises(LyotError, match=r"zone cannot be read \(it is damaged\); build"):
+        _ = Library(foreign).weight

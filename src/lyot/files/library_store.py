@@ -52,7 +52,8 @@ _LIMITS = {
     sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1_000,
     sqlite3.SQLITE_LIMIT_ATTACHED: 0,
 }
-_CODECS = {"bytes", "zstd", "sharding_indexed", "crc32c"}
+_PACKED = ["sharding_indexed", "bytes", "zstd", "bytes", "crc32c"]
+_CODECS = (["bytes"], [name for name in _PACKED if name != "zstd"], _PACKED)
 """How arrays are stored; other codecs of zarr are not run on files from elsewhere."""
 _REMEDY = "build the library again"
 
@@ -151,7 +152,7 @@ class Library:
     @staticmethod
     def _write_empty(path: Path, info: ExposureInfo, weight: NDArray[np.floating]) -> None:
         (path / FRAMES).mkdir(parents=True)
-        _create(_group(path / "zone"), "weight", data=np.asarray(weight, dtype=np.float64))
+        _create(_group(path / "zone"), "weight", data=np.asarray(weight, float), compressors=None)
         settings = {
             "format": FORMAT,
             "version": __version__,
@@ -461,20 +462,45 @@ def _read(
     """Read an array of a batch; refuse another shape or type, other codecs, and missing parts."""
     with readable(folder, _REMEDY):
         array = _group(folder, "r")[name]
-        codecs = set(re.findall(r"'name': '([^']*)'", str(array.metadata.to_dict()["codecs"])))
+        codecs = re.findall(r"'name': '([^']*)'", str(array.metadata.to_dict()["codecs"]))
         parts = zip(2 * shape, (*array.chunks, *(array.shards or array.chunks)), strict=True)
         if (
             array.shape != shape
             or array.dtype != kind
-            or codecs - _CODECS
+            or codecs not in _CODECS
             or any(part > n for n, part in parts)
             or array.nchunks_initialized < array.nchunks
+            or (codecs == _PACKED and not _unpacks_to_frames(folder / name, array))
         ):
             raise LyotError(
                 f"The array {name} of {folder} is not as the index says, {np.dtype(kind)} of the "
                 f"shape {shape}, or not all there; {_REMEDY}."
             )
         return np.asarray(array[pick])
+
+
+def _unpacks_to_frames(folder: Path, array: Any) -> bool:
+    """Whether each part of an array of frames is said to unpack to one frame and no more."""
+    n, *frame = array.shape
+    n_bytes = int(np.prod(frame)) * array.dtype.itemsize
+    with (folder / array.metadata.encode_chunk_key((0,) * array.ndim)).open("rb") as stored:
+        # Where the parts begin and how long they are, and a checksum, are at the end.
+        stored.seek(-16 * n - 4, os.SEEK_END)
+        for offset in np.frombuffer(stored.read(16 * n), "<u8")[::2].tolist():
+            stored.seek(offset)
+            if _unpacked_size(stored.read(18)) != n_bytes:
+                return False
+    return array.chunks == (1, *frame) and array.shards == array.shape
+
+
+def _unpacked_size(head: bytes) -> int:
+    """Return what a zstd frame says it unpacks to (RFC 8878, 3.1.1); -1 where it says nothing."""
+    flags = head[4]
+    is_single = flags >> 5 & 1
+    start, length = 6 - is_single + (0, 1, 2, 4)[flags & 3], (is_single, 2, 4, 8)[flags >> 6]
+    if not head.startswith(b"\x28\xb5\x2f\xfd") or not length:
+        return -1
+    return int.from_bytes(head[start : start + length], "little") + 256 * (length == 2)
 
 
 def _write_batch(folder: Path, batch: Batch) -> None:
