@@ -43,15 +43,17 @@ def stamp(
 
 def provenance_of(model: Any, /) -> dict[str, Any]:
     """Return a copy of a product's provenance, arrays in memory; empty where it has none."""
-
-    def _copy(node: Any) -> Any:
-        """Copy a node down to its arrays, so that the file may be closed."""
-        if isinstance(node, dict):
-            return {k: _copy(v) for k, v in node.items()}
-        return np.asarray(node) if hasattr(node, "dtype") else node
-
-    provenance: dict[str, Any] = _copy(dict(model.instance.get(PROVENANCE_KEY, {})))
+    provenance: dict[str, Any] = in_memory(dict(model.instance.get(PROVENANCE_KEY, {})))
     return provenance
+
+
+def in_memory(node: Any, /) -> Any:
+    """Copy a branch down to its arrays, so that the file may be closed."""
+    if isinstance(node, dict):
+        return {k: in_memory(v) for k, v in node.items()}
+    if isinstance(node, list):
+        return [in_memory(each) for each in node]
+    return np.asarray(node) if hasattr(node, "dtype") else node
 
 
 def check_branches(tree: Any, what: object, /) -> None:

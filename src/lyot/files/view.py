@@ -22,7 +22,7 @@ from lyot.files.headers import (
     number_of,
     open_fits,
 )
-from lyot.files.provenance import PROVENANCE_KEY, check_branches
+from lyot.files.provenance import PROVENANCE_KEY, check_branches, in_memory
 from lyot.files.star import StarPosition
 from lyot.files.trees import check_tree
 from lyot.types import Array
@@ -126,9 +126,10 @@ def _provenance(data: Any, path: Path) -> dict[str, Any]:
     check_tree(stored, path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the WCS, which is not read here
-        with asdf.open(io.BytesIO(stored), lazy_load=False) as tree:
+        # Not all at once: arrays in the extensions of the file are none of this tree.
+        with asdf.open(io.BytesIO(stored)) as tree:
             check_branches(tree.tree, path)
-            provenance: dict[str, Any] = tree.tree.get(PROVENANCE_KEY, {})
+            provenance: dict[str, Any] = in_memory(tree.tree.get(PROVENANCE_KEY, {}))
     return provenance
 
 
