@@ -26,9 +26,13 @@ def test_flags_are_given_by_name():
     flag_value = NIRCAM.flag_value
     assert flag_value("DO_NOT_USE+HOT") == 2049
     assert flag_value("DO_NOT_USE,HOT") == 2049
-    assert flag_value("") == 0
+    assert flag_value("") == flag_value("0") == flag_value("None") == 0
+    assert flag_value(" 1, hot ") == flag_value("1|2048") == 2049
     with pytest.raises(LyotError, match="bad_bits is 'NOPE'"):
         flag_value("NOPE")
+    for wrong in ("-1", "1+", "1.5", "~1"):
+        with pytest.raises(LyotError, match="bad_bits is "):
+            flag_value(wrong)
 
 
 def test_the_flags_are_those_of_the_calibration_pipeline():

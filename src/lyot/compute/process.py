@@ -13,10 +13,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lyot.compute import late
+
 MAX_KEPT_BYTES = 32 * 2**20
 MAX_FREE_BYTES = 64 * 2**20
 SWITCH_INTERVAL_S = 5e-4
 """After how long a thread that holds the interpreter gives it to one that waits for it."""
+COLLECT_AFTER = 20_000
+"""New objects after which garbage is collected: at 700, that is a tenth of the imports."""
 LIBRARIES = ("stdatamodels", "asdf", "asdf_astropy", "astropy", "gwcs", "stcal", "drizzle")
 
 _owned = False
@@ -28,12 +32,15 @@ def own() -> None:
     By default glibc returns freed arrays of a megabyte to the system at once, and the next one is
     handed out page by page: half of the time of an alignment. From now on arrays below 32 MiB are
     kept for the next one. Elsewhere than on glibc this does nothing. Threads that compute wait less
-    long for those that import modules or write headers.
+    long for those that import modules or write headers, and what stpipe imports for CRDS alone is
+    executed when it is used.
     """
     global _owned
     if _owned:
         return
     _owned = True
+    late.defer()
+    gc.set_threshold(COLLECT_AFTER)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
     try:

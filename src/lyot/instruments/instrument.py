@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
@@ -287,17 +288,18 @@ class Instrument:
         >>> NIRCAM.flag_value("DO_NOT_USE+HOT")
         2049
         """
-        from astropy.nddata.bitmask import interpret_bit_flags
-
-        text = str(bits).strip()
-        if text in ("", "0", "None"):
-            return 0
+        value, text = 0, str(bits).strip()
         try:
-            return int(interpret_bit_flags(text, flag_name_map=dict(self.dq_flags)) or 0)
-        except (ValueError, KeyError, TypeError):
+            for part in () if text in ("", "None") else re.split("[+,|]", text):
+                name = part.strip()
+                value |= self.dq_flags[name.upper()] if name[:1].isalpha() else int(name)
+        except (ValueError, KeyError):
+            value = -1
+        if value < 0:
             raise LyotError(
                 f"bad_bits is {bits!r}; give names of DQ flags such as DO_NOT_USE, joined by '+'."
-            ) from None
+            )
+        return value
 
     def optics(
         self,
