@@ -20,10 +20,9 @@ from lyot.analysis.observation import Observation
 from lyot.analysis.paper import PaperTable, citations, companions_for_paper, limits_for_paper
 from lyot.analysis.statistic import FIVE_SIGMA
 from lyot.compute.cluster import Tasks
-from lyot.errors import LyotError
 from lyot.files.evolution import Evolution, read_evolution
 from lyot.files.results import write_grid, write_latex, write_maps, write_table
-from lyot.parameters import ExclusionParameters, MassParameters, to_dict
+from lyot.parameters import ExclusionParameters, MassParameters
 
 Result = TypeVar("Result")
 NO_MASSES = MassParameters()
@@ -142,15 +141,8 @@ def _write_tables(table: Any, paper: PaperTable, cited: list[str], stem: str) ->
 
 def _models(observation: Observation, given: MassParameters) -> Evolution | None:
     """Read the evolutionary models; None where no limits in mass are asked for."""
-    missing = [name for name, value in to_dict(given).items() if value is None]
-    if len(missing) == len(to_dict(given)):
+    if not given.is_given:
         return None
-    if missing:
-        raise LyotError(
-            "Limits in mass need the age and the distance of the star and a table of models; give "
-            f"{' and '.join(name.replace('_', ' ') for name in missing)} too.",
-            parameter=missing[0],
-        )
     models = read_evolution(str(given.mass_table), observation.filter)
     models.at_age(given.age or 0.0)  # refused before anything is measured
     return models

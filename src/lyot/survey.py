@@ -22,6 +22,7 @@ from lyot.files.atomic import checksum, remove_stale, sampled_checksum, write_js
 from lyot.files.sorting import find_exposures, sort_exposures
 from lyot.parameters import (
     PIPELINE,
+    MassParameters,
     MemoryParameters,
     ObservationParameters,
     ReferenceParameters,
@@ -33,13 +34,17 @@ from lyot.parameters import (
 from lyot.progress import Progress, no_progress
 
 if TYPE_CHECKING:
-    from lyot.analysis.detection import Candidate
+    from lyot.analysis.candidate import Candidate
+    from lyot.analysis.observation import Observation
     from lyot.pipeline import Coron3Pipeline
     from lyot.pipeline.plan import Plan
 
 log = logging.getLogger(__name__)
 
 REDUCED, UNCHANGED, FAILED = "reduced", "unchanged", "failed"
+MAX_MEASURED = 3
+"""Companions that a run measures, together: the most significant ones."""
+NO_MASSES = MassParameters()
 MADE_BY_RUN = "lyot_run"
 """The asn_rule of an association that a run writes; a later run sorts the exposures again."""
 
@@ -54,7 +59,9 @@ class Job:
     parameters: StepParameters = field(default_factory=dict)
     input_dir: str = ""  # folder of the members; by default that of the association
     observation: ObservationParameters | None = None  # for contrast limits; None for no limits
-    search: bool = True  # whether companions are searched for where the products allow it
+    masses: MassParameters = NO_MASSES  # for limits in mass
+    search: bool = True  # whether companions are searched for
+    measure: bool = False  # whether candidates that are points are measured
     report: bool = True
     rerun: bool = False  # whether an association that is up to date is reduced again
     command: tuple[str, ...] = ()  # that was typed, for the report
@@ -74,6 +81,8 @@ class Finished:
     message: str = ""  # why it failed
     # That a search found, the most significant first; None where there was none.
     candidates: tuple[dict[str, Any], ...] | None = None
+    unsearched: str = ""  # why there was none
+    companions: tuple[dict[str, Any], ...] = ()  # that were measured
     limits: tuple[tuple[float, float], ...] = ()  # separations [arcsec] and contrast limits
 
 
@@ -191,8 +200,9 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
     pipeline = _pipeline(job)
     process.freeze_imports()
     pipeline.progress = progress
-    searched = job.search and _can_be_searched(pipeline)
-    pipeline.keep_fits = job.observation is not None or searched
+    unsearched = _why_unsearched(job, pipeline)
+    analyzed = job.observation is not None or not unsearched
+    pipeline.keep_fits = analyzed and _fits_nest(pipeline)
     if job.report:
         threads.preload("lyot.viz.report.page", "jinja2")
     with _log_file(folder, asn.product):
@@ -201,12 +211,16 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
             write_json(job.content, job.association)
         pipeline.run(job.association)
         products = list(pipeline.products)
-        measured: dict[str, Any] = {}
-        if pipeline.keep_fits:
+        measured: dict[str, Any] = {"unsearched": unsearched}
+        names = [Path(p).name for p in products]
+        if analyzed:
             # Products of earlier runs with other modes may lie beside those of this one.
-            write_json({"products": [Path(p).name for p in products]}, record)
-            paths, measured = _analyze(job, pipeline, searched=searched)
+            write_json({"products": names}, record)
+            paths, results = _analyze(job, pipeline, searched=not unsearched)
             products += paths
+            measured |= results
+        if products and measured["unsearched"]:  # for the report
+            write_json({"products": names, "unsearched": measured["unsearched"]}, record)
         with threads.SecondThread() as second:  # beside the report
             digests = [second.submit(sampled_checksum, path) for path in products]
             if job.report and any(p.endswith("_i2d.fits") for p in products):
@@ -235,6 +249,8 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
             "products": dict(zip(names, values, strict=True)),
             "summary": list(finished.summary),
             "candidates": finished.candidates,
+            "unsearched": finished.unsearched,
+            "companions": list(finished.companions),
             "limits": list(finished.limits),
             "seconds": finished.seconds,
             "peak_memory_mb": finished.peak_memory_mb,
@@ -243,15 +259,22 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
     return finished
 
 
-def _can_be_searched(pipeline: Coron3Pipeline) -> bool:
-    """Whether a run keeps what an analysis needs: its products, and fits of all its modes."""
+def _why_unsearched(job: Job, pipeline: Coron3Pipeline) -> str:
+    """Say why a run is not searched for companions; nothing where it is."""
+    saved, names = pipeline.parameters().save, ("crfints", "psfalign", "psfsub")
+    is_saved = {n: pipeline.save_results and getattr(saved, f"save_{n}") for n in names}
+    absent = [name for name in names if not is_saved[name]]
+    if not job.search:
+        return "The search was switched off."
+    return f"The search needs products that were not saved: {', '.join(absent)}." if absent else ""
+
+
+def _fits_nest(pipeline: Coron3Pipeline) -> bool:
+    """Whether the fits of all numbers of modes follow from one."""
     from lyot.subtraction.methods import method_of
 
-    parameters = pipeline.parameters()
-    save, recipe = parameters.save, parameters.recipe.subtract
-    saved = save.save_crfints and save.save_psfalign and save.save_psfsub
-    nests = len(recipe.n_modes) == 1 or method_of(recipe).truncations_nest
-    return bool(parameters.save_results and saved and nests)
+    recipe = pipeline.parameters().recipe.subtract
+    return len(recipe.n_modes) == 1 or method_of(recipe).truncations_nest
 
 
 def _analyze(
@@ -259,39 +282,82 @@ def _analyze(
 ) -> tuple[list[str], dict[str, Any]]:
     """Search a finished run, and measure limits where the brightness of the star is known."""
     from lyot.analysis.observation import open_run
-    from lyot.outputs import write_contrast, write_detection
 
     paths: list[str] = []
     measured: dict[str, Any] = {}
     given = job.observation or ObservationParameters()
-    with open_run(job.output_dir, given, subtracted=pipeline.subtracted) as observation:
-        if searched:
-            pipeline.progress("search for companions", 0, 1)
-            try:
-                found = write_detection(observation, job.output_dir, figures=False)
-            except LyotError as err:
-                log.warning("The run is not searched for companions: %s", err)
-            else:
-                paths += found.paths
-                measured["candidates"] = tuple(map(_summary_of, found.result.candidates))
-            pipeline.progress("search for companions", 1, 1)
+    if not pipeline.keep_fits:  # of several numbers of modes that do not nest
+        given = replace(given, n_modes=(max(pipeline.parameters().recipe.subtract.n_modes),))
+    try:
+        with open_run(job.output_dir, given, subtracted=pipeline.subtracted) as observation:
+            if searched:
+                pipeline.progress("search for companions", 0, 1)
+                _search(job, observation, paths, measured)
+                pipeline.progress("search for companions", 1, 1)
+            if job.observation is not None:
+                _measure_limits(job, observation, paths, measured)
+    except LyotError as err:
         if job.observation is not None:
-            limits = write_contrast(observation, job.output_dir, figures=False)
-            paths += limits.paths
-            curve = limits.result.curve
-            best = curve.calibrated[curve.best, np.arange(len(curve.best))]
-            measured["limits"] = tuple(
-                zip(curve.separation_arcsec.tolist(), best.tolist(), strict=True)
-            )
+            raise
+        _note_unsearched(err, measured)
     pipeline.subtracted.clear()
     return paths, measured
 
 
+def _note_unsearched(err: LyotError, measured: dict[str, Any]) -> None:
+    log.warning("The run is not searched for companions: %s", err)
+    measured["unsearched"] = str(err)
+
+
+def _search(job: Job, observation: Observation, paths: list[str], measured: dict[str, Any]) -> None:
+    """Search for companions, and measure those that are points where that is asked for."""
+    from lyot.outputs import write_companions, write_detection
+
+    try:
+        found = write_detection(observation, job.output_dir, figures=False)
+    except LyotError as err:
+        _note_unsearched(err, measured)
+        return
+    paths += found.paths
+    measured["candidates"] = tuple(map(_summary_of, found.result.candidates))
+    points = [(c.separation_arcsec, c.pa_deg) for c in found.result.candidates if c.can_be_measured]
+    if not (job.measure and points):
+        return
+    try:
+        fit = write_companions(observation, job.output_dir, points[:MAX_MEASURED])
+    except LyotError as err:
+        log.warning("The candidates are not measured: %s", err)
+        return
+    paths += fit.paths
+    measured["companions"] = tuple(
+        {
+            "separation_arcsec": asdict(c.separation_arcsec),
+            "pa_deg": asdict(c.pa_deg),
+            "jy": asdict(c.jy),
+            "snr": c.snr,
+        }
+        for c in fit.result.companions
+    )
+
+
+def _measure_limits(
+    job: Job, observation: Observation, paths: list[str], measured: dict[str, Any]
+) -> None:
+    from lyot.outputs import write_contrast
+
+    limits = write_contrast(observation, job.output_dir, masses=job.masses, figures=False)
+    paths += limits.paths
+    curve = limits.result.curve
+    pairs = zip(curve.separation_arcsec.tolist(), curve.best_limit.tolist(), strict=True)
+    measured["limits"] = tuple(pairs)
+
+
 def _summary_of(candidate: Candidate) -> dict[str, Any]:
     """Return what the summary of a run says of a candidate, as plain values."""
-    names = ("separation_arcsec", "pa_deg", "snr", "flux", "contrast")
+    names = ("separation_arcsec", "pa_deg", "snr", "flux", "contrast", "false_alarms")
     values = {name: float(getattr(candidate, name)) for name in names}
-    return {name: value if np.isfinite(value) else None for name, value in values.items()}
+    numbers = {name: value if np.isfinite(value) else None for name, value in values.items()}
+    return numbers | {"kind": candidate.kind, "notes": candidate.notes}
 
 
 def _pipeline(job: Job) -> Coron3Pipeline:
@@ -326,8 +392,7 @@ def fingerprint(
         for step, given in values.items()
     }
     all_values = [value for given in values.values() for value in given]
-    if job.observation is not None:
-        all_values.append(job.observation)
+    all_values += [job.masses] if job.observation is None else [job.observation, job.masses]
     files = [
         path
         for value in all_values
@@ -347,8 +412,10 @@ def fingerprint(
             for step, given in values.items()
         },
         "observation": None if job.observation is None else to_names(job.observation),
+        "masses": to_names(job.masses),
         "report": job.report,
         "search": job.search,
+        "measure": job.measure,
         "files": [[str(path), checksum(path)] for path in files],
         "library": _library_state(library) if library else None,
     }
@@ -382,6 +449,8 @@ def _unchanged(job: Job, asn: Association, record: Path) -> Finished | None:
             tuple(str(record.parent / name) for name in before["products"]),
             tuple(before["summary"]),
             candidates=None if before["candidates"] is None else tuple(before["candidates"]),
+            unsearched=before["unsearched"],
+            companions=tuple(before["companions"]),
             limits=tuple(map(tuple, before["limits"])),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import QTable
 from stdatamodels.jwst import datamodels
 
 from lyot.files.association import read_association
@@ -26,7 +27,9 @@ def test_run_names_its_products_and_ends_with_a_table(small, tmp_path):
     assert any(p.suffix == ".html" for p in tmp_path.iterdir())
 
 
-def test_a_run_ends_with_a_search_unless_told_otherwise(tmp_path):
+@pytest.fixture(scope="module")
+def with_companion(tmp_path_factory):
+    """The association of a small observation of a star with a companion, at one roll."""
     scene = Scene(
         shape=(84, 88),
         rolls_deg=(10.0,),
@@ -36,22 +39,61 @@ def test_a_run_ends_with_a_search_unless_told_otherwise(tmp_path):
         disc=None,
         companions=(Companion(separation_arcsec=1.6, pa_deg=205.0, contrast=1e-4),),
     )
-    association = simulate_observation(tmp_path / "in", scene, seed=2)
-    out = tmp_path / "out"
-    done = lyot("run", association, "-o", out, "--json")
+    return simulate_observation(tmp_path_factory.mktemp("companion"), scene, seed=2)
+
+
+def test_a_run_ends_with_a_search_unless_told_otherwise(with_companion, tmp_path):
+    done = lyot("run", with_companion, "-o", tmp_path, "--json")
     assert done.exit_code == 0, done.output
     [finished] = json.loads(done.stdout)
     found = finished["candidates"][0]
     assert found["separation_arcsec"] == pytest.approx(1.6, abs=0.03)
     assert found["pa_deg"] == pytest.approx(205.0, abs=1.0)
     assert found["contrast"] is None  # the star's brightness is not known
-    assert list(out.glob("*_candidates.ecsv"))
-    assert not list(out.glob("*.png"))  # figures are drawn on demand
-    [report] = out.glob("*_report.html")
-    assert "No search for point sources" not in report.read_text()
-    again = lyot("run", association, "-o", out)
+    assert list(tmp_path.glob("*_candidates.ecsv"))
+    assert not list(tmp_path.glob("*.png"))  # figures are drawn on demand
+    [report] = tmp_path.glob("*_report.html")
+    assert "No candidates" not in report.read_text()
+    again = lyot("run", with_companion, "-o", tmp_path)
     assert "up to date" in again.stdout
     assert f"{found['separation_arcsec']:.3f}" in again.stdout
+
+
+def test_one_command_gives_a_companion_with_its_errors_and_limits_in_mass(with_companion, tmp_path):
+    models, out = tmp_path / "models.csv", tmp_path / "out"
+    models.write_text("age,mass,F444W\n10,1,18\n10,50,5\n100,1,20\n100,50,7\n")
+    options = ("-o", out, "--measure", "--age", "30", "--distance", "20", "--mass-table", models)
+    assert_refused(lyot("run", with_companion, *options), "need the brightness of the star too")
+    assert not out.exists()
+    done = lyot("run", with_companion, *options, "--star-mag", "5")
+    assert done.exit_code == 0, done.output
+    [path] = out.glob("*_companions.ecsv")
+    [row] = QTable.read(path)
+    assert abs(row["separation"].value - 1.6) < 4 * row["separation_err"].value
+    assert f"{row['separation'].value:.4f} +- " in done.stdout
+    [path] = out.glob("*_limits.ecsv")
+    assert QTable.read(path)["mass"].unit == "jupiterMass"
+    [report] = out.glob("*_report.html")
+    for words in ("Error budget of companion 1", "limit [Jupiter masses]", "position of the star"):
+        assert words in report.read_text()
+    assert "Contrast limits: " in done.stdout
+    # What was measured is told again where nothing is reduced again.
+    again = lyot("run", with_companion, *options, "--star-mag", "5")
+    assert "up to date" in again.stdout
+    assert f"{row['separation'].value:.4f} +- " in again.stdout
+
+
+def test_a_run_that_is_not_searched_says_why(small, with_companion, tmp_path):
+    done = lyot("run", small, "-o", tmp_path / "a", "--truncate", "3", "--no-psfalign")
+    why = "The search needs products that were not saved: psfalign."
+    assert f"No candidates: {why}" in done.stdout
+    [report] = (tmp_path / "a").glob("*_report.html")
+    assert why in report.read_text()
+    # Fits of several numbers of modes that do not nest are searched with the largest.
+    nmf = ("--method", "nmf", "--truncate", "2,4")
+    done = lyot("run", with_companion, "-o", tmp_path / "b", *nmf, "--no-report", "--json")
+    [finished] = json.loads(done.stdout)
+    assert finished["candidates"][0]["separation_arcsec"] == pytest.approx(1.6, abs=0.05)
 
 
 def test_run_can_leave_products_out(small, tmp_path):

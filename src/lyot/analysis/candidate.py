@@ -39,6 +39,7 @@ SAME_ROLL_DEG = 1.0
 MAX_FLUX_KEPT = 0.5
 """Share of the flux that is kept without a reference star, below which a candidate rests on it."""
 POINT, EXTENDED, NARROW = "point", "extended", "narrow"
+RESTS_ON = "rests on reference star"
 
 Place = tuple[float, float]
 """Separation [pixel] and position angle [degree]."""
@@ -109,6 +110,11 @@ class Candidate:
     notes: str = column("notes", default="")
     jackknife_snr: float = column("jackknife_snr", default=float("nan"))
     key_reference: str = column("key_reference", default="")
+
+    @property
+    def can_be_measured(self) -> bool:
+        """Whether it is a point that does not rest on one reference star."""
+        return self.kind == POINT and RESTS_ON not in self.notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,7 +306,7 @@ def without_each_star(
             lowest = values[worst].snr
             gone = values[worst].flux < MAX_FLUX_KEPT * tested.flux
             if gone and not lowest > tests.statistic.threshold(values[worst].n):
-                notes = "; ".join(filter(None, (notes, f"rests on reference star {worst}")))
+                notes = "; ".join(filter(None, (notes, f"{RESTS_ON} {worst}")))
         described.append(replace(candidate, jackknife_snr=lowest, key_reference=worst, notes=notes))
     return described
 

@@ -107,9 +107,14 @@ def asn(files: tuple[str, ...], output: str | None) -> None:
     is_flag=True,
     help="Write only the combined image, SNR image and contrast curve.",
 )
+@click.option(
+    "--measure",
+    is_flag=True,
+    help="Measure the candidates that are points: position and flux, with their error budget.",
+)
 @click.option("--no-search", is_flag=True, help="Do not search for companions.")
 @click.option("--no-report", is_flag=True, help="Do not write the report.")
-@parameter_options(lambda p: [p.ObservationParameters], attrgetter("option"))
+@parameter_options(lambda p: [p.ObservationParameters, p.MassParameters], attrgetter("option"))
 @click.option(
     "--set",
     "settings",
@@ -135,7 +140,7 @@ def run(sources: tuple[str, ...], output_dir: str, **options: Any) -> None:
     An association whose inputs, parameters and products are unchanged is skipped. Each of several
     associations gets a folder of its own in DIR, and one that fails does not stop the others.
     A run ends with a search for companions and, with the brightness of the star, with contrast
-    limits.
+    limits; with age, distance and a table of models these are in Jupiter masses too.
     """
     reduce_all(sources, output_dir, options)
 
@@ -165,12 +170,18 @@ def _steps(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _job(output_dir: str, options: Mapping[str, Any]) -> Job:
     """Make a job of the options, for any association."""
-    from lyot.parameters import ObservationParameters, parameters_of, read_steps
+    from lyot.parameters import MassParameters, ObservationParameters, parameters_of, read_steps
     from lyot.survey import Job
 
     star = {e.step: options.get(e.step) for e in parameters_of(ObservationParameters) if e.option}
-    observation = taken(ObservationParameters, star)
+    observation, masses = taken(ObservationParameters, star), taken(MassParameters, options)
     has_star = observation != ObservationParameters()
+    if masses.is_given and not has_star:
+        raise LyotError(
+            "Limits in mass need the brightness of the star too.", parameter="star_magnitude"
+        )
+    if options.get("measure") and options.get("no_search"):
+        raise LyotError("--measure needs the search that --no-search leaves out; give one of them.")
     if has_star and (options.get("only_final") or options.get("no_psfalign")):
         raise LyotError(
             "Contrast limits need the products that --only-final and --no-psfalign leave out; "
@@ -184,6 +195,8 @@ def _job(output_dir: str, options: Mapping[str, Any]) -> Job:
         parameters=read_steps(_steps(options)),
         input_dir=options.get("input_dir") or "",
         observation=observation if has_star else None,
+        masses=masses,
+        measure=bool(options.get("measure")),
         search=not options.get("no_search"),
         report=not options.get("no_report"),
         rerun=bool(options.get("rerun")),

@@ -71,38 +71,82 @@ def _shown(value: float, form: str) -> str:
 
 
 def print_run(finished: Finished, /) -> None:
-    """Print the exposures of one reduction."""
+    """Print the exposures of one reduction, and what was found."""
     print_table(
         finished.summary,
         {
             "exposure": lambda r: r["exposure"],
             "integrations": lambda r: str(r["integrations"]),
             "references": lambda r: str(r["references"]),
-            "shift [pixel]": lambda r: (
+            "their shift [pixel]": lambda r: (
                 f"{r['median_shift_pix']:.3f} (max {r['largest_shift_pix']:.3f})"
             ),
             "modes": lambda r: str(r["n_kept"]),
             "rms before": lambda r: f"{r['rms_before']:.3g}",
-            "rms after": lambda r: f"{r['rms_after']:.3g}",
+            "after [MJy/sr]": lambda r: f"{r['rms_after']:.3g}",
             "star x, y": lambda r: "{x:.2f}, {y:.2f} ({origin})".format(**r["star"]),
         },
     )
-    if finished.candidates is not None:
+    _print_found(finished)
+    if finished.limits:
+        near = [
+            f"{limit:.1e} at {r:g} arcsec"
+            for r in (0.5, 1.0, 2.0, 5.0)
+            if (limit := limit_at(finished, r)) is not None
+        ]
+        click.echo(f"Contrast limits: {', '.join(near)}.")
+    if finished.state == "unchanged":
+        click.echo("The products are up to date; --rerun reduces the association again.")
+    else:
+        click.echo(f"{finished.seconds:.1f} s, {finished.peak_memory_mb:.0f} MB of memory")
+    for path in (p for p in finished.products if p.endswith(".html")):
+        click.echo(f"Report: {path}")
+
+
+def _print_found(finished: Finished) -> None:
+    """Print the candidates of a search and the companions that were measured."""
+    from lyot.analysis.statistic import chance_text
+
+    if finished.candidates:
         print_table(
             finished.candidates,
             {
                 "separation [arcsec]": lambda c: f"{c['separation_arcsec']:.3f}",
                 "PA [degree]": lambda c: f"{c['pa_deg']:.2f}",
                 "S/N": lambda c: f"{c['snr']:.1f}",
+                "false alarms in the image": lambda c: chance_text(c["false_alarms"]),
+                "kind": lambda c: c["kind"],
+                "notes": lambda c: c["notes"],
             },
             numbered="candidate",
         )
-    if finished.candidates == ():
+    elif finished.candidates is not None:
         click.echo("The search found no candidate.")
-    if finished.state == "unchanged":
-        click.echo("The products are up to date; --rerun reduces the association again.")
-    else:
-        click.echo(f"{finished.seconds:.1f} s, {finished.peak_memory_mb:.0f} MB of memory")
+    if finished.unsearched:
+        click.echo(f"No candidates: {finished.unsearched}")
+    if finished.companions:
+        print_table(
+            finished.companions,
+            {
+                "separation [arcsec]": lambda c: _pair(c["separation_arcsec"], 1.0, ".4f"),
+                "PA [degree]": lambda c: _pair(c["pa_deg"], 1.0, ".2f"),
+                "flux density [microjansky]": lambda c: _pair(c["jy"], 1e6, ".3g"),
+                "S/N": lambda c: f"{c['snr']:.1f}",
+            },
+            numbered="measured",
+        )
+
+
+def _pair(measured: Mapping[str, float], scale: float, form: str) -> str:
+    return f"{scale * measured['value']:{form}} +- {scale * measured['err']:{form}}"
+
+
+def limit_at(finished: Finished, separation_arcsec: float, /) -> float | None:
+    """Return the contrast limit nearest to a separation; None beyond those that were measured."""
+    known = [(r, limit) for r, limit in finished.limits if math.isfinite(limit)]
+    if not known or not known[0][0] <= separation_arcsec <= known[-1][0]:
+        return None
+    return min(known, key=lambda pair: abs(pair[0] - separation_arcsec))[1]
 
 
 def print_survey(finished: Sequence[Finished], output_dir: str, /) -> None:
@@ -117,12 +161,13 @@ def print_survey(finished: Sequence[Finished], output_dir: str, /) -> None:
             f"{c['separation_arcsec']:.2f}″ {c['pa_deg']:.1f}°" for c in each.candidates or ()
         ]
         more = f" and {len(places) - 2} more" if len(places) > 2 else ""
-        return "" if each.candidates is None else ", ".join(places[:2]) + more or "none"
+        if each.candidates is None:
+            return "not searched" if each.unsearched else ""
+        return ", ".join(places[:2]) + more or "none"
 
     def _limit(each: Finished, separation_arcsec: float) -> str:
-        if not each.limits or each.limits[-1][0] < separation_arcsec:
-            return ""
-        return f"{min(each.limits, key=lambda s: abs(s[0] - separation_arcsec))[1]:.1e}"
+        limit = limit_at(each, separation_arcsec)
+        return "" if limit is None else f"{limit:.1e}"
 
     print_table(
         finished,
@@ -214,14 +259,14 @@ def print_limits(limits: Limits, /) -> None:
         {
             "separation [arcsec]": lambda j: f"{curve.separation_arcsec[j]:.2f}",
             "modes": lambda j: str(curve.n_modes[int(curve.best[j])]),
-            "raw": _best(curve.raw, ".2e", "too few positions"),
-            "corrected": _best(curve.corrected, ".2e"),
-            "contrast": _best(curve.calibrated, ".2e"),
+            "uncorrected": _best(curve.raw, ".2e", "too few positions"),
+            "for throughput": _best(curve.corrected, ".2e"),
+            "contrast limit": _best(curve.calibrated, ".2e"),
             "throughput": lambda j: f"{curve.throughput[int(curve.best[j]), j]:.2f}",
             "transmission": lambda j: f"{curve.transmission[j]:.2f}",
             "positions": lambda j: str(int(curve.n_positions[j])),
-            "tau": lambda j: _shown(float(curve.tau[j]), ".2f"),
-            "normality p": _normality,
+            "threshold / noise": lambda j: _shown(float(curve.tau[j]), ".2f"),
+            "p if noise is Gaussian": _normality,
         }
         | ({} if masses is None else {"mass [Jupiter masses]": _mass}),
     )

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lyot.parameters.fields import MAX_MODES, Parameters, choice, input_file, parameter
+from lyot.errors import LyotError
+from lyot.parameters.fields import (
+    MAX_MODES,
+    Parameters,
+    choice,
+    input_file,
+    parameter,
+    parameters_of,
+)
 
 FIVE_SIGMA_FPF = 2.866515719235352e-7
 
@@ -163,16 +171,43 @@ class MassParameters(Parameters):
     """
 
     age: float | None = parameter(
-        None, "Age of the star, for limits in mass", unit="Myr", above=0.0, metavar="MYR"
+        None,
+        "Age of the star, for limits in mass",
+        unit="Myr",
+        above=0.0,
+        option="age",
+        metavar="MYR",
     )
     distance: float | None = parameter(
-        None, "Distance of the star, for limits in mass", unit="pc", above=0.0, metavar="PC"
+        None,
+        "Distance of the star, for limits in mass",
+        unit="pc",
+        above=0.0,
+        option="distance",
+        metavar="PC",
     )
     mass_table: str | None = input_file(
         "Table of evolutionary models (ECSV, CSV, FITS, VOTable), for limits in mass: columns age "
         "[Myr], mass [Jupiter masses] and one named after the filter: absolute Vega magnitude, or "
-        "flux density at 10 pc with its unit"
+        "flux density at 10 pc with its unit",
+        option="mass-table",
     )
+
+    def __post_init__(self) -> None:
+        """Check the values, and that none is missing where another is given."""
+        super().__post_init__()
+        missing = [each.name for each in parameters_of(type(self)) if not getattr(self, each.name)]
+        if 0 < len(missing) < 3:
+            raise LyotError(
+                "Limits in mass need the age and the distance of the star and a table of models; "
+                f"give {' and '.join(missing).replace('_', ' ')} too.",
+                parameter=missing[0],
+            )
+
+    @property
+    def is_given(self) -> bool:
+        """Whether limits in mass are asked for."""
+        return self.age is not None
 
 
 @dataclass(frozen=True, kw_only=True)

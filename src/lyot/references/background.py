@@ -107,7 +107,7 @@ def subtract_background(
     far = (radius > recipe.inner_arcsec) & ~background.missing
     bad, variance = cube.bad(recipe.bad_bits), cube.variance()
     sci, err = cube.sci.copy(), cube.err.copy()
-    scales = []
+    scales, means = [], []
     for k, frame in enumerate(cube.sci):
         good = far & ~bad[k]
         if good.sum() < MIN_PIXELS:
@@ -120,6 +120,7 @@ def subtract_background(
         model = np.tensordot(scale, background.parts, axes=1)
         model += np.tensordot(level, surface, axes=1)
         sci[k] -= model.astype(np.float32)
+        means.append(float(model.mean()))
         added = background.variance * _noisy_scale(background, scale) ** 2
         err[k] = np.where(np.isfinite(err[k]), np.sqrt(variance[k] + added), err[k])
         scales.append((scale, level))
@@ -127,6 +128,7 @@ def subtract_background(
     texts = [np.array2string(each.mean(axis=0), precision=3) for each in (scale, level)]
     log.info("Background of %s: scales %s, surface %s.", cube.info.name, *texts)
     record = {"names": list(background.names), "scale": scale, "surface": level, "order": order}
+    record["mean"] = np.array(means)
     return replace(cube, sci=sci, err=err), record
 
 

@@ -54,16 +54,18 @@ def contrast(ax: Axes, curve: ContrastCurve, /) -> Axes:
     one = len(curve.n_modes) == 1
     for t, n_modes in enumerate(zip(curve.n_modes_used, curve.n_modes, strict=True)):
         color = COLORS[t % len(COLORS)]
-        label = "with the mask's transmission" if one else modes_label(*n_modes)
+        label = "limit, corrected for throughput and transmission" if one else modes_label(*n_modes)
         ax.plot(r, curve.calibrated[t], color=color, lw=1.8, label=label)
         if one:
-            label = "throughput of the subtraction"
+            label = "corrected for throughput alone"
             ax.plot(r, curve.corrected[t], color=COLORS[1], ls="--", lw=1.3, label=label)
-            ax.plot(r, curve.raw[t], color=GRAY, ls=":", lw=1.3, label="raw")
+            ax.plot(r, curve.raw[t], color=GRAY, ls=":", lw=1.3, label="uncorrected")
     if not one:
-        ax.plot(r, curve.best_limit, color=GRAY, lw=0.9, ls="--", label="best of all")
+        ax.plot(
+            r, curve.best_limit, color=GRAY, lw=0.9, ls="--", label="lowest of all numbers of modes"
+        )
     if curve.best_unmasked is not None:
-        label = "with the sources that were found in the noise"
+        label = "limit, detected sources left in the noise"
         ax.plot(r, curve.best_unmasked, color=COLORS[3], ls="-.", lw=1.1, label=label)
     sigma = float(-ndtri(curve.statistic.fpf))
     is_whole = abs(sigma - round(sigma)) < 1e-3

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from astropy.table import QTable
 
 from lyot.files.star import StarPosition
 from lyot.viz.report import sections
@@ -71,36 +70,6 @@ def test_a_star_that_was_not_measured_is_a_warning(facts):
     changed = replace(first, subtractions=[replace(last, view=view)])
     [text] = new_warnings(facts, replace(facts, exposures=[changed, *others]))
     assert "position of the star was not measured" in text
-
-
-def test_a_psf_that_does_not_describe_a_companion_is_a_warning(facts):
-    text = "The PSF does not describe companion 1."
-    settings = {"warnings": [text], "psf": "a file; not checked"}
-    table = QTable({"snr": [40.0], "described_by_psf": [False]}, meta={"lyot": settings})
-    with_fit = replace(facts, companions=table)
-    assert new_warnings(facts, with_fit) == [text]
-    psf, grid = sections.companions(with_fit)
-    assert psf.text == "PSF: a file; not checked."
-    [shown] = grid.blocks[:1]
-    assert ["the PSF describes it (chi-squared at most 2 per pixel)", "False"] in shown.rows
-
-
-def test_the_errors_of_a_companion_are_shown_cause_by_cause(facts):
-    columns = {"snr": [40.0], "described_by_psf": [True]}
-    for cause, sizes in {"star": (0.009, 0.4, 0.0), "calibration": (0.0, 0.0, 0.05)}.items():
-        for what, size in zip(("separation", "pa", "flux"), sizes, strict=True):
-            columns[f"{cause}_{what}_err"] = [size]
-    for term in ("separation", "pa", "flux"):
-        columns[f"psf_{term}_err"] = [0.0]
-    with_fit = replace(facts, companions=QTable(columns))
-    grid, folded = sections.companions(with_fit)
-    assert not any("err" in row[0] for row in grid.blocks[0].rows)
-    [shown] = folded.blocks
-    # What is zero is not shown.
-    assert [[str(getattr(v, "text", v)) for v in row] for row in shown.rows] == [
-        ["position of the star", "0.009", "0.4", "0"],
-        ["flux calibration", "0", "0", "0.05"],
-    ]
 
 
 def test_exposures_show_as_many_integrations_as_there_is_room_for(facts, monkeypatch):

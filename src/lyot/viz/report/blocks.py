@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -19,16 +19,33 @@ class Number(NamedTuple):
     full: str
 
 
+class Link(NamedTuple):
+    """A link to a file beside the page."""
+
+    text: str
+    href: str
+
+
 class Source(NamedTuple):
     """Name of a source: in a table a button that shows the circle of this name in the images."""
 
     text: str
 
 
+Cell = Number | Link | Source | str
+
+
 def number(value: Any, form: str, /) -> Number | str:
     """Format a number for a table; an empty cell where it is not finite."""
     value = float(value)
     return Number(format(value, form), repr(value)) if np.isfinite(value) else ""
+
+
+def cell(value: Any, /) -> Number | str:
+    """Write any value for a table, a number to four digits."""
+    if isinstance(value, float | np.floating):
+        return number(value, ".4g")
+    return str(value)
 
 
 def in_base64(data: bytes, /) -> str:
@@ -63,7 +80,7 @@ class Table(Block):
 
     caption: str
     header: Sequence[str]
-    rows: Sequence[Sequence[Number | Source | str]]
+    rows: Sequence[Sequence[Cell]]
     download: bool = True
 
     @classmethod
@@ -71,11 +88,17 @@ class Table(Block):
         cls,
         caption: str,
         items: Iterable[T],
-        columns: Mapping[str, Callable[[T], Number | Source | str]],
+        columns: Mapping[str, Callable[[T], Cell]],
     ) -> Table:
         """Make a row of each item: under each heading, what its function makes of the item."""
         rows = [[cell(item) for cell in columns.values()] for item in items]
         return cls(caption, list(columns), rows)
+
+    def without_empty_columns(self) -> Table:
+        """Return it without the columns in which no row has anything."""
+        shown = [k for k in range(len(self.header)) if any(row[k] for row in self.rows)]
+        rows = [[row[k] for k in shown] for row in self.rows]
+        return replace(self, header=[self.header[k] for k in shown], rows=rows)
 
 
 @dataclass(frozen=True)

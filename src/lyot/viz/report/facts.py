@@ -105,6 +105,8 @@ class RunFacts:
     noise_curves: dict[str, dict[str, Array]]
     """Table of the scatter by product: ``radius`` [pixel] and ``sigma``."""
     pixels: list[PixelCounts]
+    unsearched: str = ""
+    """Why there was no search for companions, where a run knows."""
 
     @property
     def main(self) -> Product:
@@ -164,6 +166,7 @@ def read_facts(
             )
             if path.is_file()
         ],
+        unsearched=str(record.get("unsearched") or ""),
     )
 
 

@@ -24,19 +24,19 @@ def limits(curve: ContrastCurve, /) -> list[Panel]:
     lower: list[Mark] = []
     for t, n_modes in enumerate(zip(curve.n_modes_used, curve.n_modes, strict=True)):
         color, modes = COLORS[t % len(COLORS)], modes_label(*n_modes)
-        label = "with the mask's transmission" if one else modes
+        label = "limit, corrected for throughput and transmission" if one else modes
         upper.append(Line(r, curve.calibrated[t], color, label, width=2.0, radius=radius))
         if one:
-            label = "throughput of the subtraction"
+            label = "corrected for throughput alone"
             upper.append(Line(r, curve.corrected[t], COLORS[1], label, dash="5 3"))
-            upper.append(Line(r, curve.raw[t], GRAY, "raw", dash="2 3"))
+            upper.append(Line(r, curve.raw[t], GRAY, "uncorrected", dash="2 3"))
         share, scatter = curve.throughput[t], curve.throughput_scatter[t]
         lower.append(Band(r, share - scatter, share + scatter, color))
         lower.append(Line(r, share, color, f"subtraction, {modes}", width=2.0, radius=radius))
     if not one:
-        upper.append(Line(r, curve.best_limit, GRAY, "best of all", dash="5 3"))
+        upper.append(Line(r, curve.best_limit, GRAY, "lowest of all numbers of modes", dash="5 3"))
     if curve.best_unmasked is not None:
-        label = "with the sources that were found in the noise"
+        label = "limit, detected sources left in the noise"
         upper.append(Line(r, curve.best_unmasked, COLORS[3], label, dash="6 2 1 2"))
     lower.append(Line(r, curve.transmission, GRAY, "transmission of the mask", dash="5 3"))
     sigma = -float(ndtri(curve.statistic.fpf))

@@ -13,10 +13,10 @@ import numpy as np
 from lyot._version import __version__
 from lyot.algorithms.geometry import TangentPlane
 from lyot.algorithms.statistics import finite_mean
-from lyot.analysis.companion.budget import ERROR_CAUSES
 from lyot.analysis.statistic import chance_text
 from lyot.files.star import CRPIX, StarPosition
 from lyot.viz.report import plots
+from lyot.viz.report.background import background
 from lyot.viz.report.blocks import (
     Block,
     Code,
@@ -24,11 +24,12 @@ from lyot.viz.report.blocks import (
     Grid,
     Number,
     Paragraph,
-    Picture,
     Source,
     Table,
+    cell,
     number,
 )
+from lyot.viz.report.companions import companions
 from lyot.viz.report.drawing import drawing
 from lyot.viz.report.facts import ExposureFacts, Product, RunFacts, Subtraction
 from lyot.viz.report.frames import Frame, Viewer, circles, frame_of
@@ -175,7 +176,8 @@ def candidates(run: RunFacts, /) -> Iterator[Block]:
     """The map of the signal-to-noise ratio of a point source, and the candidates."""
     found = run.detection
     if found is None or run.candidates is None:
-        yield Paragraph("No search for point sources was asked for (analysis: detect).")
+        reason = run.unsearched or "The run that made these products did not search."
+        yield Paragraph(f"No candidates. {reason}")
         return
     scale = found.pixel_scale_arcsec
     middle = found.maps["SNR"].shape[0] // 2
@@ -228,23 +230,20 @@ def _candidate_table(candidates: Any) -> Table:
             return without
         return Number(f"{without.text} ({row['key_reference']})", without.full)
 
-    return Table.of(
-        "Candidates",
-        candidates,
-        {
-            "#": lambda row: Source(str(row.index + 1)),
-            "separation [arcsec]": lambda row: number(row["separation"], ".3f"),
-            "PA [deg]": lambda row: number(row["position_angle"], ".2f"),
-            "S/N": lambda row: number(row["snr"], ".1f"),
-            "expected false alarms": lambda row: chance_text(row["expected_false_alarms"]),
-            "contrast": lambda row: number(row["contrast"], ".2e"),
-            "kind": lambda row: str(row["kind"]),
-            "S/N without key star": _without,
-            "notes": lambda row: "; ".join(
-                filter(None, ("known" if row["known"] else "", str(row["notes"])))
-            ),
-        },
-    )
+    columns: dict[str, Callable[[Any], Number | Source | str]] = {
+        "#": lambda row: Source(str(row.index + 1)),
+        "separation [arcsec]": lambda row: number(row["separation"], ".3f"),
+        "PA [deg]": lambda row: number(row["position_angle"], ".2f"),
+        "S/N": lambda row: number(row["snr"], ".1f"),
+        "expected false alarms": lambda row: chance_text(row["expected_false_alarms"]),
+        "contrast": lambda row: number(row["contrast"], ".2e"),
+        "kind": lambda row: str(row["kind"]),
+        "S/N without the most influential reference star": _without,
+        "notes": lambda row: "; ".join(
+            filter(None, ("known" if row["known"] else "", str(row["notes"])))
+        ),
+    }
+    return Table.of("Candidates", candidates, columns).without_empty_columns()
 
 
 def before_after(run: RunFacts, /) -> Iterator[Block]:
@@ -313,8 +312,9 @@ def contrast(run: RunFacts, /) -> Iterator[Block]:
         )
         if left_out := settings.get("found"):
             caption += (
-                f" {_plural(len(left_out), 'source')} left the noise, each masked by the shape of "
-                f"its PSF ({'; '.join(left_out)}); the dash-dotted limits have them in it."
+                f" {_plural(len(left_out), 'detected source')} excluded from the noise, each by "
+                f"the shape of its PSF ({'; '.join(left_out)}); the dash-dotted limits include "
+                "them."
             )
         title = "Contrast limits and throughput"
         drawings.append(drawing(plots.limits(curve), title, caption))
@@ -337,85 +337,32 @@ def contrast(run: RunFacts, /) -> Iterator[Block]:
     yield Grid(drawings)
     if curve is None:
         yield Paragraph(
-            "No contrast limits have been computed (analysis: contrast, which needs the "
-            "brightness of the star)."
+            "No contrast limits: they need the brightness of the star, which was not given."
         )
         return
     yield from map(Paragraph, curve.caveats)
-    columns = ["separation", "n_modes", "contrast_raw", "contrast_corrected", "contrast"]
-    columns += ["contrast_unmasked"] if curve.settings.get("found") else []
-    columns += ["mass"] if curve.settings.get("masses") else []
-    columns += ["throughput", "transmission", "n_positions", "tau"]
-    rows = [[_cell(row[name]) for name in columns] for row in run.limits]
-    yield Details("Table of limits", [Table("Contrast limits", columns, rows)])
+    absent = () if curve.settings.get("found") else ("contrast_unmasked",)
+    known = set(run.limits.colnames).difference(absent)
+    names = {name: words for name, words in LIMITS_IN_WORDS.items() if name in known}
+    rows = [[cell(row[name]) for name in names] for row in run.limits]
+    table = Table("Contrast limits", list(names.values()), rows)
+    yield Details("Table of limits", [table.without_empty_columns()])
 
 
-def companions(run: RunFacts, /) -> Iterator[Block]:
-    """Fitted companions: the table, and the figures of the fits."""
-    table = run.companions
-    if table is None:
-        return
-    # Errors stand beside their value; quantities that are not known are left out.
-    names = [
-        name
-        for name in table.colnames
-        if name.removesuffix("_err") not in set(table.colnames) - {name}
-        and not name.endswith(tuple(BUDGET_COLUMNS))
-        and any(_cell(row[name]) != "" for row in table)
-    ]
-    header = ["quantity", *(f"companion {k + 1}" for k in range(len(table)))]
-    rows = []
-    for name in names:
-        unit, words = table[name].unit, COMPANION_QUANTITIES.get(name, name.replace("_", " "))
-        rows.append(
-            [f"{words} [{unit}]" if unit else words, *(_with_error(row, name) for row in table)]
-        )
-    if settings := table.meta.get("lyot", {}):
-        yield Paragraph(f"PSF: {settings['psf']}.")
-    pictures = [Picture(png, name) for name, png in run.pictures.items()]
-    yield Grid([Table("Companions", header, rows, download=False), *pictures])
-    causes = [n.removesuffix("_flux_err") for n in table.colnames if n.endswith("_flux_err")]
-    for k, row in enumerate(table if causes else (), start=1):
-        sizes = {c: [row[f"{c}{end}"] for end in BUDGET_COLUMNS] for c in causes}
-        budget = [
-            [ERROR_CAUSES.get(cause, cause), *(number(v, ".2g") for v in values)]
-            for cause, values in sizes.items()
-            if any(values)
-        ]
-        shown = Table("Error budget, 1 sigma", ["cause", *BUDGET_COLUMNS.values()], budget)
-        yield Details(f"Errors of companion {k}, cause by cause", [shown])
-
-
-BUDGET_COLUMNS = {
-    "_separation_err": "separation [arcsec]",
-    "_pa_err": "position angle [deg]",
-    "_flux_err": "flux, as a fraction",
+LIMITS_IN_WORDS = {
+    "separation": "separation [arcsec]",
+    "n_modes": "modes",
+    "contrast_raw": "uncorrected",
+    "contrast_corrected": "corrected for throughput",
+    "contrast": "contrast limit",
+    "contrast_unmasked": "limit with detected sources in the noise",
+    "mass": "limit [Jupiter masses]",
+    "throughput": "throughput",
+    "transmission": "transmission",
+    "n_positions": "independent positions",
+    "tau": "threshold / noise",
 }
-"""Ends of the columns of the error budget, in words."""
-
-COMPANION_QUANTITIES = {
-    "pa": "position angle",
-    "d_ra": "offset to the east",
-    "d_dec": "offset to the north",
-    "snr": "S/N",
-    "bias_flux": "bias of the flux, not corrected",
-    "bias_separation": "bias of the separation, not corrected",
-    "bias_pa": "bias of the position angle, not corrected",
-    "n_injected": "injected companions",
-    "chi2": "chi-squared",
-    "n_data": "pixels of the fit",
-    "described_by_psf": "the PSF describes it (chi-squared at most 2 per pixel)",
-}
-"""Columns of the table of companions in words, where they are not words."""
-
-
-def _with_error(row: Any, name: str) -> Number | str:
-    if name == "false_positive_fraction":
-        return chance_text(row[name])
-    value, error = _cell(row[name]), f"{name}_err"
-    if error not in row.colnames or not isinstance(value, Number) or np.isnan(row[error]):
-        return value
-    return Number(f"{value.text} \u00b1 {row[error]:.2g}", value.full)
+"""Columns of the table of limits."""
 
 
 def provenance(run: RunFacts, /) -> Iterator[Block]:
@@ -428,7 +375,7 @@ def provenance(run: RunFacts, /) -> Iterator[Block]:
         ["instrument, filter, mask", f"{info.instrument} {info.filter} {info.coronagraph}"],
         ["position angles of y [deg]", rolls],
     ]
-    kinds = {name: kind for kind in ("science", "psf") for name in made.get(kind, ())}
+    kinds = {n: kind for kind in ("science", "psf", "background") for n in made.get(kind, ())}
     members = [
         [name, kinds.get(name, ""), Number(f"{checksum[:16]}\u2026", checksum)]
         for name, checksum in made.get("sha256", {}).items()
@@ -547,6 +494,7 @@ SECTIONS: dict[str, Callable[[RunFacts], Iterator[Block]]] = {
     "Before and after": before_after,
     "Contrast": contrast,
     "Companions": companions,
+    "Backgrounds": background,
     "Provenance": provenance,
     "Position of the star": star,
     "Alignment": alignment,
@@ -563,9 +511,3 @@ def _plural(n: int, noun: str) -> str:
 
 def _modes(result: Product) -> str:
     return modes_label(result.n_modes_used, result.n_modes)
-
-
-def _cell(value: Any) -> Number | str:
-    if isinstance(value, float | np.floating):
-        return number(value, ".4g")
-    return str(value)

@@ -398,6 +398,14 @@
 
   for (const root of document.querySelectorAll(".viewer")) root.viewer = new Viewer(root);
 
+  // A print shows what is folded, and leaves it as it was on the screen.
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = [...document.querySelectorAll("details:not([open])")];
+    folded.forEach((each) => { each.open = true; });
+  });
+  addEventListener("afterprint", () => folded.forEach((each) => { each.open = false; }));
+
   for (const button of document.querySelectorAll("button.source")) {
     button.addEventListener("click", () => {
       const viewers = [...document.querySelectorAll(".viewer")].map((root) => root.viewer);

@@ -1,0 +1,63 @@
+"""Fitted companions in the report: values with their errors, and the errors cause by cause."""
+
+from dataclasses import replace
+
+import pytest
+from astropy.table import QTable
+
+from lyot.viz.report import sections
+from lyot.viz.report.companions import companions, with_error
+from lyot.viz.report.facts import read_facts
+
+
+@pytest.fixture(scope="module")
+def facts(demo):
+    return read_facts(demo.folder, command=["lyot", "run"], products=None)
+
+
+def test_a_psf_that_does_not_describe_a_companion_is_a_warning(facts):
+    text = "The PSF does not describe companion 1."
+    settings = {"warnings": [text], "psf": "a file; not checked"}
+    table = QTable({"snr": [40.0], "described_by_psf": [False]}, meta={"lyot": settings})
+    with_fit = replace(facts, companions=table)
+    assert text in sections.warnings(with_fit)
+    psf, grid = companions(with_fit)
+    assert psf.text == "PSF: a file; not checked."
+    [shown] = grid.blocks[:1]
+    assert ["the PSF describes it (chi-squared at most 2 per pixel)", "False"] in shown.rows
+
+
+def test_the_errors_of_a_companion_are_shown_cause_by_cause(facts):
+    columns = {"snr": [40.0], "described_by_psf": [True]}
+    for cause, sizes in {"star": (0.009, 0.4, 0.0), "calibration": (0.0, 0.0, 0.05)}.items():
+        for what, size in zip(("separation", "pa", "flux"), sizes, strict=True):
+            columns[f"{cause}_{what}_err"] = [size]
+    for term in ("separation", "pa", "flux"):
+        columns[f"psf_{term}_err"] = [0.0]
+    with_fit = replace(facts, companions=QTable(columns))
+    grid, shown = companions(with_fit)
+    assert not any("err" in row[0] for row in grid.blocks[0].rows)
+    assert "Error budget of companion 1" in shown.caption
+    # What is zero is not shown.
+    assert [[str(getattr(v, "text", v)) for v in row] for row in shown.rows] == [
+        ["position of the star", "0.009", "0.4", "0"],
+        ["flux calibration", "0", "0", "0.05"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "shown"),
+    [
+        (7.10441, 0.00961, "7.1044 \u00b1 0.0096"),
+        (307.35, 0.0841, "307.350 \u00b1 0.084"),
+        (9.572e-5, 6.47e-6, "9.57e-05 \u00b1 6.5e-06"),
+        (334.6, 23.1, "335 \u00b1 23"),
+        (0.0, 0.1, "0.0e+00 \u00b1 1.0e-01"),
+        (2.5, 0.0, "2.5 \u00b1 0"),
+    ],
+)
+def test_a_value_has_the_digits_of_its_error(value, error, shown):
+    row = QTable({"pa": [value], "pa_err": [error]})[0]
+    text, full = with_error(row, "pa")
+    assert text == shown
+    assert float(full) == value
