@@ -133,10 +133,9 @@ def _write_tables(table: Any, paper: PaperTable, cited: list[str], stem: str) ->
     """Write a table with what to cite as ECSV, and for a paper as LaTeX."""
     table.meta["lyot"]["citations"] = cited
     made = write_table(table, f"{stem}.ecsv")
-    return [
-        made,
-        write_latex(paper.columns, f"{stem}.tex", caption=paper.caption, notes=paper.notes),
-    ]
+    columns, caption, notes, alignment = paper
+    latex = write_latex(columns, f"{stem}.tex", caption=caption, notes=notes, alignment=alignment)
+    return [made, latex]
 
 
 def _models(observation: Observation, given: MassParameters) -> Evolution | None:

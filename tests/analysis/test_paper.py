@@ -1,14 +1,20 @@
 """Tables for a paper: digits, causes of errors, citations."""
 
-from dataclasses import replace
+import shutil
+import subprocess
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from lyot.analysis.companion import Bias, Companion, CompanionFit, Measured
 from lyot.analysis.companion.budget import ErrorBudget, ErrorTerm
 from lyot.analysis.contrast import contrast_curve
+from lyot.analysis.mass import MassLimits
 from lyot.analysis.paper import citations, companions_for_paper, limits_for_paper
 from lyot.analysis.statistic import Statistic
+from lyot.files.results import write_latex
 
 NAN = float("nan")
 
@@ -36,7 +42,7 @@ def fitted(**changed):
 
 
 def test_values_have_two_digits_of_their_error_and_unknown_ones_are_left_out():
-    columns, _, notes = companions_for_paper(fitted(), ["Someone 2012, doi:10.1/a_b"])
+    columns, _, notes, _ = companions_for_paper(fitted(), ["Someone 2012, doi:10.1/a_b"])
     rows = dict(zip(columns["Quantity"], columns["Companion 1"], strict=True))
     assert rows["Separation [arcsec]"] == r"$1.1004 \pm 0.0042$"
     assert rows["Position angle [deg]"] == r"$205.12 \pm 0.26$"
@@ -45,15 +51,15 @@ def test_values_have_two_digits_of_their_error_and_unknown_ones_are_left_out():
     assert not {"Contrast", "Magnitude (Vega)"} & set(rows)
     causes = {name: cell for name, cell in rows.items() if name.startswith("Error")}
     assert causes == {
-        "Error: position of the star": "4.2 mas, 0.26 deg, 0 \\%",
-        "Error: flux calibration": "0 mas, 0 deg, 5 \\%",
+        "Error: position of the star": "4.2 mas, 0.26 deg",
+        "Error: flux calibration": "5 \\%",
     }
     assert r"PSF: model\_a \& b." in notes
     assert r"Someone 2012, doi:10.1/a\_b" in notes
 
 
 def test_a_psf_that_does_not_describe_a_companion_is_said_below_the_table():
-    _, _, notes = companions_for_paper(fitted(chi2=900.0), [])
+    notes = companions_for_paper(fitted(chi2=900.0), []).notes
     assert any("does not describe companion 1" in note for note in notes)
 
 
@@ -61,12 +67,45 @@ def test_the_limits_of_a_paper_are_the_best_ones(draw):
     observation = draw(12)
     curve = contrast_curve(observation, separations_arcsec=[0.02, 1.2], n_angles=2)
     cited = citations(observation, curve.statistic)
-    columns, _, notes = limits_for_paper(curve, None, cited)
+    columns, _, notes, _ = limits_for_paper(curve, None, cited)
     assert columns["Contrast"][0] == ""  # too few positions
     mantissa, power = f"{curve.best_limit[1]:.2e}".split("e")
     assert columns["Contrast"][1] == rf"${mantissa} \times 10^{{{int(power)}}}$"
     assert columns["Modes"] == ["4", "4"]
     assert any("Soummer" in note for note in notes)
+
+
+def test_latex_sets_the_tables_within_the_width_of_a_page(draw, tmp_path):
+    if shutil.which("pdflatex") is None:
+        pytest.skip("pdflatex is not installed (Debian: texlive-latex-base)")
+    observation = draw(12)
+    curve = contrast_curve(observation, separations_arcsec=[0.02, 1.0, 1.2], n_angles=2)
+    curve = replace(curve, settings=curve.settings | {"found": ["1.1 arcsec, 205 degrees"]})
+    masses = MassLimits(
+        limit_mjup=np.full(curve.calibrated.shape, 12.345),
+        separation_arcsec=curve.separation_arcsec,
+        mass_mjup=np.array([1.0]),
+        probability=np.ones((1, 3)),
+        age_myr=20.0,
+        distance_pc=10.0,
+        origin="models_2024.ecsv",
+    )
+    cited = citations(observation, curve.statistic, is_sampled=True)
+    term = ErrorTerm(0.01234, 0.1234, 0.1234)
+    every = ErrorBudget(**{each.name: term for each in fields(ErrorBudget)})
+    source = r"\documentclass{article}\begin{document}"
+    for paper in (
+        limits_for_paper(curve, masses, cited),
+        companions_for_paper(fitted(budget=every), cited),
+    ):
+        how = dict(zip(("caption", "notes", "alignment"), paper[1:], strict=True))
+        source += Path(write_latex(paper.columns, tmp_path / "table.tex", **how)).read_text()
+    (tmp_path / "paper.tex").write_text(source + r"\end{document}")
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Output written on paper.pdf" in done.stdout
+    assert "Overfull" not in done.stdout
 
 
 def test_what_was_used_is_cited(draw):

@@ -14,7 +14,7 @@ def test_empty_texts_come_back_as_they_were(tmp_path):
 
 def test_a_latex_table_has_its_notes_below(tmp_path):
     columns = {"Quantity": ["S/N"], "Companion 1": [r"$5.5 \pm 1.0$"]}
-    write_latex(columns, tmp_path / "t.tex", caption="All.", notes=["One."])
+    write_latex(columns, tmp_path / "t.tex", caption="All.", notes=["One."], alignment="lc")
     text = (tmp_path / "t.tex").read_text()
     assert r"\caption{All.}" in text
     assert r"S/N & $5.5 \pm 1.0$ \\" in text

@@ -8,7 +8,7 @@ import numpy as np
 
 from lyot._version import __version__
 from lyot.analysis.companion import CompanionFit, Measured
-from lyot.analysis.companion.budget import ERROR_CAUSES
+from lyot.analysis.companion.budget import ERROR_CAUSES, ErrorTerm
 from lyot.analysis.contrast import ContrastCurve
 from lyot.analysis.mass import MassLimits
 from lyot.analysis.observation import Observation
@@ -23,6 +23,7 @@ class PaperTable(NamedTuple):
     columns: dict[str, list[str]]
     caption: str
     notes: list[str]
+    alignment: str  # of the columns
 
 
 def citations(
@@ -58,10 +59,7 @@ def companions_for_paper(fit: CompanionFit, cited: list[str], /) -> PaperTable:
     for name, words in ERROR_CAUSES.items():
         terms = [getattr(c.budget, name) for c in fit.companions]
         if any((t.separation_arcsec, t.pa_deg, t.flux) != (0.0, 0.0, 0.0) for t in terms):
-            rows[f"Error: {words}"] = [
-                f"{1e3 * t.separation_arcsec:.2g} mas, {t.pa_deg:.2g} deg, {100 * t.flux:.2g} \\%"
-                for t in terms
-            ]
+            rows[f"Error: {words}"] = [_terms(term) for term in terms]
     rows = {name: cells for name, cells in rows.items() if any(cells)}
     columns = {"Quantity": list(rows)}
     for k in range(len(fit.companions)):
@@ -73,7 +71,8 @@ def companions_for_paper(fit: CompanionFit, cited: list[str], /) -> PaperTable:
         *fit.warnings,
         *cited,
     ]
-    return PaperTable(columns, "Measured companions.", [_escaped(note) for note in notes])
+    alignment = r"p{0.5\linewidth}" + "c" * len(fit.companions)
+    return PaperTable(columns, "Measured companions.", [_escaped(n) for n in notes], alignment)
 
 
 def limits_for_paper(
@@ -88,36 +87,49 @@ def limits_for_paper(
     with np.errstate(invalid="ignore", divide="ignore"):
         magnitudes = -2.5 * np.log10(curve.calibrated)
     columns = {
-        "Separation [arcsec]": [f"{r:.2f}" for r in curve.separation_arcsec],
+        "Sep. [arcsec]": [f"{r:.2f}" for r in curve.separation_arcsec],
         "Contrast": _best(curve.calibrated, ".2e"),
         r"$\Delta m$ [mag]": _best(magnitudes, ".2f"),
         "Modes": [str(curve.n_modes_used[t]) for t in curve.best],
-        "Throughput": _best(curve.throughput, ".2f"),
-        "Transmission": [f"{t:.2f}" for t in curve.transmission],
-        "Positions": [str(int(n)) for n in curve.n_positions],
+        "Thr.": _best(curve.throughput, ".2f"),
+        "Transm.": [f"{t:.2f}" for t in curve.transmission],
+        "$n$": [str(int(n)) for n in curve.n_positions],
     }
     if curve.best_unmasked is not None:
-        columns["Contrast with sources"] = _best(curve.unmasked, ".2e")
+        columns["With sources"] = _best(curve.unmasked, ".2e")
     if masses is not None:
-        columns["Mass [$M_\\mathrm{Jup}$]"] = _best(masses.limit_mjup, ".3g")
+        columns[r"$M_\mathrm{Jup}$"] = _best(masses.limit_mjup, ".3g")
     notes = [
-        f"Limits for a false-positive fraction of {curve.statistic.fpf:.2g} at one position.",
+        f"Limits for a false-positive fraction of {curve.statistic.fpf:.2g} at one position. Thr.: "
+        "throughput of the subtraction; Transm.: transmission of the mask; n: independent "
+        "positions at the separation.",
         *(f"{name}: {curve.settings[key]}." for name, key in _ORIGINS if curve.settings.get(key)),
     ]
     if found := curve.settings.get("found"):
         notes.append(
-            f"Sources that were found are not in the noise ({'; '.join(found)}); 'with sources' "
-            "are the limits with them."
+            f"Detected sources are excluded from the noise ({'; '.join(found)}); with sources: the "
+            "contrast with them in it."
         )
     if masses is not None:
         notes.append(
             f"Masses at {masses.age_myr:g} Myr and {masses.distance_pc:g} pc by the models of "
             f"{masses.origin}."
         )
-    return PaperTable(columns, "Contrast limits.", [_escaped(note) for note in (*notes, *cited)])
+    texts = [_escaped(note) for note in (*notes, *cited)]
+    return PaperTable(columns, "Contrast limits.", texts, "c" * len(columns))
 
 
 _ORIGINS = (("PSF", "psf"), ("Transmission", "transmission"), ("Star", "star"))
+
+
+def _terms(term: ErrorTerm) -> str:
+    """What one cause adds to separation, position angle and flux, where it adds anything."""
+    parts = (
+        (1e3 * term.separation_arcsec, "mas"),
+        (term.pa_deg, "deg"),
+        (100.0 * term.flux, r"\%"),
+    )
+    return ", ".join(f"{value:.2g} {unit}" for value, unit in parts if value)
 
 
 def _value(measured: Measured) -> str:

@@ -23,9 +23,15 @@ def write_table(table: Any, path: str | Path, /) -> str:
 
 
 def write_latex(
-    columns: dict[str, list[str]], path: str | Path, /, *, caption: str, notes: list[str]
+    columns: dict[str, list[str]],
+    path: str | Path,
+    /,
+    *,
+    caption: str,
+    notes: list[str],
+    alignment: str,
 ) -> str:
-    """Write columns of LaTeX cells as a table, its notes below it; return the path."""
+    """Write columns of LaTeX cells as a table as wide as a page, notes below; return the path."""
     from astropy.table import Table
 
     below = [r"\par", r"{\footnotesize", *(f"{note} \\par" for note in notes), "}"]
@@ -33,7 +39,8 @@ def write_latex(
         "tabletype": "table",
         "caption": caption,
         "tablefoot": "\n".join(below),
-        "col_align": "l" + "c" * (len(columns) - 1),
+        "preamble": "\\footnotesize\n\\setlength{\\tabcolsep}{3pt}\n\\centering",
+        "col_align": alignment,
         "header_start": r"\hline",
         "header_end": r"\hline",
         "data_end": r"\hline",
