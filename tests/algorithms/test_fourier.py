@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import jv
 
 from lyot.algorithms import fourier
 
@@ -60,32 +61,51 @@ def test_derivatives_agree_with_central_differences(star_image):
         np.testing.assert_allclose(derivative, numeric, atol=1e-6 * abs(derivative).max())
 
 
-def test_second_derivatives_are_derivatives_of_the_first(star_image):
+def test_terms_of_the_expansion_are_modified_bessel_functions():
+    reach, shape = np.array([0.5, 0.03]), (64, 66)
+    spectrum = fourier.spectrum(np.ones(shape))
+    terms = fourier.chebyshev_terms(spectrum, reach, shape=shape, order=9)
+    along = np.fft.fftfreq(81), np.fft.rfftfreq(99)
+    for term, r, k in zip(terms, reach, along, strict=True):
+        z, n = 2 * np.pi * k[None] * r, np.arange(10)[:, None]
+        expected = np.where(n > 0, 2.0, 1.0) * (-1j) ** n * jv(n, z)  # I_n(-iz) = (-i)^n J_n(z)
+        np.testing.assert_allclose(term, expected, atol=1e-14)
+
+
+@pytest.mark.parametrize(("order", "bound"), [(4, 2e-3), (6, 1e-5), (9, 1e-8)])
+def test_the_expansion_is_the_shift_to_its_order(star_image, order, bound):
+    powers = tuple((a, b) for a in range(order + 1) for b in range(order + 1 - a))
+    spectrum, shape = fourier.spectrum(star_image(fwhm=3.0)), (64, 66)
+    d, delta, reach = np.array([0.3, -0.2]), np.array([0.15, -0.2]), np.array([0.25, 0.2])
+    terms = fourier.chebyshev_terms(spectrum, reach, shape=shape, order=order)
+    images = fourier.expanded_images(spectrum, d, terms, shape=shape, powers=powers)
+    t_y, t_x = (
+        [np.polynomial.Chebyshev.basis(n)(u) for n in range(order + 1)] for u in delta / reach
+    )
+    near = sum(image * t_y[a] * t_x[b] for image, (a, b) in zip(images, powers, strict=True))
+    exact = fourier.shift(spectrum, d + delta, shape=shape)
+    assert abs(near - exact).max() < bound * abs(exact).max()
+
+
+def test_spectra_in_single_precision_move_images_to_a_millionth(rng):
+    y, x = np.mgrid[:320, :320]
+    image = 1e5 * np.exp(-((y - 150.2) ** 2 + (x - 163.7) ** 2) / 4.0) + rng.normal(size=y.shape)
+    spectrum, d = fourier.spectrum(image), np.array([0.37, -0.61])
+    single = fourier.shift(spectrum.astype(np.complex64), d, shape=image.shape)
+    assert single.dtype == np.float32
+    exact = fourier.shift(spectrum, d, shape=image.shape)
+    assert abs(single - exact).max() < 1e-6 * abs(exact).max()
+    # Fits are made in double precision of what the spectra hold.
+    moved = fourier.shift_with_derivatives(spectrum.astype(np.complex64), d, shape=image.shape)
+    assert moved.value.dtype == np.float64
+
+
+def test_a_part_is_that_part(star_image):
+    rows, columns = slice(20, 50), slice(11, 66)
     spectrum = fourier.spectrum(star_image())
-    d, h = np.array([0.1, 0.3]), 1e-4
-    powers = ((0, 2), (1, 1), (2, 0))
-    xx, yx, yy = fourier.taylor_images(spectrum, d, shape=(64, 66), powers=powers)
-    xx, yy = 2 * xx, 2 * yy
-
-    def first(at):
-        return fourier.shift_with_derivatives(spectrum, np.asarray(at), shape=(64, 66))
-
-    up, down = first(d + np.array([h, 0])), first(d - np.array([h, 0]))
-    np.testing.assert_allclose(yy, (up.d_y - down.d_y) / (2 * h), atol=1e-5)
-    np.testing.assert_allclose(yx, (up.d_x - down.d_x) / (2 * h), atol=1e-5)
-    right, left = first(d + np.array([0, h])), first(d - np.array([0, h]))
-    np.testing.assert_allclose(xx, (right.d_x - left.d_x) / (2 * h), atol=1e-5)
-
-
-def test_the_expansion_is_the_shift_to_its_order(star_image):
-    from lyot.algorithms.registration.expand import ORDER, powers_of
-
-    powers, spectrum = powers_of(ORDER), fourier.spectrum(star_image(fwhm=5.0))
-    d, delta = np.array([0.3, -0.2]), np.array([0.05, 0.08])
-    images = fourier.taylor_images(spectrum, d, shape=(64, 66), powers=powers)
-    near = sum(i * delta[0] ** a * delta[1] ** b for i, (a, b) in zip(images, powers, strict=True))
-    exact = fourier.shift(spectrum, d + delta, shape=(64, 66))
-    assert abs(near - exact).max() < 1e-5 * abs(exact).max()
+    part = fourier.cut(spectrum, shape=(64, 66), rows=rows, columns=columns)
+    back = fourier.shift(part, np.zeros(2), shape=(30, 55))
+    np.testing.assert_allclose(back, star_image()[rows, columns], atol=1e-12)
 
 
 def test_some_rows_are_those_rows_of_all(star_image):

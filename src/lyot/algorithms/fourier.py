@@ -7,7 +7,6 @@ Nyquist term, so the shift is a real, exactly invertible rotation of phases.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from itertools import groupby
 from operator import itemgetter
@@ -93,8 +92,9 @@ def shift(spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int], rows: slice
 
     Returns
     -------
-    array, shape (..., n_rows, n_x), float64
-        The shifted images. Pixels that come from outside the frame hold the bridge between its
+    array, shape (..., n_rows, n_x)
+        The shifted images, in the precision of the spectra: complex64 leaves errors of 2e-7 of an
+        image's largest value. Pixels that come from outside the frame hold the bridge between its
         edges; `outside` tells which they are.
 
     Examples
@@ -107,8 +107,16 @@ def shift(spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int], rows: slice
     >>> bool(np.abs(moved - expected).max() < 1e-3)
     True
     """
-    [image], _ = _derivatives(spectra, shift_yx, shape, rows, ((0, 0),))
-    return image[..., 0, :, :]
+    shifted = _shifted(spectra, shift_yx, _minus_ik(spectra, shape))
+    columns = array_namespace(spectra).fft.ifft(shifted, axis=-2)[..., : shape[0], :]
+    return finish(columns[..., rows, :], shape=shape)
+
+
+def cut(spectra: Any, /, *, shape: tuple[int, int], rows: slice, columns: slice) -> Any:
+    """Return the spectra of a part of images, on a periodic grid of its own."""
+    xp = array_namespace(spectra)
+    part = xp.fft.ifft(_double(spectra), axis=-2)[..., rows, :]
+    return spectrum(finish(part, shape=shape)[..., columns])
 
 
 def shift_with_derivatives(
@@ -116,7 +124,7 @@ def shift_with_derivatives(
 ) -> ShiftedImage:
     """Shift images as `shift` does, and differentiate the result with respect to the shift."""
     orders = ((0, 0), (0, 1), (1, 0))
-    (along_x, along_y), columns = _derivatives(spectra, shift_yx, shape, rows, orders)
+    (along_x, along_y), columns = _derivatives(_double(spectra), shift_yx, shape, rows, orders)
     value, d_x = along_x[..., 0, :, :], along_x[..., 1, :, :]
     return ShiftedImage(value, along_y[..., 0, :, :], d_x, columns)
 
@@ -127,9 +135,43 @@ def finish(columns: Any, /, *, shape: tuple[int, int]) -> Any:
     return xp.fft.irfft(columns, n=odd_grid_length(shape[1]), axis=-1)[..., : shape[1]]
 
 
-def taylor_images(
+class Terms(NamedTuple):
+    """Factors of a spectrum along y and x: one row for each order of an expansion."""
+
+    along_y: Any  # (order + 1, m_y)
+    along_x: Any  # (order + 1, m_x // 2 + 1)
+
+
+MAX_REACH_PIX = 0.5
+
+
+def chebyshev_terms(spectra: Any, reach_yx: Any, /, *, shape: tuple[int, int], order: int) -> Terms:
+    r"""Return the factors of an expansion in offsets of up to some pixels, `MAX_REACH_PIX` at most.
+
+    An offset of u times the reach multiplies a spectrum by :math:`e^{wu}`, w = -i k times the
+    reach, and :math:`e^{wu} = I_0(w) + 2 \sum I_n(w)\,T_n(u)` with Chebyshev's polynomials (DLMF
+    10.35.2). Up to u = 1 each order leaves out half as much as that of a Taylor expansion.
+    """
+    xp = array_namespace(spectra, reach_yx)
+    n = xp.arange(order + 1, dtype=xp.float64)[:, None]
+    terms = []
+    for axis, minus_ik in enumerate(_minus_ik(spectra, shape)):
+        half = 0.5 * minus_ik[None, :] * reach_yx[axis]
+        # I_n(w) = (w/2)^n / n! sum_m (w/2)^2m n! / (m! (n + m)!), by Horner's rule
+        total = 1.0
+        for m in range(10, 0, -1):
+            total = 1.0 + half * half * total / (m * (m + n))
+        lead = [half**0]
+        for k in range(1, order + 1):
+            lead.append(lead[-1] * half * (2.0 if k == 1 else 1.0 / k))
+        terms.append(xp.concat(lead, axis=0) * total)
+    return Terms(*terms)
+
+
+def expanded_images(
     spectra: Any,
     shift_yx: Any,
+    terms: Terms,
     /,
     *,
     shape: tuple[int, int],
@@ -139,11 +181,11 @@ def taylor_images(
 ) -> Any:
     r"""Expand shifted images about a shift d: ``(..., n_powers, n_rows, n_x)``.
 
-    For the powers (a, b), ascending in a, it is the derivative over :math:`a!\,b!`, so that
-    :math:`T_{d + \delta} r \approx \sum \delta_y^a \delta_x^b\,r_{ab}`. `keep` takes from images
-    what is wanted of them, such as some pixels ``(..., n_powers, n_pix)``.
+    For the orders (a, b), ascending in a, of `terms` from `chebyshev_terms`,
+    :math:`T_{d + \delta} r \approx \sum T_a(\delta_y / R_y)\,T_b(\delta_x / R_x)\,r_{ab}`. `keep`
+    takes from images what is wanted of them, such as some pixels ``(..., n_powers, n_pix)``.
     """
-    images, _ = _derivatives(spectra, shift_yx, shape, rows, powers, _over_factorial, keep)
+    images, _ = _derivatives(_double(spectra), shift_yx, shape, rows, powers, terms, keep)
     axis = images[0].ndim - (3 if keep is None else 2)
     return array_namespace(spectra).concat(images, axis=axis)
 
@@ -154,33 +196,48 @@ def _derivatives(
     shape: tuple[int, int],
     rows: slice,
     orders: tuple[tuple[int, int], ...],
-    power: Callable[[Any, int], Any] | None = None,
+    terms: Terms | None = None,
     keep: Callable[[Any], Any] | None = None,
 ) -> tuple[list[Any], Any]:
-    """Differentiate shifted images ``(a, b)`` times along y and x.
+    """Differentiate shifted images ``(a, b)`` times along y and x, or take other `terms` of them.
 
     Return images ``(..., n_b, n_rows, n_x)`` for each ``a``, which are transformed at once, and the
-    columns of ``a = 0``. `power` is what an order makes of frequencies: their power, by default.
+    columns of ``a = 0``.
     """
-    xp, power = array_namespace(spectra, shift_yx), power or _power
-    m_y, m_x = spectra.shape[-2], odd_grid_length(shape[1])
-    ik_y = _imaginary(2.0 * xp.pi * _frequencies(xp, m_y))[:, None]
-    ik_x = _imaginary(2.0 * xp.pi * _frequencies(xp, m_x)[: m_x // 2 + 1])[None, :]
-    phase_y = xp.exp(-ik_y * shift_yx[..., 0][..., None, None])
-    phase_x = xp.exp(-ik_x * shift_yx[..., 1][..., None, None])
-    shifted = spectra * (phase_y * phase_x)
+    xp = array_namespace(spectra, shift_yx)
+    minus_ik = _minus_ik(spectra, shape)
+    shifted = _shifted(spectra, shift_yx, minus_ik)
+    along_y, along_x = terms or (xp.stack([ik**0, ik]) for ik in minus_ik)
     images, all_rows = [], None
     for a, group in groupby(orders, key=itemgetter(0)):
-        source = shifted if a == 0 else shifted * power(-ik_y, a)
+        plain = terms is None and a == 0
+        source = shifted if plain else shifted * along_y[a, :, None]
         columns = xp.fft.ifft(source, axis=-2)[..., : shape[0], :]
         all_rows = columns if a == 0 else all_rows
         parts = columns[..., None, rows, :]
-        along_x = [b for _, b in group]
-        if along_x != [0]:
-            parts = parts * xp.stack([power(-ik_x, b) if b else ik_x**0 for b in along_x])
-        block = xp.fft.irfft(parts, n=m_x, axis=-1)[..., : shape[1]]
+        bs = [b for _, b in group]
+        if terms is not None or bs != [0]:
+            parts = parts * xp.stack([along_x[b, None, :] for b in bs])
+        block = xp.fft.irfft(parts, n=odd_grid_length(shape[1]), axis=-1)[..., : shape[1]]
         images.append(block if keep is None else keep(block))
     return images, all_rows
+
+
+def _shifted(spectra: Any, shift_yx: Any, minus_ik: tuple[Any, Any]) -> Any:
+    """Return the spectra of shifted images, in their precision."""
+    xp = array_namespace(spectra, shift_yx)
+    phase_y, phase_x = (
+        xp.astype(xp.exp(ik * shift_yx[..., axis][..., None]), spectra.dtype)
+        for axis, ik in enumerate(minus_ik)
+    )
+    return spectra * (phase_y[..., :, None] * phase_x[..., None, :])
+
+
+def _minus_ik(spectra: Any, shape: tuple[int, int]) -> tuple[Any, Any]:
+    """Return by what a derivative with respect to the shift along y and x multiplies spectra."""
+    xp, m_x = array_namespace(spectra), odd_grid_length(shape[1])
+    k_y, k_x = _frequencies(xp, spectra.shape[-2]), _frequencies(xp, m_x)[: m_x // 2 + 1]
+    return _imaginary(-2.0 * xp.pi * k_y), _imaginary(-2.0 * xp.pi * k_x)
 
 
 class Waves(NamedTuple):
@@ -203,22 +260,15 @@ def waves(positions: Any, grid: tuple[int, int], /) -> Waves:
     return Waves(along_y, along_x)
 
 
-def _power(values: Any, exponent: int) -> Any:
-    """Raise to a small power by multiplying, which is many times quicker for complex numbers."""
-    result = values
-    for _ in range(exponent - 1):
-        result = result * values
-    return result
-
-
-def _over_factorial(values: Any, exponent: int) -> Any:
-    return _power(values, exponent) / math.factorial(exponent)
-
-
 def _frequencies(xp: Any, n: int) -> Any:
     """Frequencies of an odd grid [cycles per pixel]: zero, the positive, the negative ones."""
     k = xp.arange(n, dtype=xp.float64)
     return xp.where(k > n // 2, k - n, k) / n
+
+
+def _double(spectra: Any) -> Any:
+    xp = array_namespace(spectra)
+    return xp.astype(spectra, xp.complex128, copy=False)
 
 
 def _imaginary(values: Any) -> Any:
@@ -238,8 +288,8 @@ def low_pass(spectra: Any, /, *, shape: tuple[int, int], cutoff: float) -> Any:
 def outside(shift_yx: Any, /, *, shape: tuple[int, int]) -> Any:
     """Tell which pixels of a shifted image come from more than half a pixel beyond the frame."""
     xp = array_namespace(shift_yx)
-    inside = []
+    beyond = []
     for axis in (0, 1):
         source = xp.arange(shape[axis], dtype=xp.float64) - shift_yx[axis]
-        inside.append((source >= -0.5) & (source <= shape[axis] - 0.5))
-    return ~(inside[0][:, None] & inside[1][None, :])
+        beyond.append((source < -0.5) | (source > shape[axis] - 0.5))
+    return beyond[0][:, None] | beyond[1][None, :]

@@ -32,10 +32,14 @@ def shift_variance(variance: Any, shift_yx: Any, /) -> Any:
         if whole != 0:
             variance = xp.take(variance, xp.clip(xp.arange(n) - whole, 0, n - 1), axis=axis)
         if fraction != 0.0:
-            first = variance[:1, :] if axis == 0 else variance[:, :1]
-            others = variance[:-1, :] if axis == 0 else variance[:, :-1]
-            before = xp.concat([first, others], axis=axis)
-            variance = (1.0 - fraction) * variance + fraction * before
+            part, moved = fraction * variance, (1.0 - fraction) * variance
+            if axis == 0:
+                moved[1:, :] += part[:-1, :]
+                moved[:1, :] += part[:1, :]
+            else:
+                moved[:, 1:] += part[:, :-1]
+                moved[:, :1] += part[:, :1]
+            variance = moved
     return variance
 
 

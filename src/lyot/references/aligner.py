@@ -31,7 +31,7 @@ from lyot.references.shifts import (
     FitFrames,
     first_shifts,
     fit_all_pairs,
-    groups_of,
+    in_groups,
     low_pass_cutoff,
     robust_weight,
     shift_limits,
@@ -222,8 +222,7 @@ class Aligner:
         image, noise = frames.image(i), self._variance[i].astype(np.float64)
         weight = np.where(self._bad[i], 0.0, self.weight)
 
-        def _refine(group: slice) -> None:
-            pick = pending[group].tolist()
+        def _refine(pick: list[int]) -> None:
             start = fit.shift_yx[pick]
             found, sci[pick] = frames.refine(
                 pick, image, weight, noise, start, cutoff=frames.cutoff
@@ -231,7 +230,7 @@ class Aligner:
             for array, value in zip(fit, found, strict=True):
                 array[pick] = value
 
-        threads.map_ordered(_refine, groups_of(pending.size))
+        threads.map_ordered(_refine, in_groups(pending.tolist()))
         # What was fitted is not what is subtracted, where it was low-passed.
         done = set(pending.tolist()) if frames.cutoff is None else set()
 

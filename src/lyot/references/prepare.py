@@ -30,7 +30,7 @@ class PreparedRefs:
     cube: Cube  # the stack, without its errors: they are in the variance
     bad: Mask
     variance: NDArray[np.float32]
-    spectra: NDArray[np.complex128]  # (n_ref, m_y, m_x // 2 + 1), of the repaired frames
+    spectra: NDArray[np.complex64]  # (n_ref, m_y, m_x // 2 + 1), of the repaired frames
 
     def __len__(self) -> int:
         return len(self.cube.sci)
@@ -58,7 +58,7 @@ def prepare_refs(refs: Cube, recipe: AlignRecipe, /) -> PreparedRefs:
             raise LyotError(f"Reference {k + 1} of the stack is zero everywhere; leave it out.")
 
     m_y, m_x = (fourier.odd_grid_length(n) for n in refs.frame_shape)
-    spectra = memory.empty((len(refs.sci), m_y, m_x // 2 + 1), np.complex128)
+    spectra = memory.empty((len(refs.sci), m_y, m_x // 2 + 1), np.complex64)
 
     def _transform(k: int) -> None:
         frame = repair.median_fill(

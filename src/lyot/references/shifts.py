@@ -27,7 +27,10 @@ MAX_SAMPLES, RING_PIX, MAX_EXCESS, SMOOTHING_FWHM = 12, 3.0, 2.0, 0.65
 """The robust weight: number of references it is made from, width of its annuli, threshold, and
 standard deviation of the window in which residuals are averaged."""
 
-REFS_AT_ONCE, FIRST_ORDER = 4, 4
+MARGIN_PIX = 12
+"""Pixels about the fit zone that are enough for the start of a fit."""
+
+REFS_AT_ONCE, FIRST_ORDER, SPREAD_PIX = 4, 3, 0.02
 FIRST_TOLERANCE_PIX, MODEL_TOLERANCE_PIX = 0.001, 0.01
 
 
@@ -64,23 +67,42 @@ class FitFrames:
 
 
 def first_shifts(frames: FitFrames, weight: Array, /) -> NDArray[np.float64]:
-    """Fit all references to the first integration, roughly: shifts ``(n_ref, 2)``."""
-    first, limits = frames.image(0), frames.limits
+    """Fit all references to the first integration, roughly: shifts ``(n_ref, 2)``.
 
-    def _fit(pick: slice) -> Array:
-        start = np.zeros_like(limits[pick])
-        if np.all(limits[pick] >= 1.0):
-            start = frames.device.run(
-                registration.integer_shift,
-                first,
-                weight,
-                frames.spectra[pick],
-                max_shift=int(limits[pick].max()),
-            )
-        fit, _ = frames.refine(pick, first, weight, first, start, tolerance=FIRST_TOLERANCE_PIX)
-        return fit.shift_yx
+    The part of the frames about the fit zone is enough for a start, and a tenth of the work; those
+    from which the robust weight is made have the whole frames.
+    """
+    limits, run, first = frames.limits, frames.device.run, frames.image(0)
+    zone, shape = registration.zone_of(weight), frames.target.frame_shape
+    about = tuple(
+        slice(max(part.start - MARGIN_PIX, 0), part.stop + MARGIN_PIX)
+        for part in (zone.rows, zone.columns)
+    )
+    shifts = np.zeros_like(limits)
 
-    return np.concatenate(threads.map_ordered(_fit, groups_of(len(frames.refs))))
+    def _fit(pick: list[int], box: tuple[slice, ...] = ()) -> None:
+        bound, spectra = limits[pick], frames.spectra[pick]
+        target, of_pixels = first[box], weight[box]
+        if box:
+            spectra = run(fourier.cut, spectra, shape=shape, rows=box[0], columns=box[1])
+        start, none = np.zeros_like(bound), np.zeros_like(target)
+        if np.all(bound >= 1.0):
+            most = int(bound.max())
+            start = run(registration.integer_shift, target, of_pixels, spectra, max_shift=most)
+        data = (target, of_pixels, none, spectra, none[None], start)
+        options = {"bound_yx": (-bound, bound), "tolerance": FIRST_TOLERANCE_PIX}
+        shifts[pick] = run(registration.refine, *data, **options)[0].shift_yx
+
+    sampled = samples(len(limits))
+    others = [k for k in range(len(limits)) if k not in sampled]
+    threads.map_ordered(_fit, in_groups(sampled))
+    threads.map_ordered(lambda pick: _fit(pick, about), in_groups(others))
+    return shifts
+
+
+def samples(n_ref: int, /) -> list[int]:
+    """Return which references the robust weight is made from."""
+    return list(range(0, n_ref, max(1, -(-n_ref // MAX_SAMPLES))))
 
 
 def robust_weight(
@@ -92,8 +114,8 @@ def robust_weight(
     in a window of about an image's width, is more than `MAX_EXCESS` times its median over the
     annulus, pixels count less. They are fitted once more so, as a bright neighbor moves them.
     """
-    first, n_ref = frames.image(0), len(frames.refs)
-    picks = [slice(k, k + 1) for k in range(0, n_ref, max(1, -(-n_ref // MAX_SAMPLES)))]
+    first = frames.image(0)
+    picks = [slice(k, k + 1) for k in samples(len(frames.refs))]
     factor = np.ones_like(weight)
     for _ in range(2):
         of_pixels = weight * factor
@@ -138,28 +160,33 @@ def fit_all_pairs(
         )
     )
 
-    def _fit(refs: slice, centers_yx: Array, **options: Any) -> ShiftFit:
+    def _fit(refs: list[int], centers_yx: Array, **options: Any) -> ShiftFit:
         data = (targets, frames.spectra[refs], frames.refs.variance[refs], centers_yx[refs])
         return ShiftFit(*frames.device.run(registration.fit_pairs, *data, **options))
 
-    # The expansion is best about the middle of the targets; one reference tells where it lies, and
-    # which order is enough for all targets, a hundred times better than it must be.
-    one = slice(1)
-    start_yx = start_yx + np.median(_fit(one, start_yx).shift_yx[0] - start_yx[0], axis=0)
-    enough = {"tolerance": 0.01 * registration.TOLERANCE_PIX}
+    # The expansion is best about the middle of the targets; one reference tells where it lies, how
+    # far it has to reach, and which order is enough, ten times better than it must be.
+    one = [0]
+    offsets = _fit(one, start_yx).shift_yx[0] - start_yx[0]
+    away = np.abs(offsets - np.median(offsets, axis=0)).max(axis=1)
+    far = away > fourier.MAX_REACH_PIX - SPREAD_PIX
+    ends = np.array([end(offsets[~far], axis=0) for end in (np.min, np.max)])
+    start_yx = start_yx + ends.mean(axis=0)
+    reach = {"reach_yx": 0.5 * (ends[1] - ends[0]) + SPREAD_PIX}
+    enough = {"tolerance": 0.1 * registration.TOLERANCE_PIX, **reach}
     order = FIRST_ORDER
     while order < registration.ORDER:
-        if _fit(one, start_yx, order=order, **enough).converged.all():
+        if _fit(one, start_yx, order=order, **enough).converged[:, ~far].all():
             break
         order += 1
 
-    def _fit_all(refs: slice) -> ShiftFit:
-        fit = _fit(refs, start_yx, order=order)
-        if order == registration.ORDER or fit.converged.all():
+    def _fit_all(refs: list[int]) -> ShiftFit:
+        fit = _fit(refs, start_yx, order=order, **reach)
+        if order == registration.ORDER or fit.converged[:, ~far].all():
             return fit
-        return _fit(refs, start_yx)
+        return _fit(refs, start_yx, **reach)
 
-    parts = threads.map_ordered(_fit_all, groups_of(len(frames.refs)))
+    parts = threads.map_ordered(_fit_all, in_groups(list(range(len(frames.refs)))))
     columns = (np.swapaxes(np.concatenate(column), 0, 1) for column in zip(*parts, strict=True))
     fits = ShiftFit(*(np.ascontiguousarray(column) for column in columns))
     beyond = np.any(np.abs(fits.shift_yx) >= frames.limits, axis=-1)
@@ -167,9 +194,9 @@ def fit_all_pairs(
     return fits._replace(converged=fits.converged & ~beyond)
 
 
-def groups_of(n: int, /) -> list[slice]:
+def in_groups(refs: list[int], /) -> list[list[int]]:
     """Divide references into groups that are worked on at once."""
-    return [slice(k, min(k + REFS_AT_ONCE, n)) for k in range(0, n, REFS_AT_ONCE)]
+    return [refs[k : k + REFS_AT_ONCE] for k in range(0, len(refs), REFS_AT_ONCE)]
 
 
 def shift_limits(target: ExposureInfo, refs: Cube, recipe: AlignRecipe, /) -> Array:

@@ -87,7 +87,7 @@ def test_fewer_orders_say_where_they_are_enough(star_image, order):
     alone = [
         refined(target, ref, start=np.array([[-0.3, -0.2]]))[0].shift_yx[0] for target in targets
     ]
-    found = pairs(targets, ref, (-0.3, -0.2), order=order)
+    found = pairs(targets, ref, (-0.3, -0.2), order=order, reach_yx=np.full(2, 0.005))
     assert not found.converged[0]
     assert found.converged[-1]
     off = np.abs(found.shift_yx - alone).max(axis=1)
@@ -106,3 +106,19 @@ def test_references_fitted_together_are_those_fitted_alone(star_image, rng):
         alone = pairs(targets, ref, centers[k], bad=bad, var_r=variance[k])
         for a, b in zip(together, alone, strict=True):
             np.testing.assert_allclose(a[k], b, rtol=1e-9)
+
+
+@pytest.mark.parametrize("order", [4, 5, 6, 7])
+def test_what_an_expansion_omits_is_known_over_its_reach(star_image, rng, order):
+    # Chebyshev's polynomials have zeros, where a single pair would not tell what is left out.
+    drift = rng.uniform(-0.2, 0.2, (12, 2))
+    targets = np.stack([star_image(shift_yx=d, fwhm=4.0) for d in drift])
+    targets += rng.normal(0, 0.01, targets.shape)
+    ref = star_image(fwhm=4.0)
+    reach = {"reach_yx": np.full(2, 0.2)}
+    exact = pairs(targets, ref, (0.0, 0.0), order=12, **reach).shift_yx
+    tolerances = 10.0 ** -np.arange(2.0, 9.0)
+    for tolerance in tolerances:
+        found = pairs(targets, ref, (0.0, 0.0), order=order, tolerance=tolerance, **reach)
+        off = np.abs(found.shift_yx - exact).max(axis=1)
+        assert (off[found.converged] < tolerance).all()

@@ -10,4 +10,4 @@ zero.
 from lyot.algorithms.registration.center import symmetry_center
 from lyot.algorithms.registration.expand import ORDER, fit_pairs, integer_shift, pair_targets
 from lyot.algorithms.registration.refine import Refined, refine
-from lyot.algorithms.registration.zone import TOLERANCE_PIX, ShiftFit
+from lyot.algorithms.registration.zone import TOLERANCE_PIX, ShiftFit, zone_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
@@ -20,10 +19,9 @@ from lyot.algorithms.registration.zone import (
     zone_of,
 )
 
-ORDER = 7
+ORDER = 9
 """Highest order of the expansion of a shifted image about a shift."""
-
-Powers = tuple[tuple[int, int], ...]
+REACH_PIX = 0.3
 
 MAX_NEWTON_STEPS = 12
 MAX_OFFSET_PIX = 1.0
@@ -66,8 +64,20 @@ def _correlate(a: Any, b: Any, waves: fourier.Waves) -> Any:
     return xp.real(xp.matmul(xp.matmul(waves.along_y, a * xp.conj(b)), waves.along_x))
 
 
-def powers_of(order: int, /) -> Powers:
-    """Return the powers of the offset along y and x in an expansion up to an order."""
+class Expansion(NamedTuple):
+    """Terms of an expansion: Chebyshev's polynomials of the offset over the reach."""
+
+    powers: tuple[tuple[int, int], ...]  # orders of the polynomials along y and x
+    reach_yx: Any  # (2,) [pixel]
+
+    @property
+    def order(self) -> int:
+        """The highest order."""
+        return self.powers[-1][0]
+
+
+def powers_of(order: int, /) -> tuple[tuple[int, int], ...]:
+    """Return the orders along y and x of the terms of an expansion up to an order."""
     return tuple((a, b) for a in range(order + 1) for b in range(order + 1 - a))
 
 
@@ -81,7 +91,7 @@ class PairTargets(NamedTuple):
     power: Any  # (n_t,), weighted sum of the squared target
     total: Any  # (n_t,), sum of the weights
     bad_at: list[Any]  # places of each target's bad pixels
-    weight_squared: Any  # (n_t, n_pix), zero where the target is bad
+    weights: Any  # (n_t, n_pix), zero where the target is bad
     variance: Any  # (n_t, n_pix), of the targets' noise
 
 
@@ -105,7 +115,7 @@ def pair_targets(targets: Any, weight: Any, bad: Any, variance: Any, /) -> PairT
         xp.sum(weighted * data, axis=1),
         xp.sum(weights, axis=1),
         [xp.nonzero(excluded[i, :])[0] for i in range(targets.shape[0])],
-        weights * weights,
+        weights,
         noise,
     )
 
@@ -119,12 +129,14 @@ def fit_pairs(
     *,
     tolerance: float = TOLERANCE_PIX,
     order: int = ORDER,
+    reach_yx: Any = None,
 ) -> ShiftFit:
     r"""Fit shift and scale of some references to all targets from one expansion of each image.
 
-    With :math:`T_{d + \delta} r \approx \sum \delta_y^a \delta_x^b\,r_{ab}` up to some order,
-    :math:`N_d = \sum w s\,T_d r` and :math:`D_d = \sum w\,(T_d r)^2` of every pair follow from
-    products with the targets, and Newton's method on :math:`N_d^2 / D_d` needs no image at all.
+    With :math:`T_{d + \delta} r \approx \sum T_a(\delta_y / R_y)\,T_b(\delta_x / R_x)\,r_{ab}` up
+    to some order of Chebyshev's polynomials, :math:`N_d = \sum w s\,T_d r` and
+    :math:`D_d = \sum w\,(T_d r)^2` of every pair follow from products with the targets, and
+    Newton's method on :math:`N_d^2 / D_d` needs no image at all.
 
     Parameters
     ----------
@@ -140,6 +152,8 @@ def fit_pairs(
         How far the orders left out may move a shift that counts as converged [pixel].
     order : int, optional
         Order of the expansion; the cost grows with its square.
+    reach_yx : array, shape (2,), optional
+        The offsets from the center for which the expansion is made [pixel], 0.3 by default.
 
     Returns
     -------
@@ -149,9 +163,9 @@ def fit_pairs(
 
     Notes
     -----
-    To seventh order eight transforms along y and, for each row of the fit zone, 36 along x;
-    products of ``(4 n_t, n_pix)`` by ``(n_pix, 36)``; all in float64. For speckles of F444W offsets
-    up to 0.3 pixel converge to seventh order, and up to 0.05 pixel to fourth.
+    To sixth order seven transforms along y and, for each row of the fit zone, 28 along x; products
+    of ``(4 n_t, n_pix)`` by ``(n_pix, 28)``; all in float64. For speckles of F444W sixth order
+    reaches 0.3 pixel.
 
     Examples
     --------
@@ -168,12 +182,18 @@ def fit_pairs(
     True
     """
     xp = array_namespace(targets.weighted, spectra)
-    zone, powers = targets.zone, powers_of(order)
+    zone = targets.zone
+    if reach_yx is None:
+        reach_yx = xp.full(2, REACH_PIX, dtype=xp.float64)
+    expansion = Expansion(powers_of(order), reach_yx)
+    powers = expansion.powers
+    terms = fourier.chebyshev_terms(spectra, reach_yx, shape=targets.shape, order=order)
     # One at a time, so that what is transformed stays in the processor's cache.
     images = [
-        fourier.taylor_images(
+        fourier.expanded_images(
             spectra[k, ...],
             centers_yx[k, :],
+            terms,
             shape=targets.shape,
             powers=powers,
             rows=zone.rows,
@@ -188,12 +208,12 @@ def fit_pairs(
     n = xp.matmul(targets.weighted, xp.matrix_transpose(basis))
     n = xp.reshape(n, (pairs, -1))
     d = xp.reshape(_power_without_bad(basis, targets), (pairs, len(powers), -1))
-    delta, last = _maximize(n, d, powers)
+    delta, last = _maximize(n, d, expansion)
     # The step that the highest order makes is the measure of those that are left out.
     lower = xp.astype(xp.asarray([a + b < order for a, b in powers]), xp.float64)
-    last_order = _newton_step(delta, n * lower, d * lower[:, None] * lower, powers)
-    monomials = _monomials(delta, powers)
-    m = [monomials[times] for times in ((0, 0), (1, 0), (0, 1))]
+    last_order = _newton_step(delta, n * lower, d * lower[:, None] * lower, expansion)
+    polynomials = _polynomials(delta, expansion)
+    m = [polynomials[times] for times in ((0, 0), (1, 0), (0, 1))]
     dm = [xp.matmul(d, row[:, :, None])[:, :, 0] for row in m]
     value, power = xp.sum(n * m[0], axis=1), xp.sum(m[0] * dm[0], axis=1)
     positive = power > 0.0
@@ -207,14 +227,12 @@ def fit_pairs(
     columns = xp.matmul(xp.reshape(xp.stack(m, axis=1), (n_ref, 3 * n_t, -1)), basis)
     v_ref = xp.astype(pick_rows(variance_refs[:, zone.rows, :], zone), xp.float64)
     square = xp.reshape(scale * scale, (n_ref, n_t, 1))
-    noise = (targets.variance + square * v_ref[:, None, :]) * targets.weight_squared
-    columns = xp.reshape(columns, (n_ref, n_t, 3, -1))
-    meat = xp.matmul(columns * noise[:, :, None, :], xp.matrix_transpose(columns))
-    # No frequency is above pi, so each order is at most this part of the one before it.
-    ratio = xp.pi * xp.sum(xp.abs(delta), axis=1) / (order + 1)
-    omitted = xp.max(xp.abs(last_order), axis=1) * ratio / (1.0 - xp.clip(ratio, 0.0, 0.5))
+    noise = xp.sqrt(targets.variance + square * v_ref[:, None, :]) * targets.weights
+    columns = xp.reshape(columns, (n_ref, n_t, 3, -1)) * noise[:, :, None, :]
+    meat = xp.matmul(columns, xp.matrix_transpose(columns))
+    ratio, omitted = _omitted(delta, last_order, expansion, n_t)
     converged = (last < tolerance) & (omitted < tolerance) & (ratio < 0.5) & (scale != 0.0)
-    power = xp.reshape(xp.matmul(v_ref, xp.sqrt(targets.weight_squared).T), (pairs,))
+    power = xp.reshape(xp.matmul(v_ref, targets.weights.T), (pairs,))
     meat = xp.reshape(meat, (pairs, 3, 3))
     covariance = shift_covariance(normal, meat, scale, noise_in_normal(power, None))
     return ShiftFit(
@@ -229,25 +247,44 @@ def fit_pairs(
 def _power_without_bad(basis: Any, targets: PairTargets) -> Any:
     """Return the weighted products of the images, ``(n_ref, n_t, n_powers, n_powers)``."""
     xp = array_namespace(basis)
-    full = xp.matmul(basis * targets.weight, xp.matrix_transpose(basis))
+    root = basis * xp.sqrt(targets.weight)  # a product with itself takes half the time
+    full = xp.matmul(root, xp.matrix_transpose(root))
     parts = []
     for at in targets.bad_at:
         if at.shape[0] == 0:
             parts.append(full)
             continue
-        excluded = xp.take(basis, at, axis=2)
-        weighted = excluded * xp.take(targets.weight, at)
-        parts.append(full - xp.matmul(weighted, xp.matrix_transpose(excluded)))
+        excluded = xp.take(root, at, axis=2)
+        parts.append(full - xp.matmul(excluded, xp.matrix_transpose(excluded)))
     return xp.stack(parts, axis=1)
 
 
-def _maximize(n: Any, d: Any, powers: Powers) -> tuple[Any, Any]:
+def _omitted(delta: Any, last_order: Any, expansion: Expansion, n_t: int) -> tuple[Any, Any]:
+    """Return what part of an order the next one is, and how far those left out move the shifts.
+
+    No frequency k is above pi, and I_n(k R) falls with n as (k R / 2)^n / n!, while the polynomials
+    are at most 1 within the reach R and grow beyond it as (u + sqrt(u^2 - 1))^n. They have zeros,
+    so all offsets within the reach tell of their reference together.
+    """
+    xp = array_namespace(delta)
+    u = xp.abs(delta) / expansion.reach_yx
+    growth = xp.where(u > 1.0, u + xp.sqrt(xp.clip(u * u - 1.0, 0.0, None)), 1.0)
+    ratio = 0.5 * xp.pi * xp.sum(growth * expansion.reach_yx, axis=1) / (expansion.order + 1)
+    size = xp.max(xp.abs(last_order), axis=1)
+    inside = xp.all(u <= 1.0, axis=1)
+    of_all = xp.reshape(xp.where(inside, size, 0.0 * size), (-1, n_t))
+    largest = xp.reshape(xp.max(of_all, axis=1)[:, None] + 0.0 * of_all, (-1,))
+    size = xp.where(inside, largest, size)
+    return ratio, size * ratio / (1.0 - xp.clip(ratio, 0.0, 0.5))
+
+
+def _maximize(n: Any, d: Any, expansion: Expansion) -> tuple[Any, Any]:
     """Maximize ``(n.m)^2 / (m.d.m)`` over the offsets; return them and the last steps."""
     xp = array_namespace(n, d)
     delta = xp.zeros((n.shape[0], 2), dtype=xp.float64)
     last = xp.zeros_like(delta[:, 0])
     for _ in range(MAX_NEWTON_STEPS):
-        step = xp.clip(_newton_step(delta, n, d, powers), -MAX_STEP_PIX, MAX_STEP_PIX)
+        step = xp.clip(_newton_step(delta, n, d, expansion), -MAX_STEP_PIX, MAX_STEP_PIX)
         last = xp.max(xp.abs(step), axis=1)
         delta = xp.clip(delta + step, -MAX_OFFSET_PIX, MAX_OFFSET_PIX)
         if float(xp.max(last)) < 1e-10:
@@ -255,7 +292,7 @@ def _maximize(n: Any, d: Any, powers: Powers) -> tuple[Any, Any]:
     return delta, last
 
 
-def _newton_step(delta: Any, n: Any, d: Any, powers: Powers) -> Any:
+def _newton_step(delta: Any, n: Any, d: Any, expansion: Expansion) -> Any:
     """Return Newton's step for f = -N^2 / (2 D); the Gauss-Newton one where f is not convex.
 
     With b = N / D, the quotient rule gives
@@ -264,14 +301,14 @@ def _newton_step(delta: Any, n: Any, d: Any, powers: Powers) -> Any:
         b_j  = (N_j - b D_j) / D
         f_jk = b^2 D_jk / 2 - b N_jk - D b_j b_k
 
-    where, for the monomials m of the offset, N = n.m and D = m.d.m, so that D_j = 2 m_j.d.m and
+    where, for the polynomials m of the offset, N = n.m and D = m.d.m, so that D_j = 2 m_j.d.m and
     D_jk = 2 (m_jk.d.m + m_j.d.m_k). Dropping second derivatives of the image and the residual
     leaves b^2 (m_j.d.m_k - D_j D_k / (4 D)), the normal matrix with the scale projected out, which
     is positive definite; far from the optimum f may not be (Nocedal and Wright 2006, ch. 3.4).
     """
     xp = array_namespace(n, d)
-    monomials = _monomials(delta, powers)
-    m, first = monomials[0, 0], (monomials[1, 0], monomials[0, 1])
+    polynomials = _polynomials(delta, expansion)
+    m, first = polynomials[0, 0], (polynomials[1, 0], polynomials[0, 1])
     second = {(0, 0): (2, 0), (0, 1): (1, 1), (1, 1): (0, 2)}
     dm = xp.matmul(d, m[:, :, None])[:, :, 0]
     power = xp.sum(m * dm, axis=1)
@@ -284,7 +321,7 @@ def _newton_step(delta: Any, n: Any, d: Any, powers: Powers) -> Any:
     gradient = [0.5 * b * b * dj - b * nj for nj, dj in zip(n_j, d_j, strict=True)]
     newton, plain = {}, {}
     for (j, k), order in second.items():
-        m_jk = monomials[order]
+        m_jk = polynomials[order]
         cross = xp.sum(first[j] * xp.matmul(d, first[k][:, :, None])[:, :, 0], axis=1)
         plain[j, k] = b * b * (cross - 0.25 * d_j[j] * d_j[k] / power)
         curve = b * b * (xp.sum(m_jk * dm, axis=1) + cross) - b * xp.sum(n * m_jk, axis=1)
@@ -304,26 +341,29 @@ def _determinant(h: dict[tuple[int, int], Any]) -> Any:
     return h[0, 0] * h[1, 1] - h[0, 1] * h[0, 1]
 
 
-def _monomials(delta: Any, powers: Powers) -> dict[tuple[int, int], Any]:
-    """Monomials of the offsets ``(n_t, n_powers)``, keyed by derivatives along y and x."""
+def _polynomials(delta: Any, expansion: Expansion) -> dict[tuple[int, int], Any]:
+    """Terms of the offsets ``(n_t, n_powers)``, keyed by derivatives along y and x."""
     xp = array_namespace(delta)
-    a, b = (xp.asarray([each[axis] for each in powers]) for axis in (0, 1))
-    order = powers[-1][0]
-    y = [xp.take(columns, a, axis=1) for columns in _power_columns(delta[:, 0], order)]
-    x = [xp.take(columns, b, axis=1) for columns in _power_columns(delta[:, 1], order)]
+    by_axis = []
+    for axis in (0, 1):
+        at = xp.asarray([each[axis] for each in expansion.powers])
+        reach = expansion.reach_yx[axis]
+        columns = _chebyshev(delta[:, axis] / reach, expansion.order)
+        by_axis.append([xp.take(c, at, axis=1) / reach**j for j, c in enumerate(columns)])
+    y, x = by_axis
     return {(j, k): y[j] * x[k] for j in range(3) for k in range(3 - j)}
 
 
-def _power_columns(value: Any, order: int) -> list[Any]:
-    """Return ``value**p`` for all powers p and its two derivatives, ``(n_t, order + 1)`` each."""
-    xp = array_namespace(value)
-    plain = [xp.ones_like(value)]
-    for _ in range(order):
-        plain.append(plain[-1] * value)
-    zero = xp.zeros_like(value)
-    columns = []
-    for times in range(3):
-        factors = [float(math.perm(p, times)) for p in range(order + 1)]
-        shifted = xp.stack([zero] * times + plain[: order + 1 - times], axis=1)
-        columns.append(shifted * xp.asarray(factors, dtype=xp.float64))
-    return columns
+def _chebyshev(u: Any, order: int) -> list[Any]:
+    """Return T_n(u) for all n and its two derivatives, ``(n_t, order + 1)`` each.
+
+    T_{n+1} = 2 u T_n - T_{n-1}, differentiated twice.
+    """
+    xp = array_namespace(u)
+    one, zero = xp.ones_like(u), xp.zeros_like(u)
+    t, first, second = [one, u], [zero, one], [zero, zero]
+    for n in range(1, order):
+        second.append(4.0 * first[n] + 2.0 * u * second[n] - second[n - 1])
+        first.append(2.0 * t[n] + 2.0 * u * first[n] - first[n - 1])
+        t.append(2.0 * u * t[n] - t[n - 1])
+    return [xp.stack(each[: order + 1], axis=1) for each in (t, first, second)]
