@@ -1,9 +1,11 @@
 """What several tests share: small cubes and images, the command line, and fits of shifts."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
+from astropy.modeling.models import Shift
 from click.testing import CliRunner
 from numpy.polynomial.legendre import legval
 from scipy import ndimage
@@ -16,8 +18,9 @@ from lyot.analysis.exposure import make_exposure
 from lyot.analysis.observation import make_observation
 from lyot.cli import main
 from lyot.files.aligned import AlignedArrays
-from lyot.files.exposure import Cube
-from lyot.files.headers import ExposureInfo
+from lyot.files.astrometry import frame_wcs, turned_to
+from lyot.files.exposure import Cube, as_model
+from lyot.files.headers import ExposureInfo, info_from_model, set_fact
 from lyot.files.provenance import provenance_of
 from lyot.files.star import StarPosition
 from lyot.instruments import INSTRUMENTS
@@ -263,3 +266,40 @@ def blank_sky_over_err(path, scale_arcsec):
     with datamodels.open(path) as model:
         ratio = provenance_of(model)["steps"]["klip"]["sky_noise"]["ratio"]
     return 0.5 * (high - low) / np.median(err[far]), ratio
+
+
+def acquisition_of(science, folder, *, star_xy, at_xy=(21.3, 34.8), shape=(64, 60), **keywords):
+    """Write the image of a star beside the mask, before the telescope moved it behind it.
+
+    The telescope points so that the star, at `star_xy` on the frames of `science`, falls on `at_xy`
+    of a smaller frame, whose pixels continue those of the exposure.
+    """
+    rng = np.random.default_rng(5)
+    corner = np.array([40.0, 25.0])  # of the small frame on the pixels of the exposure
+    with as_model(science, "CubeModel") as model:
+        info = info_from_model(model)
+        wcs = frame_wcs(model.meta.wcs, model.meta.wcsinfo.instance, info)
+        there, here = (wcs(*(np.array(xy))) for xy in (corner + at_xy, star_xy))
+        wcs = turned_to(wcs, tuple(map(float, there)), tuple(map(float, here)))
+        shift = Shift(corner[0]) & Shift(corner[1])
+        wcs.insert_transform(wcs.available_frames[0], shift, after=True)
+        image = datamodels.ImageModel(shape)
+        image.update(model)
+    at = at_xy[::-1]
+    image.data = rng.normal(0.0, 1.0, shape) + 400.0 * gaussian(shape, at, info.lambda_over_d_pix)
+    image.data[5, 7] = 5e3  # a hot pixel, flagged
+    image.dq = np.zeros(shape, np.uint32)
+    image.dq[5, 7] = 1
+    image.err = np.ones(shape)
+    image.meta.wcs = wcs
+    ra, dec = (float(v) for v in wcs(30.0, 32.0))
+    image.meta.wcsinfo.crpix1, image.meta.wcsinfo.crpix2 = 31.0, 33.0
+    image.meta.wcsinfo.ra_ref, image.meta.wcsinfo.dec_ref = ra, dec
+    prefix = {"MIRI": "MIR"}.get(info.instrument, "NRC")
+    aperture = f"{info.aperture}_TA"
+    for key, value in ({"EXP_TYPE": f"{prefix}_TACQ", "APERNAME": aperture} | keywords).items():
+        set_fact(image, key, value)
+    path = Path(folder) / info.name.replace("03102", "02101").replace("_calints", "_acq_cal")
+    image.meta.filename = path.name
+    image.save(path)
+    return path

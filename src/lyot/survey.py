@@ -384,7 +384,7 @@ def fingerprint(
     job: Job, asn: Association, checksums: dict[str, str] | None = None, /
 ) -> dict[str, Any]:
     """Return all that a job's products rest on, by content; `checksums` are of known members."""
-    sha256 = checksums or {p.name: checksum(p) for p in asn.members}
+    sha256 = checksums or {p.name: checksum(p) for p in asn.members + asn.acquisitions}
     values = complete(job.parameters)
     # No product rests on the memory that a run may take.
     values = {
@@ -407,6 +407,7 @@ def fingerprint(
         "science": [[p.name, sha256[p.name]] for p in asn.science],
         "psf": [[p.name, sha256[p.name]] for p in asn.psf],
         "background": [[p.name, sha256[p.name]] for p in asn.background],
+        "acquisitions": [[p.name, sha256[p.name]] for p in asn.acquisitions],
         "steps": {
             step: {name: each for value in given for name, each in to_names(value).items()}
             for step, given in values.items()

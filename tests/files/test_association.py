@@ -47,11 +47,16 @@ def test_the_old_spelling_is_read(folder):
     assert all(p.parent == folder for p in asn.science + asn.psf)
 
 
-def test_members_of_other_types_are_not_used(folder):
+def test_acquisitions_are_used_where_they_are(folder):
     content = json.loads(OLD)
     content["products"][0]["members"].append({"exptype": "target_acquisition", "expname": "t.fits"})
     asn = read_association(write(folder, content))
     assert asn.unused == (("t.fits", "target_acquisition"),)
+    # One that is there shows the star; one that the archive lists and nobody fetched is no error.
+    (folder / "t.fits").touch()
+    asn = read_association(write(folder, content))
+    assert (asn.unused, asn.acquisitions) == ((), (folder / "t.fits",))
+    assert folder / "t.fits" not in asn.members
 
 
 def test_backgrounds_are_members_and_each_member_may_have_a_folder_of_its_own(folder, tmp_path):

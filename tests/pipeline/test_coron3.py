@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -18,8 +19,10 @@ from lyot.algorithms.geometry import radius_map
 from lyot.errors import LyotError
 from lyot.files.atomic import checksum
 from lyot.files.provenance import provenance_of, star_of
+from lyot.files.sorting import build_associations
 from lyot.parameters import Recipe, from_dict
 from lyot.pipeline import Coron3Pipeline
+from scenes import acquisition_of, lyot
 
 NAME = "jw09999_demo_nircam_f444w-mask335r"
 EXPOSURES = ("jw09999001001_03102_00001_nrcalong", "jw09999002001_03102_00001_nrcalong")
@@ -448,3 +451,29 @@ def test_copies_of_an_exposure_are_refused(small, tmp_path):
     with pytest.raises(LyotError, match="are copies of one exposure"):
         Coron3Pipeline(output_dir=str(tmp_path / "out")).run(str(path))
     assert not list((tmp_path / "out").glob("*.fits"))
+
+
+def test_a_target_acquisition_is_used_for_the_star(small, tmp_path):
+    """It is found in the folder by its header, weighed with the frames, and recorded."""
+    truth = json.loads((small.parent / "truth.json").read_text())["exposures"]
+    files = [Path(shutil.copy(path, tmp_path)) for path in small.parent.glob("*_calints.fits")]
+    [science] = [path for path in files if "9001001" in path.name]
+    fits.setval(science, "VISIT_ID", value="09999001001")
+    fits.setval(science, "GDSTARID", value="S1AB000001")
+    star = truth[science.name]["star_xy"]
+    acquisition = acquisition_of(science, tmp_path, star_xy=star)
+    planned = lyot("run", tmp_path, "-o", tmp_path / "out", "--plan")
+    assert f"star by {acquisition.name}" in planned.output
+    pipeline = Coron3Pipeline()
+    pipeline.output_dir = str(tmp_path / "out")
+    [content] = build_associations([tmp_path])
+    pipeline.run(content)
+    [product] = (tmp_path / "out").glob("*psfsub.fits")
+    with datamodels.open(product) as model:
+        steps, found = provenance_of(model)["steps"], star_of(model)
+    assert found.origin == "measured and acquisition"
+    assert steps["association"]["acquisitions"] == {science.name: [acquisition.name]}
+    assert acquisition.name in steps["association"]["sha256"]
+    acquired = steps["align_psfs"]["star_by_acquisitions"]
+    assert (acquired["x"], acquired["y"]) == pytest.approx(star, abs=0.1)
+    assert found.x_err < acquired["x_err"] == pytest.approx(0.020 / 0.063, rel=0.05)

@@ -195,3 +195,26 @@ def test_a_plan_says_what_is_strange_in_the_headers():
     says_psf, says_roll = make_plan(ASN, infos, by("rdi")).warnings
     assert "rolla_calints.fits is a science member" in says_psf
     assert "rolla_calints.fits records no roll" in says_roll
+
+
+def test_acquisitions_tell_the_star_of_their_own_visit():
+    """Where the star's position is not given; the plan says why the others do not."""
+    first, other, listed = (Path(f"{name}_cal.fits") for name in ("first", "other", "gone"))
+    lock = {"visit": "01184001001", "guide_star": "S1"}
+    infos = INFOS | {
+        A: replace(INFOS[A], aperture="MASK", **lock),
+        first: ExposureInfo(first.name, (8, 8), aperture="TA", exposure_type="NRC_TACQ", **lock),
+        other: ExposureInfo(other.name, (8, 8), aperture="TA", exposure_type="NRC_TACONFIRM"),
+    }
+    asn = replace(ASN, acquisitions=(first, other), unused=((listed.name, "target_acquisition"),))
+    plan = make_plan(asn, infos, RunParameters())
+    assert plan.acquisitions == {A: (first,)}
+    assert plan.unused == (
+        (listed.name, "target_acquisition"),
+        (other.name, "confirmation: it is of another visit"),
+    )
+    assert "    star by first_cal.fits" in str(plan).splitlines()
+    assert plan.to_dict()["acquisitions"] == {A.name: [first.name]}
+    given = make_plan(asn, infos, RunParameters(recipe=Recipe(star_xy=(10.0, 9.0))))
+    assert given.acquisitions == {}
+    assert (first.name, "target_acquisition: the position of the star is given") in given.unused

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lyot.errors import LyotError, readable
-from lyot.files.headers import BACKGROUND, PSF, SCIENCE
+from lyot.files.headers import ACQUISITIONS, BACKGROUND, PSF, SCIENCE
 
 FOLDER_KEY = "exposure_folder"
 """Folder of all members, or of one, where it is not that of the association file."""
@@ -27,6 +27,7 @@ class Association:
     science: tuple[Path, ...]
     psf: tuple[Path, ...]
     background: tuple[Path, ...] = ()
+    acquisitions: tuple[Path, ...] = ()  # target acquisitions, and images that confirm them
     unused: tuple[tuple[str, str], ...] = ()  # name and type of members that are not used
     asn_id: str = ""
     pool: str = ""
@@ -34,7 +35,7 @@ class Association:
 
     @property
     def members(self) -> tuple[Path, ...]:
-        """All exposures that are used."""
+        """All exposures that are subtracted or subtracted from."""
         return self.science + self.psf + self.background
 
 
@@ -109,6 +110,7 @@ def read_association(
         science=tuple(groups[SCIENCE]),
         psf=tuple(groups[PSF]),
         background=tuple(groups[BACKGROUND]),
+        acquisitions=tuple(groups["acquisition"]),
         unused=tuple(groups["other"]),
         asn_id=asn_id,
         pool=str(content.get("asn_pool") or ""),
@@ -146,7 +148,8 @@ def _group_members(
     members: list[Any], folder: str | Path | None, home: str, where: str
 ) -> dict[str, list[Any]]:
     """Sort the members by type: in `folder` where one is given, else in their own or `home`."""
-    groups: dict[str, list[Any]] = {SCIENCE: [], PSF: [], BACKGROUND: [], "other": []}
+    names = (SCIENCE, PSF, BACKGROUND, "acquisition", "other")
+    groups: dict[str, list[Any]] = {name: [] for name in names}
     seen: set[str] = set()
     for member in members:
         if not isinstance(member, dict) or not member.get("expname"):
@@ -161,7 +164,11 @@ def _group_members(
         if name in seen:
             raise LyotError(f"Member {name} stands twice in {where}; remove one.")
         seen.add(name)
-        used = kind in (SCIENCE, PSF, BACKGROUND)
-        place = Path(folder if folder is not None else str(member.get(FOLDER_KEY) or home))
-        groups[kind if used else "other"].append(place / name if used else (name, kind))
+        place = Path(folder if folder is not None else str(member.get(FOLDER_KEY) or home)) / name
+        if kind in (SCIENCE, PSF, BACKGROUND):
+            groups[kind].append(place)
+        elif kind in ACQUISITIONS.values() and len(name) <= MAX_NAME and place.is_file():
+            groups["acquisition"].append(place)
+        else:
+            groups["other"].append((name, kind))
     return groups

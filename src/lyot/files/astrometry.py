@@ -13,6 +13,7 @@ from lyot.algorithms.geometry import TangentPlane, tangent_offset
 from lyot.errors import LyotError
 from lyot.files.headers import ExposureInfo, info_from_model
 from lyot.files.star import StarPosition
+from lyot.types import Array
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +57,10 @@ def frame_wcs(wcs: Any, wcsinfo: Mapping[str, Any], info: ExposureInfo, /) -> An
 
     wcs = copy.deepcopy(wcs)
     wcs.bounding_box = None
-    reference = wcsinfo.get("ra_ref"), wcsinfo.get("dec_ref")
-    if info.crpix_xy is None or None in reference:
+    ra, dec = wcsinfo.get("ra_ref"), wcsinfo.get("dec_ref")
+    if info.crpix_xy is None or ra is None or dec is None:
         return wcs
-    there = np.array([float(v) for v in wcs.invert(*reference, with_bounding_box=False)])
+    there = pixel_of(wcs, (ra, dec))
     moved = there - info.crpix_xy
     if not (np.abs(moved) < max(info.shape[-2:])).all():
         log.warning("CRPIX of %s is not on its WCS; its pixels are taken as they are.", info.name)
@@ -67,6 +68,19 @@ def frame_wcs(wcs: Any, wcsinfo: Mapping[str, Any], info: ExposureInfo, /) -> An
         shift = Shift(moved[0]) & Shift(moved[1])
         wcs.insert_transform(wcs.available_frames[0], shift, after=True)
     return wcs
+
+
+def pixel_of(wcs: Any, sky: tuple[float, float], /) -> Array:
+    """Return x and y [pixel] of a position on the sky [degree].
+
+    The inverse that a gWCS holds is a fit, good to some hundredths of a pixel; what it makes of its
+    own positions corrects it.
+    """
+    first = at = np.array(wcs.invert(*sky, with_bounding_box=False), dtype=np.float64)
+    for _ in range(2):
+        sky_there = wcs(*at, with_bounding_box=False)
+        at = at + first - np.array(wcs.invert(*sky_there, with_bounding_box=False))
+    return at
 
 
 def turned_to(wcs: Any, there: tuple[float, float], here: tuple[float, float], /) -> Any:

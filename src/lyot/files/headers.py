@@ -32,7 +32,9 @@ MODE = ("instrument", "detector", "filter", "pupil", "coronagraph", "subarray", 
 
 SCIENCE, PSF, BACKGROUND = "science", "psf", "background"
 ACQUISITION, CONFIRMATION = "target_acquisition", "confirmation"
-_ACQUISITIONS = (("TACQ", ACQUISITION), ("TACONFIRM", CONFIRMATION))
+ACQUISITIONS = {"TACQ": ACQUISITION, "TACONFIRM": CONFIRMATION}
+"""Endings of EXP_TYPE, and what such exposures are called in associations."""
+
 _BACKGROUND_NAME = re.compile(r"(?:^|[^a-z])(?:background|backgnd|bkgd?)(?![a-z])", re.IGNORECASE)
 
 MAX_ACQUISITION_PIX = 5.0
@@ -62,8 +64,8 @@ class ExposureInfo:
         Shape of SCI, ``(n_int, n_y, n_x)`` or ``(n_y, n_x)``.
     instrument, detector, filter, pupil, coronagraph, subarray, aperture, program, target : str
         As in the headers; empty where they are missing.
-    exposure_type : str
-        EXP_TYPE.
+    exposure_type, visit, guide_star, pointing : str
+        EXP_TYPE, VISIT_ID, GDSTARID and ENGQLPTG.
     is_psf, is_background : bool
         Whether the exposure is of a reference star, or of a dedicated background.
     exposure_time_s, mjd : float
@@ -80,6 +82,8 @@ class ExposureInfo:
         CRPIX, STARCENX/Y and MASKCENX/Y [pixel, 0-based].
     unit : str
         BUNIT of SCI; empty where it is missing.
+    acquired : StarPosition or None
+        The star by target acquisitions, where a run has measured it in them.
 
     Examples
     --------
@@ -101,6 +105,9 @@ class ExposureInfo:
     program: str = ""
     target: str = ""
     exposure_type: str = ""
+    visit: str = ""
+    guide_star: str = ""
+    pointing: str = ""
     is_psf: bool = False
     is_background: bool = False
     exposure_time_s: float = np.nan
@@ -116,6 +123,7 @@ class ExposureInfo:
     pixel_area_sr: float = np.nan
     unit: str = ""
     mjd: float = np.nan
+    acquired: StarPosition | None = None
 
     @property
     def mode(self) -> tuple[str, ...]:
@@ -125,7 +133,7 @@ class ExposureInfo:
     @property
     def role(self) -> str:
         """What the exposure is for, in the words of associations."""
-        for ending, role in _ACQUISITIONS:
+        for ending, role in ACQUISITIONS.items():
             if self.exposure_type.endswith(ending):
                 return role
         return BACKGROUND if self.is_background else PSF if self.is_psf else SCIENCE
@@ -205,7 +213,7 @@ class ExposureInfo:
         return 1.03 * self.lambda_over_d_pix
 
 
-_TEXT = (*MODE[1:], "program", "exposure_type")
+_TEXT = (*MODE[1:], "program", "exposure_type", "visit", "guide_star", "pointing")
 """Facts in capitals, whose keywords are the fields of the same name of `Keywords`."""
 _TRUE = (True, "T", "True", 1)
 
@@ -251,6 +259,7 @@ def info_from_headers(
         ),
         unit=_text(sci.get("BUNIT")),
         mjd=number_of(primary.get(keys.start)),
+        acquired=None,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 PARAMETER, HEADER, MEASURED, CRPIX = "parameter", "header", "measured", "crpix"
+ACQUIRED, COMBINED = "acquisition", "measured and acquisition"
 
 UNKNOWN_ERROR_PIX = 0.5
 """Error that is stated for a position that was taken over unchecked [pixel]."""
@@ -24,7 +25,7 @@ class StarPosition:
         Position [pixel, 0-based].
     x_err, y_err : float
         1-sigma error [pixel].
-    origin : {"parameter", "header", "measured", "crpix"}
+    origin : {"parameter", "header", "measured", "measured and acquisition", "acquisition", "crpix"}
         Where it comes from.
 
     Examples

@@ -76,6 +76,8 @@ class Keywords:
         Name of the target; the first that is set counts.
     exposure_type : str
         Type of the exposure, which tells target acquisitions from science.
+    visit, guide_star, pointing : str
+        Visit, guide star, and whether the pointing was measured.
     is_psf, is_background : str
         True for a reference star, and for a dedicated background.
     pattern : str
@@ -108,6 +110,9 @@ class Keywords:
     program: str = "PROGRAM"
     target: tuple[str, ...] = ("TARGPROP", "TARGNAME")
     exposure_type: str = "EXP_TYPE"
+    visit: str = "VISIT_ID"
+    guide_star: str = "GDSTARID"
+    pointing: str = "ENGQLPTG"
     is_psf: str = "IS_PSF"
     is_background: str = "BKGDTARG"
     pattern: str = "PATTTYPE"
@@ -140,6 +145,11 @@ class Accuracy:
         Relative error of the flux calibration.
     mask_arcsec : float
         Error of the position of the mask relative to the star, along one axis [arcsec].
+    acquisition_arcsec : float
+        Error along one axis of the star behind the mask by its image in a target acquisition and
+        the measured pointing [arcsec]. NIRCam: the most by which maneuvers from acquisition to mask
+        err (JWST User Documentation, "NIRCam Coronagraph Astrometric Confirmation Images"); MIRI:
+        the pointing after target acquisition ("JWST Pointing Accuracy").
     scale : float
         Relative error of the pixel scale.
     roll_deg : float
@@ -164,6 +174,7 @@ class Accuracy:
 
     flux: float = 0.05
     mask_arcsec: float = 0.006
+    acquisition_arcsec: float = 0.020
     scale: float = 7e-4
     roll_deg: float = 0.04
     skew: float = 3.7e-4

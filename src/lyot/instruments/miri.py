@@ -76,6 +76,6 @@ MIRI = Instrument(
     # Flux: scatter between stars of up to 4 %, and up to 3.4 % between subarrays (Gordon et al.
     # 2025, arXiv:2409.10443). Mask: 14 mas after acquisition, radially (JWST User Documentation,
     # "JWST Pointing Accuracy"). The geometry is taken to be known as NIRCam's is.
-    accuracy=Accuracy(flux=0.05, mask_arcsec=0.010),
+    accuracy=Accuracy(flux=0.05, mask_arcsec=0.010, acquisition_arcsec=0.010),
 )
 """The mid-infrared instrument of JWST."""

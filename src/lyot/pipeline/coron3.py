@@ -25,6 +25,7 @@ from lyot.files.exposure import Cube, as_model, cube_from_model, read_cube, stac
 from lyot.files.headers import read_info
 from lyot.files.library_store import Library
 from lyot.files.products import save_atomically
+from lyot.files.star import StarPosition
 from lyot.files.stream import WriteBlock, write_blocks
 from lyot.files.trees import prefer_c_parser
 from lyot.parameters import (
@@ -54,6 +55,7 @@ from lyot.pipeline.plan import (
 )
 from lyot.pipeline.record import Record, record_library, summary_of
 from lyot.progress import Progress, no_progress
+from lyot.references.acquisition import star_by_acquisitions
 from lyot.references.background import Background, background_of, subtract_background
 from lyot.references.library import select
 from lyot.references.prepare import PreparedRefs, flag_outliers, outlier_dq, prepare_refs
@@ -117,14 +119,14 @@ class Coron3Pipeline(Pipeline, LyotStep):
     def process(self, source: Any) -> Any:
         """Return the combined image, a list for several numbers of modes; None without resample."""
         plan = self.plan(source)
-        members = plan.association.members
+        members = plan.association.members + plan.association.acquisitions
         self.products, self.summary, self.subtracted = [], [], {}
         self._combined_backgrounds = {}
         digests = threads.map_ordered(checksum, members)
         self.checksums = {p.name: digest for p, digest in zip(members, digests, strict=True)}
         _check_copies(self.checksums)
-        for name, kind in plan.association.unused:
-            log.info("Member %s of type %r is not used.", name, kind)
+        for name, kind in plan.unused:
+            log.info("Member %s is not used (%s).", name, kind)
         for warning in plan.warnings:
             log.warning(warning)
         record = Record(plan, self.checksums)
@@ -143,11 +145,15 @@ class Coron3Pipeline(Pipeline, LyotStep):
         stacked: _Stack | None = None
         subtracted = []
         for number, exposure in enumerate(plan.exposures):
+            acquired = None
+            if own := plan.acquisitions.get(exposure.science):
+                self._files.wait()  # models are not thread-safe
+                acquired = star_by_acquisitions(exposure.science, own)
             opened = self._files.submit(self._opened, number, exposure.science)
             if stacked is None or stacked.name != exposure.psfstack:
                 stacked = None  # so that one stack is held, not two
                 stacked = self._stack(plan, exposure)
-            models, stacked = self._subtract(record, number, stacked, opened)
+            models, stacked = self._subtract(record, number, stacked, (opened, acquired))
             subtracted.append(models)
         self._files.wait()
         if not plan.images:
@@ -173,7 +179,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         parameters = self.parameters()
         method_of(parameters.recipe.subtract)
         asn = read_association(source, folder=self._members_folder(source))
-        infos = {path: read_info(path) for path in asn.members}
+        infos = {path: read_info(path) for path in asn.members + asn.acquisitions}
         recipe = parameters.recipe
         for part in (recipe.background, recipe.align, recipe.subtract, recipe.combine):
             infos[asn.science[0]].instrument_value.flag_value(part.bad_bits)
@@ -302,7 +308,11 @@ class Coron3Pipeline(Pipeline, LyotStep):
         return library.frames([r["number"] for r in rows]), record
 
     def _subtract(
-        self, record: Record, number: int, stacked: _Stack, opened: Future[Any]
+        self,
+        record: Record,
+        number: int,
+        stacked: _Stack,
+        source: tuple[Future[Any], StarPosition | None],
     ) -> tuple[list[Any], _Stack]:
         """Subtract an exposure, a set of references at a time; return the stack vetted."""
         plan, exposure = record.plan, record.plan.exposures[number]
@@ -310,7 +320,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         one = (len(stacked.refs), *stacked.refs.cube.frame_shape)
         first = plan.parameters.recipe.align.align_to == FIRST_INTEGRATION
         n_sets = 1 if first else exposure.n_int
-        cube, flagged = self._flagged(plan, exposure, opened)
+        cube, flagged = self._flagged(plan, exposure, *source)
         with ExitStack() as context:
             write: WriteBlock | None = None
             if exposure.psfalign in plan.products:
@@ -351,12 +361,18 @@ class Coron3Pipeline(Pipeline, LyotStep):
         return models, vetted
 
     def _flagged(
-        self, plan: Plan, exposure: PlannedExposure, opened: Future[Any]
+        self,
+        plan: Plan,
+        exposure: PlannedExposure,
+        opened: Future[Any],
+        acquired: StarPosition | None,
     ) -> tuple[Cube, Future[Any]]:
         """Return the frames of an exposure as they are subtracted; and its model, later."""
         recipe, background = plan.parameters.recipe, self._background(plan, exposure.science)
         steps = (self.background, self.outlier_detection)
-        made = subtract_background(read_cube(exposure.science), background, recipe.background)
+        cube = read_cube(exposure.science)
+        cube = replace(cube, info=replace(cube.info, acquired=acquired))
+        made = subtract_background(cube, background, recipe.background)
         cube, _ = made
         found = None if recipe.outlier.skip else outlier_dq(cube, recipe.outlier)
 
@@ -376,7 +392,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
         model = self._files.submit(_model)
         if any(step.pre_hooks or step.post_hooks for step in steps):
-            return cube_from_model(model.result()), model
+            cube = cube_from_model(model.result())
+            return replace(cube, info=replace(cube.info, acquired=acquired)), model
         return cube if found is None else replace(cube, dq=found.dq), model
 
     def _combine(self, record: Record, names: PlannedImage, models: list[Any]) -> Any:

@@ -23,6 +23,7 @@ from lyot.parameters import (
     SaveParameters,
     to_dict,
 )
+from lyot.references.acquisition import unusable_because
 from lyot.steps.base import root_of
 
 MIN_ROLL_DIFFERENCE_DEG = 0.5
@@ -81,6 +82,8 @@ class Plan:
     association: Association
     parameters: RunParameters  # with the strategy that ``auto`` stands for
     backgrounds: Mapping[Path, tuple[Path, ...]]  # the own ones of each exposure that has some
+    acquisitions: Mapping[Path, tuple[Path, ...]]  # that show the star of a science exposure
+    unused: tuple[tuple[str, str], ...]  # members that are not used, and their type or the reason
     exposures: tuple[PlannedExposure, ...]  # one for each science exposure, in member order
     images: tuple[PlannedImage, ...]  # one for each number of modes; none without a combination
     products: dict[str, int]  # what will be written, and the least number of bytes that it takes
@@ -104,6 +107,10 @@ class Plan:
             "backgrounds": {
                 path.name: [str(p) for p in own] for path, own in self.backgrounds.items()
             },
+            "acquisitions": {
+                path.name: [str(p) for p in own] for path, own in self.acquisitions.items()
+            },
+            "unused": [list(each) for each in self.unused],
             "exposures": [
                 asdict(e)
                 | {"science": str(e.science), "references": [str(p) for p in e.references]}
@@ -177,6 +184,7 @@ def make_plan(
         association,
         replace(parameters, references=replace(parameters.references, strategy=strategy)),
         _backgrounds(association, infos, parameters),
+        *_acquisitions(association, infos, parameters),
         tuple(exposures),
         tuple(images),
         dict(_products(exposures, images, first, parameters)),
@@ -192,6 +200,25 @@ def _backgrounds(
         return {}
     found = {path: infos[path] for path in association.background}
     return {p: own_backgrounds(infos[p], found) for p in association.science + association.psf}
+
+
+def _acquisitions(
+    association: Association, infos: Mapping[Path, ExposureInfo], parameters: RunParameters
+) -> tuple[dict[Path, tuple[Path, ...]], tuple[tuple[str, str], ...]]:
+    """Return the acquisitions of each science exposure that has some, and what is not used."""
+    found: dict[Path, tuple[Path, ...]] = {}
+    reasons: dict[Path, str] = {}
+    for path in association.science:
+        stated = parameters.recipe.star_xy is not None or infos[path].star_xy is not None
+        for each in association.acquisitions:
+            reason = unusable_because(infos[path], infos[each])
+            if stated and not reason:
+                reason = "the position of the star is given"
+            if not reason:
+                found[path] = (*found.get(path, ()), each)
+            reasons[each] = reason and reasons.get(each, reason)
+    unused = [(path.name, f"{infos[path].role}: {why}") for path, why in reasons.items() if why]
+    return found, (*association.unused, *unused)
 
 
 def _stacks(
@@ -318,10 +345,12 @@ def _lines(plan: Plan) -> Iterator[str]:
             f"{most}{exposure.n_references} reference frames"
         )
         yield from _background_lines(plan, exposure.science)
+        for path in plan.acquisitions.get(exposure.science, ()):
+            yield f"    star by {path.name}"
         for path in exposure.references:
             yield f"    reference {path.name}"
             yield from _background_lines(plan, path)
-    for name, kind in plan.association.unused:
+    for name, kind in plan.unused:
         yield f"  not used: {name} ({kind})"
     yield "Products, and their least size:"
     for name, n_bytes in plan.products.items():

@@ -59,6 +59,10 @@ class Record:
             "science": [path.name for path in association.science],
             "psf": [path.name for path in association.psf],
             "background": [path.name for path in association.background],
+            "acquisitions": {
+                path.name: [each.name for each in own]
+                for path, own in self.plan.acquisitions.items()
+            },
             "sha256": dict(self.checksums),
         }
 

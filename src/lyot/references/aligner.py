@@ -189,6 +189,8 @@ class Aligner:
             "weight": self.weight_origin,
             "reference_warnings": [asdict(warning) for warning in self.warnings],
         }
+        if self.target.info.acquired is not None:
+            details["star_by_acquisitions"] = self.target.info.acquired.to_dict()
         return details | ({"note": note} if note else {})
 
     @threads.calculation

@@ -18,7 +18,7 @@ from lyot.compute import threads
 from lyot.compute.cache import remembered
 from lyot.errors import LyotError
 from lyot.files.headers import ExposureInfo
-from lyot.files.star import CRPIX, HEADER, MEASURED, PARAMETER, StarPosition
+from lyot.files.star import COMBINED, CRPIX, HEADER, MEASURED, PARAMETER, StarPosition
 from lyot.instruments.instrument import mode_optics
 from lyot.instruments.offaxis import Optics
 from lyot.instruments.wavefront import MODEL_SEEDS, TRIAL_SEEDS
@@ -51,6 +51,8 @@ MAX_DISAGREEMENT = 2.0
 """How far the methods may differ, in errors of the difference, before the error grows."""
 MAX_HEADER_ERRORS = 4.0
 """Difference, in errors of what is measured, beyond which the header's star is warned of."""
+MAX_ACQUISITION_ERRORS = 4.0
+"""Difference, in its error, beyond which the star by a target acquisition is not used."""
 
 
 def stated_star(
@@ -70,11 +72,11 @@ def stated_star(
 def guess_star(info: ExposureInfo, parameter_xy: tuple[float, float] | None, /) -> StarPosition:
     """Return the best star position without looking at the pixels.
 
-    That is the parameter, else STARCENX/Y, else CRPIX, else the middle of the frame.
+    That is the parameter, else STARCENX/Y, else the acquisition, else CRPIX, else the middle of the
+    frame.
     """
-    stated = stated_star(info, parameter_xy)
-    if stated is not None:
-        return stated
+    if known := stated_star(info, parameter_xy) or info.acquired:
+        return known
     middle = (0.5 * (info.shape[-1] - 1), 0.5 * (info.shape[-2] - 1))
     x, y = info.crpix_xy or middle
     if not (0 <= x < info.shape[-1] and 0 <= y < info.shape[-2]):
@@ -95,6 +97,7 @@ def find_star(
 
     What the header states is measured besides: its error is the root of the sum of the squares of
     the difference and of the error of what is measured, which holds whatever made the header.
+    What is measured on the frames and in a target acquisition is weighed by the errors of both.
     `star_xy` is the user's; for the rest see `measure_star`.
     """
     stated = stated_star(info, star_xy)
@@ -102,7 +105,7 @@ def find_star(
         return stated
     measured = measure_star(info, frames, guess_star(info, None), method=method)
     if stated is None or measured.origin != MEASURED:
-        return stated or measured
+        return stated or _with_acquisition(info, measured)
     apart, err = np.subtract(measured.yx, stated.yx), (measured.y_err, measured.x_err)
     y_err, x_err = np.hypot(apart, err)
     if np.any(np.abs(apart) > MAX_HEADER_ERRORS * np.array(err)):
@@ -119,6 +122,33 @@ def find_star(
             measured.y_err,
         )
     return replace(stated, x_err=float(x_err), y_err=float(y_err))
+
+
+def _with_acquisition(info: ExposureInfo, star: StarPosition) -> StarPosition:
+    """Weigh the star that was measured on the frames and that by the target acquisition."""
+    acquired = info.acquired
+    if acquired is None or star.origin != MEASURED:
+        return star
+    places, variances = (
+        np.array(pair)
+        for pair in zip(
+            *(((s.x, s.y), (s.x_err**2, s.y_err**2)) for s in (star, acquired)), strict=True
+        )
+    )
+    apart = np.abs(places[0] - places[1]) / np.sqrt(variances.sum(axis=0))
+    if (apart > MAX_ACQUISITION_ERRORS).any():
+        log.warning(
+            "The star of %s lies at (x, y) = (%.2f, %.2f) on the frames, at (%.2f, %.2f) by its "
+            "target acquisition, %.1f errors apart; the frames are taken.",
+            info.name,
+            *places.ravel(),
+            apart.max(),
+        )
+        return star
+    weights = 1.0 / variances
+    total = weights.sum(axis=0)
+    (x, y), (x_err, y_err) = (weights * places).sum(axis=0) / total, total**-0.5
+    return StarPosition(float(x), float(y), float(x_err), float(y_err), COMBINED)
 
 
 class Frames(NamedTuple):
