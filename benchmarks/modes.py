@@ -66,7 +66,10 @@ def image_checks(data: Path) -> dict[tuple[str, str], str]:
     matched = images.matched_fluxes(stars)
     theirs, ours = images.images_on_axis(data)
     profile = images.profile_on_axis(theirs, ours)
-    planet, separation = images.growth_of_planet(data)
+    fitted = images.fitted_planet(data)
+    planet, separation = images.growth_of_planet(fitted)
+    ring, error = images.rings_of_planet(fitted)
+    chi2 = np.mean(((ring - 1.0) / error) ** 2)
     return {
         ("MASK335R", "F300M"): (
             f"HD 141569 B and C: growth curves from 1.5 to 12 pixels within {growth[0]:.1%} and "
@@ -79,7 +82,9 @@ def image_checks(data: Path) -> dict[tuple[str, str], str]:
         ("MASK335R", "F444W"): "halo of AU Mic's reference stars: profile within a factor of 1.5",
         ("4QPM_1140", "F1140C"): (
             f"HD 106906 b: growth curve within {np.abs(planet[:8] - 1).max():.1%} to 8 pixels, "
-            f"{np.abs(planet - 1).max():.1%} to 12; separation {separation:.2f} arcsec"
+            f"{np.abs(planet - 1).max():.1%} to 12; rings of one pixel within their "
+            f"errors (chi-square {chi2:.1f} per ring; {error[:3].max():.1%} to 3 pixels, {error[3:8].min():.0%} to "
+            f"{error[3:8].max():.0%} to 8); separation {separation:.2f} arcsec"
         ),
     }
 

@@ -225,38 +225,111 @@ def test_the_halo_of_real_stars_behind_the_mask_in_another_filter(data_dir):
 # --- HD 106906 b, F1140C behind the phase mask.
 
 
+@dataclass
+class Planet:
+    """The residual image, the star on it, and the image of the planet that is fitted to it."""
+
+    image: np.ndarray
+    star_xy: tuple[float, float]
+    at_xy: np.ndarray  # of the planet
+    flux: float
+    level: float
+    stamp: np.ndarray  # about `PLANET_XY`, of unit flux
+
+    def away(self, x, y):
+        """Return the distances of places from the star along the boundaries of the mask [pixel]."""
+        x, y, turn = x - self.star_xy[0], y - self.star_xy[1], np.radians(-4.8)
+        return np.abs(x * np.cos(turn) + y * np.sin(turn)), np.abs(
+            y * np.cos(turn) - x * np.sin(turn)
+        )
+
+    def rings(self, image):
+        """Return the means of an image of a stamp in rings of one pixel about the planet."""
+        distance = np.hypot(*(STAMP - (self.at_xy - PLANET_XY)[:, None, None]))
+        inside = [(distance >= r) & (distance < r + 1) for r in range(12)]
+        return np.array([np.nanmean(image[ring]) for ring in inside])
+
+    def left_at(self, x, y):
+        """Return a stamp about a pixel less the fit of a source there and a level."""
+        cut = stamp_of(self.image, x, y)
+        good = np.isfinite(cut)
+        design = np.array([self.stamp[good], np.ones(good.sum())])
+        flux, level = np.linalg.lstsq(design.T, cut[good], rcond=None)[0]
+        return cut - flux * self.stamp - level
+
+
+PLANET_XY, HALF = np.array([161, 71]), 16
+STAMP = np.mgrid[-HALF : HALF + 1, -HALF : HALF + 1][::-1]  # x and y
+
+
+def stamp_of(image, x, y):
+    return image[y - HALF : y + HALF + 1, x - HALF : x + HALF + 1]
+
+
 def test_hd106906_b_has_the_growth_curve_of_the_model(data_dir):
-    growth, separation = growth_of_planet(data_dir)
+    growth, separation = growth_of_planet(fitted_planet(data_dir))
     assert np.abs(growth[:8] - 1.0).max() < 0.05
     assert np.abs(growth - 1.0).max() < 0.10
     assert separation == pytest.approx(7.11, abs=0.06)
 
 
-def growth_of_planet(data_dir):
-    """Return the growth curve of HD 106906 b over the model, from 1 to 12 pixels; separation."""
-    image, (star_x, star_y) = hd106906_residual(data_dir)
+def test_hd106906_b_has_the_rings_of_the_model_within_their_errors(data_dir):
+    """The frame knows the three rings of the core to 1 to 3 %, those beyond to 10 to 70 %."""
+    ratio, error = rings_of_planet(fitted_planet(data_dir))
+    assert error[:3].max() < 0.04
+    assert np.abs(ratio[:3] - 1.0).max() < 0.05
+    pull = (ratio - 1.0) / error
+    assert np.abs(pull).max() < 3.0
+    assert np.mean(pull**2) < 1.5  # more than by chance in one of ten
+
+
+def fitted_planet(data_dir):
+    """Fit flux, place and level of HD 106906 b."""
+    image, star = hd106906_residual(data_dir)
     optics = flight_optics("4QPM_1140", "F1140C")
     scale = np.array(optics.detector.pixel_scale_arcsec)
-    column, row, half = 161, 71, 16
-    cut = image[row - half : row + half + 1, column - half : column + half + 1]
-    y, x = np.mgrid[-half : half + 1, -half : half + 1]
+    cut = stamp_of(image, *PLANET_XY)
     good = np.isfinite(cut)
 
     def solve(p):
-        place = (np.array([column, row]) + p - (star_x, star_y)) * scale
-        made = optics.psf(tuple(place), n_pixels=2 * half + 1, fraction_xy=tuple(p))
+        place = (PLANET_XY + p - star) * scale
+        made = optics.psf(tuple(place), n_pixels=2 * HALF + 1, fraction_xy=tuple(p))
         columns = np.array([made.image[good], np.ones(good.sum())])
         factors = np.linalg.lstsq(columns.T, cut[good], rcond=None)[0]
         return factors, factors @ columns - cut[good], made
 
     found = optimize.least_squares(lambda p: solve(p)[1], [0.3, 0.0], diff_step=1e-3, max_nfev=12)
     (flux, level), _, made = solve(found.x)
-    distance = np.hypot(x - found.x[0], y - found.x[1])
-    apertures = [(distance < r) & good for r in range(1, 13)]
-    growth = np.array([np.sum(cut[a] - level) / np.sum(flux * made.image[a]) for a in apertures])
-    growth /= 0.5 * (growth.max() + growth.min())
-    offset = (np.array([column, row]) + found.x - (star_x, star_y)) * scale
-    return growth, float(np.hypot(*offset))
+    return Planet(image, star, PLANET_XY + found.x, flux, level, made.image)
+
+
+def growth_of_planet(planet):
+    """Return the growth curve of HD 106906 b over the model, from 1 to 12 pixels; separation."""
+    cut = stamp_of(planet.image, *PLANET_XY) - planet.level
+    distance = np.hypot(*(STAMP - (planet.at_xy - PLANET_XY)[:, None, None]))
+    apertures = [(distance < r) & np.isfinite(cut) for r in range(1, 13)]
+    growth = np.array([cut[a].sum() / (planet.flux * planet.stamp[a].sum()) for a in apertures])
+    scale = flight_optics("4QPM_1140", "F1140C").detector.pixel_scale_arcsec
+    return (
+        growth / (0.5 * (growth.max() + growth.min())),
+        float(np.hypot(*((planet.at_xy - planet.star_xy) * scale))),
+    )
+
+
+def rings_of_planet(planet):
+    """Return the rings of HD 106906 b over those of the model, and their errors.
+
+    The errors are the scatter of what is left of as many rings about blank places, as far from the
+    star and from the boundaries of the mask.
+    """
+    model = planet.flux * planet.rings(planet.stamp)
+    blank = []
+    for y, x in np.mgrid[20:190:8, 20:195:8].reshape(2, -1).T:
+        far = 45 < np.hypot(x - planet.star_xy[0], y - planet.star_xy[1]) < 85
+        if far and min(planet.away(x, y)) > 22 and np.hypot(*(PLANET_XY - (x, y))) > 2 * HALF + 1:
+            blank.append(planet.rings(planet.left_at(x, y)))
+    left = planet.rings(stamp_of(planet.image, *PLANET_XY) - planet.level)
+    return left / model, np.std(blank, axis=0) / model
 
 
 def hd106906_residual(data_dir):

@@ -16,7 +16,7 @@ from lyot.types import Array
 
 PSF_ERR = 0.03
 """Relative error of the flux by the model of the PSF: the growth curves of HD 141569 B and C in
-F300M and of HD 106906 b in F1140C agree with it within 3.2 % (tests/realdata/test_true_psf.py)."""
+F300M and of HD 106906 b in F1140C agree with it within 3 % (tests/realdata/test_true_psf.py)."""
 SLOPE_STEP_PIX = 0.5
 
 ERROR_CAUSES = {
