@@ -83,8 +83,9 @@ def image_checks(data: Path) -> dict[tuple[str, str], str]:
         ("4QPM_1140", "F1140C"): (
             f"HD 106906 b: growth curve within {np.abs(planet[:8] - 1).max():.1%} to 8 pixels, "
             f"{np.abs(planet - 1).max():.1%} to 12; rings of one pixel within their "
-            f"errors (chi-square {chi2:.1f} per ring; {error[:3].max():.1%} to 3 pixels, {error[3:8].min():.0%} to "
-            f"{error[3:8].max():.0%} to 8); separation {separation:.2f} arcsec"
+            f"errors (chi-square {chi2:.1f} per ring; {error[:3].max():.1%} to 3 pixels, "
+            f"{error[3:8].min():.0%} to {error[3:8].max():.0%} to 8); separation "
+            f"{separation:.2f} arcsec"
         ),
     }
 

@@ -15,7 +15,7 @@ from lyot.instruments import instrument_named
 from lyot.parameters import AUTO, BY_MODEL, BY_SYMMETRY
 from lyot.references.star import Frames, measure_star
 
-N, SHAPE = 24, (161, 161)
+N, SHAPE = 48, (161, 161)
 CASES = (
     ("MASK335R", "F444W", "NIRCAM", "NRCALONG", 0.063),
     ("MASK335R", "F335M", "NIRCAM", "NRCALONG", 0.063),

@@ -1,10 +1,13 @@
 """The image of one source, and what its file says: algebra of samples, places and shares."""
 
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from lyot.algorithms.geometry import TangentPlane
 from lyot.analysis.companion import fit_companions
 from lyot.analysis.observation import open_run, read_psf
 from lyot.analysis.psf import model_psf
@@ -63,6 +66,48 @@ def test_star_and_mask_of_an_exposure_tell_where_the_source_is():
     assert found.psf.transmission == pytest.approx(expected.psf.transmission, abs=1e-9)
     np.testing.assert_allclose(found.psf.image, expected.psf.image, atol=1e-9)
     assert found.keywords["MASKX"][0] == pytest.approx(moved[0])
+
+
+def test_by_a_gwcs_the_columns_tell_y_and_skewed_pixels_are_reckoned_with():
+    """Pixels of 62 x 63 mas, the rows 0.5 degree from a right angle, the columns at 70 degrees."""
+    known = {"shape": (90, 90), "pixel_area_sr": (0.0625 / 206264.806247) ** 2}
+    info = replace(ROUND, star_xy=(45.0, 44.0), **known)
+    y, x = (a.ravel() for a in np.mgrid[0:90, 0:90])
+    of_y, of_x = np.radians(70.0), np.radians(70.0 - 90.5)
+    east = 0.063 * np.sin(of_y) * (y - 44.0) + 0.062 * np.sin(of_x) * (x - 45.0)
+    north = 0.063 * np.cos(of_y) * (y - 44.0) + 0.062 * np.cos(of_x) * (x - 45.0)
+    plane = TangentPlane.through((44.0, 45.0), y, x, east, north)
+    r, angle = 1.4, np.radians(25.0)
+    at = (-r * np.sin(angle), r * np.cos(angle))
+    made = source_image(info, at, plane=plane, pixels=5)
+    place = plane.pixel(r * np.sin(of_y + angle), r * np.cos(of_y + angle)) - plane.star_yx
+    scale = [made.keywords[f"PIXSCL_{axis}"][0] for axis in "YX"]
+    found = [made.keywords[f"MASK{axis}"][0] for axis in "YX"]
+    np.testing.assert_allclose(found, place * scale, atol=1e-6)
+    assert np.abs(found - np.array(at)[::-1]).max() > 0.004  # of 1.4
+
+
+def test_the_image_is_that_of_stpsf_where_an_analysis_takes_it(monkeypatch):
+    class Camera:
+        def calc_psf(self, *, fov_pixels, oversample, **_):
+            image = np.full((fov_pixels * oversample,) * 2, 0.8 / (fov_pixels * oversample) ** 2)
+            return [SimpleNamespace(data=image)]
+
+    plain = source_image(ROUND, (0.5, 0.2), pixels=11, oversample=2)
+    drawn = {"pixels": 11, "seed": 3}
+    by_model = source_image(ROUND, (0.5, 0.2), **drawn).psf.image
+    module = SimpleNamespace(NIRCam=Camera, __version__="9.9")
+    monkeypatch.setitem(sys.modules, "stpsf", module)
+    monkeypatch.setenv("STPSF_PATH", "somewhere")
+    made = source_image(ROUND, (0.5, 0.2), pixels=11, oversample=2)
+    assert made.keywords["PSFMODEL"].startswith("stpsf 9.9")
+    assert plain.keywords["PSFMODEL"] == "model of the package"
+    assert made.psf.image.shape == plain.psf.image.shape
+    assert made.psf.stamp_fraction == pytest.approx(0.8)
+    assert made.psf.transmission == pytest.approx(plain.psf.transmission)
+    assert "WFE_TEL" not in made.keywords
+    # Only the model draws wavefronts.
+    np.testing.assert_array_equal(source_image(ROUND, (0.5, 0.2), **drawn).psf.image, by_model)
 
 
 def test_behind_a_bar_the_star_is_where_the_filter_puts_it():

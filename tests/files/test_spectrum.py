@@ -37,6 +37,19 @@ def test_a_table_may_have_any_units(tmp_path):
     assert density == pytest.approx(0.3 * 4.381**-1.7, rel=0.02)
 
 
+def test_photometry_as_vizier_gives_it_is_read_by_its_names(tmp_path):
+    """Of several values at one frequency, the median; columns before them are places and names."""
+    ghz, jy = [60000.0, 89000.0, 60000.0, 138000.0, 60000.0], [4.0, 9.0, 3.0, 20.0, 90.0]
+    table = QTable(
+        [np.full(5, 311.29), np.arange(5), ghz * u.GHz, jy * u.Jy, np.array(jy) * 0.1 * u.Jy],
+        names=["_RAJ2000", "_ID", "sed_freq", "sed_flux", "sed_eflux"],
+    )
+    table.write(tmp_path / "star.vot", format="votable")
+    found = read_spectrum(tmp_path / "star.vot")
+    np.testing.assert_allclose(found.um, 299792.458 / np.array([138000.0, 89000.0, 60000.0]))
+    np.testing.assert_allclose(found.jy, [20.0, 9.0, 4.0])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "text"),
     [

@@ -253,32 +253,46 @@ def best_psf(
 
     By the model too for a source of another spectrum than a hot star's.
     """
+    mode = instrument, coronagraph, filter, pixel_scale_arcsec, spectrum
+    return stpsf_psf(*mode) or model_psf(*mode)
+
+
+def stpsf_psf(
+    instrument: Instrument,
+    coronagraph: Coronagraph,
+    filter: Filter,
+    pixel_scale_arcsec: float,
+    spectrum: Spectrum,
+    /,
+    *,
+    pixels: int = 2 * MODEL_HALF_PIX + 1,
+    oversample: int = MODEL_OVERSAMPLE,
+) -> OffAxisPSF | None:
+    """Make the off-axis PSF of a hot star by ``stpsf``; None where that cannot be.
+
+    That is for another spectrum, without the package or its data, and for what it does not know.
+    """
     has_name = bool(instrument.stpsf_class and coronagraph.stpsf_stop)
-    if has_name and spectrum == RAYLEIGH_JEANS and os.environ.get("STPSF_PATH"):
-        with suppress(ImportError, OSError, KeyError):
-            return _stpsf(instrument, coronagraph, filter, pixel_scale_arcsec)
-    return model_psf(instrument, coronagraph, filter, pixel_scale_arcsec, spectrum)
+    if not has_name or spectrum != RAYLEIGH_JEANS or not os.environ.get("STPSF_PATH"):
+        return None
+    with suppress(ImportError, OSError, KeyError):
+        import stpsf
 
-
-def _stpsf(
-    instrument: Instrument, coronagraph: Coronagraph, filter: Filter, pixel_scale_arcsec: float
-) -> OffAxisPSF:
-    import stpsf
-
-    camera = getattr(stpsf, instrument.stpsf_class)()
-    camera.filter = filter.name
-    camera.image_mask = None
-    camera.pupil_mask = coronagraph.stpsf_stop
-    camera.pixelscale = pixel_scale_arcsec
-    hdus = camera.calc_psf(
-        oversample=MODEL_OVERSAMPLE,
-        fov_pixels=2 * MODEL_HALF_PIX + 1,
-        normalize="exit_pupil",
-        add_distortion=False,
-    )
-    data = np.asarray(hdus[0].data, dtype=np.float64)
-    origin = f"stpsf {stpsf.__version__}, {filter.name} for {coronagraph.name}; not checked here"
-    return OffAxisPSF(data, MODEL_OVERSAMPLE, origin)
+        camera = getattr(stpsf, instrument.stpsf_class)()
+        camera.filter = filter.name
+        camera.image_mask = None
+        camera.pupil_mask = coronagraph.stpsf_stop
+        camera.pixelscale = pixel_scale_arcsec
+        hdus = camera.calc_psf(
+            oversample=oversample,
+            fov_pixels=pixels,
+            normalize="exit_pupil",
+            add_distortion=False,
+        )
+        data = np.asarray(hdus[0].data, dtype=np.float64)
+        origin = f"stpsf {stpsf.__version__}, {filter.name} for {coronagraph.name}; not checked"
+        return OffAxisPSF(data, oversample, origin)
+    return None
 
 
 @lru_cache(maxsize=8)

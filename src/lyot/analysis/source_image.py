@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lyot.analysis.mode import transmission_of
+from lyot.algorithms.geometry import TangentPlane
+from lyot.analysis.mode import mode_of, transmission_of
+from lyot.analysis.psf import stpsf_psf
 from lyot.compute import threads
 from lyot.errors import LyotError
-from lyot.files.headers import ExposureInfo
+from lyot.files.astrometry import plane_of
+from lyot.files.exposure import open_model
+from lyot.files.headers import ExposureInfo, read_info
 from lyot.instruments import instrument_named
 from lyot.instruments.filters import RAYLEIGH_JEANS, Spectrum
 from lyot.instruments.offaxis import Optics, PsfAndTransmission
 from lyot.references.star import guess_star
+from lyot.types import Array
 
 MAX_SAMPLES = 4095
 """Largest width of an image [sample]."""
@@ -81,12 +87,20 @@ def named_mode(instrument: str, filter: str, mask: str, /) -> ExposureInfo:
     )
 
 
+def exposure_mode(path: str | Path, /) -> tuple[ExposureInfo, TangentPlane]:
+    """Read the mode of an exposure, and the sky about its star by its gWCS."""
+    info = read_info(path)
+    with open_model(path) as model:
+        return info, plane_of(model, guess_star(info, None))
+
+
 @threads.calculation
 def source_image(
     info: ExposureInfo,
     at_xy_arcsec: tuple[float, float],
     /,
     *,
+    plane: TangentPlane | None = None,
     pixels: int = 65,
     oversample: int = 1,
     seed: int | None = None,
@@ -102,6 +116,10 @@ def source_image(
         else at that point.
     at_xy_arcsec : tuple of float
         Offset of the source from the star along the detector's x and y [arcsec].
+    plane : TangentPlane, optional
+        The sky about the star by the exposure's gWCS: y is then the direction of the columns on
+        the sky, and x at right angles to it, though the pixels are skewed. By default they are
+        not.
     pixels : int, optional
         Width of the image, centered on the source [detector pixel]; odd.
     oversample : int, optional
@@ -114,8 +132,9 @@ def source_image(
     Returns
     -------
     SourceImage
-        The image, which sums to the share of the whole PSF's flux that lies on it (STAMPFRC),
-        without the transmission of the mask (TRANSMIS), and the keywords that describe it.
+        The image, by ``stpsf`` where an analysis takes that, else by the model (PSFMODEL). It sums
+        to the share of the whole PSF's flux that lies on it (STAMPFRC), without the transmission
+        of the mask (TRANSMIS). And the keywords that describe it.
 
     Raises
     ------
@@ -143,15 +162,23 @@ def source_image(
         )
     camera = instrument_named(info.instrument)
     mask = camera.coronagraph(info.coronagraph)
-    through = transmission_of(replace(info, filter=camera.filter(info.filter).name), None, spectrum)
+    mode = replace(info, filter=camera.filter(info.filter).name)
+    through = transmission_of(mode, None, spectrum)
     optics = replace(through.optics.sampled_for(pixels), seed=seed)
-    star = guess_star(info, None)
-    scale = optics.detector.pixel_scale_arcsec
-    from_star = np.subtract(star.yx, info.mask_yx(star))[::-1]
-    x, y = np.add(at_xy_arcsec, from_star * scale)
-    along, across = mask.along_axes(float(x), float(y))
-    place = along + through.mask_xy_arcsec[0], across + through.mask_xy_arcsec[1]
-    psf = optics.psf(mask.along_detector(*place), n_pixels=pixels, oversample=oversample)
+    star, scale = guess_star(info, None), optics.detector.pixel_scale_arcsec
+    moved_yx = np.divide(at_xy_arcsec, scale)[::-1] if plane is None else _by(plane, *at_xy_arcsec)
+    y, x = np.add(star.yx, moved_yx)
+    along, across = through.along_mask(float(y), float(x), mask_yx=info.mask_yx(star))
+    place = mask.along_detector(float(along), float(across))
+    made = None
+    if seed is None:
+        made = stpsf_psf(*mode_of(mode), spectrum, pixels=pixels, oversample=oversample)
+    if made is None:
+        psf = optics.psf(place, n_pixels=pixels, oversample=oversample)
+        made_of = _made_of(optics, pixels)
+    else:
+        psf = PsfAndTransmission(made.data, optics.transmission(place), float(made.data.sum()))
+        made_of = {"PSFMODEL": made.origin}
     keywords = {
         "INSTRUME": camera.name,
         "FILTER": info.filter,
@@ -159,23 +186,33 @@ def source_image(
         "SPECTRUM": spectrum.name,
         "OFFSETX": (float(at_xy_arcsec[0]), "[arcsec] source from the star along x"),
         "OFFSETY": (float(at_xy_arcsec[1]), "[arcsec] source from the star along y"),
-        "MASKX": (place[0], "[arcsec] source from the middle of the mask"),
-        "MASKY": (place[1], "[arcsec] along the axes of the mask"),
+        "MASKX": (float(along), "[arcsec] source from the middle of the mask"),
+        "MASKY": (float(across), "[arcsec] along the axes of the mask"),
         "STAMPFRC": (psf.stamp_fraction, "share of the flux of the PSF on the image"),
         "TRANSMIS": (psf.transmission, "transmission of the mask; not in the image"),
         "OVERSAMP": (oversample, "samples per detector pixel and axis"),
+        "PIXELSCL": (float(np.sqrt(np.prod(scale))) / oversample, "[arcsec] scale of a sample"),
+        "PIXSCL_X": (scale[0], "[arcsec] scale of a detector pixel along x"),
+        "PIXSCL_Y": (scale[1], "[arcsec] scale of a detector pixel along y"),
     }
-    return SourceImage(psf, keywords | _made_of(optics, pixels, oversample))
+    return SourceImage(psf, keywords | made_of)
 
 
-def _made_of(optics: Optics, pixels: int, oversample: int) -> dict[str, Any]:
-    """Keywords that say what the image was made of."""
-    (x, y), detector, budget = optics.detector.pixel_scale_arcsec, optics.detector, optics.wavefront
+def _by(plane: TangentPlane, x: float, y: float) -> Array:
+    """Pixels (y, x) from the star of an offset along the columns, and at right angles to them."""
+    up, right = plane.to_sky[:, :2].T
+    up = up / np.linalg.norm(up)
+    right = right - (right @ up) * up
+    sky = x * right / np.linalg.norm(right) + y * up
+    return np.asarray(plane.pixel(*sky) - plane.star_yx)
+
+
+def _made_of(optics: Optics, pixels: int) -> dict[str, Any]:
+    """Keywords that say what an image of the model was made of."""
+    detector, budget = optics.detector, optics.wavefront
     band = optics.with_enough_wavelengths(pixels).band
     keywords: dict[str, Any] = {
-        "PIXELSCL": (float(np.sqrt(x * y)) / oversample, "[arcsec] scale of a sample"),
-        "PIXSCL_X": (x, "[arcsec] scale of a detector pixel along x"),
-        "PIXSCL_Y": (y, "[arcsec] scale of a detector pixel along y"),
+        "PSFMODEL": "model of the package",
         "DIFFUS": (detector.diffusion_arcsec, "[arcsec] diffusion of charge, rms"),
         "IPC_X": (detector.coupling[0], "coupling to each pixel beside"),
         "IPC_Y": (detector.coupling[1], "coupling to each pixel above and below"),

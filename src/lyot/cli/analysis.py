@@ -124,8 +124,7 @@ def psf(exposure: str | None, output: str, **options: Any) -> None:
     centered on the source, in the orientation of the detector. It sums to the share of the flux
     that lies on it (STAMPFRC), without the transmission of the mask (TRANSMIS).
     """
-    from lyot.analysis.source_image import named_mode, source_image
-    from lyot.files.headers import read_info
+    from lyot.analysis.source_image import exposure_mode, named_mode, source_image
     from lyot.files.results import write_image
     from lyot.files.spectrum import source_spectrum
     from lyot.parameters import PsfParameters
@@ -134,10 +133,11 @@ def psf(exposure: str | None, output: str, **options: Any) -> None:
     names = parameters.instrument, parameters.filter, parameters.mask
     if exposure and any(names):
         raise LyotError(f"The mode is that of {exposure}; give no instrument, filter or mask.")
-    info = read_info(exposure) if exposure else named_mode(*names)
+    info, plane = exposure_mode(exposure) if exposure else (named_mode(*names), None)
     made = source_image(
         info,
         parameters.at,
+        plane=plane,
         pixels=parameters.pixels,
         oversample=parameters.oversample,
         seed=parameters.seed,

@@ -21,7 +21,9 @@ def read_spectrum(path: str | Path, /) -> Spectrum:
     """Read a spectrum: wavelength and flux density, the first two columns.
 
     From a table with units (ECSV, FITS, VOTable), per frequency or per wavelength, or from text
-    without: micrometer and Jy. Points of no flux, and lines that begin with ``#``, are left out.
+    without: micrometer and Jy. Points of no flux, and lines that begin with ``#``, are left out;
+    of several at one wavelength the median is taken. In the photometry that VizieR collects of a
+    star the columns are those that it names so, ``sed_freq`` and ``sed_flux``.
 
     Examples
     --------
@@ -35,10 +37,12 @@ def read_spectrum(path: str | Path, /) -> Spectrum:
         raise LyotError(f"The spectrum {path} does not exist.")
     um, jy = _with_units(path) if path.suffix in _TABLES else _as_text(path)
     good = np.isfinite(um) & np.isfinite(jy) & (um > 0) & (jy > 0)
-    um, first = np.unique(um[good], return_index=True)
+    order = np.argsort(um[good], kind="stable")
+    um, first = np.unique(um[good][order], return_index=True)
     if len(um) < 2:
         raise LyotError(f"The spectrum {path} has {len(um)} points of positive flux; give more.")
-    return Spectrum(tuple(um.tolist()), tuple(jy[good][first].tolist()), path.name)
+    of_one = np.split(jy[good][order], first[1:])
+    return Spectrum(tuple(um.tolist()), tuple(float(np.median(v)) for v in of_one), path.name)
 
 
 def source_spectrum(parameters: SourceParameters, /) -> Spectrum:
@@ -54,6 +58,7 @@ def source_spectrum(parameters: SourceParameters, /) -> Spectrum:
     return RAYLEIGH_JEANS if kelvin is None else Spectrum.blackbody(kelvin)
 
 
+_VIZIER = ["sed_freq", "sed_flux"]
 _TABLES = {".ecsv", ".fits", ".vot", ".xml"}
 
 
@@ -70,7 +75,9 @@ def _with_units(path: Path) -> tuple[Array, Array]:
     table: Table = read_table(path)
     if len(table.colnames) < 2:
         raise LyotError(f"The spectrum {path} has one column; give wavelength and flux density.")
-    wavelength, flux = (_quantity(table[name]) for name in table.colnames[:2])
+    of_vizier = set(_VIZIER) <= set(table.colnames)
+    names = _VIZIER if of_vizier else table.colnames[:2]
+    wavelength, flux = (_quantity(table[name]) for name in names)
     try:
         um = wavelength.to(u.um, equivalencies=u.spectral())
         return um.value, flux.to(u.Jy, equivalencies=u.spectral_density(um)).value

@@ -37,7 +37,7 @@ SEGMENT_VARIANCE_POWER = 1.5
 COMMON_SHARE, MIN_COMMON_ORDER = 0.4, 3
 """Part of the telescope's variance that all segments have in common, and from which order on."""
 
-MODEL_SEEDS, TRIAL_SEEDS, PSF_SEEDS = range(32), range(100, 148), range(200, 328)
+MODEL_SEEDS, TRIAL_SEEDS, PSF_SEEDS = range(32), range(100, 196), range(200, 328)
 """The draws whose mean is the model of a star's image, those on which it is tried, and those that
 tell how far the image of a source may be from its mean: some take a quarter of its core's light,
 and the root mean square over fewer is too small by up to a third."""
