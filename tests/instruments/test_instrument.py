@@ -30,7 +30,7 @@ def test_flags_are_given_by_name():
     assert flag_value(" 1, hot ") == flag_value("1|2048") == 2049
     with pytest.raises(LyotError, match="bad_bits is 'NOPE'"):
         flag_value("NOPE")
-    for wrong in ("-1", "1+", "1.5", "~1"):
+    for wrong in ("-1", "1+", "1.5", "~1", "99999999999"):
         with pytest.raises(LyotError, match="bad_bits is "):
             flag_value(wrong)
 

@@ -64,6 +64,8 @@ def test_steps_run_from_the_shell_without_crds(files, small, tmp_path):
         (lambda e: [e, e.with_name("cut.fits")], [], "is truncated"),
         (lambda e: [e, e], ["--zones=x"], "zones is 'x'; it must be one of full, annuli, map."),
         (lambda e: [e, e], ["--truncate=abc"], "truncate is 'abc'; give whole numbers."),
+        (lambda e: [e, e], ["--truncate=1,,2"], "truncate is '1,,2'; give one value, or"),
+        (lambda e: [e, e], ["--truncate", "1,,2"], "truncate is '1,,2'; give one value, or"),
     ],
 )
 def test_strun_shows_one_sentence(files, files_of, options, sentence, tmp_path, capfd, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 
 from lyot._version import __version__
 from lyot.errors import LyotError
-from lyot.files.star import StarPosition
+from lyot.files.star import StarPosition, recorded_star
 
 PROVENANCE_KEY = "lyot"
 """Name of the branch of a product's ASDF tree that holds what the schemas have no place for."""
@@ -86,8 +86,7 @@ def set_provenance(model: Any, provenance: dict[str, Any], /) -> None:
 
 def star_of(model: Any, /) -> StarPosition | None:
     """Return the star position that a product records; None where it records none."""
-    values = provenance_of(model).get("star")
-    return StarPosition(**values) if values else None
+    return recorded_star(provenance_of(model).get("star"))
 
 
 def set_keyword(model: Any, extension: str, key: str, value: Any, comment: str, /) -> None:

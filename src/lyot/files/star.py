@@ -51,6 +51,16 @@ class StarPosition:
         return asdict(self)
 
 
+def recorded_star(values: dict[str, Any] | None, /) -> StarPosition | None:
+    """Return the star that a product records; `ValueError` or `TypeError` where it is none."""
+    if not values:
+        return None
+    x, y, x_err, y_err = (float(values[name]) for name in ("x", "y", "x_err", "y_err"))
+    if not np.isfinite([x, y]).all():
+        raise ValueError("the star is nowhere")
+    return StarPosition(x, y, x_err, y_err, str(values["origin"]))
+
+
 def combined_err(stars: Sequence[StarPosition], /) -> float:
     """Error along one axis of the star of several exposures together [pixel].
 

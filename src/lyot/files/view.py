@@ -23,7 +23,7 @@ from lyot.files.headers import (
     open_fits,
 )
 from lyot.files.provenance import PROVENANCE_KEY, check_branches, in_memory
-from lyot.files.star import StarPosition
+from lyot.files.star import StarPosition, recorded_star
 from lyot.files.trees import check_tree
 from lyot.types import Array
 
@@ -104,14 +104,13 @@ def read_view(path: str | Path, /) -> View:
         if "CONTRAST" in hdus:
             rows = hdus["CONTRAST"].data
             table = {str(n): np.asarray(rows[n], dtype=float) for n in rows.names}
-        values = provenance.get("star")
         ra, dec = (number_of(hdus[0].header.get(key)) for key in ("TARG_RA", "TARG_DEC"))
         return View(
             path,
             data,
             err,
             info,
-            StarPosition(**values) if values else None,
+            recorded_star(provenance.get("star")),
             provenance,
             info.pa_y_deg if np.isfinite(info.pa_y_deg) else None,
             table,

@@ -306,7 +306,7 @@ class Instrument:
                 value |= self.dq_flags[name.upper()] if name[:1].isalpha() else int(name)
         except (ValueError, KeyError):
             value = -1
-        if value < 0:
+        if not 0 <= value < 2**32:
             raise LyotError(
                 f"bad_bits is {bits!r}; give names of DQ flags such as DO_NOT_USE, joined by '+'."
             )

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -86,6 +87,19 @@ class LyotStep(Step):
             raise refused from err
 
     @classmethod
+    def load_spec_file(cls, *args: Any, **kwargs: Any) -> Any:
+        """Return the parameters; strun reads its options next, and does not say which is wrong."""
+        for before, word in pairwise(sys.argv if in_strun() else ()):
+            option, is_given, value = (word if "=" in word else f"{before}={word}").partition("=")
+            if option.startswith("--") and is_given and not _is_value(value):
+                text = (
+                    f"{option[2:]} is {value!r}; give one value, or several with a comma between."
+                )
+                log.error(text)
+                raise StepRefused(text)
+        return super().load_spec_file(*args, **kwargs)
+
+    @classmethod
     def from_config_section(cls, config: Any, *args: Any, **kwargs: Any) -> Any:
         """Make a step of a configuration; a value that is not allowed ends in one sentence."""
         given = dict(config)
@@ -139,6 +153,14 @@ class LyotStep(Step):
         saved = save_atomically(model, path)
         log.info("Saved %s", saved)
         return saved
+
+
+def _is_value(text: str) -> bool:
+    try:
+        ConfigObj([f"value = {text}"], raise_errors=True, list_values=True)
+    except Exception:
+        return False
+    return True
 
 
 def name_of(source: Any, /) -> str:

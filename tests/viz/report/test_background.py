@@ -7,7 +7,7 @@ import pytest
 
 from lyot.files.star import StarPosition
 from lyot.viz.report.background import background
-from lyot.viz.report.facts import read_facts
+from lyot.viz.report.facts import read_facts, subtracted_backgrounds
 
 RECORD = {"names": ["b1", "b2"], "scale": [[0.9, 1.0, 1.2]], "surface": [[-0.25]], "mean": [3.5]}
 
@@ -21,14 +21,11 @@ def with_exposure(facts, data, steps, **info):
     """The facts with one exposure that has other data, records and header."""
     first = facts.exposures[0]
     view = first.subtractions[0].view
-    view = replace(
-        view,
-        data=data,
-        star=StarPosition(60.0, 50.0, origin="measured"),
-        provenance=view.provenance | {"steps": view.provenance["steps"] | steps},
-        info=replace(view.info, **info),
-    )
-    changed = replace(first, subtractions=[replace(first.subtractions[0], view=view)])
+    star = StarPosition(60.0, 50.0, origin="measured")
+    view = replace(view, star=star, info=replace(view.info, **info))
+    after = replace(first.subtractions[0], view=view, image=data)
+    backgrounds = subtracted_backgrounds(first.root, steps)
+    changed = replace(first, subtractions=[after], backgrounds=backgrounds)
     return replace(facts, exposures=[changed])
 
 

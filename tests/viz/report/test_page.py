@@ -10,8 +10,9 @@ import matplotlib
 import numpy as np
 import pytest
 
+from lyot.viz.report import sections
 from lyot.viz.report.facts import read_facts
-from lyot.viz.report.page import render
+from lyot.viz.report.page import render, write_report
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +71,12 @@ def test_the_color_maps_are_those_of_matplotlib(facts):
         colors = np.frombuffer(base64.b64decode(text), np.uint8).reshape(-1, 3)
         wanted = matplotlib.colormaps[names[name]](np.linspace(0.0, 1.0, len(colors)))[:, :3]
         assert np.abs(colors - 255 * wanted).max() <= 0.5
+
+
+def test_an_error_of_the_report_is_not_taken_for_one_of_the_data(demo, monkeypatch):
+    def broken(run):
+        raise KeyError("a bug")
+
+    monkeypatch.setitem(sections.SECTIONS, "Alignment", broken)
+    with pytest.raises(KeyError, match="a bug"):
+        write_report(demo.folder)

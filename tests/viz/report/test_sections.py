@@ -93,16 +93,13 @@ def test_every_choice_of_a_viewer_has_its_frame(facts):
 
 
 def test_the_star_is_said_to_be_aligned_only_where_it_was(facts):
-    def text():
-        return " ".join(b.text for b in sections.star(facts) if b.kind == "paragraph")
+    def text(aligned):
+        told = replace(facts, inputs=replace(facts.inputs, star_is_aligned=aligned))
+        return " ".join(b.text for b in sections.star(told) if b.kind == "paragraph")
 
-    recipe = facts.steps["resample"]["recipe"]
-    assert "same position on the sky" in text()
-    recipe["align_on"] = "header"
-    try:
-        assert text() == ""
-    finally:
-        recipe["align_on"] = "star"
+    assert facts.inputs.star_is_aligned
+    assert "same position on the sky" in text(True)
+    assert text(False) == ""
 
 
 def test_the_command_can_be_pasted_into_a_shell(facts):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -45,25 +44,14 @@ def background(run: RunFacts, /) -> Iterator[Block]:
 
 def _subtracted(exposure: ExposureFacts) -> Iterator[list[Number | str]]:
     """One row for the exposure, and one for each of its references."""
-    steps = exposure.best.view.provenance.get("steps", {})
-    records = {f"{exposure.root}": steps.get("background")}
-    records |= steps.get("background_of_references", {})
-    for name, record in records.items():
-        if record:
-            yield _row(name.removesuffix(".fits").removesuffix("_calints"), record)
-
-
-def _row(name: str, record: dict[str, Any]) -> list[Number | str]:
-    scale, surface = (np.mean(np.atleast_2d(record[k]), axis=0) for k in ("scale", "surface"))
-    scales = [number(v, ".2f") for v in scale] if len(scale) else [""] * len(PARTS)
-    mean = record.get("mean")
-    return [
-        name,
-        str(len(record["names"]) or ""),
-        *scales,
-        number(surface[0], ".3g") if len(surface) else "",
-        "" if mean is None else number(np.mean(mean), ".3g"),
-    ]
+    for each in exposure.backgrounds:
+        yield [
+            each.name,
+            str(each.n_exposures or ""),
+            *([number(v, ".2f") for v in each.scale] if len(each.scale) else [""] * len(PARTS)),
+            number(each.surface[0], ".3g") if len(each.surface) else "",
+            number(each.mean, ".3g"),
+        ]
 
 
 def _left(exposures: list[ExposureFacts]) -> tuple[list[str], list[list[Number | str]]]:
@@ -76,9 +64,9 @@ def _left(exposures: list[ExposureFacts]) -> tuple[list[str], list[list[Number |
     for exposure in exposures:
         view = exposure.best.view
         star, info = view.star, view.info
-        if star is None or view.data is None:
+        if star is None:
             continue
-        image = finite_mean(np.asarray(view.data, float), axis=0)
+        image = finite_mean(exposure.best.image, axis=0)
         y, x = np.indices(image.shape)
         dy, dx = y - star.y, x - star.x
         radius = np.hypot(dy, dx) * info.pixel_scale_arcsec

@@ -103,15 +103,22 @@ class Viewer(Block):
         }
 
 
-def frame_of(like: View, data: Array, name: str, candidates: Any, *, crop: bool) -> Frame:
+def frame_of(
+    like: View,
+    known: TangentPlane | None,
+    data: Array,
+    name: str,
+    candidates: Any,
+    *,
+    crop: bool,
+) -> Frame:
     """A frame with the star and sky of a product, whole or cropped about the star."""
     star, scale = like.star, like.info.pixel_scale_arcsec
     origin, plane, own = (0, 0), None, False
     if star is not None:
-        known = like.provenance.get("steps", {}).get("klip", {}).get("plane")
-        own = known is not None and tuple(known["star_yx"]) == star.yx
+        own = known is not None and known.star_yx == star.yx
         if own:
-            plane = TangentPlane(star.yx, *(np.asarray(known[k]) for k in ("to_pixel", "to_sky")))
+            plane = known
         elif like.pa_y_deg is not None:
             plane = TangentPlane.linear(star.yx, like.pa_y_deg, scale)
         if crop:

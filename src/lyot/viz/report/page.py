@@ -6,7 +6,6 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
-from lyot.errors import readable
 from lyot.files.atomic import atomic_write
 from lyot.viz.report import sections
 from lyot.viz.report.blocks import in_base64
@@ -52,10 +51,8 @@ def write_report(
     >>> Path(write_report("reduced")).suffix
     '.html'
     """
-    # Products may be of any age, and changed since.
-    with readable(f"A product in {folder}", "run the pipeline again"):
-        run = read_facts(Path(folder), command=command, products=products)
-        text = render(run)
+    run = read_facts(Path(folder), command=command, products=products)
+    text = render(run)
     path = Path(folder) / f"{run.name}_report.html"
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

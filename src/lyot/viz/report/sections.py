@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +14,7 @@ from lyot.algorithms.geometry import TangentPlane
 from lyot.algorithms.statistics import finite_mean
 from lyot.analysis.statistic import chance_text
 from lyot.files.star import CRPIX, StarPosition
+from lyot.types import Array
 from lyot.viz.report import plots
 from lyot.viz.report.background import background
 from lyot.viz.report.blocks import (
@@ -31,7 +31,7 @@ from lyot.viz.report.blocks import (
 )
 from lyot.viz.report.companions import companions
 from lyot.viz.report.drawing import drawing
-from lyot.viz.report.facts import ExposureFacts, Product, RunFacts, Subtraction
+from lyot.viz.report.facts import Combined, ExposureFacts, Product, RunFacts, Subtraction
 from lyot.viz.report.frames import Frame, Viewer, circles, frame_of
 from lyot.viz.style import modes_label
 
@@ -136,22 +136,21 @@ def combined(run: RunFacts, /) -> Iterator[Block]:
     yield Grid([viewer, summary])
 
 
-def _combined_frames(run: RunFacts, image: Product) -> list[Frame]:
-    sci, err = np.asarray(image.view.data, float), np.asarray(image.view.err, float)
+def _combined_frames(run: RunFacts, image: Combined) -> list[Frame]:
     with np.errstate(invalid="ignore", divide="ignore"):
-        snr = np.where(err > 0, sci / err, np.nan)
+        snr = np.where(image.err > 0, image.image / image.err, np.nan)
     # Of the other numbers of modes the surroundings of the star are enough.
     exact = image is run.main
     suffix = f", {_modes(image)}" if len(run.images) > 1 else ""
     return [
         replace(
-            frame_of(image.view, data, text + suffix, run.candidates, crop=not exact),
+            frame_of(image.view, None, data, text + suffix, run.candidates, crop=not exact),
             unit=unit,
             limits=limits,
             exact=exact,
         )
         for data, text, unit, limits in (
-            (sci, "surface brightness", "MJy/sr", None),
+            (image.image, "surface brightness", "MJy/sr", None),
             (snr, "SCI / ERR", "", (-5.0, 20.0)),
         )
     ]
@@ -160,7 +159,7 @@ def _combined_frames(run: RunFacts, image: Product) -> list[Frame]:
 def _summary(exposure: ExposureFacts) -> dict[str, Number | str]:
     shift, best = np.hypot(*np.moveaxis(exposure.alignment.shift_yx, -1, 0)), exposure.best
     return {
-        "integrations": str(1 if best.view.data is None else len(best.view.data)),
+        "integrations": str(len(best.image)),
         "reference frames": str(shift.shape[1]),
         "modes": f"{best.n_modes_used} of {best.n_modes} requested",
         "rms before subtraction [MJy/sr]": number(best.rms_before, ".3g"),
@@ -258,37 +257,33 @@ def before_after(run: RunFacts, /) -> Iterator[Block]:
 def _exposure_viewer(exposure: ExposureFacts, candidates: Any, share: int) -> Viewer:
     """The mean, and as many integrations as fit in the share of the page."""
     best = exposure.best
-    sources = [(f"after, {_modes(s)}", s.view) for s in exposure.subtractions]
+    sources = [(f"after, {_modes(s)}", s.image) for s in exposure.subtractions]
     start = exposure.subtractions.index(best)
     if exposure.before is not None:
         sources.insert(0, ("before", exposure.before))
         start += 1
-    like = exposure.subtractions[-1].view
-    assert like.data is not None
-    n_int = len(like.data)
-    averages = [finite_mean(np.asarray(view.data, float), axis=0) for _, view in sources]
+    like = exposure.subtractions[-1]
+    n_int = len(like.image)
+    averages = [finite_mean(image, axis=0) for _, image in sources]
+
+    def shown(data: Array, text: str, crop: bool) -> Frame:
+        return frame_of(like.view, like.plane, data, text, candidates, crop=crop)
 
     def means(crop: bool) -> list[Frame]:
         pairs = zip(averages, sources, strict=True)
-        return [
-            frame_of(like, mean, f"{text}, mean", candidates, crop=crop)
-            for mean, (text, _) in pairs
-        ]
+        return [shown(mean, f"{text}, mean", crop) for mean, (text, _) in pairs]
 
     means_shown = means(crop=False)
     if sum(frame.size for frame in means_shown) > share:
         means_shown = means(crop=True)
     free = share - sum(frame.size for frame in means_shown)
-    size = frame_of(like, averages[0], "", None, crop=True).size * len(sources)
+    size = shown(averages[0], "", True).size * len(sources)
     n_shown = min(n_int, max(free // max(size, 1), 0)) if n_int > 1 else 0
     frames: list[Frame] = []
-    for (text, view), mean in zip(sources, means_shown, strict=True):
+    for (text, image), mean in zip(sources, means_shown, strict=True):
         frames.append(mean)
         for i in range(n_shown):
-            assert view.data is not None
-            data = np.asarray(view.data[i], float)
-            name = f"{text}, integration {i + 1}"
-            frames.append(frame_of(like, data, name, candidates, crop=True))
+            frames.append(shown(image[i], f"{text}, integration {i + 1}", True))
     axes = [
         ("image", [text for text, _ in sources]),
         ("integration", ["mean", *(str(i + 1) for i in range(n_shown))]),
@@ -367,27 +362,24 @@ LIMITS_IN_WORDS = {
 
 def provenance(run: RunFacts, /) -> Iterator[Block]:
     """What went into the run: the association, its members with checksums, the library."""
-    made, info = run.steps.get("association", {}), run.main.view.info
+    inputs, info = run.inputs, run.main.view.info
     rolls = ", ".join(f"{e.best.view.pa_y_deg or 0.0:.2f}" for e in run.exposures)
     observation = [
-        ["association", str(made.get("table", ""))],
+        ["association", inputs.table],
         ["product", run.name],
         ["instrument, filter, mask", f"{info.instrument} {info.filter} {info.coronagraph}"],
         ["position angles of y [deg]", rolls],
     ]
-    kinds = {n: kind for kind in ("science", "psf", "background") for n in made.get(kind, ())}
-    members = [
-        [name, kinds.get(name, ""), Number(f"{checksum[:16]}\u2026", checksum)]
-        for name, checksum in made.get("sha256", {}).items()
+    members: list[list[Number | str]] = [
+        [name, kind, Number(f"{checksum[:16]}\u2026", checksum)]
+        for name, kind, checksum in inputs.members
     ]
-    library = run.library
-    if library:
-        observation.append(["reference library", str(library["library"])])
+    if inputs.library:
+        observation.append(["reference library", inputs.library])
     yield Table("Observation", ["item", "value"], observation, download=False)
     yield Table("Members", ["member", "type", "SHA-256"], members)
-    if library:
-        chosen = zip(library["frames"], np.asarray(library["correlation"]), strict=True)
-        rows = [[str(name), number(value, ".5f")] for name, value in chosen]
+    if inputs.library:
+        rows = [[name, number(value, ".5f")] for name, value in inputs.frames]
         table = Table("Frames of the library", ["frame", "correlation"], rows)
         yield Details("Frames of the library", [table])
 
@@ -401,7 +393,7 @@ def star(run: RunFacts, /) -> Iterator[Block]:
         if (at := e.subtractions[-1].view.star)
     ]
     yield Table("Star", header, rows)
-    if run.steps.get("resample", {}).get("recipe", {}).get("align_on") == "star":
+    if run.inputs.star_is_aligned:
         yield Paragraph(
             "The exposures were combined with their stars at the same position on the sky; the WCS "
             "of the headers gives only orientation and scale."
@@ -480,8 +472,7 @@ def quality(run: RunFacts, /) -> Iterator[Block]:
 def reproduce(run: RunFacts, /) -> Iterator[Block]:
     """The command and the parameters that give the same products again."""
     yield Code(shlex.join(run.command)) if run.command else Paragraph("Run from Python.")
-    parameters = json.dumps(run.main.view.provenance.get("recipe", {}), indent=1, default=str)
-    yield Details("Parameters", [Code(parameters)])
+    yield Details("Parameters", [Code(run.inputs.recipe)])
     yield Paragraph(
         f"lyot {__version__}. The members and their checksums are listed under Provenance; every "
         "product records them too."
