@@ -75,6 +75,43 @@ def annulus_noise(
     return NoiseCurve(np.asarray(radius, dtype=np.float64), sigma, count)
 
 
+class RingLevels(NamedTuple):
+    """Median and scatter of values in rings, neither moved by few that stand out."""
+
+    radius_pix: Array  # (n_ring,), middles of the rings
+    middle: Array
+    sigma: Array  # as that of a Gaussian, from the median absolute deviation
+
+    def sigma_at(self, radius_pix: Array, /) -> Array:
+        """Return the scatter at radii; NaN where no ring has one."""
+        if not self.radius_pix.size:
+            return np.full(np.shape(radius_pix), np.nan)
+        return np.interp(radius_pix, self.radius_pix, self.sigma)
+
+    def over(self, values: Array, radius_pix: Array, /) -> Array:
+        """Return how many times the scatter values are above the median; NaN for no scatter."""
+        if not self.radius_pix.size:
+            return np.full(np.shape(values), np.nan)
+        middle = np.interp(radius_pix, self.radius_pix, self.middle)
+        return (values - middle) / self.sigma_at(radius_pix)
+
+
+def ring_levels(values: Array, radius_pix: Array, /, *, width: float) -> RingLevels:
+    """Measure median and scatter of the finite values in rings of a width [pixel]."""
+    good = np.isfinite(values)
+    if not good.any():
+        return RingLevels(*(np.zeros(0),) * 3)
+    which = (radius_pix[good] / width).astype(int)
+    order = np.argsort(which, kind="stable")
+    rings, first = np.unique(which[order], return_index=True)
+    parts = np.split(values[good][order], first[1:])
+    middle = np.array([np.median(part) for part in parts])
+    off = (np.abs(part - m) for part, m in zip(parts, middle, strict=True))
+    sigma = MAD_TO_SIGMA * np.array([np.median(part) for part in off])
+    known = sigma > 0
+    return RingLevels(width * (rings + 0.5)[known], middle[known], sigma[known])
+
+
 BLOCK_PIX, MIN_BLOCK_SHARE = 16, 0.5
 
 

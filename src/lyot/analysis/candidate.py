@@ -17,6 +17,7 @@ from lyot.algorithms.statistics import n_positions
 from lyot.analysis.exposure import SubtractedExposure
 from lyot.analysis.noise import FoundSource, KnownSource, KnownSources
 from lyot.analysis.observation import Observation
+from lyot.analysis.peaks import Place
 from lyot.analysis.photometry import FluxMaps
 from lyot.analysis.statistic import APERTURE, MIN_POSITIONS, Statistic
 from lyot.analysis.table import FLUX_UNIT, column
@@ -40,9 +41,6 @@ MAX_FLUX_KEPT = 0.5
 """Share of the flux that is kept without a reference star, below which a candidate rests on it."""
 POINT, EXTENDED, NARROW = "point", "extended", "narrow"
 RESTS_ON = "rests on reference star"
-
-Place = tuple[float, float]
-"""Separation [pixel] and position angle [degree]."""
 
 
 class Tested(NamedTuple):
@@ -174,6 +172,24 @@ class Tests:
         error = np.hypot(scatter * float(self.statistic.spread(m + 1)), unknown)
         snr = float((flux[0] - others.mean()) / error)
         return Tested(snr, m + 1, float(flux[0]), float(scatter))
+
+    def needed(self, place: Place, /) -> tuple[float, float]:
+        """Return the flux before the mask that a source needs at a place by the noise alone.
+
+        As `lyot.analysis.noise.NoiseRings.needed`; and what it needs at an average place. NaN where
+        the place is on a known source, or untested.
+        """
+        radii, angles, flux, used = self._circle(place, {})
+        scale, fwhm = self.maps.observation.pixel_scale_arcsec, self.maps.observation.fwhm_pix
+        at = radii[:1] * scale, angles[:1]
+        others, m = flux[used], int(used.sum())
+        on_known = any(k.covers(*at, fwhm * scale).any() for k in self.known_sources)
+        if m + 1 < MIN_POSITIONS or on_known:
+            return float("nan"), float("nan")
+        through = float(self.maps.throughput(*place)[0, self.truncation])
+        tau, scatter = self.statistic.tau(m + 1), float(others.std(ddof=1))
+        need = float(others.mean() - flux[0]) + (tau - 1.0 / tau) * scatter
+        return need / through, tau * scatter / through
 
     def significant(
         self, places: Sequence[Place], found: Mapping[Place, Tested], /

@@ -8,16 +8,22 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lyot.algorithms.statistics import finite_mean
+from lyot.analysis.candidate import Tests
 from lyot.analysis.contrast import separations_of
 from lyot.analysis.noise import KnownSources, noise_about
 from lyot.analysis.observation import Observation
-from lyot.analysis.photometry import flux_maps, throughputs
+from lyot.analysis.peaks import flux_maps
+from lyot.analysis.photometry import throughputs
 from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic
+from lyot.analysis.trial import Trials
 from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.types import Array
 
 N_CONTRASTS = 40
+N_TRIED, N_NEAR = 12, 18
+"""Separations at which the detection is run, and the sources whose needs hold about a separation.
+"""
 INJECTED_CONTRAST = 1e-5
 """Of the sources that measure the throughput; it matters little, where references contain them."""
 
@@ -65,10 +71,13 @@ def completeness_map(
     statistic: Statistic = FIVE_SIGMA,
     known_sources: KnownSources = (),
 ) -> Completeness:
-    """Count which injected sources the detection would find.
+    """Count which injected sources the detection finds.
 
-    Every position about a separation is tested against the others of its circle, with the flux of
-    a source, times the throughput, added to what is there: half of the sources at the limit of
+    At up to `N_TRIED` separations the detection is run on sources at `n_angles` position angles,
+    one after another (`lyot.analysis.trial`): with its peaks, its test and its threshold. What they
+    need beyond what the noise at their places says is spread over the positions between: every
+    position is tested against the others of its circle, and needs as much more as any of the
+    `N_NEAR` sources nearest in separation does. Half of the sources at the limit of
     `lyot.analysis.contrast.contrast_curve` are found.
 
     Parameters
@@ -82,7 +91,7 @@ def completeness_map(
     n_modes : int, optional
         Number of modes; the largest by default.
     n_angles : int, optional
-        Number of injections at each separation for the throughput.
+        Number of injections at each separation.
     statistic : Statistic, optional
         Of the detection; five sigma of Gaussian noise by default.
     known_sources : tuple of KnownSource or KnownDisc, optional
@@ -113,18 +122,31 @@ def completeness_map(
     noise = noise_about(maps, radius, known_sources=known_sources)
     flux = np.full(len(radius), observation.star_flux * INJECTED_CONTRAST)
     throughput = finite_mean(throughputs(maps, radius, n_angles, flux)[0, t], axis=-1)
-    needed = [
-        noise.needed(j, t, statistic) / (through * observation.star_flux)
-        for j, through in enumerate(throughput)
-    ]
+    trials = Trials.of(Tests(maps, t, statistic, known_sources))
+    needed = []
+    for j, excess in enumerate(_excesses(trials, radius, n_angles)):
+        by_noise = noise.needed(j, t, statistic) / (throughput[j] * observation.star_flux)
+        if by_noise.size < MIN_POSITIONS:
+            by_noise = by_noise[:0]
+        middle = np.median(by_noise) if by_noise.size else np.nan
+        needed.append(np.add.outer(by_noise, excess * middle).ravel())
     contrasts = np.asarray(_about(needed) if contrasts is None else contrasts, dtype=np.float64)
     fraction = np.array(
-        [
-            [(row <= c).mean() if row.size >= MIN_POSITIONS else np.nan for row in needed]
-            for c in contrasts
-        ]
+        [[(row <= c).mean() if row.size else np.nan for row in needed] for c in contrasts]
     )
     return Completeness(separations, contrasts, fraction, statistic, observation.n_modes[t])
+
+
+def _excesses(trials: Trials, radius: Array, n_angles: int) -> list[Array]:
+    """What sources need beyond the noise, of those nearest to each separation."""
+    some = radius[:: -(-len(radius) // N_TRIED)]
+    angles = 360.0 * (np.arange(n_angles) + 0.5) / n_angles
+    places = [(float(r), float(pa) + 11.0 * j) for j, r in enumerate(some) for pa in angles]
+    excess = trials.excesses(places)
+    known = np.isfinite(excess)
+    at, excess = np.log([r for r, _ in places])[known], excess[known]
+    order = (np.argsort(np.abs(at - np.log(r)), kind="stable")[:N_NEAR] for r in radius)
+    return [excess[nearest] for nearest in order]
 
 
 def _about(needed: list[Array]) -> Array:

@@ -21,7 +21,8 @@ from lyot.algorithms.statistics import finite_mean, n_positions
 from lyot.analysis.grid import SkyGrid, sky_grid
 from lyot.analysis.noise import FoundSource, KnownSources, NoiseAbout, noise_about
 from lyot.analysis.observation import Observation
-from lyot.analysis.photometry import flux_maps, throughputs
+from lyot.analysis.peaks import flux_maps
+from lyot.analysis.photometry import throughputs
 from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic
 from lyot.analysis.table import FLUX_UNIT, Tabled
 from lyot.compute import cluster, threads
@@ -413,7 +414,8 @@ def sensitivity_map(
     Returns
     -------
     SensitivityMap
-        The transmission and the number of exposures vary with position angle; the noise does not.
+        The transmission and the exposures that see a position vary with its angle; the noise does
+        not.
 
     Examples
     --------
@@ -429,9 +431,8 @@ def sensitivity_map(
     weight, each = maps.weights(radius, pa)
     norm = weight.sum(axis=0)
     transmission = (weight * each).sum(axis=0) / np.where(norm > 0, norm, 1.0)
-    full = float(sum(len(e.bad) for e in observation.exposures))
-    share = (weight > 0).T @ np.array([len(e.bad) for e in observation.exposures], float)
-    share = share.T / full
+    precision = maps.precisions(radius)
+    share = (precision * (weight > 0)).sum(axis=0) / precision.sum(axis=0)
     good = np.isfinite(curve.corrected[t])
     at = curve.separation_arcsec[good] / observation.pixel_scale_arcsec
     level = np.exp(np.interp(radius, at, np.log(curve.corrected[t][good]))) if good.any() else 0.0

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lyot.algorithms.geometry import polar
 from lyot.algorithms.statistics import finite_mean
-from lyot.analysis.candidate import Candidate, Place, Tested, Tests, without_each_star
+from lyot.analysis.candidate import Candidate, Tested, Tests, without_each_star
 from lyot.analysis.grid import SkyGrid, sky_grid
 from lyot.analysis.noise import (
     RING_STEP_PIX,
@@ -19,7 +18,8 @@ from lyot.analysis.noise import (
     noise_rings,
 )
 from lyot.analysis.observation import Observation
-from lyot.analysis.photometry import FluxMaps, flux_maps, throughputs
+from lyot.analysis.peaks import Place, Relief, flux_maps
+from lyot.analysis.photometry import FluxMaps, throughputs
 from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic, state_chances
 from lyot.analysis.table import Tabled, table_of
 from lyot.compute import threads
@@ -30,9 +30,9 @@ MIN_SHARE = 0.5
 """Share of good pixels about a position below which an integration does not count (STIM)."""
 MIN_TRANSMISSION = 0.02
 """Transmission of the mask below which a position is not searched."""
-PEAK_RADIUS_FWHM = 1.25
 TRIED_SHARE = 0.7
-"""Maxima of the S/N on whole pixels above this share of the threshold are tested at their place."""
+"""Maxima of the flux over the scatter at its separation above this share of the threshold are
+tested at their place."""
 ROWS_AT_ONCE = 64
 """Rows of the sky that a thread derotates."""
 N_RADII, N_ANGLES = 10, 4
@@ -350,18 +350,10 @@ class _Search:
         return tuple(self.tests.source(*item) for item in self.found.items())
 
     def _places(self) -> list[Place]:
-        """Local maxima that may be above the threshold, where the flux about them is highest."""
-        from scipy.ndimage import maximum_filter
-
-        fwhm = self.tests.maps.observation.fwhm_pix
-        filled = np.where(np.isfinite(self.snr), self.snr, -np.inf)
-        peak = (filled == maximum_filter(filled, size=2 * int(np.ceil(fwhm)) + 1)) & (filled > 0.0)
+        """Peaks of the flux over the scatter about them that may be above the threshold."""
         limits = TRIED_SHARE * self.tests.statistic.thresholds(self.n_positions)
-        tried = {
-            _highest_near(self.flux, int(y), int(x), fwhm)
-            for y, x in np.argwhere(peak & (self.snr > limits))
-        }
-        return [_refined(self.flux, y, x, self.grid) for y, x in sorted(tried)]
+        relief = Relief.of(self.tests.maps, self.tests.truncation, self.flux, self.grid)
+        return relief.peaks(np.where(np.isfinite(self.snr), limits, np.inf))
 
 
 def _candidate(
@@ -400,29 +392,3 @@ def _throughput_map(maps: FluxMaps, grid: SkyGrid, t: int) -> Array:
     transmission, _ = maps.transmission(radius, pa)
     total = transmission * np.interp(radius, steps[good], bare[good])
     return np.where(total > 0, total, np.nan)
-
-
-def _highest_near(image: Array, y: int, x: int, fwhm_pix: float) -> tuple[int, int]:
-    """The highest pixel within 1.25 FWHM of another."""
-    rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]
-    near = np.hypot(rows - y, columns - x) <= PEAK_RADIUS_FWHM * fwhm_pix
-    top = np.argmax(np.where(near & np.isfinite(image), image, -np.inf))
-    row, column = np.unravel_index(int(top), image.shape)
-    return int(row), int(column)
-
-
-def _refined(image: Array, y: int, x: int, grid: SkyGrid) -> tuple[float, float]:
-    """Separation [pixel] and position angle of a peak, by a parabola through its neighbors."""
-
-    def _offset(before: float, at: float, after: float) -> float:
-        curve = before - 2.0 * at + after
-        if not np.isfinite(curve) or curve >= 0:
-            return 0.0
-        return float(np.clip(0.5 * (before - after) / curve, -0.5, 0.5))
-
-    padded = np.pad(image, 1, constant_values=np.nan)
-    row, column = padded[y + 1], padded[:, x + 1]
-    dx = _offset(row[x], row[x + 1], row[x + 2])
-    dy = _offset(column[y], column[y + 1], column[y + 2])
-    r, pa_deg = polar(grid.half_pix - (x + dx), (y + dy) - grid.half_pix)
-    return float(r), float(pa_deg)

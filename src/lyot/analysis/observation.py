@@ -103,7 +103,7 @@ class Observation:
 
     @cached_property
     def kept(self) -> dict[str, object]:
-        """What was made of it and is used again (`lyot.analysis.photometry.flux_maps`)."""
+        """What was made of it and is used again (`lyot.analysis.peaks.flux_maps`)."""
         return {}
 
     @property

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import cast
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from lyot.algorithms.convolution import convolve
 from lyot.algorithms.geometry import radius_map
+from lyot.algorithms.statistics import RingLevels, ring_levels
 from lyot.analysis.observation import Observation
 from lyot.analysis.statistic import MATCHED, WHITENED
 from lyot.analysis.whitening import inverse_covariances, node_radii
 from lyot.compute import cluster, threads
-from lyot.types import Array
+from lyot.types import Array, Box
 
 MAX_TEMPLATE_FWHM = 1.5
 MIN_COVERAGE, MIN_REACH = 0.5, 0.8
@@ -26,28 +27,70 @@ MIN_WEIGHT_TRANSMISSION = 1e-3
 """Transmission at which the weight of an exposure no longer falls."""
 
 
+PATCH_FWHM = 9.0
+"""Distance from a source that is put in up to which its light is followed."""
+Source = tuple[float, float, Array]
+"""Separation [pixel], position angle [degree], and flux for each number of modes."""
+_BY_EXPOSURE = ("images", "_splines", "_inverses", "_filters", "_levels", "_spreads")
+
+
+class AddedFlux(NamedTuple):
+    """What a source adds to the flux about its place."""
+
+    parts: list[tuple[Array, Array]]  # of each exposure: first pixel; splines (n_trunc, n_y, n_x)
+    scale: float
+
+    def at(self, e: int, yx: Array, /) -> Array:
+        """Return it on pixels of an exposure, ``(n_trunc, ...)``."""
+        first, splines = self.parts[e]
+        at = yx - first.reshape(2, *(1,) * (yx.ndim - 1))
+        return self.scale * _spline_values(splines, at, mode="constant")
+
+
+def _spline_values(splines: Array, yx: Array, /, *, mode: Literal["nearest", "constant"]) -> Array:
+    from scipy.ndimage import map_coordinates
+
+    values = [map_coordinates(s, yx, order=3, prefilter=False, mode=mode) for s in splines]
+    return np.array(values)
+
+
 @dataclass(frozen=True, eq=False)
 class FluxMaps:
     r"""Flux of a source centered on any position, estimated on the residuals of all exposures.
 
     With a filter q on an exposure's residual d, :math:`F = \sum q d / \sum q p`, both sums over
-    good pixels: 1 for a source of unit flux, whatever is missing. Exposures are averaged with their
-    number of integrations times the transmission of the mask at the position, each at its own roll:
-    nothing is resampled. `flux_by` is "whitened" (the PSF weighted with the inverse covariance of
-    the residual, `lyot.analysis.whitening`), "matched" (the PSF) or "aperture" (of one FWHM).
+    good pixels: 1 for a source of unit flux, whatever is missing. Exposures are averaged with the
+    transmission of the mask at the position over the variance of the flux at that separation, each
+    at its own roll: nothing is resampled. `flux_by` is "whitened" (the PSF weighted with the
+    inverse covariance of the residual, `lyot.analysis.whitening`), "matched" (the PSF) or
+    "aperture" (of one FWHM). `sources` are no noise for the covariance; `added` is the light of one
+    that is put in.
     """
 
     observation: Observation
     flux_by: str = WHITENED
     aperture_fwhm: float = 1.0  # diameter of the aperture, at most twice MAX_TEMPLATE_FWHM
+    sources: tuple[Source, ...] = ()
+    added: AddedFlux | None = None
 
     def only(self, exposures: Sequence[int], /) -> FluxMaps:
         """Return the maps of some of the exposures; what was computed for them is kept."""
         some = [self.observation.exposures[e] for e in exposures]
         maps = replace(self, observation=replace(self.observation, exposures=some, folder=None))
-        for name in ("images", "_splines", "_inverses"):
+        for name in _BY_EXPOSURE:
             if name in self.__dict__:
                 maps.__dict__[name] = [self.__dict__[name][e] for e in exposures]
+        return maps
+
+    def prepare(self) -> None:
+        """Make what all positions need, once, before threads ask for it."""
+        _ = self._splines, self._spreads, self._levels
+
+    def with_added(self, added: AddedFlux, /) -> FluxMaps:
+        """Return the maps with the light of a source put in, seen by the same filters."""
+        self.prepare()
+        maps = replace(self, added=added)
+        maps.__dict__.update({n: self.__dict__[n] for n in _BY_EXPOSURE if n in self.__dict__})
         return maps
 
     @cached_property
@@ -65,11 +108,26 @@ class FluxMaps:
 
     @cached_property
     def _inverses(self) -> list[Array]:
-        fwhm = self.observation.fwhm_pix
+        exposures, fwhm = self.observation.exposures, self.observation.fwhm_pix
         return threads.map_ordered(
-            lambda exposure: inverse_covariances(exposure, self._nodes, self.half_pix, fwhm),
-            self.observation.exposures,
+            lambda e: inverse_covariances(
+                exposures[e], self._nodes, self.half_pix, fwhm, light=self._light(e)
+            ),
+            range(len(exposures)),
         )
+
+    def _light(self, e: int) -> Array | None:
+        """The light of the sources on an exposure, ``(n_trunc, n_y, n_x)``; None without any."""
+        exposure = self.observation.exposures[e]
+        on_it = [s for s in self.sources if exposure.contains(*exposure.position(*s[:2]))]
+        if not on_it:
+            return None
+        light = np.zeros_like(exposure.residual)
+        for separation_pix, pa_deg, flux in on_it:
+            source = self.observation.source(exposure, separation_pix, pa_deg)
+            box, image = source._replace(transmission=1.0).on(exposure)
+            light[:, *box] += np.abs(flux[:, None, None] * image)
+        return light
 
     def _shares(self, radius_pix: Array) -> Array:
         """Share of each filter at separations, ``(n_node, ...)``."""
@@ -100,26 +158,36 @@ class FluxMaps:
         return np.broadcast_to(q, (len(q), len(self.observation.n_modes), *image.shape)), image
 
     @cached_property
+    def _filters(self) -> list[tuple[Array, Array]]:
+        """For each exposure the filters and the PSF of a source in the middle of a pixel."""
+        return [self._template(e, 0.0, 0.0) for e in range(len(self.observation.exposures))]
+
+    @cached_property
     def images(self) -> list[Array]:
         """For each exposure the flux at every pixel, ``(n_trunc, n_y, n_x)``.
 
         NaN where less than `MIN_COVERAGE` of the filter's weight lies on good pixels, or the edge
         cuts a whitened filter.
         """
-        return threads.map_ordered(self._image, range(len(self.observation.exposures)))
+        exposures, _ = self.observation.exposures, self._filters
+        return threads.map_ordered(
+            lambda e: self._filtered(e, exposures[e].residual, (slice(None), slice(None))),
+            range(len(exposures)),
+        )
 
-    def _image(self, e: int) -> Array:
+    def _filtered(self, e: int, pixels: Array, where: Box) -> Array:
+        """The flux at every pixel of a box, by the pixels in it."""
         exposure, n = self.observation.exposures[e], self.half_pix
-        filters, p = self._template(e, 0.0, 0.0)
-        shares = self._shares(radius_map(exposure.shape, exposure.star.yx))
-        out = np.zeros_like(exposure.residual)
+        filters, p = self._filters[e]
+        shares = self._shares(radius_map(exposure.shape, exposure.star.yx)[where])
+        out = np.zeros_like(pixels)
         for q, share in zip(filters, shares, strict=True):
             if not share.any():
                 continue
             # Where this filter has a share, and the pixels that it needs there.
             rows, columns = (np.flatnonzero((share > 0).any(axis=axis)) for axis in (1, 0))
             box = tuple(slice(max(i[0] - n, 0), i[-1] + n + 1) for i in (rows, columns))
-            part, share = exposure.residual[:, *box], share[box]
+            part, share = pixels[:, *box], share[box]
             good = np.isfinite(part)
             turned, weight = q[:, ::-1, ::-1], (q * p)[:, ::-1, ::-1]
             size = np.abs(turned)
@@ -132,6 +200,33 @@ class FluxMaps:
             out[:, *box] += np.where(share > 0, share * flux, 0.0)
         return out
 
+    def flux_of(self, separation_pix: float, pa_deg: float, /, *, flux: float) -> AddedFlux:
+        """Return what a source of a flux before the mask adds to the flux about its place.
+
+        By its exact response at that flux, within `PATCH_FWHM`.
+        """
+        from scipy.ndimage import spline_filter
+
+        observation, parts = self.observation, []
+        reach = int(np.ceil(PATCH_FWHM * observation.fwhm_pix)) + self.half_pix
+        for e, exposure in enumerate(observation.exposures):
+            y, x = (float(v) for v in exposure.position(separation_pix, pa_deg))
+            if not exposure.contains(y, x):
+                parts.append((np.zeros(2), np.zeros((len(observation.n_modes), 1, 1))))
+                continue
+            corner = max(round(y) - reach, 0), max(round(x) - reach, 0)
+            n_y, n_x = exposure.shape
+            box = (
+                slice(corner[0], min(round(y) + reach + 1, n_y)),
+                slice(corner[1], min(round(x) + reach + 1, n_x)),
+            )
+            source = observation.source(exposure, separation_pix, pa_deg)
+            light = flux * exposure.response.per_flux(source, box, flux=flux)
+            images = np.nan_to_num(self._filtered(e, light, box))
+            splines = np.array([spline_filter(image, order=3) for image in images])
+            parts.append((np.array(corner, float), splines))
+        return AddedFlux(parts, 1.0)
+
     @cached_property
     def _splines(self) -> list[Array]:
         """Coefficients of cubic splines through the images."""
@@ -143,15 +238,41 @@ class FluxMaps:
 
         return threads.map_ordered(_filtered, self.images)
 
+    @cached_property
+    def _levels(self) -> list[RingLevels]:
+        """Of the flux of each exposure, with the largest number of modes."""
+        t, width = self.observation.truncation(None), self.observation.fwhm_pix
+        return [
+            ring_levels(image[t], radius_map(exposure.shape, exposure.star.yx), width=width)
+            for exposure, image in zip(self.observation.exposures, self.images, strict=True)
+        ]
+
+    def precisions(self, separation_pix: Array, /) -> Array:
+        """Return one over the variance of each exposure's flux at separations, ``(n_exp, ...)``.
+
+        Where one has no noise that is known, the numbers of integrations.
+        """
+        sigma = np.array([levels.sigma_at(separation_pix) for levels in self._levels])
+        n_int = np.array([len(exposure.bad) for exposure in self.observation.exposures], float)
+        n_int = n_int.reshape(-1, *(1,) * (sigma.ndim - 1))
+        known = np.isfinite(sigma).all(axis=0) & (sigma > 0).all(axis=0)
+        return np.where(known, 1.0 / np.where(known, sigma, 1.0) ** 2, n_int)
+
     def _placed(self, separation_pix: Array, pa_deg: Array) -> tuple[Array, Array, Array]:
         """Pixels ``(n_exp, 2, ...)`` of positions, and each exposure's weight and transmission."""
         places, weights, transmissions = [], [], []
-        for exposure, images in zip(self.observation.exposures, self.images, strict=True):
+        of_each = zip(
+            self.observation.exposures,
+            self.images,
+            self.precisions(separation_pix),
+            strict=True,
+        )
+        for exposure, images, precision in of_each:
             y, x = exposure.position(separation_pix, pa_deg)
             transmission = self.observation.transmission.at(y, x, mask_yx=exposure.mask_yx)
             row = np.clip(np.rint(y).astype(int), 0, exposure.shape[0] - 1)
             column = np.clip(np.rint(x).astype(int), 0, exposure.shape[1] - 1)
-            weight = len(exposure.bad) * np.maximum(transmission, MIN_WEIGHT_TRANSMISSION)
+            weight = precision * np.maximum(transmission, MIN_WEIGHT_TRANSMISSION)
             known = exposure.contains(y, x) & np.isfinite(images[0][row, column])
             weights.append(np.where(known, weight, 0.0))
             transmissions.append(transmission)
@@ -161,8 +282,7 @@ class FluxMaps:
     def weights(self, separation_pix: Array, pa_deg: Array, /) -> tuple[Array, Array]:
         """Return each exposure's weight and transmission at positions, ``(n_exp, ...)`` both.
 
-        The weight is the number of integrations times the transmission; zero where the flux is
-        unknown.
+        The weight is the transmission over the variance of the flux; zero where it is unknown.
         """
         return self._placed(separation_pix, pa_deg)[1:]
 
@@ -177,18 +297,16 @@ class FluxMaps:
 
         The weighted mean over the exposures; NaN where no exposure has any.
         """
-        from scipy.ndimage import map_coordinates
-
         separation_pix, pa_deg = np.broadcast_arrays(separation_pix, pa_deg)
         r, pa, splines = separation_pix.ravel(), pa_deg.ravel(), self._splines
 
         def _part(part: slice) -> Array:
             places, weights, _ = self._placed(r[part], pa[part])
             total = np.zeros((len(self.observation.n_modes), places.shape[-1]))
-            for yx, weight, each in zip(places, weights, splines, strict=True):
-                for t, spline in enumerate(each):
-                    flux = map_coordinates(spline, yx, order=3, prefilter=False, mode="nearest")
-                    total[t] += weight * flux
+            for e, (yx, weight) in enumerate(zip(places, weights, strict=True)):
+                total += weight * _spline_values(splines[e], yx, mode="nearest")
+                if self.added is not None:
+                    total += weight * self.added.at(e, yx)
             norm = weights.sum(axis=0)
             return np.where(norm > 0, total / np.where(norm > 0, norm, 1.0), np.nan)
 
@@ -257,7 +375,7 @@ class FluxMaps:
         """
         stamp, out = self.observation.psf.stamp(0.0, 0.0), []
         for e in range(len(self.observation.exposures)):
-            turned = self._template(e, 0.0, 0.0)[0][..., ::-1, ::-1]
+            turned = self._filters[e][0][..., ::-1, ::-1]
             out += convolve(stamp, turned)
         return out
 
@@ -281,12 +399,6 @@ class FluxMaps:
             for t, image in enumerate(np.tensordot(share, spreads, axes=1)):
                 total[t] += weight * map_coordinates(image, offset)
         return np.asarray(total / np.maximum(weights.sum(axis=0), 1e-30))
-
-
-def flux_maps(observation: Observation, flux_by: str = WHITENED, /) -> FluxMaps:
-    """Return the maps of an observation, made once."""
-    made = observation.kept.setdefault(flux_by, FluxMaps(observation, flux_by))
-    return cast(FluxMaps, made)
 
 
 Injection = tuple[float, float, float]
@@ -327,7 +439,7 @@ def throughputs(
 
 def _inject_here(maps: FluxMaps, positions: Sequence[Injection]) -> Array:
     reach = maps.observation.reach_pix + maps.observation.fwhm_pix
-    _ = maps._splines  # made once, not by every thread
+    maps.prepare()
 
     def _one(position: Injection) -> Array:
         separation_pix, pa_deg, flux = position

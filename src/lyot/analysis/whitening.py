@@ -30,6 +30,8 @@ MIN_EIGENVALUE = 0.1
 """Least variance of a combination of pixels, over that of a pixel: what is less is chance."""
 LEVEL_VARIANCE = 1e4
 """Prior variance of the level, over that of a pixel."""
+MAX_LIGHT = 0.15
+"""Light of a source in a pixel, over the scatter there, that is taken for noise."""
 PIXELS_PER_TERM = 25.0
 """Pixels of an annulus, for each of the filter, that take a third of the covariance by offset."""
 
@@ -42,11 +44,19 @@ def node_radii(fwhm_pix: float, reach_pix: float, /) -> Array:
 
 
 def inverse_covariances(
-    exposure: SubtractedExposure, radii_pix: Array, half_pix: int, fwhm_pix: float, /
+    exposure: SubtractedExposure,
+    radii_pix: Array,
+    half_pix: int,
+    fwhm_pix: float,
+    /,
+    *,
+    light: Array | None = None,
 ) -> Array:
     """Measure the covariance of the pixels of a box of ``2 half_pix + 1``, by separation.
 
-    Returns the inverse at each separation and number of modes, ``(n_node, n_trunc, n_pix, n_pix)``.
+    Pixels on which sources have `light` ``(n_trunc, n_y, n_x)`` are no noise: a source in its own
+    covariance lowers its S/N. At most half of an annulus is left out. Returns the
+    inverse at each separation and number of modes, ``(n_node, n_trunc, n_pix, n_pix)``.
     """
     radius = radius_map(exposure.shape, exposure.star.yx)
     finite = np.isfinite(exposure.residual[0])
@@ -57,8 +67,8 @@ def inverse_covariances(
     for r in radii_pix:
         low, high = min(r / ANNULUS_RATIO, r - fwhm_pix), max(r * ANNULUS_RATIO, r + fwhm_pix)
         rings = _Rings.of(finite & (radius >= low) & (radius <= high), radius)
-        for residual in exposure.residual:
-            data, keep = rings.of_unit_scatter(residual)
+        for t, residual in enumerate(exposure.residual):
+            data, keep = rings.of_unit_scatter(residual, None if light is None else light[t])
             products, pairs = lag_products(data, keep, reach)
             by_distance = np.interp(distance, *by_length(products, pairs), right=0.0)
             offset = (rows + reach, columns + reach)
@@ -89,7 +99,7 @@ class _Rings(NamedTuple):
         middles = first + BIN_PIX * (np.arange(len(number)) + 0.5)
         return cls(within.shape, at[order], values[order], middles, np.cumsum(number)[:-1])
 
-    def of_unit_scatter(self, image: Array) -> tuple[Array, Array]:
+    def of_unit_scatter(self, image: Array, light: Array | None) -> tuple[Array, Array]:
         """The part of an image less its median, over its scatter by ring; which is noise."""
         out, keep = np.zeros(self.shape), np.zeros(self.shape, bool)
         if not self.at.size:
@@ -104,6 +114,9 @@ class _Rings(NamedTuple):
         scatter = np.interp(self.radius, self.middles[known], sigma[known])
         values = values / (MAD_TO_SIGMA * scatter)
         noise = np.abs(values) < MAX_SIGMA
+        if light is not None:
+            share = light.ravel()[self.at] / (MAD_TO_SIGMA * scatter)
+            noise &= share <= max(MAX_LIGHT, float(np.median(share)))
         out.ravel()[self.at[noise]] = values[noise] - values[noise].mean()
         keep.ravel()[self.at[noise]] = True
         return out, keep
