@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import radius_map
-from lyot.algorithms.repair import MAD_TO_SIGMA
+from lyot.algorithms.repair import MAD_TO_SIGMA, finite_median
 from lyot.types import Array
 
 
@@ -121,21 +121,18 @@ def block_scatter(image: Array, variance: Array, /) -> NDArray[np.float64]:
     For each block of 16 x 16 pixels of which half are good (finite in both) the median absolute
     deviation, as that of a Gaussian, over the root of the median variance, ``(n_block,)``.
     """
-    found = []
     n_y, n_x = (n - n % BLOCK_PIX for n in image.shape)
     parts = [
         a[:n_y, :n_x].reshape(n_y // BLOCK_PIX, BLOCK_PIX, -1, BLOCK_PIX).swapaxes(1, 2)
         for a in (image, variance)
     ]
-    for values, squares in zip(*(p.reshape(-1, BLOCK_PIX**2) for p in parts), strict=True):
-        good = np.isfinite(values) & np.isfinite(squares)
-        if good.sum() < MIN_BLOCK_SHARE * good.size:
-            continue
-        values, stated = values[good], float(np.median(squares[good]))
-        if stated > 0:
-            spread = np.median(np.abs(values - np.median(values)))
-            found.append(MAD_TO_SIGMA * spread / np.sqrt(stated))
-    return np.array(found)
+    values, squares = (p.reshape(-1, BLOCK_PIX**2).T.astype(np.float64) for p in parts)
+    good = np.isfinite(values) & np.isfinite(squares)
+    enough = good.sum(axis=0) >= MIN_BLOCK_SHARE * len(good)
+    values, squares = (np.where(good, a, np.nan)[:, enough] for a in (values, squares))
+    stated, spread = finite_median(squares), finite_median(np.abs(values - finite_median(values)))
+    known = stated > 0.0
+    return MAD_TO_SIGMA * spread[known] / np.sqrt(stated[known])
 
 
 GAUSSIAN, LAPLACE = "gaussian", "laplace"

@@ -23,7 +23,7 @@ COLLECT_AFTER = 20_000
 """New objects after which garbage is collected: at 700, that is a tenth of the imports."""
 LIBRARIES = ("stdatamodels", "asdf", "asdf_astropy", "astropy", "gwcs", "stcal", "drizzle")
 
-_owned = False
+_owned, _n_frozen = False, 0
 
 
 def own() -> None:
@@ -56,9 +56,16 @@ def is_owned() -> bool:
     return _owned
 
 
-def freeze_imports() -> None:
-    """Leave all objects of now out of garbage collections: stpipe collects before each step."""
-    if _owned:
+def freeze_imports(*, collect: bool = False) -> None:
+    """Leave all objects of now out of garbage collections: stpipe collects before each step.
+
+    Where modules have come since the last time; by `collect` garbage goes first, or it would stay.
+    """
+    global _n_frozen
+    if _owned and len(sys.modules) > _n_frozen:
+        _n_frozen = len(sys.modules)
+        if collect:
+            gc.collect()
         gc.freeze()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,19 @@ def derived_model(kind: str, like: Any, arrays: dict[str, Any], /) -> Any:
     model.meta.model_type = kind
     drop_unknown_long_keywords(model)
     return model
+
+
+def copy_with(model: Any, arrays: dict[str, Any], /) -> Any:
+    """Copy a model but for some arrays, of the types of its schema, and the WCS, which is shared.
+
+    What is replaced is not copied, and nothing of it is checked against the schema, which would
+    be read for each array.
+    """
+    kept = [model.instance.get(name) for name in arrays]
+    kept += [model.instance["meta"].get("wcs")]
+    tree = copy.deepcopy(model.instance, {id(each): each for each in kept})
+    tree.update(arrays)
+    return type(model)(tree, schema=model.schema)
 
 
 def drop_unknown_long_keywords(model: Any, /) -> None:

@@ -45,8 +45,9 @@ leaves."""
 MIN_NOISE, NOISE_STEP = 2.0**-8, 4.0
 """Noise over the peak of the star's image below which it is none; and the steps in which it is
 told apart, so that what is calibrated serves many exposures."""
-N_NOISE = 12
-"""How often noise is added once more to what is measured, to see what noise does."""
+N_NOISE, NOISE_AT_ONCE, NOISE_TOLERANCE_PIX = 12, 6, 1e-4
+"""How often noise is added once more to what is measured, to see what noise does; how many such
+images are measured together, and how well each place is then found."""
 MAX_DISAGREEMENT = 2.0
 """How far the methods may differ, in errors of the difference, before the error grows."""
 MAX_HEADER_ERRORS = 4.0
@@ -291,12 +292,14 @@ def _scatter(measure: _Measure, image: _Image, found: Array) -> Array:
     sigma = np.sqrt(image.variance)
     start = np.nanmean(found, axis=0)
 
-    def _moved(seed: int) -> Array:
-        noise = sigma * np.random.default_rng(seed).normal(size=sigma.shape)
-        moved = measure(image._replace(sci=image.sci + noise), start) - found
-        return np.where(np.isfinite(moved), moved, MAX_OFFSET_PIX)
+    def _moved(seeds: list[int]) -> Array:
+        drawn = [np.random.default_rng(seed).normal(size=sigma.shape) for seed in seeds]
+        moved = measure.several(image.sci + sigma * drawn, image, start, NOISE_TOLERANCE_PIX)
+        return np.where(np.isfinite(moved), moved, MAX_OFFSET_PIX + found) - found
 
-    moved = np.array(threads.map_ordered(_moved, range(N_NOISE)))
+    seeds = list(range(N_NOISE))
+    groups = [seeds[k : k + NOISE_AT_ONCE] for k in range(0, N_NOISE, NOISE_AT_ONCE)]
+    moved = np.concatenate(threads.map_ordered(_moved, groups))
     most = 3.0 * repair.MAD_TO_SIGMA * np.median(np.abs(moved), axis=0)
     return _mean_products(np.clip(moved, -most, most))
 
@@ -359,21 +362,38 @@ class _Measure:
 
     def __call__(self, image: _Image, start_yx: Array) -> Array:
         """Return the places (n, 2); NaN where a method has none."""
-        lost, fit = np.full(2, np.nan), self._fit
-        fitted = lost if fit is None else fit(image, start_yx)
+        return self.several(image.sci[None], image, start_yx, registration.TOLERANCE_PIX)[0]
+
+    def several(self, sci: Array, like: _Image, start_yx: Array, tolerance: float) -> Array:
+        """Return the places (n_image, n, 2) in images with the variance and bad pixels of one."""
+        fit, start = self._fit, np.tile(start_yx, (len(sci), 1))
+        if fit is None:
+            return self._centers(sci, like, start, tolerance)[:, None]
+        fitted = fit(sci, like, start, tolerance)
         # From more than half a speckle away it would be the center of another: the model's first.
-        at = fitted if np.isfinite(fitted).all() else start_yx
-        center = registration.symmetry_center(
-            *image,
-            (float(at[0]), float(at[1])),
-            inner_pix=0.0,
-            outer_pix=OUTER_LAMBDA_D * self._mode.lambda_over_d_pix,
-            max_offset=MAX_OFFSET_PIX,
-            weight=None if fit is None else fit.trust(image.sci.shape, at),
-        )
-        good = center.converged and float(center.contrast) > 0.5
-        found = [np.asarray(center.center_yx) if good else lost]
-        return np.array(found if fit is None else [*found, fitted])
+        at = np.where(np.isfinite(fitted).all(axis=1, keepdims=True), fitted, start)
+        return np.stack([self._centers(sci, like, at, tolerance), fitted], axis=1)
+
+    def _centers(self, sci: Array, like: _Image, at_yx: Array, tolerance: float) -> Array:
+        """Return the centers of symmetry (n_image, 2), sought about places."""
+        found = np.full(at_yx.shape, np.nan)
+        pixels, group = np.unique(np.round(at_yx), axis=0, return_inverse=True)
+        for number, pixel in enumerate(pixels):
+            pick = np.flatnonzero(group.ravel() == number)
+            center = registration.symmetry_centers(
+                sci[pick],
+                like.variance,
+                like.bad,
+                at_yx[pick],
+                inner_pix=0.0,
+                outer_pix=OUTER_LAMBDA_D * self._mode.lambda_over_d_pix,
+                max_offset=MAX_OFFSET_PIX,
+                weight=None if self._fit is None else self._fit.trust(like.sci.shape, pixel),
+                tolerance=tolerance,
+            )
+            good = center.converged & (center.contrast > 0.5)
+            found[pick[good]] = center.center_yx[good]
+        return found
 
 
 class _ModelFit:
@@ -406,23 +426,24 @@ class _ModelFit:
         power = self._power[np.minimum(ring, len(self._power) - 1)]
         return np.asarray(power / (power + self._noise**2))
 
-    def __call__(self, image: _Image, start_yx: Array) -> Array:
-        guess = (start_yx - self._at)[None]
-        data = np.where(image.bad, 0.0, image.sci)
-        weight = np.where(image.bad, 0.0, self._weight)
-        start = registration.integer_shift(
-            data, weight, self._spectra, max_shift=int(MAX_OFFSET_PIX)
-        )
+    def __call__(self, sci: Array, like: _Image, starts_yx: Array, tolerance: float) -> Array:
+        """Return the places (n_image, 2) in images with the variance and bad pixels of one."""
+        guess = starts_yx - self._at
+        data = np.where(like.bad, 0.0, sci)
+        weight = np.where(like.bad, 0.0, self._weight)
+        most = int(MAX_OFFSET_PIX)
+        whole = [registration.integer_shift(d, weight, self._spectra, max_shift=most) for d in data]
         fit, _ = registration.refine(
             data,
             weight,
-            image.variance,
-            self._spectra,
-            np.zeros_like(image.variance)[None],
-            start,
+            like.variance,
+            np.broadcast_to(self._spectra, (len(data), *self._spectra.shape[1:])),
+            np.zeros_like(like.variance)[None],
+            np.concatenate(whole),
             bound_yx=(guess - MAX_OFFSET_PIX, guess + MAX_OFFSET_PIX),
+            tolerance=tolerance,
         )
-        return np.asarray(fit.shift_yx[0] + self._at if fit.converged[0] else np.full(2, np.nan))
+        return np.where(fit.converged[:, None], fit.shift_yx + self._at, np.nan)
 
 
 def _half_width(lambda_over_d_pix: float) -> int:

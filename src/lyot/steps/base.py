@@ -15,6 +15,7 @@ from stpipe import Step
 from stpipe.config_parser import ConfigObj
 from stpipe.exceptions import StpipeExitException, ValidationError
 
+from lyot.compute import process
 from lyot.compute.threads import single_threaded_blas
 from lyot.errors import LyotError, last_words
 from lyot.files.exposure import as_model, open_model
@@ -71,6 +72,8 @@ class LyotStep(Step):
 
     def run(self, *args: Any) -> Any:
         """Run the step with the linear algebra held at one thread."""
+        if self.parent is None:
+            process.freeze_imports(collect=True)
         try:
             with single_threaded_blas():
                 return super().run(*args)

@@ -16,7 +16,7 @@ from lyot.files.aligned import AlignedArrays
 from lyot.files.astrometry import plane_of
 from lyot.files.exposure import Cube, cube_from_model
 from lyot.files.headers import info_from_model
-from lyot.files.products import drop_unknown_long_keywords
+from lyot.files.products import copy_with, drop_unknown_long_keywords
 from lyot.files.provenance import provenance_of, set_provenance, stamp
 from lyot.files.run import read_image
 from lyot.files.star import StarPosition
@@ -151,11 +151,10 @@ def _product(
     **details: Any,
 ) -> Any:
     """Make the psfsub product of one number of modes, with the metadata of the exposure."""
-    model = target.copy()
-    model.data, model.err = result.sci, result.err
-    do_not_use = info_from_model(target).instrument_value.flag_value("DO_NOT_USE")
-    missing = np.uint32(do_not_use) * ~np.isfinite(result.sci)
-    model.dq = np.asarray(model.dq).astype(np.uint32) | missing.astype(np.uint32)
+    do_not_use = np.uint32(info_from_model(target).instrument_value.flag_value("DO_NOT_USE"))
+    dq = np.asarray(target.dq).astype(np.uint32)
+    dq[~np.isfinite(result.sci)] |= do_not_use
+    model = copy_with(target, {"data": result.sci, "err": result.err, "dq": dq})
     model.meta.model_type = "CubeModel"
     drop_unknown_long_keywords(model)
     for step in ("stack_psfs", "align_psfs"):

@@ -22,3 +22,16 @@ def test_center_of_a_symmetric_pattern_is_found(star_image):
     np.testing.assert_allclose(found.center_yx, center, atol=2e-3)
     assert found.converged
     assert found.contrast > 0.999
+
+
+def test_centers_found_together_are_those_found_alone(star_image, rng):
+    images = np.stack([star_image(shift_yx=d) for d in ((0.1, 0.0), (0.0, -0.2), (0.05, 0.15))])
+    images += rng.normal(0.0, 0.01, images.shape)
+    one, none = np.ones(images.shape[1:]), np.zeros(images.shape[1:], bool)
+    guesses = np.array([32.0, 33.0]) + rng.uniform(-0.2, 0.2, (3, 2))
+    ring = {"inner_pix": 0.0, "outer_pix": 20.0}
+    together = registration.symmetry_centers(images, one, none, guesses, **ring)
+    for k, guess in enumerate(guesses):
+        alone = registration.symmetry_center(images[k], one, none, tuple(guess), **ring)
+        for a, b in zip(together, alone, strict=True):
+            np.testing.assert_allclose(a[k], b, rtol=1e-9)

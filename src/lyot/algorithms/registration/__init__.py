@@ -7,7 +7,7 @@ analytic derivatives, and everything is float64: a finite difference of a float3
 zero.
 """
 
-from lyot.algorithms.registration.center import symmetry_center
+from lyot.algorithms.registration.center import symmetry_center, symmetry_centers
 from lyot.algorithms.registration.expand import ORDER, fit_pairs, integer_shift, pair_targets
 from lyot.algorithms.registration.refine import Refined, refine
 from lyot.algorithms.registration.zone import TOLERANCE_PIX, ShiftFit, zone_of

@@ -8,15 +8,16 @@ from array_api_compat import array_namespace
 
 from lyot.algorithms import fourier
 from lyot.algorithms.registration.refine import refine
+from lyot.algorithms.registration.zone import TOLERANCE_PIX
 
 
 class Center(NamedTuple):
-    """The center of point symmetry of an image."""
+    """The center of point symmetry of an image, or over any leading axes those of several."""
 
     center_yx: Any  # (2,) [pixel, 0-based]
     covariance: Any  # (2, 2) [pixel^2], from the noise variance alone
     contrast: Any  # (), symmetric fraction of the weighted power, from 0.5 (none) to 1
-    converged: bool
+    converged: Any  # ()
 
 
 def symmetry_center(
@@ -30,6 +31,7 @@ def symmetry_center(
     outer_pix: float,
     max_offset: float = 3.0,
     weight: Any = None,
+    tolerance: float = TOLERANCE_PIX,
 ) -> Center:
     r"""Measure the point about which an image is symmetric under rotation by 180 degrees.
 
@@ -50,6 +52,8 @@ def symmetry_center(
         Distance from the guess beyond which the fit counts as failed [pixel].
     weight : array, shape (n_y, n_x), optional
         Weight of each pixel of the annulus, alike on both sides of the guess; 1 by default.
+    tolerance : float, optional
+        Size of the last step of the fit [pixel].
 
     Returns
     -------
@@ -71,13 +75,38 @@ def symmetry_center(
     [20.2, 19.9]
     """
     xp = array_namespace(image, variance, bad)
-    shape = image.shape
-    n_y, n_x = shape
-    pivot = (round(guess_yx[0]), round(guess_yx[1]))
-    # Turning the frame sends pixel p to n - 1 - p; this shift brings the pivot back to itself.
-    to_pivot = xp.asarray(
-        [2.0 * pivot[0] - (n_y - 1), 2.0 * pivot[1] - (n_x - 1)], dtype=xp.float64
+    guesses = xp.asarray([[float(guess_yx[0]), float(guess_yx[1])]], dtype=xp.float64)
+    options = {"inner_pix": inner_pix, "outer_pix": outer_pix, "max_offset": max_offset}
+    found = symmetry_centers(
+        image[None, ...], variance, bad, guesses, weight=weight, tolerance=tolerance, **options
     )
+    center, covariance, contrast, converged = (part[0, ...] for part in found)
+    return Center(center, covariance, contrast, bool(converged))
+
+
+def symmetry_centers(
+    images: Any,
+    variance: Any,
+    bad: Any,
+    guesses_yx: Any,
+    /,
+    *,
+    inner_pix: float,
+    outer_pix: float,
+    max_offset: float = 3.0,
+    weight: Any = None,
+    tolerance: float = TOLERANCE_PIX,
+) -> Center:
+    """Measure the centers of images ``(n, n_y, n_x)`` of one variance and one set of bad pixels.
+
+    The guesses ``(n, 2)`` lie on the same whole pixel; for the rest see `symmetry_center`.
+    """
+    xp = array_namespace(images, variance, bad, guesses_yx)
+    n_y, n_x = images.shape[-2:]
+    pivot = round(float(guesses_yx[0, 0])), round(float(guesses_yx[0, 1]))
+    # Turning the frame sends pixel p to n - 1 - p; this shift brings the pivot back to itself.
+    to_pivot = (2 * pivot[0] - (n_y - 1), 2 * pivot[1] - (n_x - 1))
+    middle = xp.asarray([float(p) for p in pivot], dtype=xp.float64)
     y = xp.arange(n_y, dtype=xp.float64)[:, None] - pivot[0]
     x = xp.arange(n_x, dtype=xp.float64)[None, :] - pivot[1]
     radius = xp.sqrt(y * y + x * x)
@@ -85,30 +114,25 @@ def symmetry_center(
     keep = (radius >= inner_pix) & (radius <= limit) & ~bad & ~_turned(bad, to_pivot)
     inside = xp.astype(keep, xp.float64)
     weight = inside if weight is None else inside * weight
-    start = xp.asarray(
-        [[2.0 * (guess_yx[0] - pivot[0]), 2.0 * (guess_yx[1] - pivot[1])]], dtype=xp.float64
-    )
-    bound = (start - 2.0 * max_offset, start + 2.0 * max_offset)
+    start = 2.0 * (guesses_yx - middle)
     fit, _ = refine(
-        xp.astype(image, xp.float64),
+        xp.astype(images, xp.float64),
         weight,
         variance,
-        fourier.spectrum(_turned(image, to_pivot))[None, ...],
+        fourier.spectrum(_turned(images, to_pivot)),
         _turned(variance, to_pivot)[None, ...],
         start,
-        bound_yx=bound,
+        bound_yx=(start - 2.0 * max_offset, start + 2.0 * max_offset),
+        tolerance=tolerance,
     )
-    d = fit.shift_yx[0, :]
     # |s - r|^2 is twice the power of the antisymmetric part of s, for r its turned copy.
-    power = xp.sum(weight * image * image) / xp.sum(weight)
-    contrast = 1.0 - 0.5 * fit.rms[0] ** 2 / power
-    center = xp.asarray([float(pivot[0]), float(pivot[1])], dtype=xp.float64) + 0.5 * d
+    power = xp.sum(weight * images * images, axis=(-2, -1)) / xp.sum(weight)
+    contrast = 1.0 - 0.5 * fit.rms**2 / power
     # Each pixel pair enters twice, as (s, turned) and as (turned, s): half the information.
-    covariance = fit.covariance[0, ...] * 0.25 * 2.0
-    return Center(center, covariance, contrast, bool(fit.converged[0]))
+    covariance = fit.covariance * 0.25 * 2.0
+    return Center(middle + 0.5 * fit.shift_yx, covariance, contrast, fit.converged)
 
 
-def _turned(image: Any, to_pivot: Any) -> Any:
-    xp = array_namespace(image)
-    turned = xp.flip(xp.flip(image, axis=0), axis=1)
-    return xp.roll(turned, (int(to_pivot[0]), int(to_pivot[1])), axis=(0, 1))
+def _turned(images: Any, to_pivot: tuple[int, int]) -> Any:
+    xp = array_namespace(images)
+    return xp.roll(xp.flip(images, axis=(-2, -1)), to_pivot, axis=(-2, -1))

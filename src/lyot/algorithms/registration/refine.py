@@ -47,8 +47,8 @@ def refine(
 
     Parameters
     ----------
-    target : array, shape (n_y, n_x)
-        Finite target frame.
+    target : array, shape (n_y, n_x) or (n_ref, n_y, n_x)
+        Finite target frame, or one for each reference.
     weight : array, shape (n_y, n_x)
         Weight of each pixel, >= 0; zero where the target is bad.
     variance_target : array, shape (n_y, n_x)
@@ -90,9 +90,9 @@ def refine(
     """
     xp = array_namespace(target, weight, spectra)
     zone = zone_of(weight)
-    w, s = pick(weight, zone), pick(target, zone)
+    w, s = pick(weight, zone), pick_rows(target[..., zone.rows, :], zone)
     d, b, step, images = _solve(
-        s, w, zone, spectra, start_yx, target.shape, bound=bound_yx, tolerance=tolerance
+        s, w, zone, spectra, start_yx, weight.shape, bound=bound_yx, tolerance=tolerance
     )
     columns = _columns(images, zone)
     normal = xp.matmul(columns * w, xp.matrix_transpose(columns))
@@ -100,12 +100,12 @@ def refine(
     meat = _noise_of(images, weight, noise, zone, cutoff)
     power = xp.sum(w * pick_rows(variance_refs[:, zone.rows, :], zone), axis=1)
     covariance = shift_covariance(normal, meat, b, noise_in_normal(power, cutoff))
-    residual = s[None, :] - b[:, None] * columns[:, 0, :]
+    residual = s - b[:, None] * columns[:, 0, :]
     rms = xp.sqrt(xp.sum(w * residual * residual, axis=1) / xp.sum(w))
     converged = step < tolerance
     if bound_yx is not None:
         converged = converged & ~xp.any((d <= bound_yx[0]) | (d >= bound_yx[1]), axis=1)
-    aligned = fourier.finish(images.columns, shape=target.shape)
+    aligned = fourier.finish(images.columns, shape=weight.shape)
     return Refined(ShiftFit(d, b, covariance, rms, converged), aligned)
 
 
@@ -130,7 +130,7 @@ def _solve(
         columns = _columns(moved, zone)
         weighted = columns * w
         normal = xp.matmul(weighted, xp.matrix_transpose(columns))
-        b, step = _gauss_newton(normal, xp.matmul(weighted, s))
+        b, step = _gauss_newton(normal, xp.matmul(weighted, s[..., None])[..., 0])
         if before is not None:
             inverse = _broyden(inverse, d - before[0], before[1] - step)
         before = (d, step)
