@@ -486,6 +486,16 @@ def _log_file(folder: Path, product: str) -> Iterator[None]:
         handler.close()
 
 
-def write_summary(finished: Sequence[Finished], folder: str | Path, /) -> None:
-    """Write what became of a survey to ``survey.json`` in a folder."""
+def write_summary(
+    finished: Sequence[Finished], folder: str | Path, /, *, report: bool = True
+) -> str:
+    """Write what became of a survey to ``survey.json``, and the page that compares it.
+
+    Return the path of the page; empty where none is asked for.
+    """
     write_json([asdict(each) for each in finished], Path(folder) / "survey.json")
+    if not report:
+        return ""
+    from lyot.viz.report import write_survey_report
+
+    return write_survey_report(folder)

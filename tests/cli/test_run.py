@@ -148,7 +148,7 @@ def test_a_folder_of_exposures_is_sorted_and_reduced(delivered, tmp_path):
     out = tmp_path / "out"
     plan = lyot("run", delivered, "-o", out, "--plan")
     assert plan.exit_code == 0, plan.output
-    assert "1 integration(s), 6 reference frames" in plan.stdout
+    assert "1 integration, 6 reference frames" in plan.stdout
     assert not out.exists()
     options = ("-o", out, "--truncate", "3", "--only-final", "--no-report", "--no-search")
     done = lyot("run", delivered, *options)
@@ -174,8 +174,7 @@ def test_modes_in_one_folder_become_reductions_that_a_table_compares(small, tmp_
             hdus[0].header["FILTER"] = "F335M"
             hdus.writeto(folder / path.name.replace("_03102_", "_03104_"))
     out = tmp_path / "out"
-    options = ("--only-final", "--no-report", "--set", "hlsp.skip=true")
-    done = lyot("run", folder, "-o", out, *options)
+    done = lyot("run", folder, "-o", out, "--only-final", "--set", "hlsp.skip=true")
     assert done.exit_code == 0, done.output
     rows = json.loads((out / "survey.json").read_text())
     assert sorted(row["product"].split("_")[3] for row in rows) == ["f335m", "f444w"]
@@ -185,6 +184,14 @@ def test_modes_in_one_folder_become_reductions_that_a_table_compares(small, tmp_
         assert exposure["references"] == 6
     assert "candidates" in done.stdout
     assert "limit at 1 arcsec" in done.stdout
+    page = out / "survey_report.html"
+    assert f"Report: {page}" in done.stdout
+    first = page.read_text()
+    for row in rows:
+        assert f'href="{row["product"]}/{row["product"]}_report.html"' in first
+    assert first.count("not searched: The search needs products") == 2
+    assert lyot("report", out).stdout.strip() == str(page)
+    assert page.read_text() == first
 
 
 def test_members_in_another_folder(small, tmp_path):

@@ -54,10 +54,11 @@ def _command(function: Callable[..., None]) -> click.Command:
 @_command
 @SCHEDULER
 def contrast(run: str, scheduler: str | None, **options: Any) -> None:
-    """Measure the contrast limits of RUN: the folder of a finished run, or an association.
+    """Measure contrast limits of a finished run.
 
-    Writes a table (ECSV), maps of the sensitivity and completeness (FITS) and figures (PNG); with
-    age, distance and a table of models limits in mass too.
+    RUN is its folder, or an association, which is reduced first. Writes a table (ECSV), maps of
+    the sensitivity and completeness (FITS) and figures (PNG); with age, distance and a table of
+    models limits in mass too.
     """
     from lyot.cli.tables import print_limits
     from lyot.compute.cluster import tasks
@@ -79,7 +80,11 @@ def contrast(run: str, scheduler: str | None, **options: Any) -> None:
 
 @_command
 def detect(run: str, **options: Any) -> None:
-    """Search RUN for companions: S/N map, STIM map and a list of candidates."""
+    """Search a finished run for companions.
+
+    RUN is its folder, or an association, which is reduced first. Writes a table of candidates
+    (ECSV), maps of S/N, flux and STIM (FITS) and a figure (PNG).
+    """
     from lyot.cli.tables import print_candidates
     from lyot.outputs import excluded_sources, write_detection
     from lyot.parameters import ExclusionParameters
@@ -90,7 +95,11 @@ def detect(run: str, **options: Any) -> None:
 
 @_command
 def companion(run: str, **options: Any) -> None:
-    """Measure companions in RUN: position, flux, significance and their errors."""
+    """Measure position and flux of companions, with errors.
+
+    RUN is the folder of a finished run, or an association, which is reduced first. Writes a table
+    (ECSV, LaTeX) with the errors cause by cause, and figures (PNG).
+    """
     from lyot.cli.tables import print_companions
     from lyot.outputs import excluded_sources, write_companions
     from lyot.parameters import CompanionParameters, ExclusionParameters
@@ -118,8 +127,9 @@ def companion(run: str, **options: Any) -> None:
 )
 @parameter_options(lambda p: p.COMMANDS["psf"])
 def psf(exposure: str | None, output: str, **options: Any) -> None:
-    """Make the PSF of a source at an offset from the star, behind the mask.
+    """Make the PSF of a source beside the star.
 
+    The image is what a point source at an offset from the star looks like behind the mask.
     The mode is that of EXPOSURE, or given by --instrument, --filter and --mask. The image is
     centered on the source, in the orientation of the detector. It sums to the share of the flux
     that lies on it (STAMPFRC), without the transmission of the mask (TRANSMIS).

@@ -28,11 +28,12 @@ from lyot.progress import show_progress
 def fetch(
     programs: tuple[int, ...], output_dir: str, only_list: bool, as_json: bool, quiet: bool
 ) -> None:
-    """Fetch the calibrated coronagraphic exposures of each PROGRAM from the archive (MAST).
+    """Fetch the exposures of programs from the archive (MAST).
 
-    With references, backgrounds and target acquisitions; `lyot run DIR` reduces them. Files that
-    are whole are not fetched again. Needs astroquery: pip install 'lyot[fetch]'. Exposures that are
-    not public need a token of the archive in MAST_API_TOKEN.
+    Each PROGRAM's calibrated coronagraphic exposures, with references, backgrounds and target
+    acquisitions; `lyot run DIR` reduces them. Files that are whole are not fetched again. Needs
+    astroquery: pip install 'lyot[fetch]'. Exposures that are not public need a token of the
+    archive in MAST_API_TOKEN.
     """
     from lyot.cli.tables import print_archive
     from lyot.files import archive

@@ -17,7 +17,9 @@ MAX_GRAM_ERROR = 1e-9
 
 @main.group()
 def library() -> None:
-    """Reference libraries: frames of many stars in one mode, aligned and ready to use.
+    """Keep a library of the frames of many reference stars.
+
+    All are of one mode, aligned and ready to use.
 
     \b
     lyot library build LIB jw*_calints.fits    make one from exposures of reference stars

@@ -77,9 +77,10 @@ class Commands(click.Group):
 def main() -> None:
     """JWST coronagraphy: from calibrated exposures to PSF-subtracted images.
 
-    `lyot demo` simulates a small observation and reduces it. With files of your own: `lyot run`
-    reduces the exposures of a folder, and `lyot contrast`, `lyot detect` and `lyot
-    companion` measure what the images hold. `lyot psf` makes the PSF of a source.
+    `lyot demo` simulates a small observation and reduces it. With files of your own, `lyot run
+    FOLDER -o DIR` sorts and reduces the exposures of a folder and searches for companions; `lyot
+    contrast DIR`, `lyot detect DIR` and `lyot companion DIR` measure more. Each command explains
+    itself with --help.
     """
     from lyot.compute import process
 

@@ -57,11 +57,12 @@ def demo(output_dir: str, seed: int) -> None:
     help="The association file; a folder where there are several.  [default: PRODUCT_asn.json]",
 )
 def asn(files: tuple[str, ...], output: str | None) -> None:
-    """Write associations from the headers of FILES, or of the exposures in folders.
+    """Sort exposures into associations by their headers.
 
-    There is one for each science target and mode: instrument, detector, filter, pupil, mask,
-    subarray, aperture. References have IS_PSF; dedicated backgrounds BKGDTARG, a dither pattern or
-    a target name of backgrounds; target acquisitions are recognized by EXP_TYPE.
+    FILES are exposures, or folders with exposures. There is one association for each science
+    target and mode: instrument, detector, filter, pupil, mask, subarray, aperture. References
+    have IS_PSF; dedicated backgrounds BKGDTARG, a dither pattern or a target name of
+    backgrounds; target acquisitions are recognized by EXP_TYPE.
     """
     from lyot.files.association import FOLDER_KEY
     from lyot.files.atomic import write_json
@@ -133,14 +134,15 @@ def asn(files: tuple[str, ...], output: str | None) -> None:
 @AS_JSON
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def run(sources: tuple[str, ...], output_dir: str, **options: Any) -> None:
-    """Reduce each SOURCE: a folder of exposures, exposures, or an association.
+    """Reduce exposures: images, candidates and a report.
 
-    Exposures are sorted by their headers into an association for each science target and mode, as
-    by `lyot asn`, which is written beside the products. A folder with associations stands for them.
-    An association whose inputs, parameters and products are unchanged is skipped. Each of several
-    associations gets a folder of its own in DIR, and one that fails does not stop the others.
-    A run ends with a search for companions and, with the brightness of the star, with contrast
-    limits; with age, distance and a table of models these are in Jupiter masses too.
+    A SOURCE is a folder of exposures, an exposure, or an association. Exposures are sorted by
+    their headers into an association for each science target and mode, as by `lyot asn`, which
+    is written beside the products. A folder with associations stands for them. An association
+    whose inputs, parameters and products are unchanged is skipped. Each of several associations
+    gets a folder of its own in DIR, and one that fails does not stop the others. A run ends
+    with a search for companions and, with the brightness of the star, with contrast limits;
+    with age, distance and a table of models these are in Jupiter masses too.
     """
     reduce_all(sources, output_dir, options)
 
@@ -220,16 +222,19 @@ def reduce_all(sources: Sequence[str], output_dir: str, options: Mapping[str, An
             finished = [survey.reduce(jobs[0], progress=progress)]
         else:
             finished = _survey(jobs, options.get("scheduler"), progress)
+    page = ""
     if len(jobs) > 1:
-        survey.write_summary(finished, output_dir)
-    _print_finished(finished, output_dir, as_json=bool(options.get("as_json")))
+        page = survey.write_summary(finished, output_dir, report=not options.get("no_report"))
+    _print_finished(finished, output_dir, page, as_json=bool(options.get("as_json")))
     n_failed = sum(each.state == survey.FAILED for each in finished)
     if n_failed:
         fail(f"{n_failed} of {len(finished)} associations failed; the table says why.", 1)
     return [product for each in finished for product in each.products]
 
 
-def _print_finished(finished: Sequence[Finished], output_dir: str, *, as_json: bool) -> None:
+def _print_finished(
+    finished: Sequence[Finished], output_dir: str, page: str, *, as_json: bool
+) -> None:
     from lyot.cli.tables import print_run, print_survey
 
     if as_json:
@@ -239,6 +244,8 @@ def _print_finished(finished: Sequence[Finished], output_dir: str, *, as_json: b
         print_run(finished[0])
     else:
         print_survey(finished, output_dir)
+        if page:
+            click.echo(f"Report: {page}")
 
 
 def _survey(jobs: Sequence[Job], scheduler: str | None, progress: Progress) -> list[Finished]:
@@ -259,17 +266,21 @@ def _survey(jobs: Sequence[Job], scheduler: str | None, progress: Progress) -> l
 @main.command()
 @click.argument("run", metavar="RUN")
 def report(run: str) -> None:
-    """Write the report of RUN, the folder of a finished run, with the analyses in it."""
-    from lyot.viz.report import write_report
+    """Write the report of a finished run or survey again.
 
-    click.echo(write_report(run))
+    RUN is its folder. The report shows the analyses that lie in it.
+    """
+    from lyot.viz.report import write_report, write_survey_report
+
+    is_survey = (Path(run) / "survey.json").is_file()
+    click.echo(write_survey_report(run) if is_survey else write_report(run))
 
 
 @main.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @AS_JSON
 def info(files: tuple[str, ...], as_json: bool) -> None:
-    """Describe each FILE: an exposure or a product."""
+    """Describe files: exposures or products."""
     from lyot.cli.tables import print_files
     from lyot.files.view import describe
 

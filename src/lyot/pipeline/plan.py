@@ -36,6 +36,11 @@ UNIT = "MJy/sr"
 """Unit of calibrated exposures."""
 
 AUTO, RDI, ADI, ADI_RDI = STRATEGIES
+IN_WORDS = {
+    RDI: "PSF reference stars (rdi)",
+    ADI: "the target at other rolls (adi)",
+    ADI_RDI: "PSF reference stars and the target at other rolls (adi+rdi)",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,37 +329,55 @@ def _n_int(info: ExposureInfo) -> int:
     return info.shape[0] if len(info.shape) == 3 else 1
 
 
-def _background_lines(plan: Plan, path: Path) -> Iterator[str]:
-    for own in plan.backgrounds.get(path, ()):
-        yield f"      minus background {own.name}"
-
-
 def _lines(plan: Plan) -> Iterator[str]:
     parameters = plan.parameters
     recipe = parameters.recipe
     modes = ", ".join(str(n) for n in recipe.subtract.n_modes)
-    yield f"{plan.association.product}: {len(plan.exposures)} science exposure(s)"
+    yield f"{plan.association.product}: {_plural(len(plan.exposures), 'science exposure')}"
     references = parameters.references
-    yield f"  strategy {references.strategy}; method {recipe.subtract.method}; n_modes {modes}"
+    yield (
+        f"  References: {IN_WORDS[references.strategy]}. Method: {recipe.subtract.method}, up to "
+        f"{modes} modes."
+    )
     if references.library:
-        yield f"  library {references.library}, chosen by {parameters.library.by}"
+        yield f"  Library: {references.library}, chosen by {parameters.library.by}"
+    before: tuple[Path, ...] = ()
     for exposure in plan.exposures:
         most = "at most " if references.library else ""
         yield (
-            f"  {exposure.science.name}: {exposure.n_int} integration(s), "
-            f"{most}{exposure.n_references} reference frames"
+            f"  {exposure.science.name}: {_plural(exposure.n_int, 'integration')}, "
+            f"{most}{_plural(exposure.n_references, 'reference frame')}"
         )
-        yield from _background_lines(plan, exposure.science)
+        if own := plan.backgrounds.get(exposure.science, ()):
+            yield f"    background: {', '.join(path.name for path in own)}"
         for path in plan.acquisitions.get(exposure.science, ()):
             yield f"    star by {path.name}"
-        for path in exposure.references:
-            yield f"    reference {path.name}"
-            yield from _background_lines(plan, path)
+        if exposure.references and exposure.references == before:
+            yield "    references: the same"
+        else:
+            yield from _reference_lines(plan, exposure.references)
+        before = exposure.references
     for name, kind in plan.unused:
         yield f"  not used: {name} ({kind})"
-    yield "Products, and their least size:"
+    yield "Products and their sizes (at least):"
     for name, n_bytes in plan.products.items():
         yield f"  {name:<60} {n_bytes / 1e6:10.1f} MB"
-    yield f"Disk space needed: {plan.n_bytes / 1e9:.2f} GB"
+    size = plan.n_bytes
+    yield f"Disk space: {f'{size / 1e6:.0f} MB' if size < 1e9 else f'{size / 1e9:.1f} GB'}"
     for warning in plan.warnings:
         yield f"Warning: {warning}"
+
+
+def _reference_lines(plan: Plan, references: tuple[Path, ...]) -> Iterator[str]:
+    """List references, those together that lose the same background."""
+    groups: dict[tuple[Path, ...], list[Path]] = {}
+    for path in references:
+        groups.setdefault(plan.backgrounds.get(path, ()), []).append(path)
+    for own, paths in groups.items():
+        names = ", ".join(path.name for path in own)
+        yield f"    references, minus the background {names}:" if own else "    references:"
+        yield from (f"      {path.name}" for path in paths)
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

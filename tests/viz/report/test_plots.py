@@ -32,6 +32,16 @@ def test_each_star_has_its_bars():
     assert found == {"A": ([1, 3], [3.0, 2.0]), "B": ([2], [3.0])}
 
 
+def test_limits_beside_one_another_are_told_apart():
+    r = np.array([0.5, 1.0, 2.0])
+    [panel] = plots.compared({f"star {k}": (r, 10.0**-k * r) for k in range(9)}, "limit")
+    assert [line.label for line in panel.marks] == [f"star {k}" for k in range(9)]
+    assert len({(line.color, line.dash) for line in panel.marks}) == 9
+    assert panel.marks[4].y == pytest.approx(1e-4 * r)
+    assert panel.x.log
+    assert panel.y.log
+
+
 def test_eigenvalues_begin_with_one_mode_and_residuals_with_none():
     panel = plots.spectrum(np.array([[8.0, 4.0, 2.0]]), np.array([3.0, 2.0]))
     [left], [right] = panel.marks, panel.right_marks

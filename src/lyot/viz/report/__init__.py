@@ -5,5 +5,6 @@ templates make HTML of that.
 """
 
 from lyot.viz.report.page import write_report
+from lyot.viz.report.survey import write_survey_report
 
-__all__ = ["write_report"]
+__all__ = ["write_report", "write_survey_report"]

@@ -257,7 +257,7 @@ def _legend(marks: Sequence[Mark]) -> tuple[str, float]:
     for mark in marks:
         if not mark.label:
             continue
-        length = 30.0 + LETTER * len(mark.label)
+        length = 30.0 + LETTER * (len(mark.label) + 0.4 * sum(map(str.isupper, mark.label)))
         if not rows or x + length > WIDTH:
             x, rows = float(LEFT), rows + 1
         y = 14.0 * rows - 4.0

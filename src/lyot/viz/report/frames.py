@@ -91,10 +91,15 @@ class Viewer(Block):
     start: tuple[int, ...]
     """Choice along each axis at the beginning."""
     caption: str
+    north_up: bool = False
+    """Whether north is up at the beginning."""
+    is_compact: bool = False
+    """Whether it is shown without controls; keys, wheel and pointer work."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the plain values that viewer.js reads."""
         return {
+            "north": self.north_up,
             "axes": [
                 {"title": title, "names": names, "start": start}
                 for (title, names), start in zip(self.axes, self.start, strict=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lyot.files.atomic import atomic_write
 from lyot.viz.report import sections
-from lyot.viz.report.blocks import in_base64
+from lyot.viz.report.blocks import Block, in_base64
 from lyot.viz.report.facts import RunFacts, read_facts
 
 COLORS = "colors.json"
@@ -60,7 +60,20 @@ def write_report(
 
 
 def render(run: RunFacts, /) -> str:
-    """Fill the template: one document that refers to nothing outside it."""
+    """Return the report of a run as one document that refers to nothing outside it."""
+    return fill(
+        name=run.name,
+        title=sections.title(run),
+        lead=sections.lead(run),
+        warnings=sections.warnings(run),
+        blocks={title: list(make(run)) for title, make in sections.SECTIONS.items()},
+    )
+
+
+def fill(
+    *, name: str, title: str, lead: str, warnings: list[str], blocks: dict[str, list[Block]]
+) -> str:
+    """Fill the template; a section without blocks is left out."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -75,13 +88,12 @@ def render(run: RunFacts, /) -> str:
     environment.filters["breakable"] = lambda text: Markup("_<wbr>").join(text.split("_"))
     environment.filters["base64"] = in_base64
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    blocks = {title: list(make(run)) for title, make in sections.SECTIONS.items()}
     return environment.get_template("page.html").render(
-        name=run.name,
-        title=sections.title(run),
-        lead=sections.lead(run),
-        warnings=sections.warnings(run),
-        sections={title: shown for title, shown in blocks.items() if shown},
+        name=name,
+        title=title,
+        lead=lead,
+        warnings=warnings,
+        sections={heading: shown for heading, shown in blocks.items() if shown},
         style=_read("page.css"),
         script=_read("viewer.js"),
         color_maps=json.loads(_read(COLORS)),

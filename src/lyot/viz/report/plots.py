@@ -13,6 +13,7 @@ from lyot.viz.report.drawing import Axis, Band, Bars, Line, Mark, Panel, Rule
 from lyot.viz.style import COLORS, GRAY, modes_label
 
 MAX_STARS_IN_LEGEND = 10
+DASHES = ("", "5 3", "2 3")
 SEPARATION = "separation [arcsec]"
 
 
@@ -56,6 +57,15 @@ def masses(separation_arcsec: Array, limit_mjup: Array, /) -> list[Panel]:
     line = Line(r, limit_mjup, COLORS[0], width=2.0, radius=2.5 if r.size == 1 else 0.0)
     x = Axis(SEPARATION, log=True, limits=(r.min(), r.max()) if r.size > 1 else None)
     return [Panel(x, Axis("limit [Jupiter masses]", log=True), [line], 180.0)]
+
+
+def compared(curves: Mapping[str, tuple[Array, Array]], label: str, /) -> list[Panel]:
+    """Draw limits against the separation, one line for each name."""
+    lines = [
+        Line(*curve, COLORS[k % len(COLORS)], name, width=1.8, dash=DASHES[k // len(COLORS) % 3])
+        for k, (name, curve) in enumerate(curves.items())
+    ]
+    return [Panel(Axis(SEPARATION, log=True), Axis(label, log=True), lines, 230.0)]
 
 
 def _magnitudes(curve: ContrastCurve) -> Axis:

@@ -64,7 +64,7 @@
       this.shape = "asinh";
       this.low = 0; this.high = 1;
       this.cursor = null;
-      this.north = false;
+      this.north = this.panel.north;
       this.build();
       this.center();
       this.draw();
@@ -190,7 +190,7 @@
       const toggle = (name, action) => {
         const button = this.button(name, name, action);
         button.className = name.split(" ")[0];
-        button.setAttribute("aria-pressed", false);
+        button.setAttribute("aria-pressed", name === "north up" && this.north);
         box.append(button);
       };
       if (this.panel.frames.some((f) => f.pa_y !== null)) toggle("north up", () => this.northUp());
