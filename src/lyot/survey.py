@@ -100,19 +100,21 @@ def expand(sources: Sequence[str], /) -> list[Source]:
     and exposures that are named are sorted together.
     """
     found: list[str] = []
-    exposures: list[str] = []
+    exposures: list[str | Path] = []
     for source in sources:
-        path = Path(source)
+        path, named = Path(source), list[str | Path]()
         if path.is_dir():
             files = [p for p in sorted(path.rglob("*_asn.json")) if _is_of_stage_3(p)]
-            if not files and not find_exposures([path]):
+            named += [] if files else find_exposures([path])
+            if not files and not named:
                 raise LyotError(
                     f"{path} holds no association (*_asn.json) and no calibrated exposure "
                     "(*_calints.fits, *_cal.fits); name another folder."
                 )
         else:
             files = [path] if path.suffix == ".json" else []
-        exposures += [] if files else [source]
+            named += [] if files else [source]
+        exposures += named
         found += [str(file) for file in files if str(file) not in found]
     made: list[Source] = []
     if exposures:

@@ -166,7 +166,11 @@ def test_a_plan_prints_and_is_json():
     assert content["exposures"][0]["references"] == [STAR.name, OTHER.name]
     assert content["parameters"]["subtract"]["n_modes"] == [50]
     text = str(plan)
-    for part in ("strategy rdi", "at most 13 reference frames", "rolla_c1001_psfalign.fits"):
+    for part in (
+        "PSF reference stars (rdi)",
+        "at most 13 reference frames",
+        "rolla_c1001_psfalign.fits",
+    ):
         assert part in text
     assert make_plan(ASN, INFOS, parameters, n_library=7) == plan
 

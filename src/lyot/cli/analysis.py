@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lyot.cli.main import main, shown_warnings
-from lyot.cli.options import OUTPUT_DIR, SCHEDULER, parameter_options, taken
+from lyot.cli.options import SCHEDULER, output_dir, parameter_options, taken
 from lyot.cli.run import reduce_all
 from lyot.errors import LyotError
 
@@ -48,7 +48,8 @@ def _analyze(
 def _command(function: Callable[..., None]) -> click.Command:
     """Make a command of a finished run and of the parameters that it takes."""
     function = parameter_options(lambda p: p.COMMANDS[function.__name__])(function)
-    return main.command()(click.argument("run", metavar="RUN")(OUTPUT_DIR(function)))
+    folder = output_dir("Folder of the results.  [default: RUN]")
+    return main.command()(click.argument("run", metavar="RUN")(folder(function)))
 
 
 @_command

@@ -8,20 +8,13 @@ from dataclasses import asdict
 import click
 
 from lyot.cli.main import fail, main, shown_warnings
-from lyot.cli.options import AS_JSON
+from lyot.cli.options import AS_JSON, output_dir
 from lyot.progress import show_progress
 
 
 @main.command()
 @click.argument("programs", nargs=-1, required=True, type=click.IntRange(1), metavar="PROGRAM...")
-@click.option(
-    "-o",
-    "--output-dir",
-    default=".",
-    show_default="here",
-    metavar="DIR",
-    help="Folder of the files.",
-)
+@output_dir("Folder of the files.", ".")
 @click.option("--list", "only_list", is_flag=True, help="List the files without fetching them.")
 @AS_JSON
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")

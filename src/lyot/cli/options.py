@@ -150,9 +150,13 @@ def option_of(command: click.Command, name: str, /) -> str:
     return ""
 
 
-OUTPUT_DIR = click.option(
-    "-o", "--output-dir", metavar="DIR", help="Folder of the results.  [default: RUN]"
-)
+def output_dir(help: str, default: str | None = None) -> Callable[[Function], Function]:
+    """Give a command the option of its folder of files."""
+    shown = "here" if default == "." else default is not None
+    names = ("-o", "--output-dir")
+    return click.option(*names, metavar="DIR", help=help, default=default, show_default=shown)
+
+
 SCHEDULER = click.option(
     "--scheduler",
     metavar="WHERE",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lyot.cli.main import fail, main, shown_warnings
-from lyot.cli.options import AS_JSON, SCHEDULER, parameter_options, taken, typed_steps
+from lyot.cli.options import AS_JSON, SCHEDULER, output_dir, parameter_options, taken, typed_steps
 from lyot.errors import LyotError
 from lyot.progress import Progress, show_progress
 
@@ -24,14 +24,7 @@ if TYPE_CHECKING:
 
 
 @main.command()
-@click.option(
-    "-o",
-    "--output-dir",
-    default="lyot-demo",
-    show_default=True,
-    metavar="DIR",
-    help="Folder of the simulated files and the products.",
-)
+@output_dir("Folder of the simulated files and the products.", "lyot-demo")
 @click.option("--seed", default=1, show_default=True, help="Seed of the random numbers.")
 def demo(output_dir: str, seed: int) -> None:
     """Simulate a small NIRCam observation and reduce it."""
@@ -85,14 +78,7 @@ def asn(files: tuple[str, ...], output: str | None) -> None:
 
 @main.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option(
-    "-o",
-    "--output-dir",
-    default=".",
-    show_default="here",
-    metavar="DIR",
-    help="Folder of the products.",
-)
+@output_dir("Folder of the products.", ".")
 @click.option("--input-dir", metavar="DIR", help="Folder of the members of the associations.")
 @parameter_options(lambda p: dict.fromkeys(chain(*p.STEPS.values())), attrgetter("option"))
 @click.option(
