@@ -222,7 +222,8 @@ def _thumbnail(member: Member, max_pixels: float) -> Frame:
     at = view.star
     star = at and replace(at, x=_binned_at(at.x, over), y=_binned_at(at.y, over))
     return frame_of(
-        replace(view, info=info, star=star, provenance={}),
+        replace(view, info=info, star=star),
+        None,
         _binned(data, over),
         f"pixels of {scale:.3f} arcsec",
         member.candidates,
