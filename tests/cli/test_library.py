@@ -6,7 +6,7 @@ from lyot.files.exposure import read_cube
 from lyot.files.library_store import Library
 from lyot.parameters import LibraryRecipe
 from lyot.references import library as libraries
-from scenes import lyot
+from scenes import assert_refused, lyot
 
 
 def test_spectral_types_and_wavefronts_are_kept(reference_files, science_files, tmp_path):
@@ -22,6 +22,16 @@ def test_spectral_types_and_wavefronts_are_kept(reference_files, science_files, 
     recipe = LibraryRecipe(by="spectral_type", spectral_type="M3V", n=1)
     [row], _ = libraries.select(Library(tmp_path / "lib"), read_cube(science_files[0]), recipe)
     assert row["spectral_type"] == "M4.5"
+
+
+def test_what_is_given_besides_is_read_before_a_library_is_made(reference_files, tmp_path):
+    for option, text in (
+        (("--wavefront", tmp_path / "none.csv"), "none.csv does not exist; check the path."),
+        (("--spectral-type", "Z9"), "is not like M1V"),
+    ):
+        done = lyot("library", "build", tmp_path / "lib", reference_files[0], *option)
+        assert_refused(done, text)
+        assert not (tmp_path / "lib").exists()
 
 
 def test_the_command_line(library, science_files):

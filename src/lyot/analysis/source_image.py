@@ -164,7 +164,8 @@ def source_image(
     mask = camera.coronagraph(info.coronagraph)
     mode = replace(info, filter=camera.filter(info.filter).name)
     through = transmission_of(mode, None, spectrum)
-    optics = replace(through.optics.sampled_for(pixels), seed=seed)
+    optics = through.optics.sampled_for(pixels)
+    optics = optics if seed is None else replace(optics, seed=seed)
     star, scale = guess_star(info, None), optics.detector.pixel_scale_arcsec
     moved_yx = np.divide(at_xy_arcsec, scale)[::-1] if plane is None else _by(plane, *at_xy_arcsec)
     y, x = np.add(star.yx, moved_yx)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +11,9 @@ from lyot.cli.main import main, shown_warnings
 from lyot.cli.options import AS_JSON, SCHEDULER, parameter_options, taken
 from lyot.errors import LyotError
 from lyot.progress import show_progress
+
+if TYPE_CHECKING:
+    from lyot.files.library_store import Library
 
 MAX_GRAM_ERROR = 1e-9
 """Largest relative error of a stored Gram matrix that passes a check."""
@@ -51,17 +55,25 @@ def _exposures(function: Any) -> Any:
     return function
 
 
-def _add(path: str, files: tuple[str, ...], wavefront: str | None, spectral_type: str) -> None:
-    from lyot.files.library_store import Library
-    from lyot.references.library import add, read_wavefronts
+def _add(
+    opener: Callable[[], Library],
+    path: str,
+    files: tuple[str, ...],
+    wavefront: str | None,
+    spectral_type: str,
+) -> None:
+    from lyot.references.library import add, read_wavefronts, spectral_number
 
-    opened = Library(path)
+    # What is given besides is read before a library is made.
+    wavefronts = read_wavefronts(wavefront) if wavefront else None
+    spectral_number(spectral_type)
+    opened = opener()
     with shown_warnings(), show_progress() as progress:
         n = add(
             opened,
             files,
             spectral_type=spectral_type,
-            wavefronts=read_wavefronts(wavefront) if wavefront else None,
+            wavefronts=wavefronts,
             report=progress,
         )
     click.echo(f"{path}: {n} frames added, {len(opened)} in all")
@@ -81,15 +93,16 @@ def build(path: str, files: tuple[str, ...], zone: float, **options: Any) -> Non
     """Make the library LIB from FILES, exposures of reference stars in one mode."""
     from lyot.references.library import build as make
 
-    make(path, files, zone_arcsec=zone)
-    _add(path, files, **options)
+    _add(lambda: make(path, files, zone_arcsec=zone), path, files, **options)
 
 
 @library.command(name="add")
 @_exposures
 def add_files(path: str, files: tuple[str, ...], **options: Any) -> None:
     """Add FILES to LIB; exposures that it already holds are skipped."""
-    _add(path, files, **options)
+    from lyot.files.library_store import Library
+
+    _add(lambda: Library(path), path, files, **options)
 
 
 @library.command(name="list")

@@ -70,6 +70,8 @@ def spectral_number(text: str, /) -> float | None:
 def read_wavefronts(path: str | Path, /) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Read times [day] and wavefront errors [nm]: a table with columns ``mjd`` and ``rms_nm``."""
     table = read_table(path)
+    if table is None:
+        raise LyotError(f"The table of wavefronts {path} does not exist; check the path.")
     try:
         mjd, rms = (np.asarray(table[name], dtype=np.float64) for name in ("mjd", "rms_nm"))
     except (KeyError, ValueError, TypeError):
