@@ -52,6 +52,23 @@ def test_bad_pixels_are_predicted_from_the_other_frames(rng):
     assert np.isnan(spread[:, 550]).all()
 
 
+def test_blocks_of_pixels_give_the_prediction_of_all_at_once(rng):
+    n, n_pix = 600, 4000  # several blocks
+    latent = rng.normal(size=(3, n_pix))
+    frames = (rng.uniform(0.5, 2.0, (n, 3)) @ latent + 0.1 * rng.normal(size=(n, n_pix))) * 7.0
+    variance = rng.uniform(0.1, 0.2, frames.shape)
+    got = repair.fit_cross_prediction(frames.astype(np.float32), variance.astype(np.float32))
+    mean = frames.mean(axis=1, keepdims=True)
+    precision = np.linalg.inv((frames - mean) @ (frames - mean).T + np.diag(variance.sum(axis=1)))
+    matrix = -precision / np.diag(precision)[:, None]
+    np.fill_diagonal(matrix, 0.0)
+    residual = frames - mean - matrix @ (frames - mean)
+    np.testing.assert_allclose(got.matrix, matrix, atol=1e-5 * np.abs(matrix).max())
+    np.testing.assert_allclose(got.excess + 1, (residual**2 / variance).mean(axis=1), rtol=1e-4)
+    common = frames.mean(axis=0)
+    np.testing.assert_allclose(got.brightness, frames @ common / (common @ common), rtol=1e-5)
+
+
 def test_multiples_of_one_frame_fill_one_another_exactly(rng):
     scale = np.array([1.0, 2.0, 4.0])
     frames = scale[:, None] * rng.uniform(1, 9, 50)

@@ -55,6 +55,15 @@ def test_an_error_of_the_package_is_one_sentence_and_a_log(small, tmp_path, monk
     assert "TypeError: a bug" in log.read_text()
 
 
+@pytest.mark.parametrize("odd", [("--distance", "x" * 3000), ("--" + "x" * 3000,), ("x" * 3000,)])
+def test_what_was_given_is_not_repeated_at_length(odd):
+    done = lyot("contrast", *(odd if len(odd[0]) == 3000 else ("run", *odd)))
+    assert done.exit_code in (1, 2)
+    [said] = [line for line in done.stderr.splitlines() if "rror: " in line]
+    assert "xxx" in said
+    assert len(said) < 700
+
+
 def test_every_command_says_what_it_does_in_one_sentence():
     for command in [*main.commands.values(), *main.commands["library"].commands.values()]:
         first = command.help.partition("\n\n")[0].strip()

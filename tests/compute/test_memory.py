@@ -41,6 +41,19 @@ def test_arrays_that_do_not_fit_lie_on_disk_without_a_name(tmp_path):
     assert memory.empty((100, 1000), np.float64).base is None
 
 
+def test_columns_within_a_limit_are_those_without(rng, tmp_path):
+    values = rng.normal(size=(200, 50))
+    with memory.limited(100_000, tmp_path):
+        array = memory.empty(values.shape, np.float64)
+        array[:] = values
+        for at in (slice(3, 20), np.array([7, 1, 40])):
+            np.testing.assert_array_equal(memory.columns(array, at), values[:, at])
+            memory.set_columns(array, at, -values[:, at])
+            np.testing.assert_array_equal(array[:, at], -values[:, at])
+            memory.set_columns(array, at, values[:, at])
+    np.testing.assert_array_equal(array, values)
+
+
 def test_aligned_references_have_the_same_bits_within_a_limit(rng, tmp_path):
     refs, targets = (rng.normal(size=(n, 40, 42)).astype(np.float32) for n in (12, 2))
     refs[rng.random(refs.shape) < 0.01] = np.nan

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from lyot.compute import threads
 from lyot.compute.threads import SecondThread, calculation, map_ordered, single_threaded_blas
 from lyot.steps.base import LyotStep
 
@@ -135,6 +136,15 @@ with SecondThread() as second:
 """
     env = {"LYOT_THREADS": "2", "PYTHONPATH": str(ROOT / "src")}
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=env, check=True, timeout=120)
+
+
+def test_blocks_of_many_frames_are_small_and_cover_all_pixels():
+    for n_rows in (1, 512, 2000, 10**6):
+        blocks = threads.pixel_blocks(20_000, n_rows)
+        assert [i for b in blocks for i in range(b.start, b.stop)] == list(range(20_000))
+        largest = max(b.stop - b.start for b in blocks)
+        assert largest == 8192 if n_rows <= 512 else largest < 8192
+        assert threads.block_bytes(n_rows) >= 24 * n_rows * largest
 
 
 def test_maps_hold_blas(two_threads):

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,6 +49,12 @@ def test_a_full_disk_is_reported(tmp_path):
 def test_a_product_larger_than_the_free_space_is_refused(tmp_path):
     with pytest.raises(LyotError, match="free some space"):
         atomic.check_free_space(tmp_path, 10**18, "x_psfalign.fits")
+
+
+def test_a_small_size_is_told_in_megabytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=70_000))
+    with pytest.raises(LyotError, match=r"takes 1\.50 MB and .* has 0\.07 MB free"):
+        atomic.check_free_space(tmp_path, 1_500_000, "x_psfalign.fits")
 
 
 def test_an_unwritable_folder_is_reported(tmp_path):

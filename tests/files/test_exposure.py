@@ -1,5 +1,8 @@
 """Exposures are read alike from files and models; flags and missing pixels are bad."""
 
+import re
+import shutil
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -7,6 +10,7 @@ from astropy.io import fits
 from lyot.errors import LyotError
 from lyot.files.exposure import as_model, cube_from_model, open_model, read_cube
 from lyot.files.view import read_view
+from robustness.fitsbytes import tree_of, with_tree
 
 
 def test_file_and_model_give_the_same_pixels(exposure):
@@ -60,6 +64,17 @@ def test_impossible_values_are_bad_and_said(exposure, tmp_path, caplog):
     assert "holds no positive value" in caplog.text
 
 
+@pytest.mark.parametrize("odd", [1e38, np.inf, np.nan, -1.0])
+def test_an_impossible_error_is_not_known(exposure, tmp_path, caplog, odd):
+    def change(hdus):
+        hdus["ERR"].data[0, 20, 30] = odd
+
+    cube = read_cube(edit(exposure, tmp_path / "odd.fits", change))
+    assert ("beyond 1e+15 MJy/sr is not known" in caplog.text) == (odd > 0)
+    others = np.delete(cube.err[0].ravel(), 20 * cube.err.shape[2] + 30)
+    assert cube.variance()[0, 20, 30] == pytest.approx(np.median(others) ** 2, rel=1e-6)
+
+
 def test_a_model_with_impossible_values_is_not_changed(exposure):
     with as_model(exposure, "CubeModel") as model:
         model.data = np.asarray(model.data, np.float32)
@@ -90,3 +105,29 @@ def test_a_tree_that_no_library_reads_ends_in_one_sentence(exposure, tmp_path):
     (tmp_path / "tree.fits").write_bytes(whole[:at] + b"@{[*]}" + whole[at + 6 :])
     with pytest.raises(LyotError, match=r"tree.fits cannot be read \(.*\); fetch it again"):
         as_model(tmp_path / "tree.fits", "CubeModel")
+
+
+def test_an_array_that_a_tree_does_not_describe_ends_in_one_sentence(demo, tmp_path):
+    path = tmp_path / "cut.fits"
+    shutil.copy(demo.product("_psfsub.fits"), path)
+    tree = tree_of(path)
+    head, mark, rest = tree.partition(b"eigenvalues: !core/ndarray")
+    with_tree(path, head + mark + rest.replace(b"shape:", b"form:", 1))
+    readers = (
+        lambda: as_model(path, "CubeModel"),
+        lambda: open_model(str(path)),
+        lambda: read_view(path),
+    )
+    for read in readers:
+        with pytest.raises(LyotError, match=r"cut.fits cannot be read \(.*\); fetch it again"):
+            read()
+    # And elsewhere than in what this package records.
+    text, end, blocks = tree.partition(b"\n...")
+    tag = re.search(rb"!core/ndarray-[\d.]+", text)[0]
+    with_tree(
+        path,
+        text + b"\nodd: [" + tag + b" {source: 0, datatype: int8, byteorder: big}]" + end + blocks,
+    )
+    for read in readers[:2]:
+        with pytest.raises(LyotError, match=r"cut.fits cannot be read \(.*\); fetch it again"):
+            read()

@@ -235,6 +235,57 @@ def test_the_same_input_gives_the_same_arrays_on_one_thread_or_two(small, tmp_pa
         np.testing.assert_array_equal(a, b)
 
 
+PROCESS = """
+import sys
+import numpy as np
+from lyot import Coron3Pipeline, contrast_curve, open_run
+folder = sys.argv[2]
+result = Coron3Pipeline.call(sys.argv[1], output_dir=folder)
+with open_run(folder, star_magnitude=5.0) as observation:
+    curve = contrast_curve(observation, separations_arcsec=[0.6, 0.9])
+own = {name: getattr(curve, name) for name in ("calibrated", "throughput", "throughput_scatter")}
+np.savez(folder + "/arrays.npz", sci=result.data, err=result.err, weight=result.wht, **own)
+"""
+
+
+def arrays_of_a_process(small, folder, **environment):
+    """What a whole reduction and its limits give in a process of their own."""
+    known = {k: v for k, v in os.environ.items() if not k.startswith(("OPENBLAS", "LYOT", "CRDS"))}
+    command = [sys.executable, "-W", "ignore", "-c", PROCESS, str(small), str(folder)]
+    subprocess.run(command, env=known | environment, check=True, capture_output=True)
+    with np.load(folder / "arrays.npz") as stored:
+        found = dict(stored)
+    for path in sorted(folder.glob("*_psfsub.fits")):
+        found |= {f"{path.name} {name}": fits.getdata(path, name) for name in ("SCI", "ERR", "DQ")}
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(small, tmp_path_factory):
+    one = {"OPENBLAS_NUM_THREADS": "1", "LYOT_THREADS": "1"}
+    return arrays_of_a_process(small, tmp_path_factory.mktemp("one"), **one)
+
+
+@pytest.mark.parametrize(
+    ("environment", "tolerance"),
+    [
+        ({"OPENBLAS_NUM_THREADS": "2", "LYOT_THREADS": "2"}, 1e-12),
+        # As if on another processor: without the instructions of today's.
+        (
+            {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3 X86_V3"},
+            1e-5,
+        ),
+    ],
+)
+def test_another_process_gives_the_same_arrays(small, tmp_path, alone, environment, tolerance):
+    found = arrays_of_a_process(small, tmp_path, **environment)
+    assert found.keys() == alone.keys()
+    for name, array in alone.items():
+        array = np.asarray(array, dtype=float)
+        scale = np.nanmax(np.abs(array))
+        np.testing.assert_allclose(found[name], array, rtol=0, atol=tolerance * scale, err_msg=name)
+
+
 def test_inputs_are_never_modified(small, tmp_path):
     before = {p: checksum(p) for p in small.parent.iterdir()}
     Coron3Pipeline.call(str(small), output_dir=str(tmp_path))

@@ -15,6 +15,8 @@ MAD_TO_SIGMA = 1.482602218505602
 
 MIN_INTEGRATIONS = 3
 """Outliers are looked for where a pixel has at least so many good integrations."""
+MAX_BLOCK = 2**20
+"""Numbers that are held in float64 at once where frames are compared."""
 HALF_WINDOW = 2
 """How far from a pixel the neighbors lie that tell how large its scatter may be."""
 
@@ -76,27 +78,47 @@ def fit_cross_prediction(
     :math:`a_{kj} = -P_{kj} / P_{kk}`, as a precision matrix holds all conditional means (Whittaker
     1990, Graphical Models in Applied Multivariate Statistics, ch. 5). They are zero for one frame.
     """
-    data = np.asarray(frames, dtype=np.float64)
-    n, n_pix = data.shape
+    n, n_pix = frames.shape
     if n_pix == 0:
         return CrossPrediction(np.zeros(n), np.ones(n), np.zeros((n, n)), np.zeros(n))
-    common = data.mean(axis=0)
+    step = max(MAX_BLOCK // n, 1)
+    blocks = [slice(first, first + step) for first in range(0, n_pix, step)]
+    mean: NDArray[np.float64] = frames.mean(axis=1, dtype=np.float64)
+    common: NDArray[np.float64] = frames.mean(axis=0, dtype=np.float64)
     power = float(common @ common)
-    brightness = data @ common / power if power > 0 else np.ones(n)
-    mean = data.mean(axis=1)
-    centered = data - mean[:, None]
-    gram = centered @ centered.T
+    gram, along = np.zeros((n, n)), np.zeros(n)
+    for block in blocks:
+        data = np.asarray(frames[:, block], dtype=np.float64)
+        along += data @ common[block]
+        data = data - mean[:, None]
+        gram += data @ data.T
     # The noise alone would let a frame be predicted from the noise of many others.
     ridge = np.maximum(variance.sum(axis=1, dtype=np.float64), 1e-10 * np.trace(gram) / n)
-    inverse = np.linalg.pinv(gram + np.diag(ridge), hermitian=True)
-    diagonal = np.diag(inverse).copy()
+    gram[np.diag_indices(n)] += ridge
+    matrix = _inverse(gram)
+    diagonal = np.diag(matrix).copy()
     diagonal[diagonal <= 0] = np.inf
-    matrix = -inverse / diagonal[:, None]
+    matrix /= -diagonal[:, None]
     np.fill_diagonal(matrix, 0.0)
-    residual = centered - matrix @ centered
-    positive = np.maximum(variance, np.finfo(np.float32).tiny)
-    excess = np.maximum((residual**2 / positive).mean(axis=1) - 1.0, 0.0)
-    return CrossPrediction(mean, brightness, matrix, excess)
+    excess = np.zeros(n)
+    for block in blocks:
+        data = frames[:, block] - mean[:, None]
+        data -= matrix @ data
+        excess += (data**2 / np.maximum(variance[:, block], np.finfo(np.float32).tiny)).sum(axis=1)
+    brightness = along / power if power > 0 else np.ones(n)
+    excess = np.maximum(excess / n_pix - 1.0, 0.0)
+    return CrossPrediction(mean, np.asarray(brightness), matrix, excess)
+
+
+def _inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the inverse of a symmetric matrix; its pseudo-inverse where it is not positive."""
+    from scipy.linalg import lapack
+
+    factor, failed = lapack.dpotrf(matrix.T, lower=1)
+    if failed:
+        return np.asarray(np.linalg.pinv(matrix, hermitian=True), dtype=np.float64)
+    inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    return np.asarray(np.tril(inverse) + np.tril(inverse, -1).T)
 
 
 class Filled(NamedTuple):

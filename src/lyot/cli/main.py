@@ -14,6 +14,8 @@ from lyot._version import __version__
 from lyot.cli.options import ParameterOptions, option_of
 from lyot.errors import LyotError, last_words
 
+MAX_MESSAGE = 300
+"""Characters of a message that may repeat what was given, from its beginning and its end."""
 _COMMAND_OF = {
     "Coron3Pipeline": "lyot run ASN",
     "lyot.references.library.build": "lyot library build LIB FILES",
@@ -41,6 +43,14 @@ class Command(click.Command):
     @params.setter
     def params(self, params: list[click.Parameter]) -> None:
         self._params = params
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as err:
+            if len(err.message or "") <= MAX_MESSAGE:
+                raise
+            raise click.UsageError(f"{err.message[:MAX_MESSAGE]} ...", ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -89,6 +99,8 @@ def main() -> None:
 
 def fail(text: str, status: int) -> None:
     """End the process with a sentence on standard error."""
+    if len(text) > 2 * MAX_MESSAGE:  # a value that was given may have any length
+        text = f"{text[:MAX_MESSAGE]} ... {text[-MAX_MESSAGE:]}"
     click.echo(f"lyot: error: {text}", err=True)
     sys.exit(status)
 

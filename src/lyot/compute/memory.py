@@ -7,12 +7,14 @@ read of them again comes from the file; no value depends on it.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -22,6 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 
 LARGE, NEAR = 1 / 32, 0.7
 """Shares of the limit: that from which an array lies on disk, and that at which pages go back."""
+ROWS_AT_ONCE = 64
 
 
 class _Limit:
@@ -76,6 +79,48 @@ def relieve() -> None:
         for mapped in list(_on_disk):
             if hasattr(mmap, "MADV_DONTNEED"):
                 mapped.madvise(mmap.MADV_DONTNEED)
+        if trim := _malloc_trim():
+            trim(0)
+
+
+def set_columns(array: NDArray[Any], at: Any, values: NDArray[Any], /) -> None:
+    """Set some columns of a matrix, in place; see `columns`."""
+    for first in range(0, len(array), ROWS_AT_ONCE):
+        rows = slice(first, first + ROWS_AT_ONCE)
+        array[rows, at] = values[rows]
+        relieve()
+
+
+@cache
+def _malloc_trim() -> Any:
+    """Return the function of glibc that hands free memory back to the system; None elsewhere."""
+    try:
+        return getattr(ctypes.CDLL(None), "malloc_trim", None)
+    except (OSError, TypeError):
+        return None
+
+
+def not_finite(frames: NDArray[Any], /) -> NDArray[np.bool_]:
+    """Return where frames have no value."""
+    out = empty(frames.shape, bool)
+    for row, frame in zip(out, frames, strict=True):
+        np.logical_not(np.isfinite(frame), out=row)
+        relieve()
+    return out
+
+
+def columns(array: NDArray[Any], at: Any, /) -> NDArray[Any]:
+    """Return some columns of a matrix; of one on disk pages go back between its rows.
+
+    The system maps what lies about each number that is read: without that, all of the matrix.
+    """
+    if not _limit.n_bytes or len(array) <= ROWS_AT_ONCE:
+        return array[:, at]
+    parts = []
+    for first in range(0, len(array), ROWS_AT_ONCE):
+        parts.append(np.array(array[first : first + ROWS_AT_ONCE, at]))
+        relieve()
+    return np.concatenate(parts)
 
 
 def at_once(item_bytes: int, most: int, /) -> int:

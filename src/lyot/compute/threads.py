@@ -20,7 +20,7 @@ from lyot.compute import memory
 if TYPE_CHECKING:
     import numpy as np
 
-PIXEL_BLOCK = 8192
+PIXEL_BLOCK, BLOCK_NUMBERS = 8192, 2**22
 """Pixels in a block; fixed, so that sums come out the same on any number of threads."""
 
 Item = TypeVar("Item")
@@ -246,9 +246,15 @@ def workspace(name: str, shape: tuple[int, ...], /) -> np.ndarray:
 
 def block_bytes(n_rows: int, /) -> int:
     """Return what the temporaries of a block of pixels of so many frames take."""
-    return 24 * n_rows * PIXEL_BLOCK
+    return 24 * n_rows * _block_size(n_rows)
 
 
-def pixel_blocks(n_pix: int, /) -> list[slice]:
-    """Divide `n_pix` pixels into consecutive blocks of fixed size."""
-    return [slice(i, min(i + PIXEL_BLOCK, n_pix)) for i in range(0, n_pix, PIXEL_BLOCK)]
+def pixel_blocks(n_pix: int, n_rows: int = 1, /) -> list[slice]:
+    """Divide `n_pix` pixels of `n_rows` frames into consecutive blocks of fixed size."""
+    size = _block_size(n_rows)
+    return [slice(i, min(i + size, n_pix)) for i in range(0, n_pix, size)]
+
+
+def _block_size(n_rows: int) -> int:
+    """Pixels of a block: fewer of many frames, whatever the threads and the memory."""
+    return max(min(PIXEL_BLOCK, BLOCK_NUMBERS // n_rows), 256)

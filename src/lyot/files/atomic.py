@@ -126,9 +126,13 @@ def check_free_space(folder: str | Path, n_bytes: int, what: str, /) -> None:
     free = shutil.disk_usage(folder).free
     if free < n_bytes:
         raise LyotError(
-            f"{what} takes {n_bytes / 1e9:.2f} GB and {folder} has {free / 1e9:.2f} GB free; free "
-            "some space, or do not save the product."
+            f"{what} takes {_size(n_bytes)} and {folder} has {_size(free)} free; free some space, "
+            "or do not save the product."
         )
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.2f} MB"
 
 
 def checksum(path: str | Path, /) -> str:

@@ -22,7 +22,7 @@ from lyot.files.headers import (
     keep_refused_keywords,
     open_fits,
 )
-from lyot.files.provenance import check_branches
+from lyot.files.provenance import check_branches, in_memory
 from lyot.files.trees import check_tree
 from lyot.types import Array, Mask
 
@@ -92,7 +92,7 @@ class Cube:
         out = memory.empty(self.err.shape, np.float32)
         for frame, err in zip(out, self.err, strict=True):
             memory.relieve()
-            valid = np.isfinite(err) & (err >= 0)
+            valid = (err >= 0) & (err <= MAX_BRIGHTNESS)
             if not valid.all():
                 typical = np.float32(np.median(err[valid]) if valid.any() else 0.0)
                 err = np.where(valid, err, typical)
@@ -113,7 +113,11 @@ def _as_cube(arrays: list[Any], info: ExposureInfo) -> Cube:
     checked = [_checked(f, f"Integration {i + 1} of {info.name}") for i, f in enumerate(frames)]
     if any(new is not old for new, old in zip(checked, frames, strict=True)):
         sci = np.stack(checked)
-    if len(err) and not (err > 0).any():
+    largest = np.fmax.reduce(err, axis=None) if len(err) else np.nan
+    if largest > MAX_BRIGHTNESS:
+        err = np.where(err > MAX_BRIGHTNESS, np.float32(np.nan), err)
+        log.warning("ERR of %s beyond %g MJy/sr is not known.", info.name, MAX_BRIGHTNESS)
+    elif len(err) and not largest > 0:
         log.warning("ERR of %s holds no positive value: its errors are not known.", info.name)
     return Cube(sci, err, dq, info)
 
@@ -232,6 +236,7 @@ def as_model(source: Any, kind: str, /) -> Any:
         if is_image:
             model = _as_cube_model(model)
         check_branches(model.instance, source)
+        in_memory(model.instance)  # an array that the tree does not describe fails here
     keep_refused_keywords(model, source)
     return model
 
@@ -261,6 +266,7 @@ def open_model(source: Any, /, **options: Any) -> Any:
     with readable(source):
         model = datamodels.open(source, **options)
         check_branches(getattr(model, "instance", {}), source)
+        in_memory(getattr(model, "instance", {}))
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, MutableSequence
 from typing import Any
 
 import numpy as np
@@ -49,15 +50,18 @@ def provenance_of(model: Any, /) -> dict[str, Any]:
 
 def in_memory(node: Any, /) -> Any:
     """Copy a branch down to its arrays, so that the file may be closed."""
-    if isinstance(node, dict):
+    if isinstance(node, Mapping):
         return {k: in_memory(v) for k, v in node.items()}
-    if isinstance(node, list):
+    if isinstance(node, MutableSequence):
         return [in_memory(each) for each in node]
     return np.asarray(node) if hasattr(node, "dtype") else node
 
 
-def check_branches(tree: Any, what: object, /) -> None:
-    """Refuse a tree of which the branches that are read here are not what they should be."""
+def check_branches(tree: Any, what: object, /) -> dict[str, Any]:
+    """Refuse a tree of which the branches that are read here are not what they should be.
+
+    Returns the provenance. Its arrays are read: one that the tree does not describe fails here.
+    """
     own, foreign = tree.get(PROVENANCE_KEY, {}), tree.get("extra_fits", {})
     if not (
         isinstance(own, dict)
@@ -67,6 +71,8 @@ def check_branches(tree: Any, what: object, /) -> None:
         and all(_is_header(extension.get("header", [])) for extension in foreign.values())
     ):
         raise LyotError(f"What the ASDF tree of {what} records is damaged; fetch it again.")
+    provenance: dict[str, Any] = in_memory(own)
+    return provenance
 
 
 def _holds_dicts(branch: Any) -> bool:

@@ -18,7 +18,9 @@ from lyot.files.aligned import AlignedArrays, ReferenceInfo
 from lyot.files.exposure import Cube, read_cube
 from lyot.files.headers import open_fits
 from lyot.files.star import StarPosition
-from lyot.files.view import View, read_view
+from lyot.files.view import View, read_view, recorded_plane
+
+_REMEDY = "run the pipeline again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,30 +103,33 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> Exposure
                 "save_crfints and save_psfalign true.",
                 function="Coron3Pipeline",
             )
-    hdus = stack.enter_context(open_fits(aligned))
-    klip = view.provenance["steps"]["klip"]
+    klip = view.provenance.get("steps", {}).get("klip", {})
     if view.star is None or "plane" not in klip:
         raise LyotError(
             f"{view.path} does not record where the sky lies about its star; run the pipeline "
             "again.",
             function="Coron3Pipeline",
         )
-    # Flags are not used; as scaled integers they could not be mapped.
-    sci = hdus["SCI"].data
-    flags = np.broadcast_to(np.uint32(0), sci.shape)
-    ref_info = ReferenceInfo.recorded(view.provenance.get("steps", {}))
-    arrays = AlignedArrays(sci, hdus["ERR"].data, flags, star=view.star, ref_info=ref_info)
-    target, plane = read_cube(flagged), klip["plane"]
-    return ExposureProducts(
-        view.path.name,
-        target,
-        arrays,
-        view.star,
-        TangentPlane(tuple(plane["star_yx"]), *(plane[k] for k in ("to_pixel", "to_sky"))),
-        klip["recipe"],
-        disc_scale=float(klip.get("disc_scale", 0.0)),
-        **{name: read_image(path)[0] for name, path in klip.get("maps", {}).items()},
-    )
+    with readable(aligned, _REMEDY):
+        hdus = stack.enter_context(open_fits(aligned))
+        sci, err = hdus["SCI"].data, hdus["ERR"].data
+        # Flags are not used; as scaled integers they could not be mapped.
+        flags = np.broadcast_to(np.uint32(0), sci.shape)
+    with readable(view.path, _REMEDY):
+        return ExposureProducts(
+            view.path.name,
+            read_cube(flagged),
+            AlignedArrays(
+                *(sci, err, flags),
+                star=view.star,
+                ref_info=ReferenceInfo.recorded(view.provenance["steps"]),
+            ),
+            view.star,
+            recorded_plane(klip["plane"]),
+            dict(klip["recipe"]),
+            disc_scale=float(klip.get("disc_scale", 0.0)),
+            **{name: read_image(path)[0] for name, path in klip.get("maps", {}).items()},
+        )
 
 
 def read_image(path: str | Path, /) -> tuple[NDArray[np.float64], dict[str, Any]]:

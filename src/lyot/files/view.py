@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lyot.algorithms.geometry import TangentPlane
 from lyot.errors import readable
 from lyot.files.headers import (
     ACQUISITION,
@@ -22,7 +23,7 @@ from lyot.files.headers import (
     number_of,
     open_fits,
 )
-from lyot.files.provenance import PROVENANCE_KEY, check_branches, in_memory
+from lyot.files.provenance import check_branches
 from lyot.files.star import StarPosition, recorded_star
 from lyot.files.trees import check_tree
 from lyot.types import Array
@@ -118,6 +119,15 @@ def read_view(path: str | Path, /) -> View:
         )
 
 
+def recorded_plane(record: dict[str, Any], /) -> TangentPlane:
+    """Return the sky about a star as a product records it; an error where it records none."""
+    y, x = (float(value) for value in record["star_yx"])
+    ways = [np.asarray(record[name], dtype=np.float64) for name in ("to_pixel", "to_sky")]
+    if any(way.ndim != 2 or len(way) != 2 for way in ways):
+        raise ValueError("the sky about the star has no two axes")
+    return TangentPlane((y, x), *ways)
+
+
 def _provenance(data: Any, path: Path) -> dict[str, Any]:
     import asdf
 
@@ -127,9 +137,7 @@ def _provenance(data: Any, path: Path) -> dict[str, Any]:
         warnings.simplefilter("ignore")  # about the WCS, which is not read here
         # Not all at once: arrays in the extensions of the file are none of this tree.
         with asdf.open(io.BytesIO(stored)) as tree:
-            check_branches(tree.tree, path)
-            provenance: dict[str, Any] = in_memory(tree.tree.get(PROVENANCE_KEY, {}))
-    return provenance
+            return check_branches(tree.tree, path)
 
 
 _PRODUCTS = {

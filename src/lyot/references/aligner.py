@@ -131,7 +131,7 @@ class Aligner:
             Frames(
                 aligned.sci,
                 aligned.variance,
-                ~np.isfinite(aligned.sci),
+                memory.not_finite(aligned.sci),
                 np.where(np.isfinite(shift), shift, UNKNOWN_ERROR_PIX**2),
             ),
             star_xy=self._star_xy,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms import fourier, propagation, repair
-from lyot.compute import threads
+from lyot.compute import memory, threads
 from lyot.files.exposure import Cube
 from lyot.references.prepare import PreparedRefs
 from lyot.types import Array, Mask
@@ -16,7 +16,8 @@ from lyot.types import Array, Mask
 MIN_BAD_FRACTION = 0.25
 """A moved pixel is bad where at least this share of it comes from bad pixels."""
 
-MAX_LEARNED_PIXELS = 20_000
+MAX_LEARNED_PIXELS, MAX_LEARNED_NUMBERS, LEARNED_PER_FRAME = 20_000, 2**24, 4
+"""Pixels that a prediction is learned on; of many frames fewer, but some for each of them."""
 MAX_FILLED, MIN_FILLED = 2**20, 256
 """Values that are filled at once, and pixels at least."""
 
@@ -85,12 +86,18 @@ def learn_prediction(
     """Fit how each reference follows from the others, where all are good and have weight."""
     n_ref = len(sci)
     good = ~bad.any(axis=0)
-    if weight is not None and (good & (weight > 0)).sum() > 4 * n_ref:
+    fewest = LEARNED_PER_FRAME * n_ref
+    if weight is not None and (good & (weight > 0)).sum() > fewest:
         good = good & (weight > 0)
     at = np.flatnonzero(good)
-    at = at[:: max(1, at.size // MAX_LEARNED_PIXELS)]
-    rows = (array.reshape(n_ref, -1)[:, at] for array in (sci, variance))
-    return repair.fit_cross_prediction(*rows)
+    n_learned = min(MAX_LEARNED_PIXELS, max(MAX_LEARNED_NUMBERS // n_ref, fewest))
+    at = at[:: max(1, at.size // n_learned)]
+    learned = [memory.empty((n_ref, at.size), array.dtype) for array in (sci, variance)]
+    for out, array in zip(learned, (sci, variance), strict=True):
+        for row, frame in zip(out, array, strict=True):
+            row[:] = frame.reshape(-1)[at]
+            memory.relieve()
+    return repair.fit_cross_prediction(*learned)
 
 
 def fill_moved(moved: Moved, prediction: repair.CrossPrediction, /) -> None:
@@ -114,8 +121,9 @@ def fill_columns(
 
     def _fill(first: int) -> None:
         columns = at[first : first + step]
-        sci[:, columns], variance[:, columns] = repair.fill_from_others(
-            sci[:, columns], variance[:, columns], bad[:, columns], prediction
-        )
+        frames, errors, gaps = (memory.columns(each, columns) for each in (sci, variance, bad))
+        filled = repair.fill_from_others(frames, errors, gaps, prediction)
+        for array, values in zip((sci, variance), filled, strict=True):
+            memory.set_columns(array, columns, values)
 
     threads.map_ordered(_fill, range(0, len(at), step))

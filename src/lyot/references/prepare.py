@@ -52,6 +52,7 @@ def prepare_refs(refs: Cube, recipe: AlignRecipe, /) -> PreparedRefs:
     """Repair and transform the references; refuse one that has no good pixel or is zero."""
     bad = refs.bad(recipe.bad_bits)
     for k in range(len(refs.sci)):
+        memory.relieve()
         if bad[k].all():
             raise LyotError(f"Reference {k + 1} of the stack has no good pixel; leave it out.")
         if not np.any(refs.sci[k][~bad[k]]):

@@ -9,7 +9,7 @@ import numpy as np
 
 from lyot.algorithms import klip, repair
 from lyot.algorithms.geometry import angle_map, radius_map
-from lyot.compute import threads
+from lyot.compute import memory, threads
 from lyot.files.aligned import AlignedFrames, ReferenceInfo
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
@@ -39,7 +39,8 @@ def find_saturated(refs: Cube, star: StarPosition, /) -> list[ReferenceWarning]:
     flag = np.uint32(refs.info.instrument_value.flag_value("SATURATED"))
     radius = radius_map(refs.frame_shape, star.yx) * refs.info.pixel_scale_arcsec
     near = radius <= SATURATION_RADIUS_ARCSEC
-    counts = ((refs.dq[:, near] & flag) != 0).sum(axis=1)
+    near_dq = memory.columns(refs.dq.reshape(len(refs.dq), -1), np.flatnonzero(near))
+    counts = ((near_dq & flag) != 0).sum(axis=1)
     return [
         ReferenceWarning(
             int(k),
@@ -71,7 +72,10 @@ def find_contaminated(
         return []
     radius, angle = radius_map(shape, star.yx), angle_map(shape, star.yx)
     arcsec, fwhm = info.pixel_scale_arcsec, info.fwhm_pix
-    area = (radius * arcsec <= MAX_SEARCH_ARCSEC) & np.isfinite(frames.sci).all(axis=0)
+    area = radius * arcsec <= MAX_SEARCH_ARCSEC
+    for frame in frames.sci:
+        area &= np.isfinite(frame)
+        memory.relieve()
     searched = area & (radius >= MIN_SEARCH_FWHM * fwhm)
     cover = np.maximum(gaussian_filter(area.astype(float), fwhm / 2.355), 0.1)
     warnings = []
@@ -97,20 +101,40 @@ def _residuals(
 ) -> Iterator[tuple[tuple[str, int], list[int], Array]]:
     """Yield each star and roll, its references, and their mean less what other stars explain."""
     n_ref, shape = len(frames.sci), frames.sci.shape[1:]
-    at = np.flatnonzero(area.ravel())
-    pixels = np.take(frames.sci.reshape(n_ref, -1), at, axis=1).astype(np.float64)
-    pixels -= pixels.mean(axis=1, keepdims=True)
-    gram = pixels @ pixels.T
-    for key, numbers in groups.items():
+    flat, at = frames.sci.reshape(n_ref, -1), np.flatnonzero(area.ravel())
+    step = max(repair.MAX_BLOCK // n_ref, 1)
+    blocks = [slice(first, first + step) for first in range(0, len(at), step)]
+    mean = np.empty((n_ref, 1))
+    for k, frame in enumerate(frames.sci):
+        mean[k] = frame[area].mean(dtype=np.float64)
+        memory.relieve()
+    gram = np.zeros((n_ref, n_ref))
+    for block in blocks:
+        pixels = memory.columns(flat, at[block]) - mean
+        gram += pixels @ pixels.T
+        memory.relieve()
+    coefs = np.zeros((n_ref, n_ref))
+    for (star, _), numbers in groups.items():
         members = np.array(numbers)
-        others = np.array([k for (n, _), ks in groups.items() if n != key[0] for k in ks])
+        others = np.array([k for (n, _), ks in groups.items() if n != star for k in ks])
         matrix = klip.to_modes(klip.decompose(gram[np.ix_(others, others)]))
-        coefs = klip.coefficients(gram[np.ix_(members, others)], matrix, n_modes=len(others))
-        # Pixels that were predicted from the other references are no measurement.
-        measured = np.array([((frames.dq[k] & estimated) == 0)[area] for k in numbers])
-        residual = np.where(measured, pixels[members] - coefs @ pixels[others], 0.0)
-        image = np.zeros(shape)
-        image[area] = residual.sum(axis=0) / np.maximum(measured.sum(axis=0), 1)
+        one = gram[np.ix_(members, others)]
+        coefs[np.ix_(members, others)] = klip.coefficients(one, matrix, n_modes=len(others))
+    # Pixels that were predicted from the other references are no measurement.
+    measured = memory.empty((n_ref, len(at)), bool)
+    for k in range(n_ref):
+        measured[k] = (frames.dq[k][area] & estimated) == 0
+        memory.relieve()
+    images = memory.empty((len(groups), *shape), np.float64)
+    images[:] = 0.0
+    for block in blocks:
+        pixels = memory.columns(flat, at[block]) - mean
+        residual = np.where(measured[:, block], pixels - coefs @ pixels, 0.0)
+        for image, numbers in zip(images, groups.values(), strict=True):
+            n_measured = np.maximum(measured[numbers, block].sum(axis=0), 1)
+            image.ravel()[at[block]] = residual[numbers].sum(axis=0) / n_measured
+        memory.relieve()
+    for (key, numbers), image in zip(groups.items(), images, strict=True):
         yield key, numbers, image
 
 

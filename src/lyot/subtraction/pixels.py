@@ -70,7 +70,7 @@ class RefPixels:
         return replace(self, sci=sci, variance=variance, all_bad=self.all_bad[at])
 
     def _part(self, array: Array, at: Any) -> Array:
-        part = array[:, at]
+        part = memory.columns(array, at)
         return part if self.pick is None else np.take(part, self.pick, axis=0)
 
     def centered(self, at: Any, mean: Array) -> Array:
@@ -83,7 +83,7 @@ class RefPixels:
     def variance_at(self, at: Any) -> Array:
         """Return variances of the references behind these frames, zero where all are bad."""
         every_row = self.pick is None or self.component_weights is not None
-        rows = self.variance[:, at] if every_row else self._part(self.variance, at)
+        rows = memory.columns(self.variance, at) if every_row else self._part(self.variance, at)
         all_bad = self.all_bad[at]
         if every_row and isinstance(at, slice):
             # Rows a multiple of 64 KiB apart, as those of 640 x 640 pixels are, get in each
@@ -103,10 +103,7 @@ class RefPixels:
         """Take one set of aligned references, and fill pixels that are bad in some of them."""
         n_ref = len(frames.sci)
         sci, variance = frames.sci.reshape(n_ref, -1), frames.variance.reshape(n_ref, -1)
-        missing = memory.empty(sci.shape, bool)
-        for row, frame in zip(missing, sci, strict=True):
-            np.logical_not(np.isfinite(frame), out=row)
-            memory.relieve()
+        missing = memory.not_finite(sci)
         all_bad = np.asarray(missing.all(axis=0))
         at = np.flatnonzero(missing.any(axis=0) & ~all_bad)
         if at.size:

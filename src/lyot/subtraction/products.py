@@ -17,6 +17,8 @@ from lyot.subtraction.methods import Method, fits_each
 from lyot.subtraction.pixels import RefPixels, Targets, ZonePixels, cut
 from lyot.types import Array
 
+MAX_PRODUCTS = 2**22
+"""Products of references that are held at once before they are summed."""
 MAX_NOISE_PIXELS = 1024
 """Most pixels from which the noise of coefficients is computed where references are chosen."""
 
@@ -153,9 +155,16 @@ def _sum_over_blocks(
             data *= root
         return klip.Products(*device.run(klip.block_products, data, rows, root))
 
-    blocks, n_bytes = threads.pixel_blocks(len(weight)), threads.block_bytes(len(pixels.refs))
-    parts = threads.map_ordered(_block, blocks, item_bytes=n_bytes)
-    return klip.Products(*(sum(p) for p in zip(*parts, strict=True)))
+    n_ref = len(pixels.refs)
+    blocks, n_bytes = threads.pixel_blocks(len(weight), n_ref), threads.block_bytes(n_ref)
+    # In groups: the products of many references are as large as their pixels.
+    step = max(MAX_PRODUCTS // n_ref**2, threads.n_threads())
+    totals: list[Any] = [0] * len(klip.Products._fields)
+    for first in range(0, len(blocks), step):
+        group = blocks[first : first + step]
+        for part in threads.map_ordered(_block, group, item_bytes=n_bytes + 8 * n_ref**2):
+            totals = [total + each for total, each in zip(totals, part, strict=True)]
+    return klip.Products(*totals)
 
 
 def _squares(pixels: ZonePixels, means: Array) -> NDArray[np.float64]:
@@ -202,7 +211,7 @@ def _levels(
     def _sum(block: slice) -> Array:
         return np.asarray(refs.centered(at[block], mean_ref).sum(axis=1))
 
-    total = np.sum(threads.map_ordered(_sum, threads.pixel_blocks(at.size)), axis=0)
+    total = np.sum(threads.map_ordered(_sum, threads.pixel_blocks(at.size, len(refs))), axis=0)
     for i, (image, bad) in enumerate(zip(targets.sci, targets.bad, strict=True)):
         gaps = bad[at]
         n = max(at.size - int(gaps.sum()), 1)

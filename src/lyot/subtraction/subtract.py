@@ -340,7 +340,8 @@ def _residuals(
             sci[k][:, inside] = out if full_share else area.share[inside] * out
         return None if of_block is None else of_block(inside, rows, modes)
 
-    blocks, n_bytes = threads.pixel_blocks(len(area.share)), threads.block_bytes(len(area.refs))
+    n_ref = len(area.refs)
+    blocks, n_bytes = threads.pixel_blocks(len(area.share), n_ref), threads.block_bytes(n_ref)
     return sci, threads.map_ordered(_block, blocks, item_bytes=n_bytes)
 
 

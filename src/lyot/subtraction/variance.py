@@ -154,7 +154,8 @@ def _propagate(
         out[:, inside] = after[:-1]
         refs_part[inside] = len(out) * after[-1]
 
-    blocks, n_bytes = threads.pixel_blocks(len(area.share)), threads.block_bytes(len(area.refs))
+    n_ref = len(area.refs)
+    blocks, n_bytes = threads.pixel_blocks(len(area.share), n_ref), threads.block_bytes(n_ref)
     threads.map_ordered(_block, blocks, item_bytes=n_bytes)
     return Propagated(out, refs_part, effect)
 
@@ -205,7 +206,7 @@ class CoherentNoise:
         squared = average**2 - self.own_noise / n_int**2
         typical = squared[None] @ (self.mean_refs / np.maximum(self.n_refs, 1))
         out = np.empty(len(self.share))
-        for inside in threads.pixel_blocks(len(out)):
+        for inside in threads.pixel_blocks(len(out), len(refs)):
             at = inside if isinstance(self.where, slice) else self.where[inside]
             plane = (squared.astype(np.float32) @ refs.variance_at(at))[None]
             leverage = self.leverage[inside] / max(self.n_targets, 1)

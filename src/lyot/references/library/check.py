@@ -26,15 +26,13 @@ def gram_over(
 ) -> NDArray[np.float64]:
     """Form the Gram matrix of all centered frames over pixels of positive weight, out of core.
 
-    The sum over blocks of 8,192 pixels in their order; one block of all frames is held at a time.
+    The sum over blocks of pixels in their order; one block of all frames is held at a time.
     """
     at = np.flatnonzero(np.asarray(weight).ravel() > 0)
     w = np.asarray(weight, dtype=np.float64).ravel()[at]
-    blocks = [
-        _Block(str(library.path.resolve()), w[b], at[b]) for b in threads.pixel_blocks(len(at))
-    ]
+    n, path = len(library), str(library.path.resolve())
+    blocks = [_Block(path, w[b], at[b]) for b in threads.pixel_blocks(len(at), n)]
     # Two passes: the mean first, so that the pedestal is taken off the pixels themselves.
-    n = len(library)
     total, gram, pedestal = np.zeros(n), np.zeros((n, n)), np.zeros(n)
     where = tasks or cluster.Tasks()
     for part in where.ordered(_block_sum, blocks):

@@ -38,7 +38,7 @@ class Median(Method):
             median[at] = np.median(scaled, axis=0)
             variance[at] = median_variance(scaled, refs.variance_at(at) * factor[:, None] ** 2)
 
-        threads.map_ordered(_block, threads.pixel_blocks(len(median)))
+        threads.map_ordered(_block, threads.pixel_blocks(len(median), len(refs)))
         return MedianFrame(median[None], variance[None], refs.all_bad, level=level, factor=factor)
 
     def with_source(

@@ -18,7 +18,7 @@ from lyot.errors import LyotError, readable
 from lyot.files.headers import open_fits, read_info
 from lyot.files.results import SkyMaps, read_maps, read_table
 from lyot.files.run import exposure_root, products_of, record_of
-from lyot.files.view import View, read_view
+from lyot.files.view import View, read_view, recorded_plane
 from lyot.subtraction.result import RowNoise, SkyNoise
 from lyot.types import Array
 
@@ -315,7 +315,7 @@ def _subtraction(view: View) -> Subtraction:
     return Subtraction(
         view,
         image=_image(view, 3),
-        plane=None if plane is None else _plane(plane),
+        plane=None if plane is None else recorded_plane(plane),
         method=str(klip["recipe"].get("method", "klip")),
         n_modes=int(klip["n_modes"]),
         n_modes_used=int(klip["n_kept"]),
@@ -327,11 +327,6 @@ def _subtraction(view: View) -> Subtraction:
         residual_rms=np.asarray(klip.get("residual_rms", ()), dtype=np.float64),
         coefficients=_numbers(klip["coefficients"], None, None, None),
     )
-
-
-def _plane(recorded: dict[str, Any]) -> TangentPlane:
-    y, x = _numbers(recorded["star_yx"], 2).tolist()
-    return TangentPlane((y, x), *(_numbers(recorded[k], 2, None) for k in ("to_pixel", "to_sky")))
 
 
 def _alignment(record: dict[str, Any], n_int: int) -> Alignment:
