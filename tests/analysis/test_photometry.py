@@ -45,3 +45,18 @@ def test_a_level_adds_no_flux_to_whitened_filters(draw):
     assert np.abs(added["whitened"][5:-5, 5:-5]).max() < 1.0
     # Where the frame's edge cuts the filter, the level would count: nothing is measured there.
     assert np.isnan(added["whitened"]).sum() > np.isnan(added["matched"]).sum()
+
+
+def test_exposures_count_by_their_noise(draw):
+    observation, rng = draw(14), np.random.default_rng(5)
+    quiet, loud = observation.exposures
+    residual = loud.residual + rng.normal(size=loud.residual.shape) * 4.0 * loud.residual.std()
+    maps = FluxMaps(replace(observation, exposures=[quiet, replace(loud, residual=residual)]))
+    r, pa = np.full(300, 25.0), np.arange(300) * 1.2
+    each = np.array([maps.only([e]).sample(r, pa)[0].std() for e in (0, 1)])
+    weights, _ = maps.weights(r, pa)
+    np.testing.assert_allclose(weights[0] / weights[1], (each[1] / each[0]) ** 2, rtol=0.4)
+    # Independent noise: the mean with these weights has the least scatter.
+    least = 1.0 / np.sqrt((1.0 / each**2).sum())
+    assert abs(maps.sample(r, pa)[0].std() / least - 1.0) < 0.1
+    assert each.mean() / np.sqrt(2.0) > 1.5 * least

@@ -174,10 +174,12 @@ def test_half_of_the_sources_at_the_limit_are_found(observation):
         observation, separations_arcsec=separations, known_sources=known, n_angles=3
     )
     optics = observation.transmission.optics
-    at = {"separations_arcsec": separations, "known_sources": known, "n_angles": 3}
+    at = {"separations_arcsec": separations, "known_sources": known}
     complete = completeness_map(observation, contrasts=curve.calibrated[0], **at)
-    # The map and the curve are of one statistic, at every separation.
-    np.testing.assert_allclose(np.diag(complete.fraction), 0.5, atol=0.02)
+    # The map runs the search, on six sources at each of eight separations.
+    at_limit = np.diag(complete.fraction)
+    assert abs(at_limit.mean() - 0.5) < 0.08, at_limit
+    assert np.abs(at_limit - 0.5).max() < 0.25, at_limit
     rng, found = np.random.default_rng(5), []
     for trial in range(36):
         # The image is that of another wavefront than the model's.
@@ -202,6 +204,8 @@ def test_half_of_the_sources_at_the_limit_are_found(observation):
             found.append(any(near.covers(c.separation_arcsec, c.pa_deg, 0) for c in candidates))
     assert len(found) == 144
     assert 0.42 < np.mean(found) < 0.58
+    # Within 1.2 arcsec, where few positions tell the noise: 36 are known to a twelfth.
+    assert 0.33 < np.mean(found[::4]) < 0.67
 
 
 def test_signal_to_noise_has_unit_variance(observation):
@@ -236,8 +240,7 @@ def test_found_sources_leave_the_noise_by_the_shape_of_their_psf(observation):
     disc, separations = (KnownDisc(DISC_PA, 15.0),), np.array([2.6, 3.0, 3.2, 3.4, 3.8])
     optics = replace(observation.transmission.optics, seed=3)
     made = optics.psf((0.0, 0.0), n_pixels=49, oversample=3, with_mask=False)
-    put = replace(observation, psf=OffAxisPSF(made.image, 3, "another wavefront"))
-    put = replace(put.with_source(3.2, 40.0, 2e-5), psf=observation.psf)
+    there = replace(observation, psf=OffAxisPSF(made.image, 3, "another wavefront"))
 
     def curve(of, known, found):
         return contrast_curve(
@@ -248,15 +251,17 @@ def test_found_sources_leave_the_noise_by_the_shape_of_their_psf(observation):
             n_angles=2,
         )
 
-    found = find_sources(put, known_sources=disc)
     without = curve(observation, disc, find_sources(observation, known_sources=disc))
-    masked = curve(put, disc, found)
-    circles = tuple(KnownSource(s.separation_arcsec, s.pa_deg) for s in found)
-    in_circles = curve(put, (*disc, *circles), ())
-    np.testing.assert_allclose(masked.calibrated, without.calibrated, rtol=0.1)
-    assert (masked.unmasked[0, 1:4] > 2.0 * without.calibrated[0, 1:4]).all()
-    # The lobes of the source lie outside of a circle of 1.5 FWHM.
-    assert (in_circles.calibrated[0, 1:4] > 2.0 * without.calibrated[0, 1:4]).all()
+    for contrast, rise, tolerance in ((2e-5, 2.0, 0.1), (2e-4, 15.0, 0.15)):  # S/N 80 and 500
+        put = replace(there.with_source(3.2, 40.0, contrast), psf=observation.psf)
+        found = find_sources(put, known_sources=disc)
+        masked = curve(put, disc, found)
+        circles = tuple(KnownSource(s.separation_arcsec, s.pa_deg) for s in found)
+        in_circles = curve(put, (*disc, *circles), ())
+        np.testing.assert_allclose(masked.calibrated, without.calibrated, rtol=tolerance)
+        assert (masked.unmasked[0, 1:4] > rise * without.calibrated[0, 1:4]).all()
+        # The lobes of the source lie outside of a circle of 1.5 FWHM.
+        assert (in_circles.calibrated[0, 1:4] > 2.0 * without.calibrated[0, 1:4]).all()
 
 
 def test_points_extended_sources_and_those_of_a_reference_star_are_told_apart(observation):
