@@ -7,14 +7,16 @@
 # make kill    1,000 commands killed at random moments, and what the next command makes of it
 # make lint    style, types, layers, docstrings
 # make docs    the documentation, into docs/_build
+# make figures the pictures of README and documentation, from a simulation and the real data in DATA
 # make wheel   a wheel and a source archive, into dist
 # make parity  agreement with the official pipeline, in an environment that holds it
 # make bench   speed and memory, against peers in an environment of their own
 PYTHON ?= python3
+DATA ?= ../shared/data
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test modes slow matrix fuzz kill lint docs wheel parity parity-env bench clean
+.PHONY: demo test modes slow matrix fuzz kill lint docs figures wheel parity parity-env bench clean
 
 demo: $(VENV)/.lyot
 	$(BIN)/lyot demo
@@ -47,6 +49,11 @@ lint: $(VENV)/.test
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 	@echo "docs/_build/index.html"
+
+figures: $(VENV)/.docs
+	$(BIN)/lyot demo
+	$(BIN)/python docs/make_figures.py lyot-demo/products $(DATA)
+	$(BIN)/python docs/make_hd106906.py $(DATA)
 
 wheel: $(VENV)/.docs
 	$(BIN)/python -m build --no-isolation

@@ -175,9 +175,12 @@ def write_detection(
 ) -> Written[Detection]:
     """Search for companions, and write the candidates and the maps; `figures` as above."""
     found = detect(observation, **options)
+    table = found.to_table()
+    known = [each for each in options.get("known_sources", ()) if isinstance(each, KnownSource)]
+    table.meta["lyot"]["known_sources"] = [[k.separation_arcsec, k.pa_deg] for k in known]
     stem = Path(folder) / observation.product
     paths = [
-        write_table(found.to_table(), f"{stem}_candidates.ecsv"),
+        write_table(table, f"{stem}_candidates.ecsv"),
         write_maps(
             {"SNR": found.snr, "FLUX": found.flux, "STIM": found.stim},
             f"{stem}_detection.fits",

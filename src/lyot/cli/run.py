@@ -34,11 +34,9 @@ def demo(output_dir: str, seed: int) -> None:
     click.echo(f"Simulating an observation of a star with a disc and two companions in {folder}/")
     association = simulate_observation(folder / "exposures", seed=seed)
     click.echo(f"Reducing {association}")
-    products = reduce_all([str(association)], str(folder / "products"), {"rerun": True})
+    reduce_all([str(association)], str(folder / "products"), {"rerun": True})
     click.echo(f"\nProducts: {folder / 'products'}")
     click.echo(f"Truth:    {folder / 'exposures' / 'truth.json'}")
-    for report in (p for p in products if p.endswith(".html")):
-        click.echo(f"Report:   {report}")
 
 
 @main.command()
@@ -192,8 +190,8 @@ def _job(output_dir: str, options: Mapping[str, Any]) -> Job:
     )
 
 
-def reduce_all(sources: Sequence[str], output_dir: str, options: Mapping[str, Any]) -> list[str]:
-    """Reduce exposures or associations, print what was made and return the paths."""
+def reduce_all(sources: Sequence[str], output_dir: str, options: Mapping[str, Any]) -> None:
+    """Reduce exposures or associations, and print what was made."""
     from lyot import survey
 
     with shown_warnings():
@@ -202,7 +200,7 @@ def reduce_all(sources: Sequence[str], output_dir: str, options: Mapping[str, An
         plans = [survey.plan_of(job) for job in jobs]
         as_json = json.dumps([plan.to_dict() for plan in plans], indent=2)
         click.echo(as_json if options.get("as_json") else "\n\n".join(map(str, plans)))
-        return []
+        return
     with shown_warnings(), show_progress(quiet=bool(options.get("quiet"))) as progress:
         if len(jobs) == 1 and not options.get("scheduler"):
             finished = [survey.reduce(jobs[0], progress=progress)]
@@ -215,7 +213,6 @@ def reduce_all(sources: Sequence[str], output_dir: str, options: Mapping[str, An
     n_failed = sum(each.state == survey.FAILED for each in finished)
     if n_failed:
         fail(f"{n_failed} of {len(finished)} associations failed; the table says why.", 1)
-    return [product for each in finished for product in each.products]
 
 
 def _print_finished(

@@ -10,6 +10,15 @@ from lyot.viz.report.frames import circles
 FOUND = Table({"separation": [0.5, 2.0, 3.1], "position_angle": [10.0, 128.7, 307.3]})
 
 
+def test_known_sources_have_circles_of_their_own():
+    found = FOUND.copy()
+    found.meta["lyot"] = {"known_sources": [[2.0, 128.7], [4.0, 30.0]]}
+    marks = circles(found, TangentPlane.linear((40.0, 50.0), 0.0, 0.1))
+    assert [mark["text"] for mark in marks] == ["1", "2", "3", "K1", "K2"]
+    assert (marks[3]["x"], marks[3]["y"]) == pytest.approx((marks[1]["x"], marks[1]["y"]))
+    assert np.hypot(marks[4]["x"] - 50.0, marks[4]["y"] - 40.0) * 0.1 == pytest.approx(4.0)
+
+
 @pytest.mark.parametrize("pa_y", [0.0, 69.6])
 def test_circles_lie_at_separation_and_position_angle(pa_y):
     scale, star_yx = 0.11, (40.2, 51.7)

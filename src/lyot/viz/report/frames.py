@@ -149,10 +149,19 @@ def frame_of(
 def circles(
     candidates: Any, plane: TangentPlane, origin_xy: tuple[int, int] = (0, 0)
 ) -> list[dict[str, Any]]:
-    """A circle for each candidate, named as in the table."""
-    east, north = east_north(candidates["separation"], candidates["position_angle"])
-    places = plane.pixel(np.asarray(east), np.asarray(north)) - np.reshape(origin_xy[::-1], (2, 1))
+    """A circle for each candidate and each known source, named as in their tables."""
+    known = np.reshape(known_places(candidates), (-1, 2)).T
+    columns = ("separation", "position_angle")
+    both = [np.append(np.asarray(candidates[n]), k) for n, k in zip(columns, known, strict=True)]
+    names = [*range(1, len(candidates) + 1), *(f"K{k + 1}" for k in range(known.shape[1]))]
+    places = plane.pixel(*east_north(*both)) - np.reshape(origin_xy[::-1], (2, 1))
     return [
-        {"x": float(x), "y": float(y), "r": MARK_RADIUS_PIX, "text": str(k)}
-        for k, (y, x) in enumerate(places.T, start=1)
+        {"x": float(x), "y": float(y), "r": MARK_RADIUS_PIX, "text": str(name)}
+        for name, (y, x) in zip(names, places.T, strict=True)
     ]
+
+
+def known_places(candidates: Any, /) -> list[list[float]]:
+    """Separation [arcsec] and position angle [degree] of the sources that the search knew."""
+    places: list[list[float]] = candidates.meta.get("lyot", {}).get("known_sources", [])
+    return places

@@ -32,7 +32,7 @@ from lyot.viz.report.blocks import (
 from lyot.viz.report.companions import companions
 from lyot.viz.report.drawing import drawing
 from lyot.viz.report.facts import Combined, ExposureFacts, Product, RunFacts, Subtraction
-from lyot.viz.report.frames import Frame, Viewer, circles, frame_of
+from lyot.viz.report.frames import Frame, Viewer, circles, frame_of, known_places
 from lyot.viz.style import modes_label
 
 MIN_REFERENCES = 5
@@ -147,7 +147,7 @@ def _combined_frames(run: RunFacts, image: Combined) -> list[Frame]:
             frame_of(image.view, None, data, text + suffix, run.candidates, crop=not exact),
             unit=unit,
             limits=limits,
-            exact=exact,
+            exact=exact and limits is None,
         )
         for data, text, unit, limits in (
             (image.image, "surface brightness", "MJy/sr", None),
@@ -165,7 +165,7 @@ def _summary(exposure: ExposureFacts) -> dict[str, Number | str]:
         "rms before subtraction [MJy/sr]": number(best.rms_before, ".3g"),
         "rms after subtraction [MJy/sr]": number(best.rms_after, ".3g"),
         "scatter of the blank sky / ERR": str(best.sky),
-        "noise of rows left [MJy/sr]": str(best.rows),
+        "noise of rows left [MJy/sr]": "" if np.isnan(best.rows.rows) else str(best.rows),
         "median shift of the references [pixel]": number(np.median(shift), ".3f"),
         "largest shift of the references [pixel]": number(np.max(shift), ".3f"),
     }
@@ -205,6 +205,8 @@ def candidates(run: RunFacts, /) -> Iterator[Block]:
         "S/N of each position relative to the others at the same separation (Mawet et al. 2014). "
         "North is up, east to the left. Circles mark the candidates of the table."
     )
+    if known_places(run.candidates):
+        caption += " Circles K1, K2 and so on mark the known sources."
     axes = [("map", [frame.name for frame in frames])]
     viewer = Viewer("Search for point sources", axes, frames, (0,), caption)
     n_places = run.candidates.meta["lyot"]["n_places"]
@@ -214,12 +216,21 @@ def candidates(run: RunFacts, /) -> Iterator[Block]:
         "uncertainty of the PSF explain. It rests on a reference star where it is not found "
         "without that star."
     )
-    if not marks:
+    if not len(run.candidates):
         fpf = float(found.keywords.get("FPF", np.nan))
         about = f"No candidate above the threshold (false-positive fraction {fpf:.2g}). {about}"
     yield Grid([viewer, Paragraph(about)])
-    if marks:
+    if len(run.candidates):
         yield _candidate_table(run.candidates)
+    yield Table.of(
+        "Known sources, excluded from the noise",
+        list(enumerate(known_places(run.candidates), start=1)),
+        {
+            "#": lambda each: Source(f"K{each[0]}"),
+            "separation [arcsec]": lambda each: number(each[1][0], ".3f"),
+            "PA [deg]": lambda each: number(each[1][1], ".2f"),
+        },
+    )
 
 
 def _candidate_table(candidates: Any) -> Table:

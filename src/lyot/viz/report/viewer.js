@@ -356,7 +356,7 @@
       }
       for (const mark of f.marks) {
         const [x, y] = this.place(mark.x, mark.y, s, size), r = Math.max(mark.r * s, 6 * ratio);
-        stroke(() => ctx.arc(x, y, r, 0, 7), "#5ff0a0");
+        stroke(() => ctx.arc(x, y, r, 0, 7), mark.text.startsWith("K") ? "#ffc45f" : "#5ff0a0");
         write(mark.text, x + r + 9 * ratio, y - r);
       }
       if (f.pa_y !== null) {
