@@ -157,6 +157,7 @@ def sampled(stop: LyotStop, pupil: Pupil, n: int, /) -> NDArray[np.float64]:
     return open_part
 
 
+@lru_cache(maxsize=16)
 def throughput(stop: LyotStop, pupil: Pupil, /, *, n: int = 384) -> float:
     """Return the part of the light in a telescope's pupil that a stop passes without a mask."""
     open_part = pupil.amplitude(n)
