@@ -11,6 +11,7 @@ from astropy.table import Table
 from stdatamodels.jwst.datamodels.dqflags import pixel
 
 from lyot.errors import LyotError
+from lyot.pipeline import Coron3Pipeline
 from lyot.viz.report.facts import read_facts
 from robustness.fitsbytes import tree_of, with_tree
 
@@ -38,6 +39,14 @@ def test_the_reduction_is_told_by_numbers_that_agree(facts):
         assert align.converged.shape == align.scale.shape == (n_int, n_ref)
         assert best.n_modes_used <= min(best.n_modes, n_ref)
         assert best.rms_after < best.rms_before
+
+
+def test_one_alignment_may_serve_all_integrations(small, tmp_path):
+    pipeline = Coron3Pipeline(strategy="rdi")
+    pipeline.align_refs.align_to, pipeline.output_dir = "first", str(tmp_path)
+    pipeline.run(str(small))
+    [exposure] = read_facts(tmp_path, command=None, products=None).exposures
+    assert exposure.alignment.shift_yx.shape[0] == 1 < len(exposure.best.view.data)
 
 
 def test_pixels_are_counted_by_the_names_of_their_flags(facts, demo):

@@ -330,15 +330,17 @@ def _subtraction(view: View) -> Subtraction:
 
 
 def _alignment(record: dict[str, Any], n_int: int) -> Alignment:
-    shift = _numbers(record["shift_yx"], n_int, None, 2)
-    n_ref = shift.shape[1]
-    covariance = _numbers(record["shift_covariance"], n_int, n_ref, 2, 2)
+    shift = _numbers(record["shift_yx"], None, None, 2)
+    n_sets, n_ref, _ = shift.shape
+    if n_sets not in (1, n_int):  # one, where all were aligned to the first integration
+        raise ValueError(f"shifts to {n_sets} integrations are recorded of {n_int}")
+    covariance = _numbers(record["shift_covariance"], n_sets, n_ref, 2, 2)
     targets = [str(target) for target in record.get("ref_targets", ())]
     return Alignment(
         shift_yx=shift,
         shift_error_yx=np.sqrt(covariance[..., [0, 1], [0, 1]]),
-        scale=_numbers(record["scale"], n_int, n_ref),
-        converged=_numbers(record["converged"], n_int, n_ref) != 0,
+        scale=_numbers(record["scale"], n_sets, n_ref),
+        converged=_numbers(record["converged"], n_sets, n_ref) != 0,
         targets=targets if len(targets) == n_ref else [""] * n_ref,
         warnings=[
             {"reference": int(w["reference"])} | {key: str(w[key]) for key in ("target", "reason")}
