@@ -7,6 +7,7 @@ from astropy.coordinates import SkyCoord
 from stdatamodels.jwst import datamodels
 
 from lyot.algorithms.geometry import polar
+from lyot.errors import LyotError
 from lyot.files.astrometry import frame_wcs, header_plane, plane_of, turned_to
 from lyot.files.headers import info_from_model
 from lyot.files.star import StarPosition
@@ -99,3 +100,11 @@ def test_the_sky_is_moved_without_a_turn():
     target = SkyCoord(80.05 * u.deg, 59.9 * u.deg).directional_offset_by(30 * u.deg, 1 * u.arcsec)
     back = moved.invert(target.ra.deg, target.dec.deg, with_bounding_box=False)
     np.testing.assert_allclose(by_wcs(moved, (40.0, 30.0), *back[::-1])[1], 30.0, atol=1e-4)
+
+
+def test_a_wcs_that_is_none_ends_in_one_sentence():
+    pointing = {"target": "T", "radec_deg": (80.0, 45.0), "roll_ref_deg": 20.0}
+    model = exposure_model(FRAME, Pointing(**pointing, crpix_xy=(40.0, 30.0)))
+    model.instance["meta"]["wcs"] = {"steps": []}  # as of a file that was changed
+    with pytest.raises(LyotError, match=r"The WCS of .* cannot be read .*; run assign_wcs"):
+        plane_of(model, StarPosition(35.0, 30.0))

@@ -36,10 +36,17 @@ def test_an_interrupted_write_leaves_no_file_and_keeps_the_old_one(tmp_path, fai
     assert os.listdir(tmp_path) == ["product.txt"]
 
 
-def test_a_full_disk_is_reported(tmp_path):
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("Not enough space on disk: requested 74935, available 0."),  # of astropy
+    ],
+)
+def test_a_full_disk_is_reported(tmp_path, error):
     def write():
         with atomic.atomic_write(tmp_path / "p.fits"):
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise error
 
     with pytest.raises(LyotError, match="the disk is full"):
         write()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lyot.algorithms.geometry import TangentPlane, tangent_offset
-from lyot.errors import LyotError
+from lyot.errors import LyotError, readable
 from lyot.files.headers import ExposureInfo, info_from_model
 from lyot.files.star import StarPosition
 from lyot.types import Array
@@ -27,10 +27,11 @@ def plane_of(model: Any, star: StarPosition, /) -> TangentPlane:
     info = info_from_model(model)
     if not (model.meta.hasattr("wcs") and model.meta.wcs is not None):
         return header_plane(info, star)
-    wcs = frame_wcs(model.meta.wcs, model.meta.wcsinfo.instance, info)
     y, x = (np.linspace(-0.5, n - 0.5, N_SAMPLES) for n in info.shape[-2:])
     places = np.meshgrid(x, y)
-    (ra, dec), center = wcs(*places), tuple(float(v) for v in wcs(star.x, star.y))
+    with readable(f"The WCS of {info.name}", "run assign_wcs again"):
+        wcs = frame_wcs(model.meta.wcs, model.meta.wcsinfo.instance, info)
+        (ra, dec), center = wcs(*places), tuple(float(v) for v in wcs(star.x, star.y))
     if not np.isfinite([*ra.ravel(), *dec.ravel(), *center]).all():
         raise LyotError(f"The WCS of {info.name} does not cover its frame; run assign_wcs on it.")
     offsets = tangent_offset(ra, dec, center)

@@ -107,7 +107,8 @@ def write_json(content: Any, path: str | Path, /) -> None:
 
 def _write_error(err: OSError, path: Path) -> LyotError:
     """Say in one sentence why a file was not written."""
-    if err.errno == errno.ENOSPC:
+    # Of the latter astropy makes an error without a number.
+    if err.errno == errno.ENOSPC or "Not enough space" in str(err):
         text = f"{path} was not written: the disk is full; free some space and run again."
     elif err.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         text = (
