@@ -2,7 +2,7 @@
 
     python -m robustness.fuzz --cases 10000 --seed 1 --jobs 2
 
-A case is made anew by its number: ``--only 1234``.
+Cases are made anew by their numbers: ``--only 1234 1300``.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--only", type=int, help="the number of one case")
+    parser.add_argument("--only", type=int, nargs="+", help="the numbers of some cases")
     parser.add_argument("--family", help="only cases of this family")
     parser.add_argument("--quick", action="store_true", help="few cases run the whole pipeline")
     parser.add_argument("--log", type=Path, help="a line of JSON for each case")
@@ -167,7 +167,7 @@ def main() -> int:
     started = time.monotonic()
     try:
         world = make_world(home / "world", quick=options.quick)
-        numbers = range(options.cases) if options.only is None else [options.only]
+        numbers = options.only or range(options.cases)
         if options.family:
             seed = options.seed
             numbers = [n for n in numbers if family_of(n, seed)[0].__name__ == options.family]
