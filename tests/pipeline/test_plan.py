@@ -17,7 +17,7 @@ from lyot.parameters import (
     SaveParameters,
     SubtractRecipe,
 )
-from lyot.pipeline.plan import RunParameters, make_plan
+from lyot.pipeline.plan import RunParameters, check_memory, make_plan
 
 A, B, C = (Path(f"roll{k}_calints.fits") for k in "abc")
 STAR, OTHER = Path("star1_calints.fits"), Path("star2_calints.fits")
@@ -47,6 +47,16 @@ def test_each_strategy_takes_its_references():
     assert references(ASN, "adi") == [(B,), (A,)]
     assert references(ASN, "adi+rdi") == [(B, STAR, OTHER), (A, STAR, OTHER)]
     assert references(NO_STARS) == [(B,), (A,)]
+
+
+def test_a_memory_that_many_references_do_not_fit_is_refused():
+    parameters = replace(by("rdi", library="lib"), library=LibraryRecipe(n=0))
+    plan = make_plan(ASN, INFOS, parameters, n_library=2000)
+    with pytest.raises(LyotError, match=r"memory is 700 MB, and a run with 20\d\d references"):
+        check_memory(plan, 700_000_000)
+    for n_bytes in (0, 2_000_000_000):
+        check_memory(plan, n_bytes)
+    check_memory(make_plan(ASN, INFOS, by("rdi")), 700_000_000)
 
 
 def test_rolls_that_are_nearly_equal_are_not_subtracted_from_one_another():

@@ -51,6 +51,7 @@ from lyot.pipeline.plan import (
     PlannedExposure,
     PlannedImage,
     RunParameters,
+    check_memory,
     make_plan,
 )
 from lyot.pipeline.record import Record, record_library, summary_of
@@ -186,6 +187,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         library = parameters.references.library
         n_library = len(Library(library)) if library else 0
         plan = make_plan(asn, infos, parameters, n_library=n_library)
+        check_memory(plan, values_of(self, MemoryParameters).n_bytes)
         members = {path.resolve() for path in infos}
         for name in plan.products:
             if self._path(name).resolve() in members:

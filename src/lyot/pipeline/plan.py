@@ -32,6 +32,8 @@ MIN_ROLL_DIFFERENCE_DEG = 0.5
 CUBE_BYTES, IMAGE_BYTES = 12, 28
 """Bytes per pixel: SCI, ERR and DQ; an image has WHT, CON and three variances too."""
 
+FIXED_BYTES, PAIR_BYTES = 4e8, 150.0
+"""What a run takes at least, and for each pair of references; measured with 40 to 2,000."""
 UNIT = "MJy/sr"
 """Unit of calibrated exposures."""
 
@@ -195,6 +197,21 @@ def make_plan(
         dict(_products(exposures, images, first, parameters)),
         tuple(warnings),
     )
+
+
+def check_memory(plan: Plan, n_bytes: int, /) -> None:
+    """Refuse a limit of the memory, 0 for none, in which the matrices of the references do not fit.
+
+    They are as large as the square of the number of references, and are not cut into blocks.
+    """
+    n_ref = max(exposure.n_references for exposure in plan.exposures)
+    needed = FIXED_BYTES + PAIR_BYTES * n_ref**2
+    if 0 < n_bytes < needed:
+        raise LyotError(
+            f"memory is {n_bytes / 1e6:.0f} MB, and a run with {n_ref} references takes "
+            f"{needed / 1e6:.0f} MB; give more, or take fewer references.",
+            parameter="memory",
+        )
 
 
 def _backgrounds(
