@@ -131,3 +131,13 @@ def test_an_array_that_a_tree_does_not_describe_ends_in_one_sentence(demo, tmp_p
     for read in readers[:2]:
         with pytest.raises(LyotError, match=r"cut.fits cannot be read \(.*\); fetch it again"):
             read()
+
+
+@pytest.mark.parametrize(
+    "record", [{"dither_arcsec": "abc"}, {"dither_arcsec": [[0.0, 0.0]], "targets": 3}]
+)
+def test_what_a_stack_records_of_its_frames_is_checked(demo, record):
+    with as_model(demo.product("_psfstack.fits"), "CubeModel") as model:
+        model.instance["lyot"]["steps"]["stack_psfs"] = record
+        with pytest.raises(LyotError, match=r"The stack .* cannot be read"):
+            cube_from_model(model)

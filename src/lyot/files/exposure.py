@@ -156,17 +156,16 @@ def cube_from_model(model: Any, /) -> Cube:
     stacked = model.instance.get("lyot", {}).get("steps", {}).get("stack_psfs", {})
     if stacked.get("dither_arcsec") is None:
         return cube
-    of_frames: dict[str, Any] = {
-        name: np.asarray(stacked[name], dtype=np.float64)
-        for name in ("pa_y_deg", "mjd")
-        if stacked.get(name) is not None
-    }
-    return replace(
-        cube,
-        dither_arcsec=np.asarray(stacked["dither_arcsec"]),
-        targets=tuple(str(name) for name in stacked.get("targets", ())),
-        **of_frames,
-    )
+    with readable(f"The stack {cube.info.name}", "run the pipeline again"):
+        of_frames: dict[str, Any] = {
+            name: np.asarray(stacked[name], dtype=np.float64)
+            for name in ("dither_arcsec", "pa_y_deg", "mjd")
+            if stacked.get(name) is not None
+        }
+        targets = tuple(str(name) for name in stacked.get("targets", ()))
+        if any(len(values) != len(cube.sci) for values in of_frames.values()):
+            raise ValueError("it does not record each of its frames")
+        return replace(cube, targets=targets, **of_frames)
 
 
 def read_cube(path: str | Path, /) -> Cube:

@@ -71,6 +71,7 @@ def check_branches(tree: Any, what: object, /) -> dict[str, Any]:
         and all(_is_header(extension.get("header", [])) for extension in foreign.values())
     ):
         raise LyotError(f"What the ASDF tree of {what} records is damaged; fetch it again.")
+    recorded_star(own.get("star"))
     provenance: dict[str, Any] = in_memory(own)
     return provenance
 

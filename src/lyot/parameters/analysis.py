@@ -30,6 +30,7 @@ class SourceParameters(Parameters):
         "Temperature of the source, instead of its spectrum",
         unit="K",
         minimum=100.0,
+        maximum=1e6,
         metavar="K",
     )
 
