@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from astropy import units as u
 
+from lyot.analysis.colors import CommonCompanion, table_of_modes
 from lyot.analysis.companion import CompanionFit, fit_companions
 from lyot.analysis.completeness import completeness_map
 from lyot.analysis.contrast import ContrastCurve, contrast_curve, sensitivity_map
@@ -194,6 +197,15 @@ def write_detection(
         path = f"{stem}_detection.png"
         paths.append(draw.save(path, lambda f: draw.snr_map(f.subplots(), found), (6.4, 5.4)))
     return Written(found, paths)
+
+
+def write_common_companions(
+    companions: Sequence[CommonCompanion], folder: str | Path, target: str, /
+) -> Written[Sequence[CommonCompanion]]:
+    """Write the companions of a target at the places that all its modes have in common."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", target).strip("-").lower() or "target"
+    path = Path(folder) / f"{name}_modes.ecsv"
+    return Written(companions, [write_table(table_of_modes(companions), path)])
 
 
 def write_companions(

@@ -5,9 +5,9 @@ import pytest
 from scipy import ndimage
 
 from lyot.algorithms.repair import MAD_TO_SIGMA
-from lyot.files.exposure import read_cube
+from lyot.files.exposure import read_cube, stack
 from lyot.parameters import OutlierRecipe
-from lyot.references.prepare import outlier_dq
+from lyot.references.prepare import flag_across, flag_outliers, outlier_dq
 
 NAMES = (
     "aumic_f444w/jw01184001001_03106_00001_nrcalong_calints.fits",
@@ -84,3 +84,37 @@ def test_planet_and_star_keep_all_their_pixels(data_dir):
     flags = flagged(read_cube(data_dir / NAMES[3]))
     assert not flags[66:77, 157:168].any()
     assert not flagged(read_cube(data_dir / NAMES[0]))[168:181, 144:157].any()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "number", "star_yx", "scale"),
+    [
+        ("aumic_f444w/jw011840*[3456]001_03106*calints.fits", 0, (174.0, 150.0), 0.0626),
+        ("hd106906_f1140c/jw01194015001*calints.fits", 3, (105.24, 106.75), 0.1103),
+    ],
+)
+def test_references_tell_spikes_from_speckles_near_the_star(
+    data_dir, pattern, number, star_yx, scale
+):
+    """A tenth of the speckles' brightness is what the spatial test alone leaves."""
+    recipe = OutlierRecipe()
+    cubes = [flag_outliers(read_cube(path), recipe) for path in sorted(data_dir.glob(pattern))]
+    assert [len(cube.sci) for cube in cubes] == [1] * len(cubes)
+    refs = stack(cubes)
+    bad = refs.bad("DO_NOT_USE")
+    found = flag_across(refs, [1] * len(cubes), recipe).bad("DO_NOT_USE") & ~bad
+    assert found.mean() < 2e-4
+    y, x = np.indices(refs.frame_shape) - np.array(star_yx)[:, None, None]
+    near = np.hypot(y, x) * scale < 2.0
+    assert found[:, near].mean() < 2e-3
+    at = np.zeros(near.shape, bool)
+    at[::7, ::7] = True
+    rows, columns = np.nonzero(at & near & ~bad[number])
+    # Of 10 sigma of the noise; the spatial test needs as many of what neighbors scatter by.
+    sigma = noise_of(cubes[number])[rows, columns]
+    refs.sci[number, rows, columns] += 10.0 * sigma
+    after = flag_across(refs, [1] * len(cubes), recipe).bad("DO_NOT_USE")
+    assert after[number, rows, columns].mean() > 0.98
+    others = np.delete(after, number, axis=0)[:, rows, columns]
+    before = np.delete(found | bad, number, axis=0)[:, rows, columns]
+    assert (others & ~before).mean() < 2e-3

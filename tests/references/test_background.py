@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from lyot.algorithms.zones import full_frame
 from lyot.errors import LyotError
-from lyot.parameters import BackgroundRecipe
+from lyot.parameters import BackgroundRecipe, SubtractRecipe
 from lyot.references.background import background_of, subtract_background
-from scenes import cube, gaussian
+from lyot.subtraction.subtract import subtract
+from scenes import aligned, cube, gaussian
 
 SHAPE = (100, 102)
 MIRI = {
@@ -119,3 +121,24 @@ def test_backgrounds_that_do_not_fit_are_refused(sky, rng):
         subtract_background(small, made, BackgroundRecipe())
     with pytest.raises(LyotError, match="too few for its background; lower it"):
         subtract_background(taken(sky, rng), made, BackgroundRecipe(inner_arcsec=50.0))
+
+
+def test_what_integrations_share_of_a_background_does_not_average_down(sky, rng):
+    """The variance of the mean of many integrations is that of the one background, by trial."""
+    recipe, n = BackgroundRecipe(scale=1.0), 16
+    means, stated = [], []
+    for _ in range(30):
+        made = background_of([taken(sky, rng, err=0.3)], recipe)
+        done, record = subtract_background(taken(sky, rng, n=n), made, recipe)
+        assert record["shared_variance"].shape == SHAPE
+        # No star: subtracted from a reference of which the fit takes nothing.
+        nothing = aligned(np.full((1, *SHAPE), 1e-9) * (1 + np.arange(SHAPE[1])), err=1e-12)
+        [result] = subtract(done, nothing, full_frame(SHAPE), SubtractRecipe(n_modes=(0,)))
+        mean, variance = result.mean()
+        means.append(mean - mean.mean())
+        stated.append(np.median(variance))
+    scatter = np.var(means, axis=0)
+    stripe = np.median(np.sqrt(scatter)), np.sqrt(np.median(stated))
+    assert stripe[1] == pytest.approx(stripe[0], rel=0.15)
+    # Taken as independent, it would be four times too small.
+    assert stripe[1] > 2.0 * np.median(done.err) / np.sqrt(n)

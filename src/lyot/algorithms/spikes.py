@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.algorithms.repair import MAD_TO_SIGMA, median_fill
+from lyot.algorithms.repair import MAD_TO_SIGMA, fit_cross_prediction, median_fill
 from lyot.types import Array, Mask
 
 HALF_WIDTH = 6
@@ -20,6 +21,8 @@ MODEL_ERROR, WELL_SAMPLED = 0.1, 2.2
 diameter [pixel] below which it is more, by the fourth power."""
 STRIDE, BOX = 3, 5
 N_ROUNDS = 4
+MIN_SHARE = 0.8
+"""Of the largest residual of all frames at a pixel, below which it is that of another frame."""
 
 
 @lru_cache(maxsize=16)
@@ -84,6 +87,72 @@ def spike_flags(
             break
         found |= more
     return found | _between(found, image, err, bad)
+
+
+def spikes_across(
+    frames: Array,
+    err: Array,
+    bad: Mask,
+    rows: Sequence[int],
+    /,
+    *,
+    lambda_over_d_pix: float,
+    n_sigma: float = 4.5,
+) -> Mask:
+    """Flag spikes in what the other frames of a stack do not tell of some of them.
+
+    Each frame is predicted from the others and the slopes of their mean, which align them to first
+    order: most of the star's light goes, and with it the part of it that the spatial test allows
+    for. What a spike leaves in the predictions of others is smaller, and is not flagged.
+
+    Parameters
+    ----------
+    frames, err : ndarray, shape (n, n_y, n_x)
+        Frames of one mode with the star within a pixel of one place, and their errors.
+    bad : ndarray of bool, shape (n, n_y, n_x)
+        True where the frame is bad already; its values are not read.
+    rows : sequence of int
+        Numbers of the frames that are looked at.
+    lambda_over_d_pix : float
+        Wavelength over the diameter of the telescope [pixel].
+    n_sigma : float, optional
+        Threshold in standard deviations.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_rows, n_y, n_x)
+        True where the pixel is an outlier.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> frames = 100.0 * rng.normal(size=(48, 48)) + rng.normal(size=(5, 48, 48))
+    >>> frames[2, 20, 30] += 12.0
+    >>> none = np.zeros(frames.shape, bool)
+    >>> found = spikes_across(frames, np.ones(frames.shape), none, [2], lambda_over_d_pix=2.2)
+    >>> np.argwhere(found).tolist()
+    [[0, 20, 30]]
+    """
+    n, *shape = frames.shape
+    filled = median_fill(frames, bad)
+    slopes = np.gradient(filled.mean(axis=0))
+    every = np.concatenate([filled, slopes]).reshape(n + 2, -1)
+    variance = np.zeros_like(every)
+    variance[:n] = np.nan_to_num(err).reshape(n, -1) ** 2
+    good = ~bad.any(axis=0).ravel()
+    prediction = fit_cross_prediction(every[:, good], variance[:, good])
+    centered = every - prediction.mean[:, None]
+    residual = centered[:n] - prediction.matrix[:n] @ centered
+    noise = np.sqrt(variance[:n] + prediction.matrix[:n] ** 2 @ variance)
+    largest = np.where(bad.reshape(n, -1), 0.0, np.abs(residual)).max(axis=0)
+    found = np.zeros((len(rows), *shape), bool)
+    for flags, k in zip(found, rows, strict=True):
+        own, of_noise = (each[k].reshape(shape) for each in (residual, noise))
+        flags[:] = spike_flags(
+            own, of_noise, bad[k], lambda_over_d_pix=lambda_over_d_pix, n_sigma=n_sigma
+        )
+        flags &= np.abs(own) >= MIN_SHARE * largest.reshape(shape)
+    return found
 
 
 def _between(found: Mask, image: Array, err: Array, bad: Mask) -> NDArray[np.bool_]:

@@ -193,7 +193,10 @@ def _job(output_dir: str, options: Mapping[str, Any]) -> Job:
 def reduce_all(sources: Sequence[str], output_dir: str, options: Mapping[str, Any]) -> None:
     """Reduce exposures or associations, and print what was made."""
     from lyot import survey
+    from lyot.cli.tables import print_comparison
+    from lyot.comparison import compare
 
+    compared: list[dict[str, Any]] = []
     with shown_warnings():
         jobs = survey.plan(_job(output_dir, options), survey.expand(sources))
     if options.get("only_plan"):
@@ -206,10 +209,12 @@ def reduce_all(sources: Sequence[str], output_dir: str, options: Mapping[str, An
             finished = [survey.reduce(jobs[0], progress=progress)]
         else:
             finished = _survey(jobs, options.get("scheduler"), progress)
-    page = ""
-    if len(jobs) > 1:
-        page = survey.write_summary(finished, output_dir, report=not options.get("no_report"))
+        if len(jobs) > 1:
+            survey.write_summary(finished, output_dir)
+            compared = compare(finished, output_dir, progress=progress)
     _print_finished(finished, output_dir, page, as_json=bool(options.get("as_json")))
+    if compared and not options.get("as_json"):
+        print_comparison(compared)
     n_failed = sum(each.state == survey.FAILED for each in finished)
     if n_failed:
         fail(f"{n_failed} of {len(finished)} associations failed; the table says why.", 1)

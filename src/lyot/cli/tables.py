@@ -92,7 +92,7 @@ def print_run(finished: Finished, /) -> None:
         near = [
             f"{limit:.1e} at {r:g} arcsec"
             for r in (0.5, 1.0, 2.0, 5.0)
-            if (limit := limit_at(finished, r)) is not None
+            if (limit := limit_at(finished.limits, r)) is not None
         ]
         click.echo(f"Contrast limits: {', '.join(near)}.")
     if finished.state == "unchanged":
@@ -141,9 +141,9 @@ def _pair(measured: Mapping[str, float], scale: float, form: str) -> str:
     return f"{scale * measured['value']:{form}} +- {scale * measured['err']:{form}}"
 
 
-def limit_at(finished: Finished, separation_arcsec: float, /) -> float | None:
+def limit_at(limits: Sequence[Sequence[float]], separation_arcsec: float, /) -> float | None:
     """Return the contrast limit nearest to a separation; None beyond those that were measured."""
-    known = [(r, limit) for r, limit in finished.limits if math.isfinite(limit)]
+    known = [(r, limit) for r, limit in limits if limit is not None and math.isfinite(limit)]
     if not known or not known[0][0] <= separation_arcsec <= known[-1][0]:
         return None
     return min(known, key=lambda pair: abs(pair[0] - separation_arcsec))[1]
@@ -166,7 +166,7 @@ def print_survey(finished: Sequence[Finished], output_dir: str, /) -> None:
         return ", ".join(places[:2]) + more or "none"
 
     def _limit(each: Finished, separation_arcsec: float) -> str:
-        limit = limit_at(each, separation_arcsec)
+        limit = limit_at(each.limits, separation_arcsec)
         return "" if limit is None else f"{limit:.1e}"
 
     print_table(
@@ -187,6 +187,60 @@ def print_survey(finished: Sequence[Finished], output_dir: str, /) -> None:
         },
     )
     click.echo(f"The products are in {output_dir}; survey.json there lists the associations.")
+
+
+def print_comparison(compared: Sequence[dict[str, Any]], /) -> None:
+    """Print the modes of each target filter by filter, and its companions at one place in all."""
+    for target in compared:
+        companions = target["companions"]
+
+        def _limit(mode: dict[str, Any]) -> str:
+            limit = limit_at(mode["limits"], 1.0)
+            return "" if limit is None else f"{limit:.1e}"
+
+        click.echo(f"\n{target['target']}, filter by filter:")
+
+        def _in_mode(companion: dict[str, Any]) -> Callable[[dict[str, Any]], str]:
+            of_mode = {each["product"]: each for each in companion["modes"]}
+
+            def _text(mode: dict[str, Any]) -> str:
+                each = of_mode.get(mode["product"])
+                if each is None:
+                    return "not on the frames"
+                if each["magnitude"]["value"] is None:
+                    limit = each["magnitude_limit"]
+                    return "" if limit is None else f"> {limit:.2f} mag"
+                return "{value:.2f} +- {err:.2f} mag".format(**each["magnitude"])
+
+            return _text
+
+        print_table(
+            target["modes"],
+            {
+                "mode": lambda m: m["mode"],
+                "image": lambda m: m["image"],
+                "limit at 1 arcsec": _limit,
+                "candidates": lambda m: (
+                    "" if m["candidates"] is None else str(len(m["candidates"]))
+                ),
+            }
+            | {f"companion {k}": _in_mode(each) for k, each in enumerate(companions, start=1)},
+        )
+        if companions:
+            print_table(
+                companions,
+                {
+                    "separation [arcsec]": lambda c: "{value:.4f} +- {err:.4f}".format(
+                        **c["separation_arcsec"]
+                    ),
+                    "PA [degree]": lambda c: "{value:.2f} +- {err:.2f}".format(**c["pa_deg"]),
+                    "colors [mag]": lambda c: ", ".join(
+                        "{} = {value:.2f} +- {err:.2f}".format(each["name"], **each["magnitude"])
+                        for each in c["colors"]
+                    ),
+                },
+                numbered="companion",
+            )
 
 
 def print_frames(rows: Sequence[dict[str, Any]], /, *extra: str, as_json: bool) -> None:

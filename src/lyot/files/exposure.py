@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,9 @@ class Cube:
         Target of each frame of a stack; empty where the headers do not name it.
     pa_y_deg, mjd : ndarray, shape (n,), or None
         Position angle of the y axis of each frame of a stack [degree], start of its exposure [day].
+    shared_variance : ndarray, shape (n_y, n_x), or None
+        Part of the variance that is common to all integrations: that of a background that was
+        subtracted from them.
 
     Examples
     --------
@@ -68,6 +71,7 @@ class Cube:
     targets: tuple[str, ...] = ()
     pa_y_deg: NDArray[np.float64] | None = None
     mjd: NDArray[np.float64] | None = None
+    shared_variance: NDArray[np.floating] | None = None
 
     def __repr__(self) -> str:
         n, n_y, n_x = self.sci.shape
@@ -153,7 +157,9 @@ def cube_from_model(model: Any, /) -> Cube:
     if arrays[0] is None or np.ndim(arrays[0]) < 2:
         raise LyotError(f"{model.meta.filename or 'The model'} has no data.")
     cube = _as_cube(arrays, info_from_model(model))
-    stacked = model.instance.get("lyot", {}).get("steps", {}).get("stack_psfs", {})
+    steps = model.instance.get("lyot", {}).get("steps", {})
+    cube = with_recorded_variance(cube, steps)
+    stacked = steps.get("stack_psfs", {})
     if stacked.get("dither_arcsec") is None:
         return cube
     with readable(f"The stack {cube.info.name}", "run the pipeline again"):
@@ -166,6 +172,12 @@ def cube_from_model(model: Any, /) -> Cube:
         if any(len(values) != len(cube.sci) for values in of_frames.values()):
             raise ValueError("it does not record each of its frames")
         return replace(cube, targets=targets, **of_frames)
+
+
+def with_recorded_variance(cube: Cube, steps: Mapping[str, Any], /) -> Cube:
+    """Return an exposure with the shared variance that its product records, where it does."""
+    shared = np.asarray(steps.get("background", {}).get("shared_variance", 0.0), np.float32)
+    return replace(cube, shared_variance=shared) if shared.shape == cube.frame_shape else cube
 
 
 def read_cube(path: str | Path, /) -> Cube:

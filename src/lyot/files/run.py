@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lyot.algorithms.geometry import TangentPlane
 from lyot.errors import LyotError, readable
 from lyot.files.aligned import AlignedArrays, ReferenceInfo
-from lyot.files.exposure import Cube, read_cube
+from lyot.files.exposure import Cube, read_cube, with_recorded_variance
 from lyot.files.headers import open_fits
 from lyot.files.star import StarPosition
 from lyot.files.view import View, read_view, recorded_plane
@@ -118,7 +118,7 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> Exposure
     with readable(view.path, _REMEDY):
         return ExposureProducts(
             view.path.name,
-            read_cube(flagged),
+            with_recorded_variance(read_cube(flagged), view.provenance["steps"]),
             AlignedArrays(
                 *(sci, err, flags),
                 star=view.star,

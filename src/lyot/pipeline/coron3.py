@@ -59,7 +59,13 @@ from lyot.progress import Progress, no_progress
 from lyot.references.acquisition import star_by_acquisitions
 from lyot.references.background import Background, background_of, subtract_background
 from lyot.references.library import select
-from lyot.references.prepare import PreparedRefs, flag_outliers, outlier_dq, prepare_refs
+from lyot.references.prepare import (
+    PreparedRefs,
+    flag_across,
+    flag_outliers,
+    outlier_dq,
+    prepare_refs,
+)
 from lyot.references.vet import ReferenceWarning
 from lyot.steps.align_refs import psfalign_model
 from lyot.steps.base import LyotStep, spec_of, values_of
@@ -239,14 +245,19 @@ class Coron3Pipeline(Pipeline, LyotStep):
         outliers, paths = plan.parameters.recipe.outlier, exposure.references
         library: dict[str, Any] = {}
         backgrounds: dict[str, Any] = {}
-        cubes: Iterator[Cube] = (
-            flag_outliers(self._without_background(plan, path, backgrounds), outliers)
-            for path in paths
-        )
+        n_int: list[int] = []
+
+        def _own() -> Iterator[Cube]:
+            for path in paths:
+                cube = self._without_background(plan, path, backgrounds)
+                n_int.append(len(cube.sci))
+                yield flag_outliers(cube, outliers)
+
+        cubes: Iterator[Cube] = _own()
         if plan.parameters.references.library:
             cube, library = self._from_library(plan, exposure)
             cubes = chain(cubes, [replace(cube, info=read_info(exposure.science))])
-        cube = stack(cubes)
+        cube = flag_across(stack(cubes), n_int, outliers)
         if exposure.psfstack in plan.products:
             self._files.submit(self._save_stack, exposure, cube, library)
         refs = prepare_refs(cube, plan.parameters.recipe.align)
@@ -271,6 +282,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         recipe, background = plan.parameters.recipe.background, self._background(plan, path)
         cube, record = subtract_background(read_cube(path), background, recipe)
         if record:
+            record.pop("shared_variance", None)
             records[path.name] = record
         return cube
 

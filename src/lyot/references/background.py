@@ -87,7 +87,8 @@ def subtract_background(
     """Subtract the background from each integration; return also what was fitted.
 
     The scale of each part of the dedicated backgrounds and of the surface are fitted far from the
-    star; the variance of what is subtracted is added to that of the exposure.
+    star; the variance of what is subtracted is added to that of the exposure. Its integrations
+    share it: it does not average down.
     """
     order = _order(recipe, background)
     if recipe.skip or (background is None and order < 0):
@@ -107,7 +108,7 @@ def subtract_background(
     far = (radius > recipe.inner_arcsec) & ~background.missing
     bad, variance = cube.bad(recipe.bad_bits), cube.variance()
     sci, err = cube.sci.copy(), cube.err.copy()
-    scales, means = [], []
+    scales, means, shared = [], [], np.zeros(shape)
     for k, frame in enumerate(cube.sci):
         good = far & ~bad[k]
         if good.sum() < MIN_PIXELS:
@@ -123,13 +124,21 @@ def subtract_background(
         means.append(float(model.mean()))
         added = background.variance * _noisy_scale(background, scale) ** 2
         err[k] = np.where(np.isfinite(err[k]), np.sqrt(variance[k] + added), err[k])
+        shared += added / len(sci)
         scales.append((scale, level))
     scale, level = (np.array(part) for part in zip(*scales, strict=True))
     texts = [np.array2string(each.mean(axis=0), precision=3) for each in (scale, level)]
     log.info("Background of %s: scales %s, surface %s.", cube.info.name, *texts)
-    record = {"names": list(background.names), "scale": scale, "surface": level, "order": order}
+    record: dict[str, Any] = {
+        "names": list(background.names),
+        "scale": scale,
+        "surface": level,
+        "order": order,
+    }
     record["mean"] = np.array(means)
-    return replace(cube, sci=sci, err=err), record
+    if background.names:
+        record["shared_variance"] = shared.astype(np.float32)
+    return replace(cube, sci=sci, err=err, shared_variance=record.get("shared_variance")), record
 
 
 def _order(recipe: BackgroundRecipe, background: Background | None) -> int:

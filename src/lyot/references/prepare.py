@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from lyot.types import Mask
 log = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 32
+MIN_COMPARED = 3
+"""References that can tell a spike in one of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +108,34 @@ def outlier_dq(cube: Cube, recipe: OutlierRecipe, /) -> Outliers:
         found |= np.array(threads.map_ordered(_spikes, range(len(cube.sci))))
     dq[found] |= np.uint32(flag("OUTLIER+DO_NOT_USE"))
     return Outliers(dq, int(found.sum()))
+
+
+@threads.calculation
+def flag_across(refs: Cube, n_int: Sequence[int], recipe: OutlierRecipe, /) -> Cube:
+    """Flag spikes in a stack by comparing its frames, near the star too.
+
+    `n_int` are the numbers of integrations of the exposures that it begins with: those that are too
+    few to be compared with one another are looked at.
+    """
+    few = np.repeat(
+        [n < repair.MIN_INTEGRATIONS or recipe.spikes == "always" for n in n_int], n_int
+    )
+    rows = np.flatnonzero(few)
+    if recipe.skip or recipe.spikes == "never" or not rows.size or few.size < MIN_COMPARED:
+        return refs
+    own, flag = slice(few.size), refs.info.instrument_value.flag_value
+    found = spikes.spikes_across(
+        refs.sci[own],
+        refs.err[own],
+        replace(refs, sci=refs.sci[own], dq=refs.dq[own]).bad("DO_NOT_USE"),
+        rows.tolist(),
+        lambda_over_d_pix=refs.info.lambda_over_d_pix,
+        n_sigma=recipe.spike_sigma,
+    )
+    dq = refs.dq.copy()
+    dq[rows] |= np.where(found, np.uint32(flag("OUTLIER+DO_NOT_USE")), np.uint32(0))
+    log.info("%d spikes in %d references by comparison with the others.", found.sum(), rows.size)
+    return replace(refs, dq=dq)
 
 
 def _among_integrations(cube: Cube, bad: Mask, recipe: OutlierRecipe) -> Mask:

@@ -30,9 +30,11 @@ class Subtraction:
     # one that was not chosen; of each component, or of the median, where those are subtracted.
     coefficients: NDArray[np.float64]
     eigenvalues: NDArray[np.float64]  # (n_zone, n_ref), of the last fit; zero beyond its rank
-    variance_refs: NDArray[np.float32]  # (n_y, n_x), their part of the variance, averaged
-    # The part of the references in the variance of the mean of the integrations: they share the
-    # references, so it does not average down.
+    # (n_y, n_x), part of the variance that comes from the references, and from a background that
+    # all integrations lost, averaged.
+    variance_refs: NDArray[np.float32]
+    # That part in the variance of the mean of the integrations: they share references and
+    # background, so it does not average down.
     variance_refs_coherent: NDArray[np.float32]
     rms_before: NDArray[np.float64]  # (n_int,), standard deviation of the good pixels
     rms_after: NDArray[np.float64]

@@ -173,14 +173,18 @@ def _subtract(target: Cube, aligned: AlignedReferences, run: Run, keep_fits: boo
     _check_modes(totals, target.info.name)
     no_result = missing | unreferenced | ~covered
     before = _rms(all_targets.sci, all_targets.bad)
-    terms, level = level_terms(run.recipe, target.info, aligned.star, shape), run.zones[0].level
-    if len(terms) and level.any():
+    of_level, level = level_terms(run.recipe, target.info, aligned.star, shape), run.zones[0].level
+    if len(of_level.terms) and level.any():
         for total in totals:
-            _take_level(total.sci.reshape(n_int, *shape), no_result, terms, level)
+            frames_of = total.sci.reshape(n_int, *shape)
+            _take_level(frames_of, no_result, of_level.terms, level | of_level.arms)
     if run.recipe.rows_inner_arcsec:
         for total in totals:
             _take_rows(total, no_result, _row_area(target, aligned, run.recipe), target.info)
-    results = [total.finish(pixels, no_result, covered, shape, before) for total in totals]
+    shared = np.zeros(shape) if target.shared_variance is None else target.shared_variance
+    results = [
+        total.finish(pixels, no_result, covered, before, np.asarray(shared)) for total in totals
+    ]
     return Subtracted(results, missing, fits, frames)
 
 
@@ -394,11 +398,14 @@ class _Total:
         pixels: RefPixels,
         no_result: NDArray[np.bool_],
         covered: NDArray[np.bool_],
-        shape: tuple[int, int],
         before: Array,
+        shared: Array,
     ) -> Subtraction:
-        """Make the result; the references of the last set stand for those of all."""
-        n_int = len(self.sci)
+        """Make the result; the references of the last set stand for those of all.
+
+        What integrations share besides, (n_y, n_x), is as little averaged down as the references.
+        """
+        n_int, shape = len(self.sci), (int(shared.shape[0]), int(shared.shape[1]))
         coherent = np.zeros(len(covered))
         for number, noise in self.coherent.items():
             part = noise.variance(pixels, self.coefs[number].mean(axis=0), n_int)
@@ -413,8 +420,8 @@ class _Total:
             err=err.reshape(-1, *shape),
             coefficients=self.coefs,
             eigenvalues=self.eigenvalues,
-            variance_refs=_plane(self.variance_refs / n_int, covered, shape),
-            variance_refs_coherent=_plane(coherent, covered, shape),
+            variance_refs=_plane(self.variance_refs / n_int + shared.ravel(), covered, shape),
+            variance_refs_coherent=_plane(coherent + shared.ravel(), covered, shape),
             rms_before=before,
             rms_after=_rms(self.sci, no_result),
             residual_rms=np.sqrt(

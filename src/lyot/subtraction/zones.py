@@ -22,7 +22,7 @@ from lyot.types import Array
 
 log = logging.getLogger(__name__)
 
-STRIPE_SIGMA_ARCSEC = 0.15
+STRIPE_SIGMA_ARCSEC, ARMS_INNER_ARCSEC = 0.15, 2.2
 """Width of the light along the boundaries of a phase mask, in backgrounds in F1140C."""
 
 
@@ -68,23 +68,34 @@ def _level_area(recipe: SubtractRecipe, radius: Array) -> NDArray[np.bool_]:
     return area
 
 
+class LevelTerms(NamedTuple):
+    """What is fitted to the level of a residual, and where besides the area of the level."""
+
+    terms: NDArray[np.float64]  # (n, n_y, n_x); none for a constant
+    arms: NDArray[np.bool_]  # (n_y, n_x), along the boundaries of a mask
+
+
 def level_terms(
     recipe: SubtractRecipe, info: ExposureInfo, star: StarPosition | None, shape: tuple[int, int], /
-) -> NDArray[np.float64]:
-    """Return what is fitted to the level of a residual, ``(n, n_y, n_x)``; nothing for a constant.
+) -> LevelTerms:
+    """Return what is fitted to the level of a residual.
 
-    A surface, and where the mask has boundaries the light along each of their four arms.
+    A surface, and where the mask has boundaries the light along each of their four arms, which is
+    measured nearer to the star than the rest.
     """
+    arms = np.zeros(shape, bool)
     order = 0 if recipe.level_surface == AUTO else SURFACES.index(recipe.level_surface) - 1
     if order == 0:
-        return np.empty((0, *shape))
+        return LevelTerms(np.empty((0, *shape)), arms)
     terms = [*surface_terms(shape, order=order)]
     if info.coronagraph_value.has_boundaries and star is not None:
         x, y = info.along_mask_arcsec(shape, star)
         for along, across in ((x, y), (y, x)):
             stripe = np.exp(-0.5 * (across / STRIPE_SIGMA_ARCSEC) ** 2)
             terms += [stripe * (along < 0), stripe * (along > 0)]
-    return np.array(terms)
+        arms = np.minimum(np.abs(x), np.abs(y)) < 4.0 * STRIPE_SIGMA_ARCSEC
+        arms &= np.hypot(x, y) > ARMS_INNER_ARCSEC
+    return LevelTerms(np.array(terms), arms)
 
 
 def _areas(

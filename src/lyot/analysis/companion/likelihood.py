@@ -215,23 +215,25 @@ class Likelihood:
             parts.append(np.concatenate(each, axis=1))
         return np.concatenate(parts)
 
-    def covariances(self, offsets: Array, flux: Array, /) -> tuple[Array, Array, Array]:
+    def covariances(
+        self, offsets: Array, flux: Array, design: Array | None = None, /
+    ) -> tuple[Array, Array, Array]:
         """Return the covariance of (east, north, flux) of each, by all noise and by that of ERR.
 
-        And that of the likelihood's own curvature.
+        And that of the likelihood's own curvature. Another `design` has other parameters.
 
         Exposures that subtract the same references, and the same star, have part of their noise in
         common, which their places share where they lie near one another on the detector. Noise is
         as large about each companion as chi-square there says.
         """
-        inverse = np.linalg.pinv(self.design(offsets, flux))
+        inverse = np.linalg.pinv(self.design(offsets, flux) if design is None else design)
         ends = np.cumsum([p.white_data.size for p in self.patches])[:-1]
         parts = np.split(inverse, ends, axis=1)
         n = len(offsets)
         local = [
             (chi2 + N_PRIOR) / (n_pix + N_PRIOR) for chi2, n_pix in self.quality(offsets, flux)
         ]
-        alone, shared, stated = np.zeros((3, 3 * n, 3 * n))
+        alone, shared, stated = np.zeros((3, len(inverse), len(inverse)))
         for i, (part, patch) in enumerate(zip(parts, self.patches, strict=True)):
             alone += local[i % n] * part @ part.T
             moved = part @ patch.white_err
@@ -243,6 +245,16 @@ class Likelihood:
         # A negative covariance between exposures would lower the error: it is not used.
         shared = (vectors * np.maximum(values, 0.0)) @ vectors.T
         return alone + shared, stated, np.asarray(inverse @ inverse.T)
+
+    def at_place(self, offset: Array, flux: float, /) -> tuple[Array, Array]:
+        """Return the covariance of the flux of the one companion at a place that is given.
+
+        As (3, 3), zero for the place: by all noise, and by that of ERR.
+        """
+        design = self.column(0, offset)[:, None]
+        found = self.covariances(offset[None], np.array([flux]), design)
+        only_flux = np.diag([0.0, 0.0, 1.0])
+        return found[0] * only_flux, found[1] * only_flux
 
     def _shared(self, patch: Patch, other: Patch) -> Array:
         """The covariance of the white pixels of two patches."""
