@@ -115,6 +115,7 @@ def test_a_contradiction_is_said_and_the_frames_are_taken(data_dir, messages):
         ({"visit": ""}, "another visit"),
         ({"guide_star": "S2"}, "another guide star"),
         ({"pointing": "PLANNED"}, "was not measured"),
+        ({"detector": "NRCA2"}, "another detector"),
         ({"exposure_type": "NRC_TACONFIRM", "aperture": "NRCA5_MASK335R"}, "behind the mask"),
     ],
 )
@@ -123,12 +124,29 @@ def test_headers_tell_what_serves(change, reason):
     assert bool(reason) == bool(unusable_because(SCIENCE, replace(BEFORE, **change)))
 
 
+def test_an_image_of_the_star_behind_the_mask_is_none_of_a_star(data_dir, tmp_path, messages):
+    """Confirmation images are taken before the move and after it, with one aperture."""
+    [(file, star), _] = FILES.items()
+    path = acquisition_of(
+        data_dir / file,
+        tmp_path,
+        star_xy=star,
+        at_xy=(110.0 + 4.0, 149.0 - 5.0),
+        shape=(180, 170),
+        EXP_TYPE="NRC_TACONFIRM",
+    )
+    corner = read_info(data_dir / file).corner_xy
+    for key, first, offset in (("SUBSTRT1", corner[0], 40), ("SUBSTRT2", corner[1], 25)):
+        fits.setval(path, key, value=int(first) + 1 + offset)
+    assert star_by_acquisitions(data_dir / file, [path]) is None
+    assert "is behind the mask" in messages.text
+
+
 def test_an_acquisition_without_a_star_or_wcs_says_so(science_files, tmp_path, messages):
     path = acquisition_of(science_files[0], tmp_path, star_xy=(60.0, 60.0))
     image = fits.getdata(path, "SCI")
-    rows, columns = np.unravel_index(image[10:].argmax(), image[10:].shape)
     with fits.open(path, mode="update") as hdus:
-        hdus["DQ"].data[10 + rows, columns] = 3
+        hdus["DQ"].data[35, 21] = 3
     assert star_by_acquisitions(science_files[0], [path]) is None
     assert "lies on bad or saturated pixels" in messages.text
     with fits.open(path, mode="update") as hdus:

@@ -78,6 +78,8 @@ class ExposureInfo:
         FASTAXIS without its sign: 1 where pixels are read along x, 2 along y.
     dither_arcsec : tuple of float
         XOFFSET and YOFFSET [arcsec].
+    corner_xy : tuple of float or None
+        Where the first pixel of the frames lies on the detector [pixel, 0-based].
     crpix_xy, star_xy, mask_xy : tuple of float or None
         CRPIX, STARCENX/Y and MASKCENX/Y [pixel, 0-based].
     unit : str
@@ -117,6 +119,7 @@ class ExposureInfo:
     wcs_pa_y_deg: float = np.nan
     fast_axis: int = 1
     dither_arcsec: tuple[float, float] = (0.0, 0.0)
+    corner_xy: tuple[float, float] | None = None
     crpix_xy: tuple[float, float] | None = None
     star_xy: tuple[float, float] | None = None
     mask_xy: tuple[float, float] | None = None
@@ -251,6 +254,7 @@ def info_from_headers(
         wcs_pa_y_deg=float(pa_y),
         fast_axis=2 if abs(number_of(primary.get(keys.fast_axis))) == 2 else 1,
         dither_arcsec=(number_of(primary.get(x), 0.0), number_of(primary.get(y), 0.0)),
+        corner_xy=_position(primary, keys.corner),
         crpix_xy=_position(sci, keys.reference_pixel),
         star_xy=_position(sci, keys.star_pixel),
         mask_xy=_position(sci, keys.mask_pixel),

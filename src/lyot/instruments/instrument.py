@@ -86,6 +86,8 @@ class Keywords:
         Effective exposure time [s] and start [MJD].
     dither : tuple of str
         Offsets along x and y [arcsec].
+    corner : tuple of str
+        Where the first pixel of the frames lies on the detector along x and y [1-based].
     fast_axis : str
         Axis along which the detector reads, 1 for x and 2 for y, with a sign.
     roll, v3i_yangle, vparity : str
@@ -119,6 +121,7 @@ class Keywords:
     exposure_time: str = "EFFEXPTM"
     start: str = "EXPSTART"
     dither: tuple[str, str] = ("XOFFSET", "YOFFSET")
+    corner: tuple[str, str] = ("SUBSTRT1", "SUBSTRT2")
     fast_axis: str = "FASTAXIS"
     roll: str = "ROLL_REF"
     v3i_yangle: str = "V3I_YANG"

@@ -19,7 +19,7 @@ from scipy import ndimage
 from lyot.algorithms import repair
 from lyot.errors import LyotError
 from lyot.files.astrometry import frame_wcs, pixel_of
-from lyot.files.exposure import as_model, cube_from_model
+from lyot.files.exposure import Cube, as_model, cube_from_model
 from lyot.files.headers import MAX_ACQUISITION_PIX, ExposureInfo, info_from_model
 from lyot.files.star import ACQUIRED, StarPosition
 from lyot.types import Array
@@ -32,6 +32,10 @@ MIN_CENTROID_ERR_PIX = 0.03
 """Error of a centroid of pixels as wide as the image of a star."""
 MEASURED_POINTING = "CALCULATED"
 N_STEPS = 50
+WINDOW_PIX = 20
+"""How far from where it is expected the star is looked for, and the noise measured."""
+BEHIND_MASK_ARCSEC = 1.0
+"""Distance from the mask on the detector within which a star is not beside it."""
 
 
 def unusable_because(info: ExposureInfo, acquisition: ExposureInfo, /) -> str:
@@ -43,6 +47,8 @@ def unusable_because(info: ExposureInfo, acquisition: ExposureInfo, /) -> str:
     for each in (info, acquisition):
         if each.pointing and not each.pointing.startswith(MEASURED_POINTING):
             return f"the pointing of {each.name} was not measured (ENGQLPTG is {each.pointing})"
+    if info.detector != acquisition.detector:
+        return "it is of another detector"
     if info.aperture == acquisition.aperture:
         return "its star is behind the mask"
     return ""
@@ -76,33 +82,47 @@ def star_by_acquisitions(path: Path, acquisitions: Sequence[Path], /) -> StarPos
 
 
 def _transferred(model: Any, info: ExposureInfo, path: Path) -> tuple[float, float, float]:
-    """Return where the star of an acquisition falls on the pixels of an exposure; and its error."""
+    """Return where the star of an acquisition falls on the pixels of an exposure; and its error.
+
+    It is looked for where it would be if it fell on the reference point of the aperture.
+    """
+    reference = info.crpix_xy or (0.5 * (info.shape[-1] - 1), 0.5 * (info.shape[-2] - 1))
     with as_model(path, "CubeModel") as acquisition:
         cube = cube_from_model(acquisition)
-        y, x, err = _centroid(cube.sci, cube.bad("DO_NOT_USE"), cube.info)
-        wcs = [
+        here, there = (
             frame_wcs(m.meta.wcs, m.meta.wcsinfo.instance, facts)
-            for m, facts in ((model, info), (acquisition, cube.info))
             if m.meta.hasattr("wcs") and m.meta.wcs is not None
-        ]
-    if len(wcs) < 2:
-        raise LyotError("an exposure has no gWCS; run assign_wcs on it.")
-    there = pixel_of(wcs[0], wcs[1](x, y))
-    reference = info.crpix_xy or (0.5 * (info.shape[-1] - 1), 0.5 * (info.shape[-2] - 1))
-    away = float(np.hypot(*(there - reference)))
+            else None
+            for m, facts in ((model, info), (acquisition, cube.info))
+        )
+        if here is None or there is None:
+            raise LyotError("an exposure has no gWCS; run assign_wcs on it.")
+        expected = pixel_of(there, here(*reference))
+        if info.corner_xy and cube.info.corner_xy:
+            apart = expected + cube.info.corner_xy - np.add(reference, info.corner_xy)
+            if np.hypot(*apart) * info.pixel_scale_arcsec < BEHIND_MASK_ARCSEC:
+                raise LyotError("its star is behind the mask.")
+        x, y, err = _centroid(cube, expected)
+        found = pixel_of(here, there(x, y))
+    away = float(np.hypot(*(found - reference)))
     if not away <= MAX_ACQUISITION_PIX:
         raise LyotError(f"it would be {away:.1f} pixels from the reference point of the aperture.")
-    return there[0], there[1], err * cube.info.pixel_scale_arcsec / info.pixel_scale_arcsec
+    return found[0], found[1], err * cube.info.pixel_scale_arcsec / info.pixel_scale_arcsec
 
 
-def _centroid(frames: Array, bad: Array, info: ExposureInfo) -> tuple[float, float, float]:
-    """Return row, column and error [pixel] of the star in an acquisition."""
-    good = ~bad
+def _centroid(cube: Cube, expected_xy: Array) -> tuple[float, float, float]:
+    """Return x, y and error [pixel] of the brightest star near a place in an acquisition."""
+    n_y, n_x = cube.frame_shape
+    if not (0 <= expected_xy[0] < n_x and 0 <= expected_xy[1] < n_y):
+        raise LyotError("the star is not on its frame.")
+    corner = np.maximum(np.round(expected_xy[::-1]).astype(int) - WINDOW_PIX, 0)
+    y, x = (slice(int(c), int(c) + 2 * WINDOW_PIX + 1) for c in corner)
+    good = ~cube.bad("DO_NOT_USE")[:, y, x]
     n = good.sum(axis=0)
-    mean = np.where(good, frames, 0.0).sum(axis=0, dtype=np.float64) / np.maximum(n, 1)
+    mean = np.where(good, cube.sci[:, y, x], 0.0).sum(axis=0, dtype=np.float64) / np.maximum(n, 1)
     [image] = repair.median_fill(mean[None], n[None] == 0)
     image -= np.median(image)
-    sigma = max(info.lambda_over_d_pix, 2.0) / np.sqrt(8.0 * np.log(2.0))
+    sigma = max(cube.info.lambda_over_d_pix, 2.0) / np.sqrt(8.0 * np.log(2.0))
     smooth = ndimage.gaussian_filter(image, sigma)
     noise = repair.MAD_TO_SIGMA * np.median(np.abs(smooth - np.median(smooth)))
     peak = np.unravel_index(int(np.argmax(smooth)), image.shape)
@@ -122,4 +142,5 @@ def _centroid(frames: Array, bad: Array, info: ExposureInfo) -> tuple[float, flo
         if np.abs(step).max() < 1e-4:
             break
     err = np.hypot(MIN_CENTROID_ERR_PIX, sigma / snr)
-    return float(at[0]), float(at[1]), float(err)
+    row, column = at + corner
+    return float(column), float(row), float(err)
