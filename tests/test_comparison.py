@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from astropy.table import QTable
 
@@ -55,10 +56,12 @@ def test_the_companion_has_one_place_and_the_color_that_was_put_in(run):
     assert color["name"] == "F356W - F444W"
     assert "F356W - F444W = " in output
     assert "filter by filter" in output
-    [table] = target["tables"]
-    rows = QTable.read(folder / table)
+    rows = QTable.read(folder / "survey_colors.ecsv")
     assert set(rows["filter"]) == set(CONTRAST)
     assert rows["separation"].unit == "arcsec"
+    assert list(rows["target"]) == [target["target"]] * len(rows)
+    assert rows["color"][0].value == pytest.approx(color["magnitude"]["value"])
+    assert np.isnan(rows["color"][1])
 
 
 def test_what_is_up_to_date_is_not_compared_again(run):

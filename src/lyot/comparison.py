@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lyot.analysis.colors import CommonCompanion, at_common_place, common_places, fit_mode
+from lyot.analysis.observation import open_run
 from lyot.files.atomic import write_json
 from lyot.files.headers import ExposureInfo, read_info
+from lyot.outputs import COLORS, write_colors
 from lyot.progress import Progress, no_progress
 from lyot.survey import FAILED, UNCHANGED, Finished
 
@@ -36,8 +39,8 @@ def compare(
     """Compare the modes of each target that was observed in several, and write it beside them.
 
     Mode by mode: the image, the limits, the candidates; and each companion, at the place that all
-    modes have in common, with magnitudes and colors. In ``comparison.json``, with a table for each
-    target; none is written where every target has one mode.
+    modes have in common, with magnitudes and colors. In ``comparison.json``, the companions in
+    ``survey_colors.ecsv`` too; neither is written where every target has one mode.
     """
     path = Path(folder) / COMPARISON
     if all(each.state == UNCHANGED for each in finished) and path.is_file():
@@ -54,25 +57,25 @@ def compare(
         for target, modes in targets.items()
         if len({mode.info.mode for mode in modes}) > 1
     }
-    compared = []
+    compared: list[dict[str, Any]] = []
+    companions: dict[str, list[CommonCompanion]] = {}
     for number, (target, modes) in enumerate(several.items()):
         progress("compare modes", number, len(several))
         modes.sort(key=lambda mode: mode.resolution_arcsec)
-        compared.append(_compare(target, modes, Path(folder)))
+        companions[target] = _companions(modes)
+        compared.append(_described(target, modes, companions[target], Path(folder)))
+    for left in (path, Path(folder) / COLORS):
+        left.unlink(missing_ok=True)
     if compared:
         progress("compare modes", len(several), len(several))
         write_json(compared, path)
-    else:
-        path.unlink(missing_ok=True)
+    if any(companions.values()):
+        write_colors(companions, folder)
     return compared
 
 
-def _compare(target: str, modes: Sequence[_Mode], folder: Path) -> dict[str, Any]:
-    """Compare the modes of one target, as plain values."""
-    from lyot.analysis.colors import at_common_place, common_places, fit_mode
-    from lyot.analysis.observation import open_run
-    from lyot.outputs import write_common_companions
-
+def _companions(modes: Sequence[_Mode]) -> list[CommonCompanion]:
+    """Fit the candidates of all modes that are points in each of them."""
     found = [
         [
             (c["separation_arcsec"], c["pa_deg"], c["snr"])
@@ -86,8 +89,13 @@ def _compare(target: str, modes: Sequence[_Mode], folder: Path) -> dict[str, Any
     for number, mode in enumerate(modes if places else ()):
         with open_run(Path(mode.image).parent) as observation:
             fits.append(fit_mode(observation, number, places))
-    companions = [c for each in zip(*fits, strict=True) if (c := at_common_place(each)) is not None]
-    made = write_common_companions(companions, folder, target).paths if companions else []
+    return [c for each in zip(*fits, strict=True) if (c := at_common_place(each)) is not None]
+
+
+def _described(
+    target: str, modes: Sequence[_Mode], companions: Sequence[CommonCompanion], folder: Path
+) -> dict[str, Any]:
+    """Say what was found of a target, as plain values."""
     rows = [
         {
             "product": mode.run.product,
@@ -103,7 +111,6 @@ def _compare(target: str, modes: Sequence[_Mode], folder: Path) -> dict[str, Any
         "target": target,
         "modes": rows,
         "companions": [asdict(each) for each in companions],
-        "tables": [os.path.relpath(each, folder) for each in made],
     }
     return dict(_without_nan(content))
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from lyot.parameters import ExclusionParameters, MassParameters
 
 Result = TypeVar("Result")
 NO_MASSES = MassParameters()
+COLORS = "survey_colors.ecsv"
 
 
 @dataclass(frozen=True)
@@ -199,13 +199,12 @@ def write_detection(
     return Written(found, paths)
 
 
-def write_common_companions(
-    companions: Sequence[CommonCompanion], folder: str | Path, target: str, /
-) -> Written[Sequence[CommonCompanion]]:
-    """Write the companions of a target at the places that all its modes have in common."""
-    name = re.sub(r"[^A-Za-z0-9]+", "-", target).strip("-").lower() or "target"
-    path = Path(folder) / f"{name}_modes.ecsv"
-    return Written(companions, [write_table(table_of_modes(companions), path)])
+def write_colors(
+    targets: Mapping[str, Sequence[CommonCompanion]], folder: str | Path, /
+) -> Written[Mapping[str, Sequence[CommonCompanion]]]:
+    """Write the companions of targets at the places that all modes of each have in common."""
+    path = Path(folder) / COLORS
+    return Written(targets, [write_table(table_of_modes(targets), path)])
 
 
 def write_companions(

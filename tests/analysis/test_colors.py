@@ -125,7 +125,7 @@ def test_a_companion_of_real_frames_has_one_place_and_no_color(rolls):
     [fit] = fit_mode(modes[1], 1, [alone])
     assert fit.offset is None
     assert fit.jy == pytest.approx(two.jy.value, rel=0.15)
-    table = table_of_modes([companion])
+    table = table_of_modes({"AU Mic": [companion]})
     assert list(table["filter"]) == ["F444W", "F444W"]
     assert table["flux_density"].unit == "Jy"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -293,21 +293,28 @@ def _colors(fits: Sequence[ModeFit], modes: Sequence[InMode]) -> list[Color]:
 
 @dataclass(frozen=True)
 class _Row:
+    target: str = column("target")
     companion: int = column("companion")
     separation_arcsec: Measured = column("separation", "arcsec")
     pa_deg: Measured = column("pa", "deg")
     mode: InMode = column("")
+    color: str = column("color_name")
+    color_mag: Measured = column("color", "mag")
 
 
-def table_of_modes(companions: Sequence[CommonCompanion], /) -> Any:
-    """Return an astropy row for each companion in each mode; colors in its ``meta``."""
-    rows = [
-        _Row(k, each.separation_arcsec, each.pa_deg, mode)
-        for k, each in enumerate(companions, start=1)
-        for mode in each.modes
-    ]
-    colors = [
-        {color.name: [color.magnitude.value, color.magnitude.err] for color in each.colors}
-        for each in companions
-    ]
-    return table_of(_Row, rows, {"colors": colors})
+def table_of_modes(targets: Mapping[str, Sequence[CommonCompanion]], /) -> Any:
+    """Return an astropy row for each companion of each target in each mode, and its color there.
+
+    The color is that with the next filter, where it has a magnitude in both.
+    """
+    none = Color("", Measured(float("nan"), float("nan")))
+    rows = []
+    for target, companions in targets.items():
+        for number, each in enumerate(companions, start=1):
+            colors = iter(each.colors)
+            for mode in each.modes:
+                is_first = np.isfinite(mode.magnitude.value)
+                color = next(colors, none) if is_first else none
+                place = each.separation_arcsec, each.pa_deg
+                rows.append(_Row(target, number, *place, mode, color.name, color.magnitude))
+    return table_of(_Row, rows, {})

@@ -194,9 +194,8 @@ def reduce_all(sources: Sequence[str], output_dir: str, options: Mapping[str, An
     """Reduce exposures or associations, and print what was made."""
     from lyot import survey
     from lyot.cli.tables import print_comparison
-    from lyot.comparison import compare
 
-    compared: list[dict[str, Any]] = []
+    page, compared = "", list[dict[str, Any]]()
     with shown_warnings():
         jobs = survey.plan(_job(output_dir, options), survey.expand(sources))
     if options.get("only_plan"):
@@ -210,8 +209,10 @@ def reduce_all(sources: Sequence[str], output_dir: str, options: Mapping[str, An
         else:
             finished = _survey(jobs, options.get("scheduler"), progress)
         if len(jobs) > 1:
-            survey.write_summary(finished, output_dir)
+            from lyot.comparison import compare
+
             compared = compare(finished, output_dir, progress=progress)
+            page = survey.write_summary(finished, output_dir, report=not options.get("no_report"))
     _print_finished(finished, output_dir, page, as_json=bool(options.get("as_json")))
     if compared and not options.get("as_json"):
         print_comparison(compared)

@@ -12,7 +12,7 @@ ALL_INTEGRATIONS, FIRST_INTEGRATION = "all", "first"
 AUTO, BY_SYMMETRY, BY_MODEL = "auto", "symmetry", "model"
 PROPAGATED, SCATTER = "propagated", "scatter"
 ALL_REFS, BY_CORRELATION, BY_RESIDUAL, BY_TIME = "all", "correlation", "residual", "time"
-SURFACES = ("none", "constant", "plane", "quadratic")
+SURFACES = ("none", "constant", "plane", "quadratic", "cubic")
 STRATEGIES = (AUTO, "rdi", "adi", "adi+rdi")
 
 
@@ -276,8 +276,8 @@ class SubtractRecipe(Parameters):
     )
     level_surface: str = choice(
         (AUTO, *SURFACES[1:]),
-        "Shape of the background level of the residual; auto takes a plane where dedicated "
-        "background exposures were subtracted, else a constant",
+        "Shape of the background level of the residual; auto takes a constant, and where dedicated "
+        "background exposures were subtracted a plane, behind four-quadrant masks a cubic surface",
         option="level-surface",
     )
     rows_inner_arcsec: float = parameter(

@@ -76,7 +76,9 @@ class KlipStep(LyotStep):
             star = self._star(cube, aligned.star)
             if recipe.level_surface == AUTO:
                 known = provenance_of(model).get("steps", {}).get("background", {})
-                surface = "plane" if known.get("names") else "constant"
+                has_boundaries = cube.info.coronagraph_value.has_boundaries
+                of_background = "cubic" if has_boundaries else "plane"
+                surface = of_background if known.get("names") else "constant"
                 recipe = replace(recipe, level_surface=surface)
             plane, scale_arcsec = plane_of(model, star), cube.info.pixel_scale_arcsec
             zones = make_zones(
