@@ -96,6 +96,17 @@ class RingLevels(NamedTuple):
         return (values - middle) / self.sigma_at(radius_pix)
 
 
+def middle_of(values: Array, /) -> Any:
+    """Return the median of finite values, NaN of none: what NumPy does, without its checks."""
+    half, odd = divmod(values.size, 2)
+    if not values.size:
+        return np.nan
+    if odd:
+        return np.partition(values, half)[half]
+    ordered = np.partition(values, (half - 1, half))
+    return 0.5 * (ordered[half - 1] + ordered[half])
+
+
 def ring_levels(values: Array, radius_pix: Array, /, *, width: float) -> RingLevels:
     """Measure median and scatter of the finite values in rings of a width [pixel]."""
     good = np.isfinite(values)
@@ -105,9 +116,9 @@ def ring_levels(values: Array, radius_pix: Array, /, *, width: float) -> RingLev
     order = np.argsort(which, kind="stable")
     rings, first = np.unique(which[order], return_index=True)
     parts = np.split(values[good][order], first[1:])
-    middle = np.array([np.median(part) for part in parts])
+    middle = np.array([middle_of(part) for part in parts])
     off = (np.abs(part - m) for part, m in zip(parts, middle, strict=True))
-    sigma = MAD_TO_SIGMA * np.array([np.median(part) for part in off])
+    sigma = MAD_TO_SIGMA * np.array([middle_of(part) for part in off])
     known = sigma > 0
     return RingLevels(width * (rings + 0.5)[known], middle[known], sigma[known])
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import radius_map
 from lyot.algorithms.repair import MAD_TO_SIGMA
+from lyot.algorithms.statistics import middle_of
 from lyot.analysis.exposure import SubtractedExposure
 from lyot.types import Array
 
@@ -107,7 +108,7 @@ class _Rings(NamedTuple):
         values = image.ravel()[self.at]
         values = values - np.median(values)
         parts = np.split(np.abs(values), self.ends)
-        sigma = np.array([np.median(p) if p.size else np.nan for p in parts])
+        sigma = np.array([middle_of(part) for part in parts])
         known = sigma > 0
         if not known.any():
             return out, keep
