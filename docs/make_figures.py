@@ -16,6 +16,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from lyot.algorithms.geometry import TangentPlane
+from lyot.algorithms.statistics import finite_mean
 from lyot.analysis.completeness import completeness_map
 from lyot.analysis.contrast import sensitivity_map
 from lyot.analysis.detection import find_sources
@@ -94,7 +95,7 @@ after = read_view(next(iter(sorted(products.glob("*001001*_psfsub.fits")))))
 figure = Figure(figsize=(10.5, 4.4), layout="constrained", dpi=110)
 for ax, data, title in zip(
     figure.subplots(1, 2),
-    (before.data[0], np.nanmean(after.data, axis=0)),
+    (before.data[0], finite_mean(after.data, axis=0)),
     ("before: one integration", "after: mean of the integrations"),
     strict=True,
 ):
