@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 REDUCED, UNCHANGED, FAILED = "reduced", "unchanged", "failed"
 MAX_MEASURED = 3
 """Companions that a run measures, together: the most significant ones."""
+AFTER_A_RUN = ("lyot.outputs", "lyot.viz.report.page", "jinja2", "rich.console", "rich.table")
+"""Modules that a run needs at its end: imported beside its computing."""
 NO_MASSES = MassParameters()
 MADE_BY_RUN = "lyot_run"
 """The asn_rule of an association that a run writes; a later run sorts the exposures again."""
@@ -205,23 +207,24 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
     unsearched = _why_unsearched(job, pipeline)
     analyzed = job.observation is not None or not unsearched
     pipeline.keep_fits = analyzed and _fits_nest(pipeline)
-    if job.report:
-        threads.preload("lyot.viz.report.page", "jinja2")
+    pipeline.needed_later = AFTER_A_RUN
+    paths: list[str] = []
+    measured: dict[str, Any] = {"unsearched": unsearched}
+
+    def _analyze_run() -> None:
+        # Products of earlier runs with other modes may lie beside those of this one.
+        write_json({"products": [Path(p).name for p in pipeline.products]}, record)
+        _analyze(job, pipeline, paths, measured, searched=not unsearched)
+
+    pipeline.analyze = _analyze_run if analyzed else None
     with _log_file(folder, asn.product):
         record.unlink(missing_ok=True)
         if job.content is not None:
             write_json(job.content, job.association)
         pipeline.run(job.association)
-        products = list(pipeline.products)
-        measured: dict[str, Any] = {"unsearched": unsearched}
-        names = [Path(p).name for p in products]
-        if analyzed:
-            # Products of earlier runs with other modes may lie beside those of this one.
-            write_json({"products": names}, record)
-            paths, results = _analyze(job, pipeline, searched=not unsearched)
-            products += paths
-            measured |= results
-        if products and measured["unsearched"]:  # for the report
+        products = [*pipeline.products, *paths]
+        if pipeline.products and measured["unsearched"]:  # for the report
+            names = [Path(p).name for p in pipeline.products]
             write_json({"products": names, "unsearched": measured["unsearched"]}, record)
         with threads.SecondThread() as second:  # beside the report
             digests = [second.submit(sampled_checksum, path) for path in products]
@@ -280,13 +283,17 @@ def _fits_nest(pipeline: Coron3Pipeline) -> bool:
 
 
 def _analyze(
-    job: Job, pipeline: Coron3Pipeline, /, *, searched: bool
-) -> tuple[list[str], dict[str, Any]]:
+    job: Job,
+    pipeline: Coron3Pipeline,
+    paths: list[str],
+    measured: dict[str, Any],
+    /,
+    *,
+    searched: bool,
+) -> None:
     """Search a finished run, and measure limits where the brightness of the star is known."""
     from lyot.analysis.observation import open_run
 
-    paths: list[str] = []
-    measured: dict[str, Any] = {}
     given = job.observation or ObservationParameters()
     if not pipeline.keep_fits:  # of several numbers of modes that do not nest
         given = replace(given, n_modes=(max(pipeline.parameters().recipe.subtract.n_modes),))
@@ -303,7 +310,6 @@ def _analyze(
             raise
         _note_unsearched(err, measured)
     pipeline.subtracted.clear()
-    return paths, measured
 
 
 def _note_unsearched(err: LyotError, measured: dict[str, Any]) -> None:

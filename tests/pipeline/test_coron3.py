@@ -495,6 +495,27 @@ def test_a_product_never_replaces_a_member(small, tmp_path):
     assert Coron3Pipeline(output_dir=str(tmp_path / "other")).plan(path).exposures
 
 
+def test_an_analysis_has_finished_products_and_its_failure_spoils_none(small, tmp_path):
+    names = []
+
+    def analyze():
+        for kind in ("psfstack", "crfints", "psfalign", "psfsub"):
+            for path in tmp_path.glob(f"*_{kind}.fits"):
+                with fits.open(path) as hdus:
+                    names.append(hdus["ASDF"].data.nbytes and kind)
+        raise LyotError("Nothing was found.")
+
+    pipeline = Coron3Pipeline()
+    pipeline.output_dir, pipeline.analyze = str(tmp_path), analyze
+    with pytest.raises(LyotError, match="Nothing was found"):
+        pipeline.run(small)
+    assert set(names) == {"psfstack", "crfints", "psfalign", "psfsub"}
+    for kind in ("i2d", "snr", "contrast"):
+        [path] = tmp_path.glob(f"*_{kind}.fits")
+        with fits.open(path) as hdus:
+            assert "ASDF" in hdus
+
+
 def test_copies_of_an_exposure_are_refused(small, tmp_path):
     path = one_exposure(small, tmp_path, "t1_calints.fits")
     names = [m["expname"] for m in json.loads(path.read_text())["products"][0]["members"]]

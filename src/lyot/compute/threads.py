@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, wraps
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -171,13 +170,6 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     """Return the threads of this process; they are kept, and with them their working memory."""
     del process  # a fork has no threads of its parent's
     return ThreadPoolExecutor(threads, thread_name_prefix="lyot")
-
-
-def preload(*modules: str) -> None:
-    """Import modules that are needed later, while this thread computes."""
-    if n_threads() > 1:
-        _blas.find()
-        threading.Thread(target=lambda: [import_module(name) for name in modules]).start()
 
 
 class SecondThread:

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -88,6 +89,11 @@ class Coron3Pipeline(Pipeline, LyotStep):
         Whether the subtractions stay in memory after the run, for an analysis that follows.
     subtracted : dict of str to Subtracted
         These, by the names of the flagged exposures (crfints).
+    analyze : callable or None
+        Called once all exposures are subtracted and their products written, while another thread
+        combines them.
+    needed_later : tuple of str
+        Modules that another thread imports once the first exposure is open.
 
     Examples
     --------
@@ -120,6 +126,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.summary: list[dict[str, Any]] = []
         self.checksums: dict[str, str] = {}
         self.keep_fits = False
+        self.analyze: Callable[[], None] | None = None
+        self.needed_later: tuple[str, ...] = ()
         self._combined_backgrounds: dict[tuple[Path, ...], Background] = {}
         self.subtracted: dict[str, Subtracted] = {}
 
@@ -165,12 +173,18 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self._files.wait()
         if not plan.images:
             log.info("resample is skipped: no combined image is made.")
-            return None
-        images = [
-            self._combine(record, names, list(models))
-            for names, models in zip(plan.images, zip(*subtracted, strict=True), strict=True)
+        by_modes = zip(*subtracted, strict=True) if plan.images else ()
+        combined = [
+            self._files.submit(self._combine, record, names, list(models))
+            for names, models in zip(plan.images, by_modes, strict=True)
         ]
-        return images[0] if len(images) == 1 else images
+        try:
+            if self.analyze is not None:
+                self.analyze()
+        finally:
+            images = [image.result() for image in combined]
+            self._files.wait()
+        return images[0] if len(images) == 1 else images or None
 
     def save_model(self, *_: Any, **__: Any) -> None:
         """Save nothing: `process` has saved each product under its planned name."""
@@ -234,10 +248,12 @@ class Coron3Pipeline(Pipeline, LyotStep):
     def _opened(self, number: int, path: Path) -> Any:
         if not number:
             prefer_c_parser()
-        model = as_model(path, "CubeModel")
-        if not number:
-            process.freeze_imports()  # now that all are imported
-        return model
+        return as_model(path, "CubeModel")
+
+    def _import_later(self) -> None:
+        for name in self.needed_later:
+            import_module(name)
+        process.freeze_imports()  # now that all are imported
 
     def _stack(self, plan: Plan, exposure: PlannedExposure) -> _Stack:
         """Stack the references of an exposure, and prepare them for the alignment."""
@@ -335,6 +351,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
         first = plan.parameters.recipe.align.align_to == FIRST_INTEGRATION
         n_sets = 1 if first else exposure.n_int
         cube, flagged = self._flagged(plan, exposure, *source)
+        if not number:
+            self._files.submit(self._import_later)
         with ExitStack() as context:
             write: WriteBlock | None = None
             if exposure.psfalign in plan.products:
