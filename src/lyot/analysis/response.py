@@ -120,24 +120,35 @@ class LinearResponse:
         good_out = ~exposure.bad[:, wanted[0], wanted[1]].reshape(len(exposure.bad), -1)
         unit = np.eye(n_s) if flat is None else flat
         direct = onto_box(unit.reshape(n_s, *size), box, wanted).reshape(n_s, -1)
-        parts = [box] if box == wanted else [box, wanted]
 
         @lru_cache(maxsize=1)  # the fits to one set of references follow one another
-        def _sections(number: int) -> list[Array]:
-            return [self._section(number, part) for part in parts]
+        def _sections(number: int) -> tuple[Array, Array]:
+            pixels_in = self._section(number, box)
+            if _holds(box, wanted):
+                pixels_out = pixels_in[:, _within(wanted[0], box[0]), _within(wanted[1], box[1])]
+            else:
+                pixels_out = self._section(number, wanted)
+            return pixels_in.reshape(len(pixels_in), -1), pixels_out.reshape(len(pixels_in), -1)
 
         for fit in exposure.fits:
             share = fit.zone.share[wanted].ravel()
             if not share.any():
                 continue
-            refs = [_centered(pixels, fit) for pixels in _sections(fit.reference_set)]
-            refs_in, refs_out = refs[0], refs[-1]
+            refs_in, pixels_out = _sections(fit.reference_set)
+            refs_out = _centered(pixels_out, fit)
+            if flat is None:
+                refs_in, offset = _centered(refs_in, fit), fit.offset
+            else:  # a mean is taken off the products, not off each pixel
+                refs_in, offset = _picked(refs_in, fit), fit.mean_ref + fit.offset
             for members in _alike(fit, exposure, good_out, box):
                 row = fit.rows[members[0]]
                 good_in = ~exposure.missing[row].reshape(exposure.shape)[box].ravel()
                 w = fit.zone.weight[box].ravel() * good_in
                 mean = (w if flat is None else flat @ w) / fit.weight_sum
-                cross = injection.source_products(flat, w, refs_in, fit.offset)
+                cross = injection.source_products(flat, w, refs_in, offset)
+                if not np.isfinite(cross).all():  # pixels that are bad in all references
+                    refs_in = np.where(np.isfinite(refs_in), refs_in, 0.0)
+                    cross = injection.source_products(flat, w, refs_in, offset)
                 for t, n in enumerate(n_modes):
                     model = injection.linear_response(
                         cross, refs_out, fit.offset, fit.operator.matrix, n_modes=n
@@ -150,14 +161,14 @@ class LinearResponse:
         return _averaged(total, good_out).reshape(len(n_modes), n_s, *shape)
 
     def _section(self, number: int, box: Box) -> Array:
-        """The pixels of one set of references on a box, ``(n_ref, n_pix)``."""
+        """The pixels of one set of references on a box, ``(n_ref, n_rows, n_columns)``."""
         exposure = self.exposure
         if number in exposure.frames:
             frames = exposure.frames[number].sci.reshape(-1, *exposure.shape)
             pixels = frames[:, box[0], box[1]].astype(np.float64)
         else:
             pixels = exposure.aligned.section(number, *box)
-        return pixels.reshape(len(pixels), -1)
+        return pixels.reshape(-1, *(part.stop - part.start for part in box))
 
 
 def _far_level(
@@ -180,11 +191,15 @@ def _averaged(total: Array, good: NDArray[np.bool_]) -> Array:
 
 def _centered(pixels: Array, fit: Fit) -> NDArray[np.float64]:
     """The references of a fit less their means; zero where a pixel is bad in all of them."""
-    refs = pixels if len(fit.refs) == len(pixels) else pixels[fit.refs]
-    centered = refs - fit.mean_ref[:, None]
+    centered = _picked(pixels, fit) - fit.mean_ref[:, None]
     if not np.isfinite(centered.sum()):
         centered[~np.isfinite(centered)] = 0.0
     return centered
+
+
+def _picked(pixels: Array, fit: Fit) -> Array:
+    """The references of a fit, of those of its set."""
+    return pixels if len(fit.refs) == len(pixels) else pixels[fit.refs]
 
 
 def _alike(
@@ -365,6 +380,11 @@ def onto_box(images: Array, box: Box, wanted: Box, /) -> NDArray[np.float64]:
             :, _within(rows, box[0]), _within(columns, box[1])
         ]
     return out
+
+
+def _holds(box: Box, other: Box) -> bool:
+    """Whether a box holds another."""
+    return all(b.start <= o.start and o.stop <= b.stop for b, o in zip(box, other, strict=True))
 
 
 def _within(part: slice, whole: slice) -> slice:
