@@ -10,8 +10,11 @@ from lyot.files.exposure import as_model
 from lyot.files.stream import write_blocks
 
 
+@pytest.mark.parametrize("compress_dq", [False, True])
 @pytest.mark.parametrize("n_sets", [None, 3])
-def test_a_product_written_in_blocks_equals_a_saved_one(exposure, tmp_path, rng, n_sets):
+def test_a_product_written_in_blocks_equals_a_saved_one(
+    exposure, tmp_path, rng, n_sets, compress_dq
+):
     from stdatamodels.jwst import datamodels
 
     shape = (2, 5, 6) if n_sets is None else (n_sets, 2, 5, 6)
@@ -30,7 +33,7 @@ def test_a_product_written_in_blocks_equals_a_saved_one(exposure, tmp_path, rng,
         return made
 
     path = tmp_path / "t_psfalign.fits"
-    with write_blocks(path, model, shape) as write:
+    with write_blocks(path, model, shape, compress_dq=compress_dq) as write:
         for i in range(n_sets or 1):
             pick = () if n_sets is None else i
             write(i, sci[pick], err[pick], dq[pick])

@@ -16,12 +16,14 @@ from stdatamodels.jwst import datamodels
 
 from lyot._version import __version__
 from lyot.algorithms.geometry import radius_map
+from lyot.analysis.observation import open_run
 from lyot.errors import LyotError
 from lyot.files.atomic import checksum
 from lyot.files.provenance import provenance_of, star_of
 from lyot.files.sorting import build_associations
 from lyot.parameters import Recipe, from_dict
 from lyot.pipeline import Coron3Pipeline
+from lyot.steps import KlipStep
 from scenes import acquisition_of, lyot
 
 NAME = "jw09999_demo_nircam_f444w-mask335r"
@@ -493,6 +495,24 @@ def test_a_product_never_replaces_a_member(small, tmp_path):
     with pytest.raises(LyotError, match=r"t1_crfints\.fits would replace the member"):
         Coron3Pipeline(output_dir=str(tmp_path)).plan(path)
     assert Coron3Pipeline(output_dir=str(tmp_path / "other")).plan(path).exposures
+
+
+def test_compressed_flags_are_those_that_are_not(small, tmp_path):
+    for compress in (False, True):
+        pipeline = Coron3Pipeline(compress_dq=compress)
+        pipeline.output_dir = str(tmp_path / str(compress))
+        pipeline.run(small)
+    plain, packed = (next((tmp_path / n).glob("*_psfalign.fits")) for n in ("False", "True"))
+    assert packed.stat().st_size < 0.8 * plain.stat().st_size
+    with datamodels.open(plain) as one, datamodels.open(packed) as other:
+        assert type(one) is type(other)
+        assert one.dq.any()
+        for name in ("data", "err", "dq"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    with open_run(packed.parent) as observation:
+        assert np.isfinite(observation.exposures[0].aligned.sci).any()
+    with pytest.raises(LyotError, match=r"DQ of .* is a compressed image; decompress it"):
+        KlipStep().run(str(next(packed.parent.glob("*_crfints.fits"))), str(packed))
 
 
 def test_an_analysis_has_finished_products_and_its_failure_spoils_none(small, tmp_path):

@@ -376,8 +376,11 @@ def _extra_cards(model: Any, extension: str) -> list[Any]:
     return list(model.instance.get("extra_fits", {}).get(extension, {}).get("header", []))
 
 
-def open_fits(path: str | Path, /, *, memmap: bool = True) -> Any:
-    """Open a FITS file for reading; say so where it is missing, truncated or no FITS file."""
+def open_fits(path: str | Path, /, *, memmap: bool = True, tiled_dq: bool = False) -> Any:
+    """Open a FITS file for reading; say so where it is missing, truncated or no FITS file.
+
+    With `tiled_dq` DQ may be a compressed image; it is then a table of which nothing is to be read.
+    """
     path = Path(path)
     if path.exists() and not path.is_file():
         raise LyotError(f"{path} is no file; name a FITS file.")
@@ -394,7 +397,7 @@ def open_fits(path: str | Path, /, *, memmap: bool = True) -> Any:
             _check_sizes(file, path)
             file.seek(0)
             hdus = fits.open(file, memmap=memmap and not packed, disable_image_compression=True)
-            _check_headers(hdus, path)
+            _check_headers(hdus, path, tiled_dq=tiled_dq)
         except BaseException:
             file.close()
             raise
@@ -491,14 +494,14 @@ class _BoundedGzip(gzip.GzipFile):
             )
 
 
-def _check_headers(hdus: Any, path: Path) -> None:
+def _check_headers(hdus: Any, path: Path, *, tiled_dq: bool) -> None:
     """Refuse what astropy read otherwise than its sizes say, and images that are compressed."""
     end = 0
     for hdu in hdus:  # each is read when it is asked for
         place = hdu.fileinfo()
         if place["hdrLoc"] < end or place["datSpan"] < 0:
             raise LyotError(f"The extensions of {path} overlap; fetch it again.")
-        if "ZIMAGE" in hdu.header:
+        if "ZIMAGE" in hdu.header and not (tiled_dq and hdu.name == "DQ"):
             raise LyotError(f"{hdu.name} of {path} is a compressed image; decompress it (funpack).")
         end = place["datLoc"] + place["datSpan"]
 
@@ -526,7 +529,7 @@ def read_info(path: str | Path, /) -> ExposureInfo:
     >>> info.filter, info.coronagraph, round(info.pixel_scale_arcsec, 3)
     ('F444W', 'MASKA335R', 0.063)
     """
-    with readable(path), open_fits(path) as hdus:
+    with readable(path), open_fits(path, tiled_dq=True) as hdus:
         if "SCI" not in hdus or hdus["SCI"].header.get("NAXIS", 0) < 2:
             raise LyotError(f"{path} has no SCI image; it is no calibrated exposure.")
         sci = hdus["SCI"].header

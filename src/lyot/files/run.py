@@ -111,7 +111,7 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> Exposure
             function="Coron3Pipeline",
         )
     with readable(aligned, _REMEDY):
-        hdus = stack.enter_context(open_fits(aligned))
+        hdus = stack.enter_context(open_fits(aligned, tiled_dq=True))
         sci, err = hdus["SCI"].data, hdus["ERR"].data
         # Flags are not used; as scaled integers they could not be mapped.
         flags = np.broadcast_to(np.uint32(0), sci.shape)

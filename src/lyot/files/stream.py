@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,21 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from astropy.io.fits import Header
 
 from lyot.errors import LyotError
 from lyot.files.atomic import atomic_write, save_model
 from lyot.files.headers import open_fits
 
 FITS_BLOCK = 2880
-RESERVED = {"PRIMARY": 40, "SCI": 12, "ERR": 2, "DQ": 2}
+RESERVED = {"PRIMARY": 40, "SCI": 12, "ERR": 2, "DQ": 3}
 """FITS blocks that are reserved for each header."""
 
+_OF_AN_IMAGE = ("XTENSION", "BITPIX", "NAXIS", "PCOUNT", "GCOUNT")
 WriteBlock = Callable[[int, Any, Any, Any], None]
 
 
 @contextmanager
 def write_blocks(
-    path: str | Path, model: Callable[[], Any], shape: tuple[int, ...], /
+    path: str | Path,
+    model: Callable[[], Any],
+    shape: tuple[int, ...],
+    /,
+    *,
+    compress_dq: bool = False,
 ) -> Iterator[WriteBlock]:
     """Give a function that writes a block of a product: its number, SCI, ERR and DQ.
 
@@ -32,13 +40,15 @@ def write_blocks(
     planes ``(n_y, n_x)`` to go through once, converted and written on a thread of their own after
     the function has returned. So one block is held, where stdatamodels holds the product twice.
     Headers get reserved space, filled from what `model` makes, with arrays of any shape: it is
-    called after the last block, when all that it records has been measured.
+    called after the last block, when all that it records has been measured. With `compress_dq`
+    each plane of DQ is a compressed tile.
     """
     path = Path(path)
     offset, end = {}, RESERVED["PRIMARY"] * FITS_BLOCK
     for name in ("SCI", "ERR", "DQ"):
         offset[name] = end + RESERVED[name] * FITS_BLOCK
-        end = offset[name] + -(-4 * int(np.prod(shape)) // FITS_BLOCK) * FITS_BLOCK
+        end = offset[name] + _padded(4 * int(np.prod(shape)))
+    tiles = _Tiles(offset["DQ"], shape) if compress_dq else None
     with (
         atomic_write(path) as temporary,
         open(temporary, "wb") as file,
@@ -49,10 +59,13 @@ def write_blocks(
         def _convert(block: int, arrays: tuple[Any, ...]) -> None:
             """Convert and write a plane at a time: the converted copy stays small."""
             for name, planes in zip(offset, arrays, strict=True):
+                if name == "DQ" and tiles is not None:
+                    tiles.write(file, block, planes)
+                    continue
                 file.seek(offset[name] + 4 * int(np.prod(shape[-3:])) * block)
                 for plane in planes:
                     if name == "DQ":
-                        plane = (plane ^ np.uint32(0x80000000)).view(np.int32)  # BZERO = 2^31
+                        plane = _signed(plane)
                     file.write(plane.astype(">i4" if name == "DQ" else ">f4").data)
 
         def _write(block: int, sci: Any, err: Any, dq: Any) -> None:
@@ -63,11 +76,73 @@ def write_blocks(
         yield _write
         while pending:
             pending.pop().result()
-        _write_headers(file, path.name, model, shape, offset | {"TREE": end})
+        _write_headers(file, path.name, model, shape, offset | {"TREE": end}, tiles)
+
+
+def _signed(dq: Any) -> Any:
+    """Flags as FITS stores them, with BZERO = 2^31."""
+    return (dq ^ np.uint32(0x80000000)).view(np.int32)
+
+
+def _padded(n_bytes: int) -> int:
+    return -(-n_bytes // FITS_BLOCK) * FITS_BLOCK
+
+
+class _Tiles:
+    """DQ as a compressed image (FITS 4.0, section 10): a tile for each plane, in GZIP_1."""
+
+    def __init__(self, offset: int, shape: tuple[int, ...]) -> None:
+        self.offset, self.shape, self.n_bytes = offset, shape, 0
+        self.places = np.zeros((int(np.prod(shape[:-2])), 2), ">i8")  # size and place in the heap
+
+    def write(self, file: Any, block: int, planes: Any) -> None:
+        """Write the planes of a block after those before it."""
+        file.seek(self.offset + self.places.nbytes + self.n_bytes)
+        for k, plane in enumerate(planes):
+            packer = zlib.compressobj(1, wbits=31)
+            tile = packer.compress(_signed(plane).astype(">i4").data) + packer.flush()
+            self.places[block * self.shape[-3] + k] = len(tile), self.n_bytes
+            self.n_bytes += len(tile)
+            file.write(tile)
+
+    def finish(self, file: Any) -> int:
+        """Write where the tiles are; return where the extension ends."""
+        file.seek(self.offset)
+        file.write(self.places.tobytes())
+        n_bytes = self.places.nbytes + self.n_bytes
+        file.seek(self.offset + n_bytes)
+        file.write(bytes(_padded(n_bytes) - n_bytes))
+        return self.offset + _padded(n_bytes)
+
+    def header(self, image: Any) -> Any:
+        """Turn the header of an image into that of its tiles."""
+        n_axes, (n_y, n_x) = len(self.shape), self.shape[-2:]
+        header = Header()
+        header.update(
+            {
+                "XTENSION": "BINTABLE", "BITPIX": 8, "NAXIS": 2,
+                "NAXIS1": 16, "NAXIS2": len(self.places),
+                "PCOUNT": self.n_bytes, "GCOUNT": 1, "TFIELDS": 1,
+                "TTYPE1": "COMPRESSED_DATA", "TFORM1": f"1QB({self.places[:, 0].max()})",
+                "ZIMAGE": True, "ZTENSION": "IMAGE", "ZBITPIX": 32, "ZNAXIS": n_axes,
+            }
+        )  # fmt: skip
+        for i, n in enumerate(reversed(self.shape)):
+            header[f"ZNAXIS{i + 1}"] = n
+            header[f"ZTILE{i + 1}"] = (n_x, n_y)[i] if i < 2 else 1
+        header.update({"ZPCOUNT": 0, "ZGCOUNT": 1, "ZCMPTYPE": "GZIP_1"})
+        kept = [c for c in image.cards if not c.keyword.startswith(_OF_AN_IMAGE)]
+        header.extend(kept, strip=False)
+        return header
 
 
 def _write_headers(
-    file: Any, name: str, model: Callable[[], Any], shape: tuple[int, ...], offset: dict[str, int]
+    file: Any,
+    name: str,
+    model: Callable[[], Any],
+    shape: tuple[int, ...],
+    offset: dict[str, int],
+    tiles: _Tiles | None,
 ) -> None:
     """Write the headers into the space reserved for them, and the tree at the end."""
     with tempfile.TemporaryDirectory(dir=Path(file.name).parent) as folder:
@@ -82,6 +157,9 @@ def _write_headers(
                         header[f"NAXIS{i + 1}"] = n
                 if extension == "DQ":
                     header["BZERO"], header["BSCALE"] = 2147483648, 1
+                    if tiles is not None:
+                        header = tiles.header(header)
+                        offset["TREE"] = tiles.finish(file)
                 file.seek(offset.get(extension, size) - size)
                 file.write(_padded_header(header, size))
             tree = hdus["ASDF"].fileinfo()

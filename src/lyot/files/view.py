@@ -172,7 +172,7 @@ _EXPOSURES = {
 def describe(path: str | Path, /) -> dict[str, Any]:
     """Describe an exposure or product in a few words, by the names of what they say."""
     path = Path(path)
-    with readable(path), open_fits(path) as hdus:
+    with readable(path), open_fits(path, tiled_dq=True) as hdus:
         primary = hdus[0].header
         sci = hdus["SCI"].header if "SCI" in hdus else {}
         n_axes = int(sci.get("NAXIS", 0))

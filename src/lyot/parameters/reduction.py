@@ -538,6 +538,9 @@ class SaveParameters(Parameters):
     save_psfstack: bool = parameter(True, "Save the stack of references")
     save_psfalign: bool = parameter(True, "Save the aligned references")
     save_psfsub: bool = parameter(True, "Save the subtracted exposures")
+    compress_dq: bool = parameter(
+        False, "Compress the flags of the aligned references in tiles: a third less to write"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -362,7 +362,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
                     return psfalign_model(flagged.result(), aligned, arrays)
 
                 shape = one if first else (n_sets, *one)
-                saved = self._in_blocks(exposure.psfalign, product, shape)
+                packed = plan.parameters.save.compress_dq
+                saved = self._in_blocks(exposure.psfalign, product, shape, compress_dq=packed)
                 write = context.enter_context(saved)
 
             def receive(i: int, frames: AlignedFrames) -> None:
@@ -444,13 +445,18 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
     @contextmanager
     def _in_blocks(
-        self, name: str, product: Callable[[], Any], shape: tuple[int, ...]
+        self,
+        name: str,
+        product: Callable[[], Any],
+        shape: tuple[int, ...],
+        *,
+        compress_dq: bool = False,
     ) -> Iterator[WriteBlock]:
         """Write a product too large to hold twice; check the disk space first."""
         path, size = self._path(name), CUBE_BYTES * int(np.prod(shape))
         log.info("%s takes %.2f GB.", name, size / 1e9)
         check_free_space(path.parent, int(1.02 * size), name)
-        with write_blocks(path, product, shape) as write:
+        with write_blocks(path, product, shape, compress_dq=compress_dq) as write:
             yield write
         self._note(path)
 
