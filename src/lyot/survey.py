@@ -223,7 +223,7 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
             write_json(job.content, job.association)
         pipeline.run(job.association)
         products = [*pipeline.products, *paths]
-        if pipeline.products and measured["unsearched"]:  # for the report
+        if pipeline.products:  # for the report
             names = [Path(p).name for p in pipeline.products]
             write_json({"products": names, "unsearched": measured["unsearched"]}, record)
         with threads.SecondThread() as second:  # beside the report

@@ -54,6 +54,26 @@ def test_columns_within_a_limit_are_those_without(rng, tmp_path):
     np.testing.assert_array_equal(array, values)
 
 
+def mapped_kb():
+    with open("/proc/self/status", encoding="ascii") as file:
+        return int(next(line for line in file if line.startswith("RssFile:")).split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
+def test_pages_of_files_that_are_read_go_back(tmp_path, monkeypatch):
+    path = tmp_path / "numbers"
+    np.arange(4_000_000.0).tofile(path)
+    numbers = np.memmap(path, mode="r", dtype=float).reshape(2, -1)[1:]
+    before = mapped_kb()
+    total = numbers.sum()
+    assert mapped_kb() > before + 10_000
+    memory.is_read(numbers)
+    monkeypatch.setattr(memory, "MAPPED_BYTES", 1)
+    memory.relieve()
+    assert mapped_kb() < before + 2_000
+    assert numbers.sum() == total
+
+
 def test_aligned_references_have_the_same_bits_within_a_limit(rng, tmp_path):
     refs, targets = (rng.normal(size=(n, 40, 42)).astype(np.float32) for n in (12, 2))
     refs[rng.random(refs.shape) < 0.01] = np.nan

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from lyot.algorithms import injection
 from lyot.analysis.psf import OffAxisPSF
-from lyot.compute import threads
+from lyot.compute import memory, threads
 from lyot.errors import LyotError
 from lyot.subtraction.fit import Fit
 from lyot.subtraction.methods import SourceFrames, method_of
@@ -123,6 +123,7 @@ class LinearResponse:
 
         @lru_cache(maxsize=1)  # the fits to one set of references follow one another
         def _sections(number: int) -> tuple[Array, Array]:
+            memory.relieve()
             pixels_in = self._section(number, box)
             if _holds(box, wanted):
                 pixels_out = pixels_in[:, _within(wanted[0], box[0]), _within(wanted[1], box[1])]

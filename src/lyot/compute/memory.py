@@ -2,12 +2,15 @@
 
 An array on disk is a file without a name, mapped into memory: the system holds as much of it as is
 in use. `relieve` hands its pages back where the process has grown near to its limit, and what is
-read of them again comes from the file; no value depends on it.
+read of them again comes from the file; no value depends on it. The same is done with files that
+are mapped to be read, limit or not: their pages stay with the system, which counts them to the
+process as long as it has them.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import os
 import sys
@@ -24,6 +27,8 @@ from numpy.typing import DTypeLike, NDArray
 
 LARGE, NEAR = 1 / 32, 0.7
 """Shares of the limit: that from which an array lies on disk, and that at which pages go back."""
+MAPPED_BYTES = 8 * 10**8
+"""Size of the process at which the pages of mapped files go back where no limit is nearer."""
 ROWS_AT_ONCE = 64
 
 
@@ -34,6 +39,7 @@ class _Limit:
 
 _limit = _Limit()
 _on_disk: WeakSet[mmap.mmap] = WeakSet()
+_files: WeakSet[mmap.mmap] = WeakSet()
 
 
 @contextmanager
@@ -73,14 +79,28 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     return np.ndarray(shape, dtype, mapped)
 
 
+def is_read(array: Any, /) -> None:
+    """Note an array that is mapped from a file and only read: its pages may go back at any time."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    if isinstance(array, mmap.mmap):
+        _files.add(array)
+
+
 def relieve() -> None:
     """Hand back the pages of arrays on disk where the process has grown near to its limit."""
     if _limit.n_bytes and len(_on_disk) and _resident() > NEAR * _limit.n_bytes:
-        for mapped in list(_on_disk):
-            if hasattr(mmap, "MADV_DONTNEED"):
-                mapped.madvise(mmap.MADV_DONTNEED)
+        _hand_back(_on_disk)
         if trim := _malloc_trim():
             trim(0)
+    if len(_files) and _resident() > min(NEAR * (_limit.n_bytes or math.inf), MAPPED_BYTES):
+        _hand_back(_files)
+
+
+def _hand_back(maps: WeakSet[mmap.mmap]) -> None:
+    for mapped in list(maps):
+        if hasattr(mmap, "MADV_DONTNEED") and not mapped.closed:
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def set_columns(array: NDArray[Any], at: Any, values: NDArray[Any], /) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import TangentPlane
+from lyot.compute import memory
 from lyot.errors import LyotError, readable
 from lyot.files.aligned import AlignedArrays, ReferenceInfo
 from lyot.files.exposure import Cube, read_cube, with_recorded_variance
@@ -113,6 +114,7 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> Exposure
     with readable(aligned, _REMEDY):
         hdus = stack.enter_context(open_fits(aligned, tiled_dq=True))
         sci, err = hdus["SCI"].data, hdus["ERR"].data
+        memory.is_read(sci)
         # Flags are not used; as scaled integers they could not be mapped.
         flags = np.broadcast_to(np.uint32(0), sci.shape)
     with readable(view.path, _REMEDY):

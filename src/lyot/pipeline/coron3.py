@@ -351,8 +351,6 @@ class Coron3Pipeline(Pipeline, LyotStep):
         first = plan.parameters.recipe.align.align_to == FIRST_INTEGRATION
         n_sets = 1 if first else exposure.n_int
         cube, flagged = self._flagged(plan, exposure, *source)
-        if not number:
-            self._files.submit(self._import_later)
         with ExitStack() as context:
             write: WriteBlock | None = None
             if exposure.psfalign in plan.products:
@@ -380,6 +378,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
             self._files.wait()  # models are not thread-safe: from here on this thread has them
             receive_fits = partial(self.subtracted.__setitem__, exposure.crfints)
             target = flagged.result()
+            if not number:
+                self._files.submit(self._import_later)
             result = self.klip.run(target, aligned, receive_fits if self.keep_fits else None)
             vetted = stacked._replace(warnings=aligned.warnings)
             aligned.release()  # its product is not finished, and keeps it
