@@ -26,10 +26,10 @@ def test_a_reduction_from_python_freezes_no_objects(small, tmp_path):
 import gc
 from lyot.compute import process
 from lyot.survey import Job, reduce
-thresholds = gc.get_threshold()
+thresholds, n_frozen = gc.get_threshold(), gc.get_freeze_count()  # Python 3.12 begins with some
 done = reduce(Job({str(small)!r}, {str(tmp_path)!r}, report=False))
 assert done.products
-assert gc.get_freeze_count() == 0
+assert gc.get_freeze_count() == n_frozen
 assert gc.get_threshold() == thresholds and gc.isenabled()
 assert not process.is_owned()
 """)
