@@ -99,3 +99,12 @@ def test_err_is_scaled_to_the_sky_where_it_is_asked_for(rng, tmp_path):
     for name in ("variance_refs", "variance_refs_coherent"):
         np.testing.assert_allclose(second[name], ratio**2 * first[name], rtol=1e-5)
     np.testing.assert_array_equal(scaled.data, plain.data)
+
+
+def test_a_target_without_flags_gets_those_of_the_result(target, psfstack):
+    aligned = AlignRefsStep.call(target, psfstack)
+    with datamodels.open(target) as model:
+        model.dq = None  # as of a combined image
+        result = KlipStep("klip").run(model, aligned)
+    assert result.dq.shape == result.data.shape
+    np.testing.assert_array_equal(result.dq != 0, ~np.isfinite(result.data))

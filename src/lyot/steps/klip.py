@@ -154,7 +154,8 @@ def _product(
 ) -> Any:
     """Make the psfsub product of one number of modes, with the metadata of the exposure."""
     do_not_use = np.uint32(info_from_model(target).instrument_value.flag_value("DO_NOT_USE"))
-    dq = np.asarray(target.dq).astype(np.uint32)
+    # A combined image has none.
+    dq = np.array(np.zeros(result.sci.shape) if target.dq is None else target.dq, np.uint32)
     dq[~np.isfinite(result.sci)] |= do_not_use
     model = copy_with(target, {"data": result.sci, "err": result.err, "dq": dq})
     model.meta.model_type = "CubeModel"
