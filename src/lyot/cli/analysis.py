@@ -39,10 +39,11 @@ def _analyze(
         folder = Path(options["output_dir"] or folder)
         written = write(observation, folder, statistic=statistic)
     show(written.result)
-    # The report of the run, where there is one, shows the results too.
-    report = [write_report(folder)] if list(folder.glob("*_report.html")) else []
-    for path in [*written.paths, *report]:
+    for path in written.paths:
         click.echo(path)
+    # The report of the run, where there is one, shows the results too.
+    if list(folder.glob("*_report.html")):
+        click.echo(write_report(folder))
 
 
 def _command(function: Callable[..., None]) -> click.Command:
