@@ -39,6 +39,7 @@ NO_PRODUCTS = {
     "sky_grid",
     "spectral_number",
     "star_brightness",
+    "table_of_modes",
 }
 """Functions without a matrix product: they read, or lay out positions."""
 
