@@ -51,6 +51,8 @@ def test_columns_within_a_limit_are_those_without(rng, tmp_path):
             memory.set_columns(array, at, -values[:, at])
             np.testing.assert_array_equal(array[:, at], -values[:, at])
             memory.set_columns(array, at, values[:, at])
+        assert not np.shares_memory(memory.columns(array.reshape(200, 50), slice(3, 9)), array)
+        assert np.shares_memory(memory.columns(values, slice(3, 9)), values)  # no copy of it
     np.testing.assert_array_equal(array, values)
 
 

@@ -105,10 +105,19 @@ def _hand_back(maps: WeakSet[mmap.mmap]) -> None:
 
 def set_columns(array: NDArray[Any], at: Any, values: NDArray[Any], /) -> None:
     """Set some columns of a matrix, in place; see `columns`."""
+    if not _is_on_disk(array):
+        array[:, at] = values
+        return
     for first in range(0, len(array), ROWS_AT_ONCE):
         rows = slice(first, first + ROWS_AT_ONCE)
         array[rows, at] = values[rows]
         relieve()
+
+
+def _is_on_disk(array: Any) -> bool:
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return isinstance(array, mmap.mmap)
 
 
 @cache
@@ -130,11 +139,11 @@ def not_finite(frames: NDArray[Any], /) -> NDArray[np.bool_]:
 
 
 def columns(array: NDArray[Any], at: Any, /) -> NDArray[Any]:
-    """Return some columns of a matrix; of one on disk pages go back between its rows.
+    """Return some columns of a matrix; of one on disk a copy, and pages go back between its rows.
 
     The system maps what lies about each number that is read: without that, all of the matrix.
     """
-    if not _limit.n_bytes or len(array) <= ROWS_AT_ONCE:
+    if not _is_on_disk(array):
         return array[:, at]
     parts = []
     for first in range(0, len(array), ROWS_AT_ONCE):
