@@ -328,7 +328,8 @@ def _search(job: Job, observation: Observation, paths: list[str], measured: dict
         return
     paths += found.paths
     measured["candidates"] = tuple(map(_summary_of, found.result.candidates))
-    points = [(c.separation_arcsec, c.pa_deg) for c in found.result.candidates if c.can_be_measured]
+    places = [(c.separation_arcsec, c.pa_deg) for c in found.result.candidates if c.can_be_measured]
+    points = [place for place in places if observation.sees(*place)]
     if not (job.measure and points):
         return
     try:

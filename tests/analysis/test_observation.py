@@ -36,3 +36,19 @@ def test_a_source_is_seen_through_the_mask_at_its_place_in_each_roll(draw):
     expected = np.interp(there, np.arange(len(ramp[0])), ramp[0]) / source.transmission
     assert share == pytest.approx(expected)
     assert abs(share - 1.0) > 0.2
+
+
+def test_a_place_is_seen_where_every_frame_holds_it(draw):
+    observation = draw(12)
+    scale = observation.pixel_scale_arcsec
+    exposure = observation.exposures[0]
+    n_x = exposure.shape[1]
+    for x, is_seen in ((n_x - 2.0, True), (n_x + 2.0, False)):
+        r = (x - exposure.star.x) * scale
+        angles = np.arange(0.0, 360.0, 1.0)
+        places = [exposure.position(r / scale, pa) for pa in angles]
+        # The position angle at which the place lies on the star's row, towards larger x.
+        pa = angles[np.argmin([np.hypot(py - exposure.star.y, px - x) for py, px in places])]
+        one = replace(observation, exposures=[exposure])
+        assert one.sees(r, float(pa)) == is_seen
+    assert not observation.sees(1e3 * scale, 0.0)

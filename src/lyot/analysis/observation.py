@@ -153,6 +153,11 @@ class Observation:
         """Return a flux over that of the star; NaN where the star's brightness is unknown."""
         return flux / self.star_flux if self.star is not None else float("nan")
 
+    def sees(self, separation_arcsec: float, pa_deg: float, /) -> bool:
+        """Return whether a place of the sky lies on the frames of all exposures."""
+        r = separation_arcsec / self.pixel_scale_arcsec
+        return all(e.contains(*map(float, e.position(r, pa_deg))) for e in self.exposures)
+
     @property
     def reach_pix(self) -> float:
         """Largest separation at which whole circles fit on every exposure [pixel]."""
