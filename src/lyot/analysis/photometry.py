@@ -431,7 +431,7 @@ def throughputs(
     else:
         n = max(-(-len(positions) // (4 * tasks.n_workers)), 1)
         parts = [positions[i : i + n] for i in range(0, len(positions), n)]
-        jobs = [(stored, maps.flux_by, part) for part in parts]
+        jobs = [(replace(maps, observation=stored), part) for part in parts]
         found = np.concatenate(list(tasks.ordered(_inject_on_worker, jobs)))
     shaped = found.reshape(len(radius_pix), n_angles, 2, -1)
     return np.moveaxis(shaped, (2, 3, 0, 1), (0, 1, 2, 3))
@@ -450,8 +450,8 @@ def _inject_here(maps: FluxMaps, positions: Sequence[Injection]) -> Array:
     return np.array(threads.map_ordered(_one, positions))
 
 
-def _inject_on_worker(job: tuple[Observation, str, list[Injection]]) -> Array:
-    """Inject into an observation that is on disk."""
-    stored, flux_by, positions = job
-    with stored.with_pixels() as observation:
-        return _inject_here(FluxMaps(observation, flux_by), positions)
+def _inject_on_worker(job: tuple[FluxMaps, list[Injection]]) -> Array:
+    """Inject into an observation that is on disk, with the filters that its maps have here."""
+    maps, positions = job
+    with maps.observation.with_pixels() as observation:
+        return _inject_here(replace(maps, observation=observation), positions)
