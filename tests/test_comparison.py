@@ -33,7 +33,7 @@ def run(tmp_path_factory):
         )
         for name, contrast in CONTRAST.items()
     ]
-    options = ("-o", home / "out", "--no-report", "--truncate", "5", "-q")
+    options = ("-o", home / "out", "--truncate", "5", "-q")
     done = lyot("run", *associations, *options)
     assert done.exit_code == 0, done.output
     return home / "out", done.output, (associations, options)
@@ -56,6 +56,9 @@ def test_the_companion_has_one_place_and_the_color_that_was_put_in(run):
     assert color["name"] == "F356W - F444W"
     assert "F356W - F444W = " in output
     assert "filter by filter" in output
+    page = (folder / "survey_report.html").read_text()
+    assert "Companions at one place in all modes of their star" in page
+    assert "F356W - F444W" in page
     rows = QTable.read(folder / "survey_colors.ecsv")
     assert set(rows["filter"]) == set(CONTRAST)
     assert rows["separation"].unit == "arcsec"

@@ -21,7 +21,7 @@ from lyot.files.view import View, read_view
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 from lyot.types import Array
 from lyot.viz.report import plots
-from lyot.viz.report.blocks import Block, Cell, Grid, Link, Paragraph, Table, cell, number
+from lyot.viz.report.blocks import Block, Cell, Grid, Link, Paragraph, Table, number
 from lyot.viz.report.companions import BUDGET_COLUMNS, budgets, with_error
 from lyot.viz.report.drawing import drawing
 from lyot.viz.report.frames import Frame, Viewer, frame_of
@@ -318,11 +318,19 @@ def _companions(members: Sequence[Member]) -> Iterator[Block]:
 
 
 def _colors(table: Any) -> Table:
-    header = [
-        f"{name.replace('_', ' ')} [{unit}]"
-        if (unit := table[name].unit)
-        else name.replace("_", " ")
-        for name in table.colnames
-    ]
-    rows = [[cell(row[name]) for name in table.colnames] for row in table]
-    return Table("Colors", header, rows)
+    names = {
+        "target": "target",
+        "companion": "companion",
+        "filter": "filter",
+        "separation [arcsec]": "separation",
+        "PA [deg]": "pa",
+        "flux density [Jy]": "flux_density",
+        "S/N": "snr",
+        "magnitude (Vega)": "magnitude",
+        "fainter than [mag]": "magnitude_limit",
+        "color": "color_name",
+        "its magnitude": "color",
+    }
+    columns = {words: lambda row, n=n: with_error(row, n) for words, n in names.items()}
+    caption = "Companions at one place in all modes of their star"
+    return Table.of(caption, table, columns).without_empty_columns()
