@@ -6,7 +6,6 @@ the model's behind the mask; the exposures are reduced anew. The disc is left ou
 
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,7 +57,7 @@ def pixel_of(wcs, there):
     return 2.0 * at - np.array(again)
 
 
-def put_into(path, sources, optics, seed):
+def put_into(path, sources, optics):
     """Add sources (separation, position angle, flux) to an exposure by its own gWCS."""
     with datamodels.open(path) as model:
         wcs = model.meta.wcs
@@ -70,29 +69,32 @@ def put_into(path, sources, optics, seed):
             there = star.directional_offset_by(pa * u.deg, separation * u.arcsec)
             x, y = pixel_of(wcs, there)
             offset = tuple((np.array([x, y]) - STAR_XY) * scale)
-            made = replace(optics, seed=data_seed(seed)).psf(offset, n_pixels=65, oversample=3)
+            made = optics.psf(offset, n_pixels=65, oversample=3)
             psf = OffAxisPSF(made.image, 3, "another wavefront")
             box, image = psf.place(float(y), float(x), data.shape[-2:])
             data[..., box[0], box[1]] += (flux * made.transmission * image).astype(data.dtype)
 
 
-def pulls_of(files, folder, trial):
-    """Reduce the exposures with companions; errors of flux, separation, angle over the stated."""
+def reduced(files, folder, places, brightness, seed):
+    """Put companions of a brightness over the limit into the exposures, and reduce them.
+
+    Their separations, angles and fluxes; their images are those of a seed, None for the model's.
+    """
     info = read_info(files[0])
     optics = NIRCAM.optics(
-        "MASK335R", "F444W", pixel_scale_arcsec=round(info.pixel_scale_arcsec, 6)
+        "MASK335R", "F444W", pixel_scale_arcsec=round(info.pixel_scale_arcsec, 6), seed=seed
     )
     jy = NIRCAM.filter("F444W").vega_jy * 10 ** (-0.4 * MAGNITUDE)
     star_flux = jy / (1e6 * np.radians(info.pixel_scale_arcsec / 3600.0) ** 2)
     sources = []
-    for separation, pa in places_of(trial):
+    for separation, pa in places:
         limit = np.exp(np.interp(np.log(separation), np.log(LIMIT_ARCSEC), np.log(LIMIT)))
-        sources.append((separation, pa, 3.0 * limit * star_flux))
+        sources.append((separation, pa, brightness * limit * star_flux))
     copies = [folder / f.name for f in files]
     for number, (file, copy) in enumerate(zip(files, copies, strict=True)):
         shutil.copy(file, copy)
         if number < 2:
-            put_into(copy, sources, optics, trial)
+            put_into(copy, sources, optics)
     [asn] = build_associations(copies)
     asn[FOLDER_KEY] = str(folder)
     (folder / "asn.json").write_text(json.dumps(asn))
@@ -102,6 +104,16 @@ def pulls_of(files, folder, trial):
     for step in (pipeline.klip, pipeline.align_refs):
         step.star_x, step.star_y = STAR_XY
     pipeline.run(str(folder / "asn.json"))
+    return sources
+
+
+def turn_of(found, pa):
+    return (found.pa_deg.value - pa + 180.0) % 360.0 - 180.0
+
+
+def pulls_of(files, folder, trial):
+    """Errors of flux, separation and angle over the stated ones."""
+    sources = reduced(files, folder, places_of(trial), 3.0, data_seed(trial))
     pulls = []
     with open_run(folder, star_magnitude=MAGNITUDE) as observation:
         for separation, pa, flux in sources:
@@ -109,12 +121,11 @@ def pulls_of(files, folder, trial):
                 observation, [(separation, pa)], n_likelihoods=0, known_sources=(DISC, GALAXY)
             ).companions
             stated = found.budget.without(*EXACT)
-            turn = (found.pa_deg.value - pa + 180.0) % 360.0 - 180.0
             pulls.append(
                 [
                     (found.flux.value - flux) / (stated.flux * found.flux.value),
                     (found.separation_arcsec.value - separation) / stated.separation_arcsec,
-                    turn / stated.pa_deg,
+                    turn_of(found, pa) / stated.pa_deg,
                 ]
             )
     return pulls
@@ -133,6 +144,21 @@ def pulls_over(trials, files, tmp_path):
         found += pulls_of(files, folder, trial)
         shutil.rmtree(folder)
     return np.array(found)
+
+
+def test_bright_companions_are_where_the_gwcs_has_them(files, tmp_path):
+    # So bright that no noise matters, of the model's own image: what is left is geometry.
+    places = [(1.5, 20.0), (2.6, 75.0), (3.9, 200.0), (2.0, 250.0)]
+    sources, apart = reduced(files, tmp_path, places, 300.0, None), []
+    with open_run(tmp_path, star_magnitude=MAGNITUDE) as observation:
+        for separation, pa, flux in sources:
+            [found] = fit_companions(
+                observation, [(separation, pa)], n_likelihoods=0, n_injections=0
+            ).companions
+            assert found.flux.value == pytest.approx(flux, rel=0.005)
+            along = found.separation_arcsec.value - separation
+            apart.append((along, separation * np.radians(turn_of(found, pa))))
+    assert np.abs(apart).max() < 4e-4, apart  # 0.4 mas
 
 
 def test_companions_put_in_before_the_pipeline_come_back_within_their_errors(files, tmp_path):
