@@ -13,7 +13,7 @@ from lyot.analysis.contrast import separations_of
 from lyot.analysis.noise import KnownSources, noise_about
 from lyot.analysis.observation import Observation
 from lyot.analysis.peaks import flux_maps
-from lyot.analysis.photometry import throughputs
+from lyot.analysis.photometry import injection_angles, throughputs
 from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic
 from lyot.analysis.trial import Trials
 from lyot.compute import threads
@@ -139,9 +139,9 @@ def completeness_map(
 
 def _excesses(trials: Trials, radius: Array, n_angles: int) -> list[Array]:
     """What sources need beyond the noise, of those nearest to each separation."""
-    some = radius[:: -(-len(radius) // N_TRIED)]
-    angles = 360.0 * (np.arange(n_angles) + 0.5) / n_angles
-    places = [(float(r), float(pa) + 11.0 * j) for j, r in enumerate(some) for pa in angles]
+    # Places of the injections for the throughput, which then is known.
+    some = range(0, len(radius), -(-len(radius) // N_TRIED))
+    places = [(float(radius[j]), pa) for j in some for pa in injection_angles(n_angles, j)]
     excess = trials.excesses(places)
     known = np.isfinite(excess)
     at, excess = np.log([r for r, _ in places])[known], excess[known]

@@ -405,6 +405,11 @@ Injection = tuple[float, float, float]
 """Separation [pixel] and position angle [degree] of a source, and its flux."""
 
 
+def injection_angles(n_angles: int, number: int, /) -> list[float]:
+    """Return evenly spread position angles, turned from one separation to the next."""
+    return [360.0 * (k + 0.25) / n_angles + 7.0 * number for k in range(n_angles)]
+
+
 def throughputs(
     maps: FluxMaps,
     radius_pix: Array,
@@ -419,11 +424,10 @@ def throughputs(
     With the transmission of the mask and without it, ``(2, n_trunc, n_sep, n_angles)``. The flux
     of the source at each separation matters where references contain it.
     """
-    angles = 360.0 * (np.arange(n_angles) + 0.25) / n_angles
     positions = [
-        (float(r), float(pa) + 7.0 * j, float(flux[j]))
+        (float(r), pa, float(flux[j]))
         for j, r in enumerate(radius_pix)
-        for pa in angles
+        for pa in injection_angles(n_angles, j)
     ]
     stored = maps.observation.without_pixels
     if tasks is None or tasks.is_here or stored is None:
