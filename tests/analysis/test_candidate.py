@@ -61,7 +61,7 @@ def test_the_extent_of_a_blurred_image_is_that_of_its_apertures(draw, gaussian_p
 
 def test_what_is_on_one_roll_only_is_marked(draw):
     observation = draw(8)
-    put = observation.with_source(1.5, 100.0, 2e-6)
+    put = observation.with_source(1.5, 100.0, 3e-6)  # half of its S/N of 21 is found
     first = [put.exposures[0], observation.exposures[1]]
     assert of(detect(put), 1.5, 100.0).notes == ""
     assert of(detect(replace(put, exposures=first)), 1.5, 100.0).notes == "one roll only"

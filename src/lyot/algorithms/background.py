@@ -114,7 +114,8 @@ def row_levels(
 
     Examples
     --------
-    >>> image = np.random.default_rng(0).normal(size=(60, 200)) + np.arange(60)[:, None] % 2
+    >>> rng = np.random.default_rng(1)
+    >>> image = rng.normal(size=(120, 200)) + 0.5 * rng.normal(size=(120, 1))
     >>> rows = row_levels(image, np.ones(image.shape, bool))
     >>> round(rows.scatter, 1), round(float(rows.err[0]), 2)
     (0.5, 0.09)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lyot.algorithms.geometry import east_north
+from lyot.algorithms.geometry import east_north, polar
 from lyot.algorithms.statistics import n_positions
 from lyot.analysis.observation import Observation
 from lyot.analysis.photometry import FluxMaps
@@ -20,6 +20,8 @@ step along them: with one ring alone, chance makes neighboring limits differ by 
 EXCLUDED_RADIUS_FWHM = 1.5
 MAX_LIGHT_SIGMA = 0.5
 """Light of a found source, over the noise, that a position may have without being excluded."""
+LOBE_SHIFT_FWHM = 0.5
+"""How far lobes may lie from those of the PSF: the wavefront is not known."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ class KnownDisc:
 class FoundSource:
     """A source that was found, excluded from the noise by the shape of its PSF.
 
-    Where its light adds more than half of the noise to a measured flux, positions are excluded:
-    its core, and of a bright one the lobes, at every roll.
+    Where its light adds more than half of the noise to a measured flux, or does half a FWHM from
+    there, positions are excluded: its core, and of a bright one the lobes, at every roll.
 
     Attributes
     ----------
@@ -126,8 +128,11 @@ class FoundSource:
         covered = np.zeros(r.shape, bool)
         if not near.any():
             return covered
-        light = self.maps.crosstalk(place, r[near], pa[near])[self.truncation]
-        covered[near] = np.abs(self.flux * light) > MAX_LIGHT_SIGMA * self.noise
+        shift = LOBE_SHIFT_FWHM * self.maps.observation.fwhm_pix
+        to_east, to_north = shift * np.array([(0, 1, -1, 0, 0), (0, 0, 0, 1, -1)])[..., None]
+        about = polar((east[near] + to_east).ravel(), (north[near] + to_north).ravel())
+        light = np.abs(self.maps.crosstalk(place, *about)[self.truncation]).reshape(5, -1)
+        covered[near] = np.abs(self.flux) * light.max(axis=0) > MAX_LIGHT_SIGMA * self.noise
         return covered
 
 

@@ -78,8 +78,11 @@ def write_survey_report(folder: str | Path, /) -> str:
 
     Examples
     --------
-    >>> write_survey_report("reduced")
-    'reduced/survey_report.html'
+    >>> from lyot.survey import write_summary
+    >>> Path("survey").mkdir()
+    >>> _ = write_summary([], "survey", report=False)  # what became of each association: none here
+    >>> write_survey_report("survey")
+    'survey/survey_report.html'
     """
     folder = Path(folder)
     path = folder / SUMMARY
