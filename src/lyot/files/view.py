@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import warnings
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +131,14 @@ def recorded_plane(record: dict[str, Any], /) -> TangentPlane:
 
 
 def _provenance(data: Any, path: Path) -> dict[str, Any]:
+    """Return what a tree records; that of a product which is read again is parsed once."""
+    return deepcopy(_parsed(np.asarray(data).tobytes(), path))
+
+
+@lru_cache(maxsize=16)
+def _parsed(stored: bytes, path: Path) -> dict[str, Any]:
     import asdf
 
-    stored = np.asarray(data).tobytes()
     check_tree(stored, path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the WCS, which is not read here
