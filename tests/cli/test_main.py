@@ -55,6 +55,19 @@ def test_an_error_of_the_package_is_one_sentence_and_a_log(small, tmp_path, monk
     assert "TypeError: a bug" in log.read_text()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit of Unix")
+def test_a_shell_that_grants_too_little_memory_is_told_at_once(small):
+    """OpenBLAS asks for its buffers for ever where the system refuses them."""
+    code = (
+        "import resource, sys; from lyot.cli import main; "
+        "resource.setrlimit(resource.RLIMIT_AS, (450 * 2**20,) * 2); main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "info", str(small)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("lyot: error: Commands of this shell may have 450 MB")
+
+
 @pytest.mark.parametrize("odd", [("--distance", "x" * 3000), ("--" + "x" * 3000,), ("x" * 3000,)])
 def test_what_was_given_is_not_repeated_at_length(odd):
     done = lyot("contrast", *(odd if len(odd[0]) == 3000 else ("run", *odd)))

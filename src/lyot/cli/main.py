@@ -53,7 +53,10 @@ class Command(click.Command):
             raise click.UsageError(f"{err.message[:MAX_MESSAGE]} ...", ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
+        from lyot.compute import process
+
         try:
+            process.check_address_space()
             return super().invoke(ctx)
         except LyotError as err:
             fail(self._sentence(err), 1)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lyot.compute import late
+from lyot.errors import LyotError
 
 MAX_KEPT_BYTES = 32 * 2**20
 MAX_FREE_BYTES = 64 * 2**20
@@ -21,6 +22,8 @@ SWITCH_INTERVAL_S = 5e-4
 """After how long a thread that holds the interpreter gives it to one that waits for it."""
 COLLECT_AFTER = 20_000
 """New objects after which garbage is collected: at 700, that is a tenth of the imports."""
+MIN_ADDRESS_SPACE = 700 * 2**20
+"""Bytes that the system must grant: with less, OpenBLAS asks for its buffers for ever."""
 LIBRARIES = ("stdatamodels", "asdf", "asdf_astropy", "astropy", "gwcs", "stcal", "drizzle")
 
 _owned, _n_frozen = False, 0
@@ -49,6 +52,20 @@ def own() -> None:
         return
     mallopt(mmap_threshold, MAX_KEPT_BYTES)
     mallopt(trim_threshold, MAX_FREE_BYTES)
+
+
+def check_address_space() -> None:
+    """Refuse to begin where the shell limits the memory of its commands too far."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return
+    granted = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if 0 <= granted < MIN_ADDRESS_SPACE:
+        raise LyotError(
+            f"Commands of this shell may have {granted / 2**20:.0f} MB of address space (`ulimit "
+            f"-v`), and {MIN_ADDRESS_SPACE / 2**20:.0f} MB are needed; raise that limit."
+        )
 
 
 def is_owned() -> bool:
