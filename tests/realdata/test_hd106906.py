@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.io import fits
+from astropy.table import QTable
 from astropy.wcs import WCS
 from scipy import ndimage
 from stdatamodels.jwst import datamodels
 
 from lyot.algorithms.geometry import polar
 from lyot.analysis.companion import fit_companions
+from lyot.analysis.companion.budget import ERROR_CAUSES
 from lyot.analysis.detection import detect
 from lyot.analysis.observation import open_run
 from lyot.analysis.psf import psf_from_image
@@ -46,9 +48,9 @@ def run(data_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder_run(data_dir, tmp_path_factory):
-    """The run of the folder as it is: backgrounds are found, and subtracted."""
+    """The run of the folder as it is, by one command: backgrounds are found, and subtracted."""
     folder = tmp_path_factory.mktemp("folder")
-    done = lyot("run", data_dir / "hd106906_f1140c", "-o", folder, "--no-report")
+    done = lyot("run", data_dir / "hd106906_f1140c", "-o", folder, "--measure", "--star-mag", "6.7")
     assert done.exit_code == 0, done.output
     return folder
 
@@ -284,13 +286,28 @@ def test_the_planet_is_found_and_is_a_point(run):
     assert abs(first.extent - 1.0) < first.extent_err < 0.1
 
 
-def test_the_page_of_the_documentation_states_what_is_measured(data_dir, tmp_path):
-    files = sorted((data_dir / "hd106906_f1140c").glob("*_calints.fits"))
-    [content] = build_associations(files)
-    pipeline = Coron3Pipeline()
-    pipeline.output_dir, pipeline.input_dir = str(tmp_path), str(files[0].parent)
-    pipeline.run(content)
-    with open_run(tmp_path) as observation:
+def test_one_command_answers_with_planet_budget_limits_and_report(folder_run):
+    def only(pattern):
+        [path] = folder_run.glob(pattern)
+        return path
+
+    [planet] = QTable.read(only("*_companions.ecsv"))[:1]
+    assert abs(planet["separation"].to_value("arcsec") - 7.11) < 0.03  # Bailey et al. 2014
+    assert abs(planet["pa"].to_value("deg") - 307.3) < 0.2
+    for quantity, unit in (("separation", "arcsec"), ("pa", "deg")):
+        terms = [planet[f"{name}_{quantity}_err"].to_value(unit) for name in ERROR_CAUSES]
+        stated = planet[f"{quantity}_err"].to_value(unit)
+        assert np.sqrt(np.sum(np.square(terms))) == pytest.approx(stated, rel=1e-6)
+    limits = QTable.read(only("*_limits.ecsv"))
+    assert np.isfinite(limits["contrast"]).sum() > 10
+    page = only("*_report.html").read_text()
+    for section in ("Backgrounds", "Candidates", "Contrast", "Companions"):
+        assert f">{section}</h2>" in page, section
+    assert "not searched" not in page
+
+
+def test_the_page_of_the_documentation_states_what_is_measured(folder_run):
+    with open_run(folder_run) as observation:
         fit = fit_companions(observation, [(7.1, 307.0)], n_likelihoods=0)
     [planet] = fit.companions
     page = Path(__file__).parents[2] / "docs" / "tutorial-hd106906.md"
