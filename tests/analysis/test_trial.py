@@ -22,7 +22,7 @@ def test_the_search_finds_a_source_from_the_flux_that_a_trial_says(draw):
         for factor, is_found in ((0.93, False), (1.07, True)):
             contrast = factor * needed / observation.star_flux
             put = observation.with_source(r * scale, pa, contrast)
-            # The filters are made anew, with the source in the frames.
+            # Filters measured again, with the source in the frames.
             seen = [near.covers(s.separation_arcsec, s.pa_deg, 0.0) for s in find_sources(put)]
             assert any(seen) == is_found, (r, pa, factor)
 

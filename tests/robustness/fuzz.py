@@ -2,7 +2,7 @@
 
     python -m robustness.fuzz --cases 10000 --seed 1 --jobs 2
 
-Cases are made anew by their numbers: ``--only 1234 1300``.
+Single cases are run again by their numbers: ``--only 1234 1300``.
 """
 
 from __future__ import annotations

@@ -480,7 +480,7 @@ def _read(
 
 
 def _unpacks_to_frames(folder: Path, array: Any) -> bool:
-    """Whether each part of an array of frames is said to unpack to one frame and no more."""
+    """Whether each compressed part states the size of one frame, which is what it may take."""
     n, *frame = array.shape
     n_bytes = int(np.prod(frame)) * array.dtype.itemsize
     with (folder / array.metadata.encode_chunk_key((0,) * array.ndim)).open("rb") as stored:
