@@ -16,7 +16,8 @@ from lyot.analysis.colors import CommonCompanion, at_common_place, common_places
 from lyot.analysis.observation import open_run
 from lyot.files.atomic import write_json
 from lyot.files.headers import ExposureInfo, read_info
-from lyot.outputs import COLORS, write_colors
+from lyot.files.results import SURVEY_COLORS
+from lyot.outputs import write_colors
 from lyot.progress import Progress, no_progress
 from lyot.survey import FAILED, UNCHANGED, Finished
 
@@ -64,7 +65,7 @@ def compare(
         modes.sort(key=lambda mode: mode.resolution_arcsec)
         companions[target] = _companions(modes)
         compared.append(_described(target, modes, companions[target], Path(folder)))
-    for left in (path, Path(folder) / COLORS):
+    for left in (path, Path(folder) / SURVEY_COLORS):
         left.unlink(missing_ok=True)
     if compared:
         progress("compare modes", len(several), len(several))

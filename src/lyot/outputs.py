@@ -25,12 +25,11 @@ from lyot.analysis.statistic import FIVE_SIGMA
 from lyot.compute import threads
 from lyot.compute.cluster import Tasks
 from lyot.files.evolution import Evolution, read_evolution
-from lyot.files.results import write_grid, write_latex, write_maps, write_table
+from lyot.files.results import SURVEY_COLORS, write_grid, write_latex, write_maps, write_table
 from lyot.parameters import ExclusionParameters, MassParameters
 
 Result = TypeVar("Result")
 NO_MASSES = MassParameters()
-COLORS = "survey_colors.ecsv"
 
 
 @dataclass(frozen=True)
@@ -208,7 +207,7 @@ def write_colors(
     targets: Mapping[str, Sequence[CommonCompanion]], folder: str | Path, /
 ) -> Written[Mapping[str, Sequence[CommonCompanion]]]:
     """Write the companions of targets at the places that all modes of each have in common."""
-    path = Path(folder) / COLORS
+    path = Path(folder) / SURVEY_COLORS
     return Written(targets, [write_table(table_of_modes(targets), path)])
 
 

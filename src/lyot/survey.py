@@ -19,6 +19,7 @@ from lyot.compute import cluster, memory, process, threads
 from lyot.errors import LyotError
 from lyot.files.association import Association, read_association
 from lyot.files.atomic import checksum, remove_stale, sampled_checksum, write_json
+from lyot.files.results import SURVEY_SUMMARY
 from lyot.files.sorting import find_exposures, sort_exposures
 from lyot.parameters import (
     PIPELINE,
@@ -502,7 +503,7 @@ def write_summary(
 
     Return the path of the page; empty where none is asked for.
     """
-    write_json([asdict(each) for each in finished], Path(folder) / "survey.json")
+    write_json([asdict(each) for each in finished], Path(folder) / SURVEY_SUMMARY)
     if not report:
         return ""
     from lyot.viz.report import write_survey_report

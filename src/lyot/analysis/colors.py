@@ -29,7 +29,7 @@ NOISE = ("photon", "residual", "brightness")
 """Terms that are no error of the calibration of a flux."""
 
 
-class Place(NamedTuple):
+class CommonPlace(NamedTuple):
     """Where a companion is about its star, as a search found it."""
 
     separation_arcsec: float
@@ -135,7 +135,7 @@ class CommonCompanion:
 
 def common_places(
     found: Sequence[Sequence[tuple[float, float, float]]], reach_arcsec: float, /, most: int = 10
-) -> list[Place]:
+) -> list[CommonPlace]:
     """Group candidates (separation, position angle, S/N) of modes that lie within some distance.
 
     The most significant come first; the place of a group is their mean, weighted by S/N squared.
@@ -158,13 +158,17 @@ def common_places(
     for group in groups[:most]:
         snr, numbers, offsets = zip(*group, strict=True)
         r, pa = polar(*np.average(offsets, axis=0, weights=np.square(snr)))
-        places.append(Place(float(r), float(pa), frozenset(numbers)))
+        places.append(CommonPlace(float(r), float(pa), frozenset(numbers)))
     return places
 
 
 @threads.calculation
 def fit_mode(
-    observation: Observation, number: int, places: Sequence[Place], /, background: str = "plane"
+    observation: Observation,
+    number: int,
+    places: Sequence[CommonPlace],
+    /,
+    background: str = "plane",
 ) -> list[ModeFit | None]:
     """Fit the companions of a target in one of its modes; None where its frames do not show one."""
     scale = observation.pixel_scale_arcsec
@@ -186,7 +190,7 @@ def _fit_one(
     """Fit companion k; the others are left out of the noise."""
     t, scale = observation.truncation(None), observation.pixel_scale_arcsec
     r, pa = (float(v) for v in polar(*offsets[k]))
-    if not all(e.contains(*e.position(r, pa)) for e in observation.exposures):
+    if not observation.sees(r * scale, pa):
         raise LyotError("It lies outside a frame.")
     data = [exposure.residual[t] for exposure in observation.exposures]
     settings = NoiseSettings(t, background, ())

@@ -259,9 +259,10 @@ def report(run: str) -> None:
 
     RUN is its folder. The report shows the analyses that lie in it.
     """
+    from lyot.files.results import SURVEY_SUMMARY
     from lyot.viz.report import write_report, write_survey_report
 
-    is_survey = (Path(run) / "survey.json").is_file()
+    is_survey = (Path(run) / SURVEY_SUMMARY).is_file()
     click.echo(write_survey_report(run) if is_survey else write_report(run))
 
 

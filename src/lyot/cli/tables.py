@@ -149,8 +149,14 @@ def limit_at(limits: Sequence[Sequence[float]], separation_arcsec: float, /) -> 
     return min(known, key=lambda pair: abs(pair[0] - separation_arcsec))[1]
 
 
+def _limit(limits: Sequence[Sequence[float]], separation_arcsec: float) -> str:
+    limit = limit_at(limits, separation_arcsec)
+    return "" if limit is None else f"{limit:.1e}"
+
+
 def print_survey(finished: Sequence[Finished], output_dir: str, /) -> None:
     """Print one line for each association."""
+    from lyot.files.results import SURVEY_SUMMARY
 
     def _mean(each: Finished, name: str) -> str:
         values = [r[name] for r in each.summary]
@@ -165,10 +171,6 @@ def print_survey(finished: Sequence[Finished], output_dir: str, /) -> None:
             return "not searched" if each.unsearched else ""
         return ", ".join(places[:2]) + more or "none"
 
-    def _limit(each: Finished, separation_arcsec: float) -> str:
-        limit = limit_at(each.limits, separation_arcsec)
-        return "" if limit is None else f"{limit:.1e}"
-
     print_table(
         finished,
         {
@@ -180,24 +182,19 @@ def print_survey(finished: Sequence[Finished], output_dir: str, /) -> None:
             ),
             "rms before": lambda each: _mean(each, "rms_before"),
             "rms after": lambda each: _mean(each, "rms_after"),
-            "candidates": lambda each: _candidates(each),
-            "limit at 1 arcsec": lambda each: _limit(each, 1.0),
+            "candidates": _candidates,
+            "limit at 1 arcsec": lambda each: _limit(each.limits, 1.0),
             "time": lambda each: f"{each.seconds:.1f} s" if each.seconds else "",
             "": lambda each: each.message,
         },
     )
-    click.echo(f"The products are in {output_dir}; survey.json there lists the associations.")
+    click.echo(f"The products are in {output_dir}; {SURVEY_SUMMARY} there lists the associations.")
 
 
 def print_comparison(compared: Sequence[dict[str, Any]], /) -> None:
     """Print the modes of each target filter by filter, and its companions at one place in all."""
     for target in compared:
         companions = target["companions"]
-
-        def _limit(mode: dict[str, Any]) -> str:
-            limit = limit_at(mode["limits"], 1.0)
-            return "" if limit is None else f"{limit:.1e}"
-
         click.echo(f"\n{target['target']}, filter by filter:")
 
         def _in_mode(companion: dict[str, Any]) -> Callable[[dict[str, Any]], str]:
@@ -210,7 +207,7 @@ def print_comparison(compared: Sequence[dict[str, Any]], /) -> None:
                 if each["magnitude"]["value"] is None:
                     limit = each["magnitude_limit"]
                     return "" if limit is None else f"> {limit:.2f} mag"
-                return "{value:.2f} +- {err:.2f} mag".format(**each["magnitude"])
+                return f"{_pair(each['magnitude'], 1.0, '.2f')} mag"
 
             return _text
 
@@ -219,7 +216,7 @@ def print_comparison(compared: Sequence[dict[str, Any]], /) -> None:
             {
                 "mode": lambda m: m["mode"],
                 "image": lambda m: m["image"],
-                "limit at 1 arcsec": _limit,
+                "limit at 1 arcsec": lambda m: _limit(m["limits"], 1.0),
                 "candidates": lambda m: (
                     "" if m["candidates"] is None else str(len(m["candidates"]))
                 ),
@@ -230,12 +227,10 @@ def print_comparison(compared: Sequence[dict[str, Any]], /) -> None:
             print_table(
                 companions,
                 {
-                    "separation [arcsec]": lambda c: "{value:.4f} +- {err:.4f}".format(
-                        **c["separation_arcsec"]
-                    ),
-                    "PA [degree]": lambda c: "{value:.2f} +- {err:.2f}".format(**c["pa_deg"]),
+                    "separation [arcsec]": lambda c: _pair(c["separation_arcsec"], 1.0, ".4f"),
+                    "PA [degree]": lambda c: _pair(c["pa_deg"], 1.0, ".2f"),
                     "colors [mag]": lambda c: ", ".join(
-                        "{} = {value:.2f} +- {err:.2f}".format(each["name"], **each["magnitude"])
+                        f"{each['name']} = {_pair(each['magnitude'], 1.0, '.2f')}"
                         for each in c["colors"]
                     ),
                 },

@@ -81,10 +81,8 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 
 def is_read(array: Any, /) -> None:
     """Note an array that is mapped from a file and only read: its pages may go back at any time."""
-    while isinstance(array, np.ndarray):
-        array = array.base
-    if isinstance(array, mmap.mmap):
-        _files.add(array)
+    if (mapped := _map_of(array)) is not None:
+        _files.add(mapped)
 
 
 def relieve() -> None:
@@ -105,7 +103,7 @@ def _hand_back(maps: WeakSet[mmap.mmap]) -> None:
 
 def set_columns(array: NDArray[Any], at: Any, values: NDArray[Any], /) -> None:
     """Set some columns of a matrix, in place; see `columns`."""
-    if not _is_on_disk(array):
+    if _map_of(array) is None:
         array[:, at] = values
         return
     for first in range(0, len(array), ROWS_AT_ONCE):
@@ -114,10 +112,11 @@ def set_columns(array: NDArray[Any], at: Any, values: NDArray[Any], /) -> None:
         relieve()
 
 
-def _is_on_disk(array: Any) -> bool:
+def _map_of(array: Any) -> mmap.mmap | None:
+    """Return the map that an array is a view of; None where it is in memory."""
     while isinstance(array, np.ndarray):
         array = array.base
-    return isinstance(array, mmap.mmap)
+    return array if isinstance(array, mmap.mmap) else None
 
 
 @cache
@@ -143,7 +142,7 @@ def columns(array: NDArray[Any], at: Any, /) -> NDArray[Any]:
 
     The system maps what lies about each number that is read: without that, all of the matrix.
     """
-    if not _is_on_disk(array):
+    if _map_of(array) is None:
         return array[:, at]
     parts = []
     for first in range(0, len(array), ROWS_AT_ONCE):

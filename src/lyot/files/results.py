@@ -14,6 +14,9 @@ from lyot.files.atomic import atomic_write
 from lyot.files.headers import open_fits
 from lyot.types import Array
 
+SURVEY_SUMMARY, SURVEY_COLORS = "survey.json", "survey_colors.ecsv"
+"""Files of a survey: what became of each association, and companions at one place in all modes."""
+
 
 def write_table(table: Any, path: str | Path, /) -> str:
     """Write a table as ECSV, with its units and metadata; return the path."""

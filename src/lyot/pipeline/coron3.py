@@ -403,9 +403,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         """Return the frames of an exposure as they are subtracted; and its model, later."""
         recipe, background = plan.parameters.recipe, self._background(plan, exposure.science)
         steps = (self.background, self.outlier_detection)
-        cube = read_cube(exposure.science)
-        cube = replace(cube, info=replace(cube.info, acquired=acquired))
-        made = subtract_background(cube, background, recipe.background)
+        made = subtract_background(read_cube(exposure.science), background, recipe.background)
         cube, _ = made
         found = None if recipe.outlier.skip else outlier_dq(cube, recipe.outlier)
 
@@ -426,8 +424,9 @@ class Coron3Pipeline(Pipeline, LyotStep):
         model = self._files.submit(_model)
         if any(step.pre_hooks or step.post_hooks for step in steps):
             cube = cube_from_model(model.result())
-            return replace(cube, info=replace(cube.info, acquired=acquired)), model
-        return cube if found is None else replace(cube, dq=found.dq), model
+        elif found is not None:
+            cube = replace(cube, dq=found.dq)
+        return replace(cube, info=replace(cube.info, acquired=acquired)), model
 
     def _combine(self, record: Record, names: PlannedImage, models: list[Any]) -> Any:
         self.progress("combine", 0, 1)

@@ -179,8 +179,9 @@ def _subtract(target: Cube, aligned: AlignedReferences, run: Run, keep_fits: boo
             frames_of = total.sci.reshape(n_int, *shape)
             _take_level(frames_of, no_result, of_level.terms, level | of_level.arms)
     if run.recipe.rows_inner_arcsec:
+        of_rows = _row_area(target, aligned, run.recipe)
         for total in totals:
-            _take_rows(total, no_result, _row_area(target, aligned, run.recipe), target.info)
+            _take_rows(total, no_result, of_rows, target.info)
     shared = np.zeros(shape) if target.shared_variance is None else target.shared_variance
     results = [
         total.finish(pixels, no_result, covered, before, np.asarray(shared)) for total in totals

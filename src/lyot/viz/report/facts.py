@@ -244,15 +244,19 @@ def _association_of(folder: Path, views: list[View]) -> str:
 
 def _combined(view: View) -> Combined:
     with _recorded(view.path):
-        inputs = list(view.provenance.get("exposures", {}).values())
         image = _image(view, 2)
         return Combined(
             view,
             image=image,
             err=_numbers(view.err, *image.shape),
-            n_modes=max((int(e["n_modes"]) for e in inputs), default=0),
-            n_modes_used=max((int(e["n_kept"]) for e in inputs), default=0),
+            n_modes=modes_of(view),
+            n_modes_used=modes_of(view, "n_kept"),
         )
+
+
+def modes_of(view: View, name: str = "n_modes") -> int:
+    """Return the most modes that a combined image records of its exposures."""
+    return max((int(e[name]) for e in view.provenance.get("exposures", {}).values()), default=0)
 
 
 def _image(view: View, n_axes: int) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ from lyot.viz.report import plots
 from lyot.viz.report.background import background
 from lyot.viz.report.blocks import (
     Block,
+    Cell,
     Code,
     Details,
     Grid,
@@ -233,6 +234,17 @@ def candidates(run: RunFacts, /) -> Iterator[Block]:
     )
 
 
+CANDIDATE_COLUMNS: dict[str, Callable[[Any], Cell]] = {
+    "separation [arcsec]": lambda row: number(row["separation"], ".3f"),
+    "PA [deg]": lambda row: number(row["position_angle"], ".2f"),
+    "S/N": lambda row: number(row["snr"], ".1f"),
+    "expected false alarms": lambda row: chance_text(row["expected_false_alarms"]),
+    "contrast": lambda row: number(row["contrast"], ".2e"),
+    "kind": lambda row: str(row["kind"]),
+}
+"""What tables of candidates show of each."""
+
+
 def _candidate_table(candidates: Any) -> Table:
     def _without(row: Any) -> Number | str:
         without = number(row["jackknife_snr"], ".1f")
@@ -240,19 +252,17 @@ def _candidate_table(candidates: Any) -> Table:
             return without
         return Number(f"{without.text} ({row['key_reference']})", without.full)
 
-    columns: dict[str, Callable[[Any], Number | Source | str]] = {
-        "#": lambda row: Source(str(row.index + 1)),
-        "separation [arcsec]": lambda row: number(row["separation"], ".3f"),
-        "PA [deg]": lambda row: number(row["position_angle"], ".2f"),
-        "S/N": lambda row: number(row["snr"], ".1f"),
-        "expected false alarms": lambda row: chance_text(row["expected_false_alarms"]),
-        "contrast": lambda row: number(row["contrast"], ".2e"),
-        "kind": lambda row: str(row["kind"]),
-        "S/N without the most influential reference star": _without,
-        "notes": lambda row: "; ".join(
-            filter(None, ("known" if row["known"] else "", str(row["notes"])))
-        ),
-    }
+    first: dict[str, Callable[[Any], Cell]] = {"#": lambda row: Source(str(row.index + 1))}
+    columns = (
+        first
+        | CANDIDATE_COLUMNS
+        | {
+            "S/N without the most influential reference star": _without,
+            "notes": lambda row: "; ".join(
+                filter(None, ("known" if row["known"] else "", str(row["notes"])))
+            ),
+        }
+    )
     return Table.of("Candidates", candidates, columns).without_empty_columns()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,9 @@ import numpy as np
 
 from lyot.algorithms.statistics import finite_mean
 from lyot.analysis.contrast import ContrastCurve
-from lyot.analysis.statistic import chance_text
 from lyot.errors import LyotError, readable
 from lyot.files.atomic import atomic_write
-from lyot.files.results import read_table
+from lyot.files.results import SURVEY_COLORS, SURVEY_SUMMARY, read_table
 from lyot.files.run import products_of
 from lyot.files.view import View, read_view
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
@@ -24,10 +23,12 @@ from lyot.viz.report import plots
 from lyot.viz.report.blocks import Block, Cell, Grid, Link, Paragraph, Table, number
 from lyot.viz.report.companions import BUDGET_COLUMNS, budgets, with_error
 from lyot.viz.report.drawing import drawing
+from lyot.viz.report.facts import modes_of
 from lyot.viz.report.frames import Frame, Viewer, frame_of
 from lyot.viz.report.page import fill
+from lyot.viz.report.sections import CANDIDATE_COLUMNS
 
-SUMMARY, PAGE, COLORS = "survey.json", "survey_report.html", "survey_colors.ecsv"
+PAGE = "survey_report.html"
 MAX_IMAGE_CHARACTERS = 1_800_000
 """Characters that all images together may take, so that the page stays below 3 MB."""
 CHARACTERS_A_PIXEL = 8 / 3
@@ -58,6 +59,9 @@ class Member:
         return None if self.limits is None else ContrastCurve.from_table(self.limits)
 
 
+Row = tuple[Member, int, Any]
+
+
 def write_survey_report(folder: str | Path, /) -> str:
     """Write the page that compares the reductions of a survey, from its summary and products.
 
@@ -85,13 +89,13 @@ def write_survey_report(folder: str | Path, /) -> str:
     'survey/survey_report.html'
     """
     folder = Path(folder)
-    path = folder / SUMMARY
+    path = folder / SURVEY_SUMMARY
     if not path.is_file():
-        raise LyotError(f"{folder} holds no {SUMMARY}: it is not the folder of a survey.")
+        raise LyotError(f"{folder} holds no {SURVEY_SUMMARY}: it is not the folder of a survey.")
     with readable(path, "run the survey again"):
         entries = json.loads(path.read_text(encoding="utf-8"))
         members = _labeled([_member(folder, entry) for entry in entries])
-        colors = read_table(folder / COLORS)
+        colors = read_table(folder / SURVEY_COLORS)
         text = render(folder.resolve().name, members, colors)
     page = folder / PAGE
     with atomic_write(page) as temporary:
@@ -109,7 +113,7 @@ def _member(survey: Path, entry: dict[str, Any]) -> Member:
         read_table(folder / f"{product}_{kind}.ecsv")
         for kind in ("candidates", "limits", "companions")
     ]
-    return Member(product, entry, folder, max(views, key=_n_modes, default=None), *tables)
+    return Member(product, entry, folder, max(views, key=modes_of, default=None), *tables)
 
 
 def _labeled(members: Sequence[Member]) -> list[Member]:
@@ -122,12 +126,6 @@ def _labeled(members: Sequence[Member]) -> list[Member]:
         replace(m, label=name if name and names.count(name) == 1 else m.product)
         for m, name in zip(members, names, strict=True)
     ]
-
-
-def _n_modes(view: View) -> int:
-    return max(
-        (int(e["n_modes"]) for e in view.provenance.get("exposures", {}).values()), default=0
-    )
 
 
 def render(name: str, members: Sequence[Member], colors: Any, /) -> str:
@@ -264,40 +262,27 @@ def _contrast(members: Sequence[Member]) -> Iterator[Block]:
     yield Grid(drawings)
 
 
+def _rows(members: Sequence[Member], kind: str) -> list[Row]:
+    """The rows of all tables of a kind, of whom and with which number there."""
+    tables = [(m, table) for m in members if (table := getattr(m, kind)) is not None]
+    return [(m, k, row) for m, table in tables for k, row in enumerate(table, start=1)]
+
+
+def _who(number_of: str) -> dict[str, Callable[[Row], Cell]]:
+    return {"reduction": lambda each: each[0].label, number_of: lambda each: str(each[1])}
+
+
 def _candidates(members: Sequence[Member]) -> Iterator[Block]:
-    found = [
-        (m, k, row)
-        for m in members
-        if m.candidates is not None
-        for k, row in enumerate(m.candidates)
-    ]
-    yield Table.of(
-        "Candidates",
-        found,
-        {
-            "reduction": lambda each: each[0].label,
-            "#": lambda each: str(each[1] + 1),
-            "separation [arcsec]": lambda each: number(each[2]["separation"], ".3f"),
-            "PA [deg]": lambda each: number(each[2]["position_angle"], ".2f"),
-            "S/N": lambda each: number(each[2]["snr"], ".1f"),
-            "expected false alarms": lambda each: chance_text(each[2]["expected_false_alarms"]),
-            "contrast": lambda each: number(each[2]["contrast"], ".2e"),
-            "kind": lambda each: str(each[2]["kind"]),
-            "notes": lambda each: str(each[2]["notes"]),
-        },
-    ).without_empty_columns()
+    found = _rows(members, "candidates")
+    own = CANDIDATE_COLUMNS | {"notes": lambda row: str(row["notes"])}
+    columns = {words: lambda each, shown=shown: shown(each[2]) for words, shown in own.items()}
+    yield Table.of("Candidates", found, _who("#") | columns).without_empty_columns()
     searched = [m for m in members if m.candidates is not None]
     if searched and not found:
         yield Paragraph(f"No candidate in {len(searched)} searches.")
 
 
 def _companions(members: Sequence[Member]) -> Iterator[Block]:
-    measured = [
-        (m, k, row)
-        for m in members
-        if m.companions is not None
-        for k, row in enumerate(m.companions)
-    ]
     names = {
         "separation [arcsec]": "separation",
         "PA [deg]": "pa",
@@ -307,8 +292,10 @@ def _companions(members: Sequence[Member]) -> Iterator[Block]:
         "S/N": "snr",
     }
     columns = {words: lambda each, n=n: with_error(each[2], n) for words, n in names.items()}
-    who = {"reduction": lambda each: each[0].label, "companion": lambda each: str(each[1] + 1)}
-    yield Table.of("Measured companions", measured, who | columns).without_empty_columns()
+    measured = Table.of(
+        "Measured companions", _rows(members, "companions"), _who("companion") | columns
+    )
+    yield measured.without_empty_columns()
     rows: list[list[Cell]] = [
         [member.label, str(k), *row]
         for member in members
