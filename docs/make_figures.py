@@ -117,12 +117,12 @@ if len(sys.argv) > 2:
         draw_rolls({n: reduce(association, folder, files, n) for n, folder in folders.items()})
         folder, known = folders["rdi"], (KnownDisc(128.7, 15.0),)
         with open_run(folder, star_magnitude=4.0) as observation:
-            written = write_contrast(observation, folder, known_sources=known, figures=False)
+            written = write_contrast(observation, folder, known_sources=known)
             curve = written.result.curve
             sources = find_sources(observation, known_sources=known)
             limits = sensitivity_map(observation, curve)
             complete = completeness_map(observation, known_sources=(*known, *sources))
-            found = write_detection(observation, folder, known_sources=known, figures=False).result
+            found = write_detection(observation, folder, known_sources=known).result
         if shutil.which("chromium") and shutil.which("chromedriver"):
             photograph(write_report(folder))
             make_small(images / "report.png")

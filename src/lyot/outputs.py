@@ -69,13 +69,13 @@ def write_contrast(
     *,
     tasks: Tasks | None = None,
     masses: MassParameters = NO_MASSES,
-    figures: bool = True,
+    figures: bool = False,
     **options: Any,
 ) -> Written[Limits]:
     """Measure contrast limits, sensitivity and completeness with the same options, and write.
 
-    Sources that the same statistic finds leave the noise. A run asks for no `figures`, which its
-    report has.
+    Sources that the same statistic finds leave the noise. `figures` are for papers: the report
+    shows the results without them.
     """
     models = _models(observation, masses)
     shared = {name: options[name] for name in ("statistic", "known_sources") if name in options}
@@ -132,7 +132,7 @@ def write_contrast(
             ),
         ]
     if limits_in_mass is not None:
-        paths += _write_masses(limits_in_mass, curve, stem, keywords)
+        paths += _write_masses(limits_in_mass, curve, stem, keywords, figures=figures)
     return Written(result, paths)
 
 
@@ -155,12 +155,15 @@ def _models(observation: Observation, given: MassParameters) -> Evolution | None
 
 
 def _write_masses(
-    masses: MassLimits, curve: ContrastCurve, stem: Path, keywords: dict[str, Any]
+    masses: MassLimits,
+    curve: ContrastCurve,
+    stem: Path,
+    keywords: dict[str, Any],
+    *,
+    figures: bool,
 ) -> list[str]:
     """Write the probability of detection over mass and separation, and the figure."""
-    from lyot.viz import analysis as draw
-
-    return [
+    paths = [
         write_grid(
             masses.probability,
             f"{stem}_masses.fits",
@@ -168,17 +171,23 @@ def _write_masses(
             axes={"SEPARATION": masses.separation_arcsec, "MASS": masses.mass_mjup},
             keywords=keywords
             | {"AGE_MYR": masses.age_myr, "DIST_PC": masses.distance_pc, "MODELS": masses.origin},
-        ),
-        draw.save(
-            f"{stem}_masses.png",
-            lambda figure: draw.mass_figure(figure, masses, curve.best),
-            (11.0, 4.6),
-        ),
+        )
     ]
+    if figures:
+        from lyot.viz import analysis as draw
+
+        paths.append(
+            draw.save(
+                f"{stem}_masses.png",
+                lambda figure: draw.mass_figure(figure, masses, curve.best),
+                (11.0, 4.6),
+            )
+        )
+    return paths
 
 
 def write_detection(
-    observation: Observation, folder: str | Path, /, *, figures: bool = True, **options: Any
+    observation: Observation, folder: str | Path, /, *, figures: bool = False, **options: Any
 ) -> Written[Detection]:
     """Search for companions, and write the candidates and the maps; `figures` as above."""
     found = detect(observation, **options)

@@ -323,7 +323,7 @@ def _search(job: Job, observation: Observation, paths: list[str], measured: dict
     from lyot.outputs import write_companions, write_detection
 
     try:
-        found = write_detection(observation, job.output_dir, figures=False)
+        found = write_detection(observation, job.output_dir)
     except LyotError as err:
         _note_unsearched(err, measured)
         return
@@ -355,7 +355,7 @@ def _measure_limits(
 ) -> None:
     from lyot.outputs import write_contrast
 
-    limits = write_contrast(observation, job.output_dir, masses=job.masses, figures=False)
+    limits = write_contrast(observation, job.output_dir, masses=job.masses)
     paths += limits.paths
     curve = limits.result.curve
     pairs = zip(curve.separation_arcsec.tolist(), curve.best_limit.tolist(), strict=True)

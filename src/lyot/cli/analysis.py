@@ -53,14 +53,23 @@ def _command(function: Callable[..., None]) -> click.Command:
     return main.command()(click.argument("run", metavar="RUN")(folder(function)))
 
 
+def _figures(which: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the option that draws its figures."""
+    return click.option("--figures", is_flag=True, help=f"Draw figures (PNG) too: {which}.")
+
+
 @_command
 @SCHEDULER
-def contrast(run: str, scheduler: str | None, **options: Any) -> None:
+@_figures(
+    "limits with the throughput, the map of the sensitivity with the completeness, and the limits "
+    "in mass"
+)
+def contrast(run: str, scheduler: str | None, figures: bool, **options: Any) -> None:
     """Measure contrast limits of a finished run.
 
-    RUN is its folder, or an association, which is reduced first. Writes a table (ECSV), maps of
-    the sensitivity and completeness (FITS) and figures (PNG); with age, distance and a table of
-    models limits in mass too.
+    RUN is its folder, or an association, which is reduced first. Writes a table (ECSV, LaTeX) and
+    maps of the sensitivity and completeness (FITS); with age, distance and a table of models
+    limits in mass too. The report of the run shows them.
     """
     from lyot.cli.tables import print_limits
     from lyot.compute.cluster import tasks
@@ -76,23 +85,26 @@ def contrast(run: str, scheduler: str | None, **options: Any) -> None:
             known_sources=known,
             masses=taken(MassParameters, options),
             tasks=where,
+            figures=figures,
         )
         _analyze(run, options, write, print_limits)
 
 
 @_command
-def detect(run: str, **options: Any) -> None:
+@_figures("the map of S/N with the candidates")
+def detect(run: str, figures: bool, **options: Any) -> None:
     """Search a finished run for companions.
 
     RUN is its folder, or an association, which is reduced first. Writes a table of candidates
-    (ECSV), maps of S/N, flux and STIM (FITS) and a figure (PNG).
+    (ECSV) and maps of S/N, flux and STIM (FITS). The report of the run shows them.
     """
     from lyot.cli.tables import print_candidates
     from lyot.outputs import excluded_sources, write_detection
     from lyot.parameters import ExclusionParameters
 
     known = excluded_sources(taken(ExclusionParameters, options))
-    _analyze(run, options, partial(write_detection, known_sources=known), print_candidates)
+    write = partial(write_detection, known_sources=known, figures=figures)
+    _analyze(run, options, write, print_candidates)
 
 
 @_command

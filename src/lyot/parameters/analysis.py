@@ -154,7 +154,7 @@ class ContrastParameters(Parameters):
 
     separations: tuple[float, ...] | None = parameter(
         None,
-        "Separations from the star; by default one every FWHM",
+        "Separations from the star; by default 24 from one FWHM to the edge",
         unit="arcsec",
         above=0.0,
         metavar="A[,B...]",
