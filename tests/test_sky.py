@@ -244,6 +244,23 @@ def test_an_image_to_which_no_pixel_counts_is_refused(clean):
         combine([exposure], CombineRecipe())
 
 
+def test_a_target_far_from_the_star_moves_nothing(clean, caplog):
+    star = StarPosition(36.0, 35.5, 0.0, 0.0)
+    templates = [replace(t, target_radec=None, star=star) for t in clean[2]]
+    expected = combine(templates, CombineRecipe())
+    ra, dec = clean[2][0].target_radec
+    far = combine([replace(t, target_radec=(ra, dec + 30)) for t in templates], CombineRecipe())
+    assert "TARG_RA and TARG_DEC" in caplog.text
+    np.testing.assert_array_equal(far.sci, expected.sci)
+    assert far.wcs(0, 0) == expected.wcs(0, 0)
+    # What the header of a telescope misses by is taken from the target.
+    near = combine(
+        [replace(t, target_radec=(ra, dec + 1 / 3600)) for t in templates], CombineRecipe()
+    )
+    star = near.wcs(near.star.x, near.star.y)
+    np.testing.assert_allclose(star, (ra, dec + 1 / 3600), rtol=0, atol=1e-9)
+
+
 def bent_wcs(wcs):
     """Give a WCS skewed pixels of two scales, which grow over the frame by a tenth."""
     skew = models.AffineTransformation2D(np.array([[0.97, 0.06], [0.01, 1.05]]))

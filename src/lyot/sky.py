@@ -23,6 +23,8 @@ MAX_ROLL_DIFFERENCE_DEG, MAX_STAR_DISTANCE_PIX = 0.05, 0.2
 """Exposures that differ by less see the same speckles on the same pixels."""
 NOISE_STEP_PIX = 4
 """Every which pixel the noise of an exposure is read at."""
+MAX_TARGET_ARCSEC = 60.0
+"""How far from its star an exposure may say that its target is: JWST points far better."""
 MAX_GROWTH = 100.0
 """How much larger than a frame the combined image is at most, at the scale of the frame."""
 
@@ -86,9 +88,9 @@ def _star_on_sky(wcs: Any, star: StarPosition) -> tuple[float, float]:
 def anchored_wcs(exposures: list[Residuals], recipe: CombineRecipe, /) -> list[Any]:
     """Return the WCS of each exposure, moved on the sky so that all stars fall on one position.
 
-    That is the target's, else where the first header puts its star: scales, skew and distortion
-    stay those about the star's pixel. They are copies, without bounding boxes; with
-    ``align_on = "header"`` nothing is moved.
+    That is the target's; where the first exposure names none, or one more than an arcminute away,
+    it is where its header puts the star. Scales, skew and distortion stay those about the star's
+    pixel. They are copies, without bounding boxes; with ``align_on = "header"`` nothing is moved.
     """
     if recipe.align_on == "header":
         return [_without_bounding_box(e.wcs) for e in exposures]
@@ -99,12 +101,12 @@ def anchored_wcs(exposures: list[Residuals], recipe: CombineRecipe, /) -> list[A
             log.warning("The star of %s is unknown; the WCS of its header is used.", e.info.name)
         else:
             there = _star_on_sky(wcs, e.star)
-            sky = sky or e.target_radec or there
             if not np.isfinite(there).all():
                 raise LyotError(
                     f"The WCS of {e.info.name} has no sky at its star, (x, y) = ({e.star.x:.1f}, "
                     f"{e.star.y:.1f}); combine with align_on = header."
                 )
+            sky = sky or _target(e, there)
             east, north = tangent_offset(*there, sky)
             log.info(
                 "The header of %s puts its star %.3f arcsec to the east and %.3f to the north.",
@@ -115,6 +117,21 @@ def anchored_wcs(exposures: list[Residuals], recipe: CombineRecipe, /) -> list[A
             wcs = turned_to(wcs, there, sky)
         anchored.append(wcs)
     return anchored
+
+
+def _target(exposure: Residuals, there: tuple[float, float]) -> tuple[float, float]:
+    """Where the target is [degree], if the star can be there; else where the header puts it."""
+    target = exposure.target_radec or there
+    distance = float(np.hypot(*tangent_offset(*target, there)))
+    if distance <= MAX_TARGET_ARCSEC:
+        return target
+    log.warning(
+        "TARG_RA and TARG_DEC of %s are %.0f arcsec from where its header puts its star; the star "
+        "stays there. Correct them, or its pointing (run assign_wcs again).",
+        exposure.info.name,
+        distance,
+    )
+    return there
 
 
 def _without_bounding_box(wcs: Any) -> Any:

@@ -97,6 +97,7 @@ def _child(case: Case, folder: Path, said: Path, errors: Path, events: Path) -> 
         tempfile.tempdir = None
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        sys.dont_write_bytecode = True
         signal.setitimer(signal.ITIMER_REAL, WALL_S)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         _watch(folder.parent, os.open(events, os.O_WRONLY | os.O_CREAT, 0o600))
@@ -154,7 +155,7 @@ def _watch(home: Path, log: int) -> None:
         if not isinstance(path, str | os.PathLike) or not os.fspath(path):
             return
         full = os.path.abspath(os.fspath(path))
-        if not full.startswith(allowed) and not full.endswith(".pyc"):
+        if not full.startswith(allowed):
             os.write(log, f"wrote {full}\n".encode())
 
     sys.addaudithook(_hook)

@@ -71,7 +71,7 @@ DECIDING = re.compile(
     r"SIMPLE|BITPIX|NAXIS|EXTEND|XTENSION|PCOUNT|GCOUNT|EXTNAME|EXTVER|BSCALE|BZERO|BUNIT|BLANK"
     r"|T(FIELDS|FORM|TYPE|DIM|SCAL|ZERO|HEAP|NULL)\d*|THEAP|END|CONTINUE|DATAMODL|INSTRUME|CHANNEL"
     r"|MODULE|EXP_TYPE|C(TYPE|RVAL|DELT|UNIT)\d|PC\d_\d|WCSAXES|RADESYS|(RA|DEC)_REF|GROUPS|ZNAXIS"
-    r"|V[23]_REF|" + "|".join(Keywords().names)
+    r"|TARG_(RA|DEC)|V[23]_REF|" + "|".join(Keywords().names)
 )
 """Keywords that may decide what is made of the pixels; all others must not."""
 
