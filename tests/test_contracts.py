@@ -75,7 +75,7 @@ HOMES = {
     "cupy": ("compute/devices.py",),
     "zarr": ("files/library_store.py",),
     "sqlite3": ("files/library_store.py",),
-    "asdf": ("files/view.py",),
+    "asdf": ("files/trees.py",),
     "yaml": ("files/trees.py",),
     "poppy": ("instruments/",),
     "stpsf": ("analysis/psf.py", "instruments/"),

@@ -5,13 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import asdf
 import numpy as np
 import pytest
 from asdf import AsdfFile
 
 from lyot.errors import LyotError
 from lyot.files import trees
-from lyot.files.trees import check_tree
+from lyot.files.trees import check_tree, read_branch
 
 
 def bomb(n_levels):
@@ -76,6 +77,61 @@ path = {str(tmp_path / "t.ecsv")!r}
 QTable({{"a": [1.0] * u.Jy}}, meta={{"lyot": {{"b": 1}}}}).write(path)
 assert QTable.read(path)["a"][0] == 1.0 * u.Jy
 assert yaml.safe_load("a: [1, 2]") == {{"a": [1, 2]}}
+"""
+    env = os.environ | {"PYTHONPATH": str(Path(trees.__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"all_array_compression": "zlib"}, {"all_array_storage": "inline"}]
+)
+def test_a_branch_is_read_as_asdf_reads_it(tmp_path, how):
+    path = tmp_path / "x.asdf"
+    numbers = np.arange(24.0).reshape(2, 3, 4)
+    views = [numbers, numbers.T, numbers[:, 1:, ::2], np.zeros((0, 2))]
+    kinds = [np.float32([1, np.inf]).astype(">f4"), np.array([True, False]), np.array([1 + 2j])]
+    values = {"text": "5.0", "none": None, "number": 1e-3, "true": True, "list": [1, "a"]}
+    own = {"arrays": views + kinds, "values": values}
+    AsdfFile({"other": np.ones(3), "own": own}).write_to(path, **how)
+    read = read_branch(path.read_bytes(), "own", path)["own"]
+    assert read["values"] == values
+    with asdf.open(path) as file:
+        for mine, theirs in zip(read["arrays"], file["own"]["arrays"], strict=True):
+            assert mine.dtype == theirs.dtype
+            np.testing.assert_array_equal(mine, np.asarray(theirs))
+
+
+@pytest.mark.parametrize(
+    ("node", "error"),
+    [
+        ("{source: 1, datatype: float64, byteorder: little, shape: [2]}", "block 1 .* is missing"),
+        ("{source: 0, datatype: float64, byteorder: little, shape: [9]}", "larger than its block"),
+        (
+            "{source: 0, datatype: int8, byteorder: little, shape: [60, 60], strides: [1, 1]}",
+            "larger than its block",
+        ),
+        ("{source: 0, datatype: object, byteorder: little, shape: [2]}", "holds no plain numbers"),
+        ("{source: 0, datatype: [a], byteorder: little, shape: [2]}", "must be 2- or 3-tuples"),
+    ],
+)
+def test_an_array_that_its_tree_describes_wrongly_is_refused(tmp_path, node, error):
+    path = tmp_path / "x.asdf"
+    AsdfFile({"own": {"a": np.arange(8.0)}}).write_to(path)
+    text, end, blocks = path.read_bytes().partition(b"\n...")
+    head, own, _ = text.partition(b"own:")
+    stored = head + own + f" {{a: !core/ndarray-1.1.0 {node}}}".encode() + end + blocks
+    with pytest.raises((ValueError, TypeError), match=error):
+        read_branch(stored, "own", path)
+
+
+def test_reading_a_branch_imports_no_reader_of_other_packages(tmp_path):
+    path = tmp_path / "x.asdf"
+    AsdfFile({"own": {"a": np.arange(8.0)}}).write_to(path)
+    code = f"""
+import sys
+from lyot.files.trees import read_branch
+assert read_branch(open({str(path)!r}, "rb").read(), "own", "x.asdf")["own"]["a"][7] == 7
+assert not {{"asdf_astropy", "gwcs"}} & set(sys.modules)
 """
     env = os.environ | {"PYTHONPATH": str(Path(trees.__file__).parents[2])}
     subprocess.run([sys.executable, "-c", code], env=env, check=True)

@@ -1,11 +1,17 @@
-"""ASDF trees from elsewhere, checked before a library loads them."""
+"""ASDF trees from elsewhere, checked before they are loaded, and read as plain values."""
 
 from __future__ import annotations
 
+import io
+import math
 import re
 import struct
+import zlib
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from lyot.compute import process
 from lyot.errors import LyotError, readable
@@ -14,12 +20,18 @@ MAX_NODES = 10_000_000
 """Nodes of a tree with its aliases written out."""
 MAX_UNPACKED_BYTES = 2**28
 """Bytes that the compressed arrays of a tree become."""
+_END = b"\n..."
 _BLOCK = b"\xd3BLK"
 _HEADER = struct.Struct(">4sHI4sQQQ")
 """The header of a block: magic, size, flags, compression; bytes allocated, used and unpacked."""
+_SIZE_OF_START = 6
+"""Bytes before those that the size of the header counts."""
 _INSIDE = r"\d|['\"]?fits:"
 """Sources of arrays inside the file: the number of a block, or an extension."""
 _SUSPECT = re.compile(rf"[\s\[,]\*\w|source['\"]?\s*:\s*(?!{_INSIDE})\S|strides".encode())
+
+_OF_AN_ARRAY = {"source", "data", "datatype", "byteorder", "shape", "offset", "strides"}
+"""What describes an array of plain numbers."""
 
 
 def prefer_c_parser() -> None:
@@ -36,8 +48,13 @@ def prefer_c_parser() -> None:
 
 def check_tree(stored: bytes, what: object, /) -> None:
     """Raise `LyotError` where a tree grows without end by its aliases, or leads to other files."""
-    text, _, blocks = stored.partition(b"\n...")
-    _check_blocks(blocks, what)
+    text, _, rest = stored.partition(_END)
+    for packing, _, n_bytes in _blocks(rest):
+        if packing and n_bytes > MAX_UNPACKED_BYTES:
+            raise LyotError(
+                f"A compressed array of the ASDF tree of {what} would take {n_bytes / 1e6:.0f} MB; "
+                "fetch it again."
+            )
     if not _SUSPECT.search(text):
         return
     import yaml
@@ -88,14 +105,63 @@ def _check_stride(key: str, stride: str, what: object) -> None:
         raise LyotError(f"An array of the ASDF tree of {what} has a stride of 0; fetch it again.")
 
 
-def _check_blocks(blocks: bytes, what: object) -> None:
-    """Refuse compressed arrays that would grow beyond all that a product records."""
-    at = blocks.find(_BLOCK)
-    while at >= 0 and at + _HEADER.size <= len(blocks):
-        _, _, _, packing, n_allocated, _, n_bytes = _HEADER.unpack_from(blocks, at)
-        if packing.strip(b"\0") and n_bytes > MAX_UNPACKED_BYTES:
-            raise LyotError(
-                f"A compressed array of the ASDF tree of {what} would take {n_bytes / 1e6:.0f} MB; "
-                "fetch it again."
-            )
-        at = blocks.find(_BLOCK, at + _HEADER.size + n_allocated)
+def _blocks(rest: bytes) -> Iterator[tuple[bytes, bytes, int]]:
+    """Yield how each array is compressed, its bytes in the file, and how many they become."""
+    at = rest.find(_BLOCK)
+    while at >= 0 and at + _HEADER.size <= len(rest):
+        _, size, _, packing, n_allocated, n_used, n_bytes = _HEADER.unpack_from(rest, at)
+        first = at + _SIZE_OF_START + size
+        yield packing.strip(b"\0"), rest[first : first + n_used], n_bytes
+        at = rest.find(_BLOCK, at + _HEADER.size + n_allocated)
+
+
+def read_branch(stored: bytes, name: str, what: object, /) -> dict[str, Any]:
+    """Return an ASDF tree as plain values, with the arrays of one of its branches.
+
+    asdf would first import what reads the objects of all packages: more than a second.
+    """
+    from asdf.util import load_yaml
+
+    check_tree(stored, what)
+    tree = load_yaml(io.BytesIO(stored), tagged=True)
+    if not isinstance(tree, dict):
+        raise ValueError("its tree has no branches")
+    return {
+        **tree,
+        name: _with_arrays(tree.get(name, {}), list(_blocks(stored.partition(_END)[2]))),
+    }
+
+
+def _with_arrays(node: Any, blocks: list[tuple[bytes, bytes, int]]) -> Any:
+    from asdf.tagged import Tagged, get_tag
+
+    if isinstance(node, Tagged) and "core/ndarray-" in get_tag(node):
+        return _array(node, blocks)
+    if isinstance(node, Mapping):
+        return {key: _with_arrays(each, blocks) for key, each in node.items()}
+    return [_with_arrays(each, blocks) for each in node] if isinstance(node, list) else node
+
+
+def _array(node: Any, blocks: list[tuple[bytes, bytes, int]]) -> Any:
+    """Return an array of numbers as a tree describes it."""
+    if not isinstance(node, Mapping):
+        node = {"data": list(node)}
+    kind = node.get("datatype", "float64")
+    dtype = np.dtype("bool" if kind == "bool8" else kind)
+    if dtype.kind not in "biufc" or not node.keys() <= _OF_AN_ARRAY:
+        raise ValueError("an array of its tree holds no plain numbers")
+    if "data" in node:
+        array = np.asarray(node["data"], dtype)
+        return array.reshape(node.get("shape", array.shape))
+    number, shape = node["source"], tuple(node["shape"])
+    if number not in range(len(blocks)):
+        raise ValueError(f"block {number} of its tree is missing")
+    packing, data, n_bytes = blocks[number]
+    if packing == b"zlib":
+        data = zlib.decompressobj().decompress(data, n_bytes)
+    elif packing:
+        raise ValueError(f"an array of its tree is compressed by {packing.decode('latin-1')}")
+    if math.prod(shape) * dtype.itemsize > len(data):
+        raise ValueError("an array of its tree is larger than its block")
+    dtype = dtype.newbyteorder(node["byteorder"])
+    return np.ndarray(shape, dtype, data, node.get("offset", 0), node.get("strides"))

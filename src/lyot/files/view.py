@@ -1,9 +1,7 @@
-"""Products read for display: quickly, through `astropy.io.fits` and `asdf` alone."""
+"""Products read for display: quickly, through `astropy.io.fits` and plain YAML."""
 
 from __future__ import annotations
 
-import io
-import warnings
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,9 +23,9 @@ from lyot.files.headers import (
     number_of,
     open_fits,
 )
-from lyot.files.provenance import check_branches
+from lyot.files.provenance import PROVENANCE_KEY, check_branches
 from lyot.files.star import StarPosition, recorded_star
-from lyot.files.trees import check_tree
+from lyot.files.trees import read_branch
 from lyot.types import Array
 
 
@@ -137,14 +135,7 @@ def _provenance(data: Any, path: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=16)
 def _parsed(stored: bytes, path: Path) -> dict[str, Any]:
-    import asdf
-
-    check_tree(stored, path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the WCS, which is not read here
-        # Not all at once: arrays in the extensions of the file are none of this tree.
-        with asdf.open(io.BytesIO(stored)) as tree:
-            return check_branches(tree.tree, path)
+    return check_branches(read_branch(stored, PROVENANCE_KEY, path), path)
 
 
 _PRODUCTS = {
