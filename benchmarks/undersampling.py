@@ -31,7 +31,7 @@ def worst(target: np.ndarray, refs: list[np.ndarray], weight: np.ndarray, cutoff
             pair = fourier.low_pass(pair, shape=SHAPE, cutoff=cutoff)
         image = fourier.shift(pair[0], np.zeros(2), shape=SHAPE)
         one = np.ones(SHAPE)
-        fit, _ = registration.refine(image, weight, one, pair[1:], one[None], 0.8 * true[None])
+        fit = registration.refine(image, weight, one, pair[1:], one[None], 0.8 * true[None])
         found.append(fit.shift_yx[0] - true)
     return np.abs(found).max()
 

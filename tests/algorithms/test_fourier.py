@@ -95,9 +95,10 @@ def test_spectra_in_single_precision_move_images_to_a_millionth(rng):
     assert single.dtype == np.float32
     exact = fourier.shift(spectrum, d, shape=image.shape)
     assert abs(single - exact).max() < 1e-6 * abs(exact).max()
-    # Fits are made in double precision of what the spectra hold.
     moved = fourier.shift_with_derivatives(spectrum.astype(np.complex64), d, shape=image.shape)
-    assert moved.value.dtype == np.float64
+    exact = fourier.shift_with_derivatives(spectrum, d, shape=image.shape)
+    for a, b in zip(moved, exact, strict=True):
+        assert abs(a - b).max() < 1e-6 * abs(b).max()
 
 
 def test_a_part_is_that_part(star_image):
@@ -112,10 +113,8 @@ def test_some_rows_are_those_rows_of_all(star_image):
     spectrum, d = fourier.spectrum(star_image()), np.array([0.3, -0.2])
     all_rows = fourier.shift_with_derivatives(spectrum, d, shape=(64, 66))
     some = fourier.shift_with_derivatives(spectrum, d, shape=(64, 66), rows=slice(20, 31))
-    for a, b in zip(some[:3], all_rows[:3], strict=True):
+    for a, b in zip(some, all_rows, strict=True):
         np.testing.assert_allclose(a, b[20:31], atol=1e-13)
-    whole = fourier.finish(some.columns, shape=(64, 66))
-    np.testing.assert_allclose(whole, all_rows.value, atol=1e-13)
 
 
 def test_outside_tells_which_pixels_came_from_beyond_an_edge():

@@ -152,7 +152,7 @@ def test_alignment_given_float64(finite):
     weight = ((r > 8) & (r < 48)).astype(float)
     moved = fourier.shift(fourier.spectrum(refs[2]), np.array([-0.30, 0.40]), shape=(320, 320))
     theirs = align_fourier_lsq(target[0], moved, weight)
-    ours, _ = registration.refine(
+    ours = registration.refine(
         target[0],
         weight,
         np.ones_like(weight),

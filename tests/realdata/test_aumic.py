@@ -251,7 +251,7 @@ def test_registration_of_the_raw_frames_is_within_its_known_scatter(frames):
     bad = science[0].bad("DO_NOT_USE")[0]
     weight = ((r > 8) & (r < 48) & ~bad).astype(float)
     spectra = fourier.spectrum(repair.median_fill(refs.sci, refs.bad("DO_NOT_USE")))
-    found, _ = registration.refine(
+    found = registration.refine(
         np.where(bad, 0.0, science[0].sci[0]).astype(float),
         weight,
         science[0].variance()[0],

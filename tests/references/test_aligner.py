@@ -79,7 +79,7 @@ def test_each_pair_is_its_direct_optimum(star):
     aligner = Aligner(target, prepared, recipe)
     for i in range(3):
         found = aligner.align(i).fit
-        again, _ = registration.refine(
+        again = registration.refine(
             target.sci[i].astype(float),
             aligner.weight,
             target.variance()[i],
@@ -180,7 +180,7 @@ def test_the_covariance_of_a_low_passed_fit_agrees_with_monte_carlo(star):
         s, _ = smooth(target + rng.normal(0, sigma, SHAPE))
         _, r = smooth(ref + rng.normal(0, sigma, SHAPE))
         variance = np.full(SHAPE, sigma**2)
-        found, _ = registration.refine(
+        found = registration.refine(
             s, weight, variance, r[None], variance[None], np.array([[0.2, 0.0]]), cutoff=cutoff
         )
         shifts.append(found.shift_yx[0])

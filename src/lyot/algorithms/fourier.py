@@ -27,7 +27,6 @@ class ShiftedImage(NamedTuple):
     value: Any  # (..., n_rows, n_x)
     d_y: Any
     d_x: Any
-    columns: Any  # (..., n_y, m_x // 2 + 1), transformed back along y alone, for `finish`
 
 
 def odd_grid_length(n: int, /) -> int:
@@ -109,14 +108,14 @@ def shift(spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int], rows: slice
     """
     shifted = _shifted(spectra, shift_yx, _minus_ik(spectra, shape))
     columns = array_namespace(spectra).fft.ifft(shifted, axis=-2)[..., : shape[0], :]
-    return finish(columns[..., rows, :], shape=shape)
+    return _finish(columns[..., rows, :], shape)
 
 
 def cut(spectra: Any, /, *, shape: tuple[int, int], rows: slice, columns: slice) -> Any:
     """Return the spectra of a part of images, on a periodic grid of its own."""
     xp = array_namespace(spectra)
-    part = xp.fft.ifft(_double(spectra), axis=-2)[..., rows, :]
-    return spectrum(finish(part, shape=shape)[..., columns])
+    part = _finish(xp.fft.ifft(spectra, axis=-2)[..., rows, :], shape)[..., columns]
+    return xp.astype(spectrum(part), spectra.dtype, copy=False)
 
 
 def shift_with_derivatives(
@@ -124,13 +123,12 @@ def shift_with_derivatives(
 ) -> ShiftedImage:
     """Shift images as `shift` does, and differentiate the result with respect to the shift."""
     orders = ((0, 0), (0, 1), (1, 0))
-    (along_x, along_y), columns = _derivatives(_double(spectra), shift_yx, shape, rows, orders)
-    value, d_x = along_x[..., 0, :, :], along_x[..., 1, :, :]
-    return ShiftedImage(value, along_y[..., 0, :, :], d_x, columns)
+    along_x, along_y = _derivatives(spectra, shift_yx, shape, rows, orders)
+    return ShiftedImage(along_x[..., 0, :, :], along_y[..., 0, :, :], along_x[..., 1, :, :])
 
 
-def finish(columns: Any, /, *, shape: tuple[int, int]) -> Any:
-    """Return all rows ``(..., n_y, n_x)`` of a shifted image from its `ShiftedImage.columns`."""
+def _finish(columns: Any, shape: tuple[int, int]) -> Any:
+    """Return rows of images from their transforms back along y alone."""
     xp = array_namespace(columns)
     return xp.fft.irfft(columns, n=odd_grid_length(shape[1]), axis=-1)[..., : shape[1]]
 
@@ -185,7 +183,7 @@ def expanded_images(
     :math:`T_{d + \delta} r \approx \sum T_a(\delta_y / R_y)\,T_b(\delta_x / R_x)\,r_{ab}`. `keep`
     takes from images what is wanted of them, such as some pixels ``(..., n_powers, n_pix)``.
     """
-    images, _ = _derivatives(_double(spectra), shift_yx, shape, rows, powers, terms, keep)
+    images = _derivatives(spectra, shift_yx, shape, rows, powers, terms, keep)
     axis = images[0].ndim - (3 if keep is None else 2)
     return array_namespace(spectra).concat(images, axis=axis)
 
@@ -198,29 +196,29 @@ def _derivatives(
     orders: tuple[tuple[int, int], ...],
     terms: Terms | None = None,
     keep: Callable[[Any], Any] | None = None,
-) -> tuple[list[Any], Any]:
+) -> list[Any]:
     """Differentiate shifted images ``(a, b)`` times along y and x, or take other `terms` of them.
 
-    Return images ``(..., n_b, n_rows, n_x)`` for each ``a``, which are transformed at once, and the
-    columns of ``a = 0``.
+    Return images ``(..., n_b, n_rows, n_x)`` for each ``a``, which are transformed at once.
     """
     xp = array_namespace(spectra, shift_yx)
     minus_ik = _minus_ik(spectra, shape)
     shifted = _shifted(spectra, shift_yx, minus_ik)
-    along_y, along_x = terms or (xp.stack([ik**0, ik]) for ik in minus_ik)
-    images, all_rows = [], None
+    along_y, along_x = (
+        xp.astype(factors, spectra.dtype, copy=False)
+        for factors in terms or (xp.stack([ik**0, ik]) for ik in minus_ik)
+    )
+    images = []
     for a, group in groupby(orders, key=itemgetter(0)):
         plain = terms is None and a == 0
         source = shifted if plain else shifted * along_y[a, :, None]
-        columns = xp.fft.ifft(source, axis=-2)[..., : shape[0], :]
-        all_rows = columns if a == 0 else all_rows
-        parts = columns[..., None, rows, :]
+        parts = xp.fft.ifft(source, axis=-2)[..., None, : shape[0], :][..., rows, :]
         bs = [b for _, b in group]
         if terms is not None or bs != [0]:
             parts = parts * xp.stack([along_x[b, None, :] for b in bs])
-        block = xp.fft.irfft(parts, n=odd_grid_length(shape[1]), axis=-1)[..., : shape[1]]
+        block = _finish(parts, shape)
         images.append(block if keep is None else keep(block))
-    return images, all_rows
+    return images
 
 
 def _shifted(spectra: Any, shift_yx: Any, minus_ik: tuple[Any, Any]) -> Any:
@@ -264,11 +262,6 @@ def _frequencies(xp: Any, n: int) -> Any:
     """Frequencies of an odd grid [cycles per pixel]: zero, the positive, the negative ones."""
     k = xp.arange(n, dtype=xp.float64)
     return xp.where(k > n // 2, k - n, k) / n
-
-
-def _double(spectra: Any) -> Any:
-    xp = array_namespace(spectra)
-    return xp.astype(spectra, xp.complex128, copy=False)
 
 
 def _imaginary(values: Any) -> Any:

@@ -226,21 +226,16 @@ class Aligner:
 
         def _refine(pick: list[int]) -> None:
             start = fit.shift_yx[pick]
-            found, sci[pick] = frames.refine(
-                pick, image, weight, noise, start, cutoff=frames.cutoff
-            )
+            found = frames.refine(pick, image, weight, noise, start, cutoff=frames.cutoff)
             for array, value in zip(fit, found, strict=True):
                 array[pick] = value
 
         threads.map_ordered(_refine, in_groups(pending.tolist()))
-        # What was fitted is not what is subtracted, where it was low-passed.
-        done = set(pending.tolist()) if frames.cutoff is None else set()
 
         def _move(k: int) -> None:
-            if k not in done:
-                shift = fit.shift_yx[k]
-                sci[k] = self._device.run(fourier.shift, self._spectra[k], shift, shape=shape)
-            variance[k], bad[k] = move_variance_and_bad(refs, k, fit.shift_yx[k])
+            shift = fit.shift_yx[k]
+            sci[k] = self._device.run(fourier.shift, self._spectra[k], shift, shape=shape)
+            variance[k], bad[k] = move_variance_and_bad(refs, k, shift)
 
         threads.map_ordered(_move, range(len(refs)))
         return fit, Moved(sci, variance, bad)

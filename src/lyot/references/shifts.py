@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from lyot.algorithms import fourier, registration, repair
 from lyot.algorithms.geometry import radius_map
-from lyot.algorithms.registration import Refined, ShiftFit
+from lyot.algorithms.registration import ShiftFit
 from lyot.compute import devices, threads
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
@@ -23,15 +24,15 @@ DITHER_MARGIN_PIX = 0.1
 MIN_SAMPLED_FWHM_PIX = 2.0
 """Images of smaller FWHM are undersampled, and low-passed for the fit."""
 
-MAX_SAMPLES, RING_PIX, MAX_EXCESS, SMOOTHING_FWHM = 12, 3.0, 2.0, 0.65
+MAX_SAMPLES, RING_PIX, MAX_EXCESS, SMOOTHING_FWHM, WINDOW_SIGMA = 12, 3.0, 2.0, 0.65, 4.0
 """The robust weight: number of references it is made from, width of its annuli, threshold, and
-standard deviation of the window in which residuals are averaged."""
+standard deviation and half width of the window in which residuals are averaged."""
 
 MARGIN_PIX = 12
 """Pixels about the fit zone that are enough for the start of a fit."""
 
 REFS_AT_ONCE, FIRST_ORDER, SPREAD_PIX = 4, 3, 0.02
-FIRST_TOLERANCE_PIX, MODEL_TOLERANCE_PIX = 0.001, 0.01
+FIRST_TOLERANCE_PIX, MODEL_TOLERANCE_PIX = 1e-3, 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,51 +59,47 @@ class FitFrames:
 
     def refine(
         self, pick: Any, image: Array, weight: Array, noise: Array, start: Array, /, **options: Any
-    ) -> Refined:
+    ) -> ShiftFit:
         """Fit some references to one `image`, of variance `noise`, until they converge."""
         limits, variance = self.limits[pick], self.refs.variance[pick]
         options["bound_yx"] = (-limits, limits)
         data = (image, weight, noise, self.spectra[pick], variance, start)
-        return Refined(*self.device.run(registration.refine, *data, **options))
+        return ShiftFit(*self.device.run(registration.refine, *data, **options))
 
 
 def first_shifts(frames: FitFrames, weight: Array, /) -> NDArray[np.float64]:
     """Fit all references to the first integration, roughly: shifts ``(n_ref, 2)``.
 
-    The part of the frames about the fit zone is enough for a start, and a tenth of the work; those
-    from which the robust weight is made have the whole frames.
+    The part of the frames about the fit zone is enough for a start, and a tenth of the work.
     """
-    limits, run, first = frames.limits, frames.device.run, frames.image(0)
-    zone, shape = registration.zone_of(weight), frames.target.frame_shape
-    about = tuple(
-        slice(max(part.start - MARGIN_PIX, 0), part.stop + MARGIN_PIX)
-        for part in (zone.rows, zone.columns)
-    )
-    shifts = np.zeros_like(limits)
+    limits, run, shape = frames.limits, frames.device.run, frames.target.frame_shape
+    box = _about(weight, MARGIN_PIX)
+    target, of_pixels = frames.image(0)[box], weight[box]
+    none, shifts = np.zeros_like(target), np.zeros_like(limits)
 
-    def _fit(pick: list[int], box: tuple[slice, ...] = ()) -> None:
-        bound, spectra = limits[pick], frames.spectra[pick]
-        target, of_pixels = first[box], weight[box]
-        if box:
-            spectra = run(fourier.cut, spectra, shape=shape, rows=box[0], columns=box[1])
-        start, none = np.zeros_like(bound), np.zeros_like(target)
+    def _fit(pick: list[int]) -> None:
+        bound = limits[pick]
+        spectra = run(fourier.cut, frames.spectra[pick], shape=shape, rows=box[0], columns=box[1])
+        start = np.zeros_like(bound)
         if np.all(bound >= 1.0):
             most = int(bound.max())
             start = run(registration.integer_shift, target, of_pixels, spectra, max_shift=most)
         data = (target, of_pixels, none, spectra, none[None], start)
         options = {"bound_yx": (-bound, bound), "tolerance": FIRST_TOLERANCE_PIX}
-        shifts[pick] = run(registration.refine, *data, **options)[0].shift_yx
+        shifts[pick] = run(registration.refine, *data, **options).shift_yx
 
-    sampled = samples(len(limits))
-    others = [k for k in range(len(limits)) if k not in sampled]
-    threads.map_ordered(_fit, in_groups(sampled))
-    threads.map_ordered(lambda pick: _fit(pick, about), in_groups(others))
+    threads.map_ordered(_fit, in_groups(list(range(len(limits)))))
     return shifts
 
 
-def samples(n_ref: int, /) -> list[int]:
-    """Return which references the robust weight is made from."""
-    return list(range(0, n_ref, max(1, -(-n_ref // MAX_SAMPLES))))
+def _about(weight: Array, margin: int) -> tuple[slice, slice]:
+    """Return the part of a frame that holds all pixels of positive weight, and a margin."""
+    zone = registration.zone_of(weight)
+    rows, columns = (
+        slice(max(part.start - margin, 0), min(part.stop + margin, n))
+        for part, n in zip((zone.rows, zone.columns), weight.shape, strict=True)
+    )
+    return rows, columns
 
 
 def robust_weight(
@@ -114,33 +111,36 @@ def robust_weight(
     in a window of about an image's width, is more than `MAX_EXCESS` times its median over the
     annulus, pixels count less. They are fitted once more so, as a bright neighbor moves them.
     """
-    first = frames.image(0)
-    picks = [slice(k, k + 1) for k in samples(len(frames.refs))]
-    factor = np.ones_like(weight)
+    first, shape = frames.image(0), frames.target.frame_shape
+    picks = list(range(0, len(shifts), max(1, -(-len(shifts) // MAX_SAMPLES))))
+    width = SMOOTHING_FWHM * frames.target.info.fwhm_pix
+    box = _about(weight, round(WINDOW_SIGMA * width) + 1)
+    ring = (radius_map(shape, center_yx) / RING_PIX).astype(int)[box]
+    factor, starts = np.ones_like(weight), shifts.copy()
     for _ in range(2):
         of_pixels = weight * factor
 
-        def _model(pick: slice, of_pixels: Array = of_pixels) -> Array:
-            start, tolerance = shifts[pick], MODEL_TOLERANCE_PIX
-            fit, aligned = frames.refine(pick, first, of_pixels, first, start, tolerance=tolerance)
-            return np.asarray(fit.scale[0] * aligned[0])
+        def _model(k: int, of_pixels: Array = of_pixels) -> Array:
+            pick, tolerance = slice(k, k + 1), MODEL_TOLERANCE_PIX
+            fit = frames.refine(pick, first, of_pixels, first, starts[pick], tolerance=tolerance)
+            starts[k] = at = fit.shift_yx[0]
+            moved = frames.device.run(
+                fourier.shift, frames.spectra[k], at, shape=shape, rows=box[0]
+            )
+            return np.asarray(fit.scale[0] * moved[:, box[1]])
 
         models = np.median(threads.map_ordered(_model, picks), axis=0)
-        factor = _factor(first - models, weight > 0, center_yx, frames.target.info.fwhm_pix)
+        factor[box] = _factor(first[box] - models, weight[box] > 0, ring, width)
     return factor
 
 
-def _factor(
-    residual: Array, used: Mask, center_yx: tuple[float, float], fwhm_pix: float
-) -> NDArray[np.float64]:
+def _factor(residual: Array, used: Mask, ring: Array, width: float) -> NDArray[np.float64]:
     """Factor on the weight of pixels about which the residual is large for its annulus."""
     from scipy.ndimage import gaussian_filter
 
-    width = SMOOTHING_FWHM * fwhm_pix
     square = np.where(used, residual, 0.0) ** 2
-    covered = gaussian_filter(used.astype(np.float64), width)
-    rms = np.sqrt(gaussian_filter(square, width) / np.where(used, covered, 1.0))
-    ring = (radius_map(residual.shape, center_yx) / RING_PIX).astype(int)
+    smooth = partial(gaussian_filter, sigma=width, truncate=WINDOW_SIGMA)
+    rms = np.sqrt(smooth(square) / np.where(used, smooth(used.astype(np.float64)), 1.0))
     factor = np.ones(residual.shape)
     for number in np.unique(ring[used]):
         annulus = used & (ring == number)

@@ -433,7 +433,7 @@ class _ModelFit:
         weight = np.where(like.bad, 0.0, self._weight)
         most = int(MAX_OFFSET_PIX)
         whole = [registration.integer_shift(d, weight, self._spectra, max_shift=most) for d in data]
-        fit, _ = registration.refine(
+        fit = registration.refine(
             data,
             weight,
             like.variance,

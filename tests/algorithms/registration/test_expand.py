@@ -43,7 +43,7 @@ def test_all_pairs_are_fitted_to_their_direct_optimum(star_image, rng):
     for i, target in enumerate(targets):
         w = np.where(bad[i], 0.0, weight)
         whole = np.where(bad[i], 0.0, target)
-        alone, _ = refined(
+        alone = refined(
             whole, ref, start=found.shift_yx[i : i + 1], weight=w, var_t=var_t[i], var_r=var_r[None]
         )
         if found.converged[i]:
@@ -84,9 +84,7 @@ def test_fewer_orders_say_where_they_are_enough(star_image, order):
     drift = [(d, -0.5 * d) for d in (0.4, 0.2, 0.1, 0.05, 0.02, 0.01, 0.003, 0.001)]
     targets = np.stack([star_image(shift_yx=d) for d in drift])
     ref = star_image(shift_yx=(0.3, 0.2)) + 0.03 * star_image(seed=5)
-    alone = [
-        refined(target, ref, start=np.array([[-0.3, -0.2]]))[0].shift_yx[0] for target in targets
-    ]
+    alone = [refined(target, ref, start=np.array([[-0.3, -0.2]])).shift_yx[0] for target in targets]
     found = pairs(targets, ref, (-0.3, -0.2), order=order, reach_yx=np.full(2, 0.005))
     assert not found.converged[0]
     assert found.converged[-1]
@@ -122,3 +120,17 @@ def test_what_an_expansion_omits_is_known_over_its_reach(star_image, rng, order)
         found = pairs(targets, ref, (0.0, 0.0), order=order, tolerance=tolerance, **reach)
         off = np.abs(found.shift_yx - exact).max(axis=1)
         assert (off[found.converged] < tolerance).all()
+
+
+def test_spectra_in_single_precision_move_shifts_by_less_than_1e_7_pixel(star_image, rng):
+    targets = np.stack([star_image(shift_yx=d) for d in rng.uniform(-0.2, 0.2, (3, 2))])
+    one, none = np.ones(SHAPE), np.zeros(targets.shape, bool)
+    prepared = registration.pair_targets(targets, one, none, np.ones(targets.shape))
+    spectra = fourier.spectrum(1e5 * star_image())[None]
+
+    def found(dtype):
+        return registration.fit_pairs(prepared, spectra.astype(dtype), one[None], np.zeros((1, 2)))
+
+    single, double = found(np.complex64), found(np.complex128)
+    assert single.shift_yx.dtype == np.float64
+    np.testing.assert_allclose(single.shift_yx, double.shift_yx, atol=1e-7)

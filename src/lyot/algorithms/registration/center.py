@@ -115,7 +115,7 @@ def symmetry_centers(
     inside = xp.astype(keep, xp.float64)
     weight = inside if weight is None else inside * weight
     start = 2.0 * (guesses_yx - middle)
-    fit, _ = refine(
+    fit = refine(
         xp.astype(images, xp.float64),
         weight,
         variance,

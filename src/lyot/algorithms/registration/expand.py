@@ -43,10 +43,10 @@ def integer_shift(target: Any, weight: Any, spectra: Any, /, *, max_shift: int =
     weight_spectrum = fourier.transform(weight, grid)
     data_spectrum = fourier.transform(weight * target, grid)
     waves = fourier.waves(xp.arange(-limit, limit + 1, dtype=xp.float64), grid)
-    size = 2 * limit + 1
+    size, still = 2 * limit + 1, xp.zeros(2, dtype=xp.float64)
     best = []
     for k in range(spectra.shape[0]):
-        image = xp.fft.irfftn(spectra[k, ...], s=grid, axes=(-2, -1))[:n_y, :n_x]
+        image = fourier.shift(spectra[k, ...], still, shape=(n_y, n_x))
         n = _correlate(data_spectrum, fourier.transform(image, grid), waves)
         d = _correlate(weight_spectrum, fourier.transform(image * image, grid), waves)
         gain = xp.where((n > 0) & (d > 0), n * n / xp.where(d > 0, d, 1.0), 0.0)
@@ -164,7 +164,7 @@ def fit_pairs(
     Notes
     -----
     To sixth order seven transforms along y and, for each row of the fit zone, 28 along x; products
-    of ``(4 n_t, n_pix)`` by ``(n_pix, 28)``; all in float64. For speckles of F444W sixth order
+    of ``(4 n_t, n_pix)`` by ``(n_pix, 28)``, in float64. For speckles of F444W sixth order
     reaches 0.3 pixel.
 
     Examples
@@ -201,7 +201,7 @@ def fit_pairs(
         )
         for k in range(spectra.shape[0])
     ]
-    basis = xp.stack(images)
+    basis = xp.astype(xp.stack(images), xp.float64, copy=False)
     n_ref, n_t = spectra.shape[0], targets.weighted.shape[0]
     # From here on all pairs lie along one axis.
     pairs, by_pair = n_ref * n_t, (n_ref, n_t, -1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from array_api_compat import array_namespace
 
@@ -23,13 +23,6 @@ MAX_ITERATIONS = 40
 """Steps after which a fit counts as not converged."""
 
 
-class Refined(NamedTuple):
-    """References fitted to one target, and moved onto it."""
-
-    fit: ShiftFit  # over n_ref
-    aligned: Any  # (n_ref, n_y, n_x), not scaled
-
-
 def refine(
     target: Any,
     weight: Any,
@@ -42,7 +35,7 @@ def refine(
     bound_yx: Any = None,
     tolerance: float = TOLERANCE_PIX,
     cutoff: float | None = None,
-) -> Refined:
+) -> ShiftFit:
     """Fit shift and scale of each reference to one target until the step is below tolerance.
 
     Parameters
@@ -69,12 +62,14 @@ def refine(
 
     Returns
     -------
-    Refined
+    ShiftFit, leading axis (n_ref,)
 
     Notes
     -----
-    Two transforms along y, and three along x for each row of the fit zone, per reference and step;
-    one to three steps from a good start. The covariance holds for any weight.
+    Two transforms along y, and three along x for each row of the fit zone, per reference and step,
+    in the precision of the spectra; products of pixels are float64. From complex64 spectra shifts
+    differ by less than 1e-7 pixel. One to three steps from a good start. The covariance holds for
+    any weight.
 
     Examples
     --------
@@ -84,7 +79,7 @@ def refine(
     >>> target = 3.0 * np.exp(-((y - 15.3) ** 2 + (x - 15.8) ** 2) / 8.0)
     >>> one = np.ones((32, 32))
     >>> spectra = fourier.spectrum(ref)[None]
-    >>> fit, aligned = refine(target, one, one, spectra, one[None], np.zeros((1, 2)))
+    >>> fit = refine(target, one, one, spectra, one[None], np.zeros((1, 2)))
     >>> fit.shift_yx.round(3).tolist(), float(fit.scale[0].round(3))
     ([[0.3, -0.2]], 3.0)
     """
@@ -105,8 +100,7 @@ def refine(
     converged = step < tolerance
     if bound_yx is not None:
         converged = converged & ~xp.any((d <= bound_yx[0]) | (d >= bound_yx[1]), axis=1)
-    aligned = fourier.finish(images.columns, shape=weight.shape)
-    return Refined(ShiftFit(d, b, covariance, rms, converged), aligned)
+    return ShiftFit(d, b, covariance, rms, converged)
 
 
 def _solve(
@@ -201,7 +195,7 @@ def _noise_of(
         v = pick_rows(variance[:, zone.rows, :], zone)
     else:
         n_y, n_x = weight.shape
-        inside = xp.stack([images.value, images.d_y, images.d_x], axis=1) * weight[zone.rows, :]
+        inside = xp.astype(xp.stack(images, axis=1), xp.float64) * weight[zone.rows, :]
         shape = inside.shape[:2]
         above = xp.zeros((*shape, zone.rows.start, n_x), dtype=xp.float64)
         below = xp.zeros((*shape, n_y - zone.rows.stop, n_x), dtype=xp.float64)
@@ -216,5 +210,5 @@ def _noise_of(
 def _columns(images: fourier.ShiftedImage, zone: Zone) -> Any:
     """Return the value and both derivatives at the pixels of the zone, ``(n_ref, 3, n_pix)``."""
     xp = array_namespace(images.value)
-    parts = (images.value, images.d_y, images.d_x)
-    return xp.stack([pick_rows(part, zone) for part in parts], axis=1)
+    picked = xp.stack([pick_rows(part, zone) for part in images], axis=1)
+    return xp.astype(picked, xp.float64, copy=False)
