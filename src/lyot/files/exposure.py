@@ -239,16 +239,16 @@ def as_model(source: Any, kind: str, /) -> Any:
 
     if not isinstance(source, str | Path):
         return source
-    n_axes = _check_file(source)
-    is_image = kind == "CubeModel" and n_axes == 2
-    with readable(source), warnings.catch_warnings():
+    with readable(source), warnings.catch_warnings(), open_fits(source, memmap=False) as hdus:
         warnings.simplefilter("ignore")
-        model = getattr(datamodels, "ImageModel" if is_image else kind)(str(source))
+        _check_tree_of(hdus, source)
+        is_image = kind == "CubeModel" and "SCI" in hdus and hdus["SCI"].header["NAXIS"] == 2
+        model = getattr(datamodels, "ImageModel" if is_image else kind)(hdus)
         if is_image:
             model = _as_cube_model(model)
         check_branches(model.instance, source)
         in_memory(model.instance)  # an array that the tree does not describe fails here
-    keep_refused_keywords(model, source)
+        keep_refused_keywords(model, hdus[0].header)
     return model
 
 
@@ -273,7 +273,8 @@ def open_model(source: Any, /, **options: Any) -> Any:
     from stdatamodels.jwst import datamodels
 
     if isinstance(source, str | Path) and ".fits" in Path(source).suffixes:
-        _check_file(source)
+        with readable(source), open_fits(source) as hdus:
+            _check_tree_of(hdus, source)
     with readable(source):
         model = datamodels.open(source, **options)
         check_branches(getattr(model, "instance", {}), source)
@@ -281,15 +282,10 @@ def open_model(source: Any, /, **options: Any) -> Any:
     return model
 
 
-def _check_file(path: str | Path) -> int:
-    """Refuse a file that stdatamodels would not end to read, or that leads it to other files.
-
-    Return the number of axes of SCI.
-    """
-    with readable(path), open_fits(path) as hdus:
-        if "ASDF" in hdus:
-            check_tree(np.asarray(hdus["ASDF"].data).tobytes(), path)
-        return int(hdus["SCI"].header["NAXIS"]) if "SCI" in hdus else 0
+def _check_tree_of(hdus: Any, path: str | Path) -> None:
+    """Refuse a tree that stdatamodels would not end to read, or that leads it to other files."""
+    if "ASDF" in hdus:
+        check_tree(np.asarray(hdus["ASDF"].data).tobytes(), path)
 
 
 def stack(cubes: Iterable[Cube], /) -> Cube:

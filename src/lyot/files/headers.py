@@ -353,9 +353,8 @@ def set_fact(model: Any, key: str, value: Any, /) -> None:
     set_keyword(model, "PRIMARY", key, value, "")
 
 
-def keep_refused_keywords(model: Any, path: str | Path, /) -> None:
+def keep_refused_keywords(model: Any, header: Any, /) -> None:
     """Take from a file's header the values that the schema refused when the model was opened."""
-    header = fits.getheader(path)
     for key in ("INSTRUME", "CHANNEL", "MODULE", "EXP_TYPE", *Keywords().names):
         place = _paths("PRIMARY").get(key)
         if key in header and place and model[place] is None:

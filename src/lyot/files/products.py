@@ -12,12 +12,16 @@ from lyot.files.headers import take_refused_keywords
 
 
 def derived_model(kind: str, like: Any, arrays: dict[str, Any], /) -> Any:
-    """Make a stdatamodels class of new arrays and the metadata of another model, WCS included."""
+    """Make a stdatamodels class of new arrays and the metadata of another model, WCS included.
+
+    They are checked against the schema when the product is saved, not one by one as they are set:
+    asdf reads parts of the schema again for each.
+    """
     from stdatamodels.jwst import datamodels
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = getattr(datamodels, kind)()
+        model = getattr(datamodels, kind)(validate_on_assignment=False)
         for name, array in arrays.items():
             setattr(model, name, array)
         model.update(like)  # this drops the WCS
@@ -32,14 +36,13 @@ def derived_model(kind: str, like: Any, arrays: dict[str, Any], /) -> Any:
 def copy_with(model: Any, arrays: dict[str, Any], /) -> Any:
     """Copy a model but for some arrays, of the types of its schema, and the WCS, which is shared.
 
-    What is replaced is not copied, and nothing of it is checked against the schema, which would
-    be read for each array.
+    What is replaced is not copied. As in `derived_model` it is checked when it is saved.
     """
     kept = [model.instance.get(name) for name in arrays]
     kept += [model.instance["meta"].get("wcs")]
     tree = copy.deepcopy(model.instance, {id(each): each for each in kept})
     tree.update(arrays)
-    return type(model)(tree, schema=model.schema)
+    return type(model)(tree, schema=model.schema, validate_on_assignment=False)
 
 
 def drop_unknown_long_keywords(model: Any, /) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lyot.files.exposure import Cube, cube_from_model, read_cube
-from lyot.files.products import drop_unknown_long_keywords
+from lyot.files.products import copy_with, drop_unknown_long_keywords
 from lyot.files.provenance import stamp
 from lyot.parameters import STEPS, BackgroundRecipe, to_dict
 from lyot.references.background import Background, background_of, subtract_background
@@ -44,14 +44,13 @@ class BackgroundStep(LyotStep):
         if backgrounds is not None and not isinstance(backgrounds, Background):
             backgrounds = background_of([read_cube(path) for path in backgrounds], recipe)
         with opened(source, "CubeModel") as model:
-            result = model.copy()
             if made is None:
                 made = subtract_background(cube_from_model(model), backgrounds, recipe)
             cube, record = made
+            result = copy_with(model, {"data": cube.sci, "err": cube.err} if record else {})
             if not record:
                 result.meta.cal_step.back_sub = "SKIPPED"
                 return result
-            result.data, result.err = cube.sci, cube.err
             drop_unknown_long_keywords(result)
             stamp(result, "background", to_dict(recipe), [name_of(source)], **record)
             result.meta.cal_step.back_sub = "COMPLETE"

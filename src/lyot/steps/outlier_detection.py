@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from lyot.files.exposure import cube_from_model
-from lyot.files.products import drop_unknown_long_keywords
+from lyot.files.products import copy_with, drop_unknown_long_keywords
 from lyot.files.provenance import stamp
 from lyot.parameters import STEPS, OutlierRecipe, to_dict
 from lyot.references.prepare import Outliers, outlier_dq
@@ -35,9 +35,9 @@ class OutlierDetectionStep(LyotStep):
         """
         recipe = values_of(self, OutlierRecipe)
         with opened(source, "CubeModel") as model:
-            result = model.copy()
-            result.dq, n_found = found or outlier_dq(cube_from_model(model), recipe)
-            name, n_int = model.meta.filename, len(result.dq)
+            dq, n_found = found or outlier_dq(cube_from_model(model), recipe)
+            result = copy_with(model, {"dq": dq})
+            name, n_int = model.meta.filename, len(dq)
             log.info("%d outliers in %d integrations of %s.", n_found, n_int, name)
             drop_unknown_long_keywords(result)
             inputs = [name_of(source)]
