@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 
+import gwcs
 import numpy as np
 import pytest
 from astropy import units as u
-from astropy.coordinates import SkyCoord
+from astropy.coordinates import ICRS, SkyCoord
 from astropy.io import fits
 from astropy.modeling import models
 from astropy.wcs import WCS
+from gwcs.coordinate_frames import CelestialFrame, Frame2D
 from scipy.optimize import root
 
 import scenes
@@ -259,6 +261,18 @@ def test_a_target_far_from_the_star_moves_nothing(clean, caplog):
     )
     star = near.wcs(near.star.x, near.star.y)
     np.testing.assert_allclose(star, (ra, dec + 1 / 3600), rtol=0, atol=1e-9)
+
+
+def test_the_frames_of_a_wcs_may_have_any_names(clean):
+    template = clean[2][0]
+    sky = CelestialFrame(reference_frame=ICRS(), name="sky")
+    detector = Frame2D(name="pixels")
+    other = gwcs.WCS([(detector, template.wcs.forward_transform), (sky, None)])
+    named, expected = (
+        combine([replace(template, wcs=wcs)], CombineRecipe()) for wcs in (other, template.wcs)
+    )
+    assert named.s_region == expected.s_region
+    np.testing.assert_array_equal(named.sci, expected.sci)
 
 
 def bent_wcs(wcs):

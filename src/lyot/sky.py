@@ -391,7 +391,7 @@ def _footprint(anchored: list[Any], exposures: list[Residuals], wcs: Any) -> str
     regions = [_sky_footprint(w, e) for w, e in zip(anchored, exposures, strict=True)]
     texts = ["POLYGON ICRS  " + " ".join(f"{v:.9f}" for v in r.ravel()) for r in regions]
     try:
-        return str(combine_sregions(texts, wcs.get_transform("detector", "world")))
+        return str(combine_sregions(texts, wcs.forward_transform))
     except (ValueError, TypeError) as err:
         log.warning("The footprints could not be joined (%s); the product has no S_REGION.", err)
         return None
