@@ -69,6 +69,18 @@ def test_all_pairs_with_drift_and_large_shifts(star):
             assert np.abs(left[weight]).max() < 1e-4 * np.abs(target.sci[i]).max()
 
 
+def test_integrations_far_from_each_other_are_aligned(star):
+    drift = np.array([(-1.0, 0.3), (1.0, -0.3)])  # none is near their middle
+    recipe = AlignRecipe()
+    refs = prepare_refs(cube([star((0.4, -0.2)), star((-0.6, 0.1))]), recipe)
+    aligner = Aligner(cube([star(d) for d in drift]), refs, recipe)
+    for i in range(2):
+        found = aligner.align(i).fit
+        assert found.converged.all()
+        expected = drift[i] - [(0.4, -0.2), (-0.6, 0.1)]
+        np.testing.assert_allclose(found.shift_yx, expected, atol=2e-5)
+
+
 def test_each_pair_is_its_direct_optimum(star):
     """The expansion only says where to start."""
     rng = np.random.default_rng(8)

@@ -19,10 +19,12 @@ CASES = [
     (*ROUND, BY_MODEL),
     (*ROUND, AUTO),
     ("MASKSWB", "F210M", "NIRCAM", "NRCA4", AUTO),
+    ("4QPM_1140", "F1140C", "MIRI", "MIRIMAGE", AUTO),
+]
+MORE_CASES = [
     ("LYOT_2300", "F2300C", "MIRI", "MIRIMAGE", AUTO),
     ("MASK210R", "F210M", "NIRCAM", "NRCA2", AUTO),
     ("MASKLWB", "F430M", "NIRCAM", "NRCALONG", AUTO),
-    ("4QPM_1140", "F1140C", "MIRI", "MIRIMAGE", AUTO),
 ]
 
 
@@ -54,7 +56,10 @@ def star_on(info, sci, *, noise=0.0, **options):
     return measure_star(info, frames, StarPosition(50.0, 50.0), **options)
 
 
-@pytest.mark.parametrize(("mask", "band", "instrument", "detector", "method"), CASES)
+@pytest.mark.parametrize(
+    ("mask", "band", "instrument", "detector", "method"),
+    [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_CASES)],
+)
 def test_the_stated_error_is_the_scatter_over_wavefronts(mask, band, instrument, detector, method):
     info, images, truth = stars(mask, band, instrument, detector)
     found = [star_on(info, image[None], method=method) for image in images]

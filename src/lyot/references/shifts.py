@@ -165,10 +165,12 @@ def fit_all_pairs(
         return ShiftFit(*frames.device.run(registration.fit_pairs, *data, **options))
 
     # The expansion is best about the middle of the targets; one reference tells where it lies, how
-    # far it has to reach, and which order is enough, ten times better than it must be.
+    # far it has to reach, and which order is enough, ten times better than it must be. What lies
+    # too far from the target next to the middle is fitted by itself afterwards.
     one = [0]
     offsets = _fit(one, start_yx).shift_yx[0] - start_yx[0]
-    away = np.abs(offsets - np.median(offsets, axis=0)).max(axis=1)
+    middle = offsets[np.abs(offsets - np.median(offsets, axis=0)).max(axis=1).argmin()]
+    away = np.abs(offsets - middle).max(axis=1)
     far = away > fourier.MAX_REACH_PIX - SPREAD_PIX
     ends = np.array([end(offsets[~far], axis=0) for end in (np.min, np.max)])
     start_yx = start_yx + ends.mean(axis=0)
