@@ -1,9 +1,11 @@
-"""What stpipe imports for CRDS alone is executed when it is used, and is what it always was."""
+"""What a run has no use for is executed when it is used, and is what it always was."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,6 +34,34 @@ from crds.core import heavy_client
 assert found[0] is heavy_client.getreferences and "crds.core.rmap" in sys.modules
 assert crds.__spec__.loader.is_package("crds") and crds.__file__.endswith("__init__.py")
 """)
+
+
+def test_a_run_executes_no_late_package(small, tmp_path):
+    run_python(f"""
+import sys
+from lyot.cli import main
+try:
+    main(["run", {str(small)!r}, "-o", {str(tmp_path)!r}, "-q"], standalone_mode=False)
+except SystemExit as end:
+    assert not end.code
+names = "crds.core.rmap", "numpy.f2py.rules", "scipy.interpolate._bsplines", "scipy.optimize._root"
+assert not sys.modules.keys() & set(names)
+""")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import scipy.stats; assert scipy.stats.shapiro([1.0, 2.0, 4.0]).pvalue < 1.0",
+        "import scipy.integrate, scipy.signal; scipy.interpolate.CubicSpline, scipy.optimize.root",
+        "import numpy.testing, numpy.f2py; numpy.testing.assert_equal(1, 1); numpy.f2py.main",
+        "from astropy.nddata.utils import Cutout2D; from astropy.nddata import NDData",
+        "from astropy.modeling import fitting; fitting.LinearLSQFitter()",
+        "from numcodecs.abc import Codec; import numcodecs, zarr; numcodecs.Zlib()",
+    ],
+)
+def test_late_packages_can_be_imported_and_what_uses_parts_of_them(code):
+    run_python(f"from lyot.compute import process; process.own(); import lyot.pipeline; {code}")
 
 
 def test_stpipe_asks_crds_as_ever():

@@ -7,16 +7,17 @@ import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from lyot.compute import process
 from lyot.compute.threads import n_threads, single_threaded_blas
 from lyot.errors import LyotError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -102,7 +103,7 @@ class ProcessTasks(Tasks):
                 worker, number, item = running.pop(future)
                 free.append(worker)
                 error = future.exception()
-                if isinstance(error, BrokenProcessPool):
+                if isinstance(error, BrokenExecutor):
                     self._pools.pop(worker).shutdown()
                     deaths[number] += 1
                     if deaths[number] < MAX_DEATHS:
@@ -119,6 +120,9 @@ class ProcessTasks(Tasks):
     def _pool(self, worker: int) -> ProcessPoolExecutor:
         """A pool of one process, so that it is known whose task a death ended."""
         if worker not in self._pools:
+            from concurrent.futures import ProcessPoolExecutor
+            from multiprocessing import get_context
+
             share = str(max(n_threads() // self.n_workers, 1))
             self._pools[worker] = ProcessPoolExecutor(
                 1, get_context("spawn"), _start_worker, (share, process.is_owned())

@@ -9,8 +9,22 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-LATE = ("crds", "crds.core.heavy_client")
-"""What stpipe imports and uses with CRDS alone: a quarter of the time in which a run starts."""
+LATE = (
+    "astropy.modeling.fitting",
+    "astropy.nddata",
+    "crds",
+    "crds.core.heavy_client",
+    "numcodecs",
+    "numpy.f2py",
+    "numpy.testing",
+    "scipy.interpolate",
+    "scipy.optimize",
+)
+"""What other packages import and a run of the pipeline has no use for: a fifth of its imports.
+
+Whatever imports a part of a late package gets it without the rest. Elsewhere only such parts of
+these packages are imported as stand alone.
+"""
 
 _lock = threading.RLock()
 

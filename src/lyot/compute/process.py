@@ -35,8 +35,8 @@ def own() -> None:
     By default glibc returns freed arrays of a megabyte to the system at once, and the next one is
     handed out page by page: half of the time of an alignment. From now on arrays below 32 MiB are
     kept for the next one. Elsewhere than on glibc this does nothing. Threads that compute wait less
-    long for those that import modules or write headers, and what stpipe imports for CRDS alone is
-    executed when it is used.
+    long for those that import modules or write headers, and what other packages import for purposes
+    of their own is executed when it is used.
     """
     global _owned
     if _owned:

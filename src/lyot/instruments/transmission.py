@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lyot.algorithms.spline import cubic_spline
 from lyot.compute.cache import remembered
 from lyot.compute.threads import map_ordered
 from lyot.instruments.coronagraphs import FourQuadrantMask, LyotSpot, RoundMask
@@ -97,14 +97,8 @@ class Transmission:
         factor = mask.amplitude(along, across) ** 2
         if isinstance(mask, RoundMask):
             distance = np.minimum(np.hypot(along, across), self._table[0][-1])
-            factor = factor + self._correction(distance)
+            factor = factor + cubic_spline(distance, *self._table)
         return np.clip(factor, 0.0, 1.0)
-
-    @cached_property
-    def _correction(self) -> Callable[[Array], Array]:
-        from scipy.interpolate import CubicSpline
-
-        return CubicSpline(*self._table)
 
     @cached_property
     def _table(self) -> tuple[Array, Array]:
