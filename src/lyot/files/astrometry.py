@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,11 +79,20 @@ def pixel_of(wcs: Any, sky: tuple[float, float], /) -> Array:
     The inverse that a gWCS holds is a fit, good to some hundredths of a pixel; what it makes of its
     own positions corrects it.
     """
-    first = at = np.array(wcs.invert(*sky, with_bounding_box=False), dtype=np.float64)
+    inverse = _inverse_of(wcs)
+    first = at = np.array(inverse(*sky), dtype=np.float64)
     for _ in range(2):
-        sky_there = wcs(*at, with_bounding_box=False)
-        at = at + first - np.array(wcs.invert(*sky_there, with_bounding_box=False))
+        at = at + first - np.array(inverse(*wcs(*at, with_bounding_box=False)))
     return at
+
+
+def _inverse_of(wcs: Any) -> Callable[..., Any]:
+    """Return a function from the sky [degree] to pixels, which `wcs.invert` makes in each call."""
+    with suppress(NotImplementedError):
+        inverse: Any = wcs.backward_transform
+        if not inverse.uses_quantity:
+            return inverse
+    return partial(wcs.invert, with_bounding_box=False)
 
 
 def turned_to(wcs: Any, there: tuple[float, float], here: tuple[float, float], /) -> Any:

@@ -248,7 +248,9 @@ class Coron3Pipeline(Pipeline, LyotStep):
     def _opened(self, number: int, path: Path) -> Any:
         if not number:
             prefer_c_parser()
-        return as_model(path, "CubeModel")
+        model = as_model(path, "CubeModel")
+        process.freeze_imports()
+        return model
 
     def _import_later(self) -> None:
         for name in self.needed_later:
