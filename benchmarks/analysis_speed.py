@@ -16,7 +16,6 @@ from lyot.analysis.companion import fit_companions
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.detection import snr_map
 from lyot.analysis.exposure import make_exposure
-from lyot.analysis.grid import sky_grid
 from lyot.analysis.observation import Observation, make_observation
 from lyot.analysis.photometry import FluxMaps
 from lyot.analysis.psf import model_psf
@@ -110,9 +109,8 @@ def main() -> None:
     one = best_of(lambda: exposure.response.added(PointSource(made.psf, 25.0, 80.0), flux=10.0), 5)
     line("response to one source, one roll, five truncations", one, again, "subtracting again", 100)
     curve = best_of(lambda: contrast_curve(replace(made), separations_arcsec=SEPARATIONS), 1)
-    grid = sky_grid(made)
     as_theirs = made.of_modes(20)
-    snr = best_of(lambda: snr_map(FluxMaps(as_theirs), grid), 2)
+    snr = best_of(lambda: snr_map(FluxMaps(as_theirs)), 2)
     bright = made.with_source(1.5, 60.0, 3e-5)
     start = time.perf_counter()
     fit = fit_companions(bright, [(1.5, 60.0)], n_likelihoods=10_000)

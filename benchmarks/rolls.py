@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from common import machine
 from lyot.analysis.contrast import contrast_curve
-from lyot.analysis.grid import sky_grid
 from lyot.analysis.noise import KnownDisc
 from lyot.analysis.observation import open_run
 from lyot.analysis.photometry import FluxMaps
@@ -46,7 +45,7 @@ def main() -> None:
             pipeline.run(content)
             with open_run(work, star_magnitude=4.0) as made:
                 # Whitened, a filter would take no light that is smooth.
-                maps, grid = FluxMaps(made, "aperture"), sky_grid(made)
+                maps = FluxMaps(made, "aperture")
                 disc = (KnownDisc(DISC_PA, 15.0),)
                 curve, aperture = (
                     contrast_curve(
@@ -66,9 +65,9 @@ def main() -> None:
                     ("contrast limit", curve.calibrated[0]),
                 ):
                     print(f"  {name:30s}" + "  ".join(f"{v:9.3g}" for v in values))
-                image, scale = maps.sample(*grid.polar)[0], made.pixel_scale_arcsec
+                image, scale = maps.sky_flux[0], made.pixel_scale_arcsec
         norm = norm or stretch(image)
-        half = (grid.half_pix + 0.5) * scale
+        half = (maps.grid.half_pix + 0.5) * scale
         ax.imshow(
             image, origin="lower", extent=(half, -half, -half, half), norm=norm, cmap="inferno"
         )

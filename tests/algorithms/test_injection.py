@@ -37,8 +37,9 @@ def test_the_linear_response_is_the_change_of_the_residual(data):
     after, *_ = fit(target + 3.0 * source, refs, weight)
     cross = injection.source_products(source[None], weight, refs, ref_means)
     matrix = klip.to_modes(klip.decompose(frozen.gram))
-    model = injection.linear_response(cross, refs, ref_means, matrix, n_modes=N_MODES)
-    response = source - source @ weight / weight.sum() - model.pixels[0]
+    coefs = klip.coefficients(cross, matrix, n_modes=N_MODES)
+    model = injection.linear_response(coefs, refs, ref_means)
+    response = source - source @ weight / weight.sum() - model[0]
     np.testing.assert_allclose(after - before, 3.0 * response, atol=1e-12)
 
 

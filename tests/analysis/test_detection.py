@@ -3,7 +3,6 @@
 import numpy as np
 
 from lyot.analysis.detection import detect, snr_map
-from lyot.analysis.grid import sky_grid
 from lyot.analysis.noise import KnownSource
 from lyot.analysis.observation import make_observation
 from lyot.analysis.photometry import FluxMaps
@@ -34,14 +33,14 @@ def test_noise_alone_gives_no_candidate(draw):
 
 def test_the_map_is_the_statistic_of_independent_positions(draw):
     observation = draw(9)
-    maps, grid = FluxMaps(observation), sky_grid(observation)
-    snr, flux, number = snr_map(maps, grid)
+    maps = FluxMaps(observation)
+    grid, (snr, number) = maps.grid, snr_map(maps)
     y, x = grid.half_pix + 17, grid.half_pix - 12
     r, pa = np.hypot(17, 12), np.degrees(np.arctan2(12, 17))
     n = int(2 * np.pi * r / observation.fwhm_pix)
     around = maps.sample(np.full(n, r), pa + 360.0 * np.arange(n) / n)[0]
     expected = (around[0] - around[1:].mean()) / (around[1:].std(ddof=1) * np.sqrt(1 + 1 / (n - 1)))
-    assert abs(flux[y, x] - around[0]) < 1e-9
+    assert abs(maps.sky_flux[0, y, x] - around[0]) < 1e-9
     assert abs(number[y, x] - n) <= 1
     # The ring nearest to the pixel is up to a quarter of a pixel away.
     assert abs(snr[y, x] - expected) < 0.25
@@ -54,8 +53,8 @@ def test_places_under_the_mask_are_not_searched(draw, gaussian_psf):
     masked = make_observation(
         "x", observation.exposures, observation.recipe, psf=gaussian_psf, transmission=mask
     )
-    grid = sky_grid(masked)
-    snr, _, _ = snr_map(FluxMaps(masked), grid)
-    radius, _ = grid.polar
+    maps = FluxMaps(masked)
+    snr, _ = snr_map(maps)
+    radius, _ = maps.grid.polar
     assert np.isnan(snr[radius < 7]).all()
     assert np.isfinite(snr[(radius > 10) & (radius < 40)]).all()

@@ -31,6 +31,16 @@ def test_the_flux_of_an_isolated_source_is_measured(draw):
         np.testing.assert_allclose(flux / through, 1000.0, rtol=0.01)
 
 
+def test_places_together_have_the_throughputs_of_each_alone(draw):
+    observation = draw(12)
+    r, pa = np.array([5.0, 17.3, 30.1]), np.array([10.0, 200.0, 311.0])
+    together = FluxMaps(observation).throughput(r, pa)
+    for k in range(len(r)):
+        alone = FluxMaps(observation).throughput(r[k], pa[k])
+        np.testing.assert_allclose(together[..., k], alone, rtol=1e-12)
+    assert FluxMaps(observation).throughput(r[:0], pa[:0]).shape == (2, 1, 0)
+
+
 def test_a_level_adds_no_flux_to_whitened_filters(draw):
     observation = draw(40)
     raised = replace(
@@ -54,7 +64,7 @@ def test_exposures_count_by_their_noise(draw):
     maps = FluxMaps(replace(observation, exposures=[quiet, replace(loud, residual=residual)]))
     r, pa = np.full(300, 25.0), np.arange(300) * 1.2
     each = np.array([maps.only([e]).sample(r, pa)[0].std() for e in (0, 1)])
-    weights, _ = maps.weights(r, pa)
+    weights = maps.placed(r, pa).weight
     np.testing.assert_allclose(weights[0] / weights[1], (each[1] / each[0]) ** 2, rtol=0.4)
     # Independent noise: the mean with these weights has the least scatter.
     least = 1.0 / np.sqrt((1.0 / each**2).sum())

@@ -77,7 +77,7 @@ def test_a_source_at_the_limit_is_at_the_threshold_of_the_detection(draw, statis
     def snr(contrast):
         made = observation.with_source(separation, pa, contrast)
         maps = FluxMaps(made, statistic.flux_by)
-        found, _, number = snr_map(maps, grid, statistic=statistic, known_sources=source)
+        found, number = snr_map(maps, statistic=statistic, known_sources=source)
         return found[pixel], int(number[pixel])
 
     [limit] = contrast_curve(

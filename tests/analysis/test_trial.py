@@ -17,7 +17,7 @@ def test_the_search_finds_a_source_from_the_flux_that_a_trial_says(draw):
     for r, pa in ((7.3, 20.0), (14.6, 130.0), (21.2, 250.0), (33.7, 310.0)):
         [excess] = trials.excesses([(r, pa)])
         assert abs(excess) < 0.3
-        needed = trials.needed((r, pa), 30.0)
+        [needed] = trials.needed([(r, pa)], np.array([30.0]))
         near = KnownSource(r * scale, pa, observation.fwhm_pix * scale)
         for factor, is_found in ((0.93, False), (1.07, True)):
             contrast = factor * needed / observation.star_flux

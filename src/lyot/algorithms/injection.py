@@ -34,23 +34,14 @@ def source_products(sources: Any, weight: Any, refs: Any, offset: Any, /) -> Any
     return cross - xp.sum(weighted, axis=1)[:, None] * offset[None, :]
 
 
-class SourceModel(NamedTuple):
-    """The model that a fit makes of sources."""
+def linear_response(coefs: Any, refs: Any, offset: Any, /) -> Any:
+    """Return the model ``(n_s, n_out)`` that a fit makes of sources which no reference holds.
 
-    coefs: Any  # (n_s, n_ref)
-    pixels: Any  # (n_s, n_out), to be subtracted from the sources
-
-
-def linear_response(
-    cross: Any, refs: Any, offset: Any, mode_matrix: Any, /, *, n_modes: int
-) -> SourceModel:
-    """Return the model that a fit makes of sources which the references do not hold.
-
-    `cross` is from `source_products`, `refs` ``(n_ref, n_out)`` are where the response is wanted.
+    It is to be subtracted from the sources. `coefs` ``(n_s, n_ref)`` are those of `source_products`
+    (`lyot.algorithms.klip.coefficients`), `refs` ``(n_ref, n_out)`` are where it is wanted.
     """
-    xp = array_namespace(cross, refs)
-    coefs = klip.coefficients(cross, mode_matrix, n_modes=n_modes)
-    return SourceModel(coefs, xp.matmul(coefs, refs) - xp.matmul(coefs, offset)[:, None])
+    xp = array_namespace(coefs, refs)
+    return xp.matmul(coefs, refs) - xp.matmul(coefs, offset)[:, None]
 
 
 class FrozenFit(NamedTuple):

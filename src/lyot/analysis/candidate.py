@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lyot.algorithms.statistics import n_positions
 from lyot.analysis.exposure import SubtractedExposure
@@ -115,6 +116,21 @@ class Candidate:
         return self.kind == POINT and RESTS_ON not in self.notes
 
 
+class Circles(NamedTuple):
+    """The positions that places are compared with, one circle after another, the places first."""
+
+    starts: NDArray[np.intp]  # (n_place,)
+    sizes: NDArray[np.intp]
+    radii: Array  # (n,), separations [pixel]
+    angles: Array  # position angles [degree]
+    used: NDArray[np.bool_]  # False for the places, and on sources
+
+    @property
+    def slices(self) -> list[slice]:
+        """Where each circle is."""
+        return [slice(a, a + n) for a, n in zip(self.starts, self.sizes, strict=True)]
+
+
 @dataclass(frozen=True, eq=False)
 class Tests:
     """The tests of places in one observation, with one number of modes."""
@@ -130,74 +146,107 @@ class Tests:
         where = (place[0] * scale, place[1])
         return FoundSource(*where, tested.flux, tested.noise, self.maps, self.truncation)
 
-    def _circle(
-        self, place: Place, found: Mapping[Place, Tested]
-    ) -> tuple[Array, Array, Array, Array]:
-        """Separations, angles and measured flux on its circle, and which are the other positions.
-
-        Known sources and those found are excluded.
-        """
-        (r, pa), observation = place, self.maps.observation
+    def circles(self, places: Sequence[Place], found: Mapping[Place, Tested], /) -> Circles:
+        """Return the circles of places; known sources and those found are no other positions."""
+        observation = self.maps.observation
         fwhm, scale = observation.fwhm_pix, observation.pixel_scale_arcsec
-        n = max(n_positions(r / fwhm), 1)
-        radii, angles = np.full(n, r), pa + 360.0 * np.arange(n) / n
-        flux = self.maps.sample(radii, angles)[self.truncation]
-        used = np.isfinite(flux)
-        sources = [self.source(*item) for item in found.items() if item[0] != place]
-        for known in (*self.known_sources, *sources):
+        at = np.array(places).reshape(-1, 2)
+        sizes = np.array([max(n_positions(r / fwhm), 1) for r in at[:, 0]], np.intp)
+        starts = np.cumsum(sizes) - sizes
+        radii, angles = np.repeat(at, sizes, axis=0).T
+        angles = angles + 360.0 * (np.arange(len(radii)) - np.repeat(starts, sizes)) / np.repeat(
+            sizes, sizes
+        )
+        used = np.ones(len(radii), bool)
+        used[starts] = False
+        for known in self.known_sources:
             used &= ~known.covers(radii * scale, angles, fwhm * scale)
-        used[0] = False
-        return radii, angles, flux, used
+        circle_of = np.repeat(np.arange(len(places)), sizes)
+        for place, tested in found.items():
+            covered = self.source(place, tested).covers(radii * scale, angles, fwhm * scale)
+            own = np.array([other == place for other in places], bool)
+            used &= ~covered | own[circle_of]
+        return Circles(starts, sizes, radii, angles, used)
 
-    def test(self, place: Place, found: Mapping[Place, Tested], /) -> Tested:
-        """Test a place against the others of its circle, without its own light in them.
+    def test(self, places: Sequence[Place], found: Mapping[Place, Tested], /) -> list[Tested]:
+        """Test places each against the others of its circle, without its own light in them.
 
         Others that were found are excluded from the noise. The light of brighter ones is taken
         off the place; what is not known of it counts as noise.
         """
-        t, lobes, unknown = self.truncation, 0.0, 0.0
-        radii, angles, flux, used = self._circle(place, found)
-        for other, tested in found.items():
-            if other != place and tested.flux > flux[0]:
-                crosstalk = self.maps.crosstalk(other, radii[:1], angles[:1])
-                light = tested.flux * float(crosstalk[t, 0])
-                lobes, unknown = lobes + light, unknown + abs(LIGHT_ERROR * light)
+        circles = self.circles(places, found)
+        flux = self.maps.sample(circles.radii, circles.angles)[self.truncation]
+        return self.judged(places, found, circles, flux)
+
+    def judged(
+        self,
+        places: Sequence[Place],
+        found: Mapping[Place, Tested],
+        circles: Circles,
+        flux: Array,
+        /,
+    ) -> list[Tested]:
+        """Test places as `test` does, by the flux measured on their circles."""
+        maps, t = self.maps, self.truncation
+        first = flux[circles.starts]
+        lobes, unknown = np.zeros((2, len(places)))
+        pairs = [
+            (k, other)
+            for k, place in enumerate(places)
+            for other, tested in found.items()
+            if other != place and tested.flux > first[k]
+        ]
+        if pairs:
+            at = np.array([places[k] for k, _ in pairs]).T
+            crosstalk = maps.crosstalk([other for _, other in pairs], [1] * len(pairs), *at)[t]
+            for (k, other), share in zip(pairs, crosstalk, strict=True):
+                light = found[other].flux * float(share)
+                lobes[k], unknown[k] = lobes[k] + light, unknown[k] + abs(LIGHT_ERROR * light)
         # The others keep it, as those of a limit do.
-        flux[0] -= lobes
-        own = self.maps.crosstalk(place, radii[used], angles[used])[t]
-        others, m = flux[used] - own * flux[0], int(used.sum())
-        if m + 1 < MIN_POSITIONS:
-            return Tested(float("nan"), m + 1, float(flux[0]), float("nan"))
-        scatter = others.std(ddof=1)
-        error = np.hypot(scatter * float(self.statistic.spread(m + 1)), unknown)
-        snr = float((flux[0] - others.mean()) / error)
-        return Tested(snr, m + 1, float(flux[0]), float(scatter))
+        first = first - lobes
+        own = maps.crosstalk(places, circles.sizes.tolist(), circles.radii, circles.angles)[t]
+        out = []
+        for k, part in enumerate(circles.slices):
+            used = circles.used[part] & np.isfinite(flux[part])
+            others, m = flux[part][used] - own[part][used] * first[k], int(used.sum())
+            snr = scatter = float("nan")
+            if m + 1 >= MIN_POSITIONS:
+                scatter = float(others.std(ddof=1))
+                error = np.hypot(scatter * float(self.statistic.spread(m + 1)), unknown[k])
+                snr = float((first[k] - others.mean()) / error)
+            out.append(Tested(snr, m + 1, float(first[k]), scatter))
+        return out
 
-    def needed(self, place: Place, /) -> tuple[float, float]:
-        """Return the flux before the mask that a source needs at a place by the noise alone.
+    def needed(self, places: Sequence[Place], /) -> tuple[Array, Array]:
+        """Return the flux before the mask that sources need at places by the noise alone.
 
-        As `lyot.analysis.noise.NoiseRings.needed`; and what it needs at an average place. NaN where
-        the place is on a known source, or untested.
+        As `lyot.analysis.noise.NoiseRings.needed`; and what they need at an average place. NaN
+        where a place is on a known source, or untested.
         """
-        radii, angles, flux, used = self._circle(place, {})
-        scale, fwhm = self.maps.observation.pixel_scale_arcsec, self.maps.observation.fwhm_pix
-        at = radii[:1] * scale, angles[:1]
-        others, m = flux[used], int(used.sum())
-        on_known = any(k.covers(*at, fwhm * scale).any() for k in self.known_sources)
-        if m + 1 < MIN_POSITIONS or on_known:
-            return float("nan"), float("nan")
-        through = float(self.maps.throughput(*place)[0, self.truncation])
-        tau, scatter = self.statistic.tau(m + 1), float(others.std(ddof=1))
-        need = float(others.mean() - flux[0]) + (tau - 1.0 / tau) * scatter
-        return need / through, tau * scatter / through
+        circles, fwhm = self.circles(places, {}), self.maps.observation.fwhm_pix
+        flux = self.maps.sample(circles.radii, circles.angles)[self.truncation]
+        r, pa = np.array(places).reshape(-1, 2).T
+        scale = self.maps.observation.pixel_scale_arcsec
+        through = self.maps.throughput(r, pa)[0, self.truncation]
+        for known in self.known_sources:
+            through[known.covers(r * scale, pa, fwhm * scale)] = np.nan
+        expected, average = np.full((2, len(places)), np.nan)
+        for k, part in enumerate(circles.slices):
+            used = circles.used[part] & np.isfinite(flux[part])
+            others, m = flux[part][used], int(used.sum())
+            if m + 1 >= MIN_POSITIONS:
+                tau, scatter = self.statistic.tau(m + 1), float(others.std(ddof=1))
+                need = float(others.mean() - flux[part][0]) + (tau - 1.0 / tau) * scatter
+                expected[k], average[k] = need / through[k], tau * scatter / through[k]
+        return expected, average
 
     def significant(
         self, places: Sequence[Place], found: Mapping[Place, Tested], /
     ) -> dict[Place, Tested]:
         """Return the places above the threshold, with those found before reckoned with."""
-        tested = {place: self.test(place, found) for place in places}
+        tested = zip(places, self.test(places, found), strict=True)
         threshold = self.statistic.threshold
-        return {place: t for place, t in tested.items() if t.snr > threshold(t.n)}
+        return {place: t for place, t in tested if t.snr > threshold(t.n)}
 
     def described(
         self, candidate: Candidate, place: Place, found: Mapping[Place, Tested], /
@@ -229,7 +278,8 @@ class Tests:
         1 for a point, more for an extended source; the error holds the noise of the other positions
         and the unknown wavefront.
         """
-        radii, angles, _, used = self._circle(place, found)
+        _, _, radii, angles, used = self.circles([place], found)
+        used = used & np.isfinite(self.maps.sample(radii, angles)[self.truncation])
         scale, fwhm = self.maps.observation.pixel_scale_arcsec, self.maps.observation.fwhm_pix
         own = KnownSource(place[0] * scale, place[1], (0.5 * WIDE_FWHM + 1.0) * fwhm * scale)
         for source in (own, self.source(place, found[place])):
@@ -254,22 +304,22 @@ class Tests:
     ) -> tuple[list[SubtractedExposure], list[tuple[float, float]], list[float]]:
         """The exposures that see a place, where on them it is, and the radius of an edge."""
         observation = self.maps.observation
-        weights, _ = self.maps.weights(*(np.asarray(v) for v in place))
+        weights = self.maps.placed(*map(np.asarray, place)).weight
         seen = [e for e, weight in zip(observation.exposures, weights, strict=True) if weight > 0]
         at = [(float(y), float(x)) for y, x in (e.position(*place) for e in seen)]
         return seen, at, [EDGE_FWHM * observation.fwhm_pix] * len(seen)
 
     def is_on_one_roll(self, place: Place, found: Mapping[Place, Tested], /) -> bool:
         """Whether one roll alone sees a place, or the others contradict its flux there."""
-        weights, _ = self.maps.weights(*(np.asarray(v) for v in place))
+        weights = self.maps.placed(*map(np.asarray, place)).weight
         rolls = [[e for e in roll if weights[e] > 0] for roll in _rolls(self.maps.observation)]
         rolls = [roll for roll in rolls if roll]
         if len(rolls) < 2:
             return True
-        each = [self._of(roll).test(place, found) for roll in rolls]
+        each = [self._of(roll).test([place], found)[0] for roll in rolls]
         best = int(np.argmax([tested.flux for tested in each]))
         others = [e for k, roll in enumerate(rolls) for e in roll if k != best]
-        rest = self._of(others).test(place, found)
+        [rest] = self._of(others).test([place], found)
         error = np.hypot(each[best].noise, rest.noise)
         contradict = each[best].flux - rest.flux > MAX_SIGMA * error
         return bool(contradict and not rest.snr > MAX_SIGMA)
@@ -312,7 +362,7 @@ def without_each_star(
     again: dict[str, list[Tested]] = {}
     for star in stars:
         maps = replace(tests.maps, observation=_without_star(observation, star))
-        again[star] = [replace(tests, maps=maps).test(place, found) for place in found]
+        again[star] = replace(tests, maps=maps).test(list(found), found)
     described = []
     for k, (candidate, tested) in enumerate(zip(candidates, found.values(), strict=True)):
         values = {star: each[k] for star, each in again.items() if np.isfinite(each[k].snr)}

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from lyot._version import __version__
 from lyot.algorithms.statistics import finite_mean, n_positions
-from lyot.analysis.grid import SkyGrid, sky_grid
+from lyot.analysis.grid import SkyGrid
 from lyot.analysis.noise import FoundSource, KnownSources, NoiseAbout, noise_about
 from lyot.analysis.observation import Observation
 from lyot.analysis.peaks import flux_maps
@@ -425,23 +425,21 @@ def sensitivity_map(
     True
     """
     t = observation.truncation(n_modes)
-    grid = sky_grid(observation)
-    radius, pa = grid.polar
     maps = flux_maps(observation, curve.statistic.flux_by)
-    weight, each = maps.weights(radius, pa)
-    norm = weight.sum(axis=0)
-    transmission = (weight * each).sum(axis=0) / np.where(norm > 0, norm, 1.0)
+    (radius, _), is_seen = maps.grid.polar, maps.sky.weight > 0
     precision = maps.precisions(radius)
-    share = (precision * (weight > 0)).sum(axis=0) / precision.sum(axis=0)
+    share = (precision * is_seen).sum(axis=0) / precision.sum(axis=0)
     good = np.isfinite(curve.corrected[t])
     at = curve.separation_arcsec[good] / observation.pixel_scale_arcsec
     level = np.exp(np.interp(radius, at, np.log(curve.corrected[t][good]))) if good.any() else 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        limit = level / transmission / np.sqrt(share)
-    outside = ~(norm > 0) | (radius < at.min(initial=np.inf)) | (radius > at.max(initial=0.0))
+        limit = level / maps.sky_transmission / np.sqrt(share)
+    outside = (
+        ~is_seen.any(axis=0) | (radius < at.min(initial=np.inf)) | (radius > at.max(initial=0.0))
+    )
     return SensitivityMap(
         np.where(outside, np.nan, limit),
-        grid,
+        maps.grid,
         observation.pixel_scale_arcsec,
         observation.n_modes[t],
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from lyot.algorithms.statistics import finite_mean
 from lyot.analysis.candidate import Candidate, Tested, Tests, without_each_star
-from lyot.analysis.grid import SkyGrid, sky_grid
+from lyot.analysis.grid import SkyGrid
 from lyot.analysis.noise import (
     RING_STEP_PIX,
     FoundSource,
@@ -141,14 +141,14 @@ def detect(
     """
     search = _Search.over(observation, n_modes, statistic, known_sources)
     tests, found = search.tests, search.found
-    maps, grid, t = tests.maps, search.grid, tests.truncation
+    maps, grid, t = tests.maps, tests.maps.grid, tests.truncation
     observation = maps.observation  # of one number of modes
     snr, number = search.snr, search.n_positions
     if found:
         # A bright source is in the scatter of its neighbors: those found are excluded.
         rings = search.rings.without(search.sources, observation)
-        snr, number = _snr(maps, grid, rings, t, search.flux, statistic)
-    throughput = _throughput_map(maps, grid, t)
+        snr, number = _snr(maps, rings, t, statistic)
+    throughput = _throughput_map(maps, t)
     n_places = float(np.isfinite(snr).sum()) / (0.25 * np.pi * observation.fwhm_pix**2)
     candidates = [
         tests.described(_candidate(tests, place, each, throughput, grid, n_places), place, found)
@@ -157,7 +157,7 @@ def detect(
     candidates = without_each_star(tests, candidates, found)
     return Detection(
         snr=snr,
-        flux=search.flux / throughput,
+        flux=maps.sky_flux[t] / throughput,
         n_positions=number,
         stim=stim_map(observation, grid, n_modes=observation.n_modes[t]),
         candidates=tuple(sorted(candidates, key=lambda c: (c.fpf, -c.snr))),
@@ -207,42 +207,35 @@ def find_sources(
 @threads.calculation
 def snr_map(
     maps: FluxMaps,
-    grid: SkyGrid,
     /,
     *,
     n_modes: int | None = None,
     statistic: Statistic = FIVE_SIGMA,
     known_sources: KnownSources = (),
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array]:
     """Test every position of the sky against the others at its separation.
 
-    Returns the statistic t, the flux as measured, and the number of positions, the tested one
-    included, each ``(2 n + 1, 2 n + 1)``.
+    Returns the statistic t, and the number of positions, the tested one included, each
+    ``(2 n + 1, 2 n + 1)``.
     """
-    t, rings = maps.observation.truncation(n_modes), _rings(maps, grid, known_sources)
-    flux = maps.sample(*grid.polar)[t]
-    snr, number = _snr(maps, grid, rings, t, flux, statistic)
-    return snr, flux, number
+    return _snr(maps, _rings(maps, known_sources), maps.observation.truncation(n_modes), statistic)
 
 
-def _rings(maps: FluxMaps, grid: SkyGrid, known_sources: KnownSources) -> NoiseRings:
+def _rings(maps: FluxMaps, known_sources: KnownSources) -> NoiseRings:
     """The fluxes on rings over the whole grid, from where there are enough positions."""
     inner = (MIN_POSITIONS + 0.01) / (2.0 * np.pi) * maps.observation.fwhm_pix
-    outer = grid.polar[0][grid.half_pix].max() * np.sqrt(2.0)
+    outer = maps.grid.polar[0][maps.grid.half_pix].max() * np.sqrt(2.0)
     radii = np.arange(inner, outer, RING_STEP_PIX)
     return noise_rings(maps, radii, known_sources=known_sources)
 
 
-def _snr(
-    maps: FluxMaps, grid: SkyGrid, rings: NoiseRings, t: int, flux: Array, statistic: Statistic
-) -> tuple[Array, Array]:
+def _snr(maps: FluxMaps, rings: NoiseRings, t: int, statistic: Statistic) -> tuple[Array, Array]:
     """The statistic of each position, and the number of positions with it."""
-    radius, pa = grid.polar
+    radius, pa = maps.grid.polar
     mean, scatter, number = _others_at(rings, t, radius, pa, rings.radius_pix[0])
     with np.errstate(invalid="ignore", divide="ignore"):
-        snr = (flux - mean) / (scatter * statistic.spread(number + 1))
-    transmission, _ = maps.transmission(radius, pa)
-    enough = (number + 1 >= MIN_POSITIONS) & ~(transmission < MIN_TRANSMISSION)
+        snr = (maps.sky_flux[t] - mean) / (scatter * statistic.spread(number + 1))
+    enough = (number + 1 >= MIN_POSITIONS) & ~(maps.sky_transmission < MIN_TRANSMISSION)
     return np.where(enough & np.isfinite(snr), snr, np.nan), number + 1
 
 
@@ -315,10 +308,8 @@ class _Search:
     """The places that stand out in an observation."""
 
     tests: Tests
-    grid: SkyGrid
     rings: NoiseRings
     snr: Array
-    flux: Array
     n_positions: Array
     found: dict[Place, Tested]
 
@@ -332,14 +323,13 @@ class _Search:
     ) -> _Search:
         """Test all places; then again those that stand out, with one another reckoned with."""
         observation = observation.of_modes(n_modes)
-        maps, grid = flux_maps(observation, statistic.flux_by), sky_grid(observation)
-        t, rings = observation.truncation(n_modes), _rings(maps, grid, known_sources)
-        flux = maps.sample(*grid.polar)[t]
-        snr, number = _snr(maps, grid, rings, t, flux, statistic)
+        maps, t = flux_maps(observation, statistic.flux_by), observation.truncation(n_modes)
+        rings = _rings(maps, known_sources)
+        snr, number = _snr(maps, rings, t, statistic)
         if not np.isfinite(snr).any():
             raise LyotError("No separation has enough independent positions to test one.")
         tests = Tests(maps, t, statistic, known_sources)
-        search = cls(tests, grid, rings, snr, flux, number, {})
+        search = cls(tests, rings, snr, number, {})
         places = search._places()
         found = tests.significant(places, tests.significant(places, {}))
         return replace(search, found=found)
@@ -352,7 +342,7 @@ class _Search:
     def _places(self) -> list[Place]:
         """Peaks of the flux over the scatter about them that may be above the threshold."""
         limits = TRIED_SHARE * self.tests.statistic.thresholds(self.n_positions)
-        relief = Relief.of(self.tests.maps, self.tests.truncation, self.flux, self.grid)
+        relief = Relief.of(self.tests.maps, self.tests.truncation)
         return relief.peaks(np.where(np.isfinite(self.snr), limits, np.inf))
 
 
@@ -382,13 +372,11 @@ def _candidate(
     )
 
 
-def _throughput_map(maps: FluxMaps, grid: SkyGrid, t: int) -> Array:
+def _throughput_map(maps: FluxMaps, t: int) -> Array:
     """Throughput of the subtraction by separation, times the transmission of the mask."""
     observation = maps.observation
-    radius, pa = grid.polar
     steps = np.geomspace(observation.fwhm_pix, observation.reach_pix, N_RADII)
     bare = finite_mean(throughputs(maps, steps, N_ANGLES, np.ones(N_RADII))[1, t], axis=-1)
     good = np.isfinite(bare)
-    transmission, _ = maps.transmission(radius, pa)
-    total = transmission * np.interp(radius, steps[good], bare[good])
+    total = maps.sky_transmission * np.interp(maps.grid.polar[0], steps[good], bare[good])
     return np.where(total > 0, total, np.nan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -23,10 +24,19 @@ class SkyGrid:
         y, x = np.mgrid[-self.half_pix : self.half_pix + 1, -self.half_pix : self.half_pix + 1]
         return -x.astype(np.float64), y.astype(np.float64)
 
-    @property
+    @cached_property
     def polar(self) -> tuple[Array, Array]:
         """Separation [pixel] and position angle [degree] of each pixel."""
         return polar(*self.offsets)
+
+    def place(self, row: Array, column: Array, /) -> tuple[Array, Array]:
+        """Return separation [pixel] and position angle [degree] of places on the grid."""
+        return polar(self.half_pix - column, row - self.half_pix)
+
+    def row_column(self, separation_pix: float, pa_deg: float, /) -> tuple[float, float]:
+        """Return row and column of a position."""
+        east, north = east_north(separation_pix, pa_deg)
+        return self.half_pix + float(north), self.half_pix - float(east)
 
     def pixel(self, separation_pix: float, pa_deg: float, /) -> tuple[int, int]:
         """Return row and column of the pixel nearest to a position."""
@@ -36,6 +46,12 @@ class SkyGrid:
 
 def sky_grid(observation: Observation, /) -> SkyGrid:
     """Return the grid, on the nominal pixel scale, that holds the frames of all exposures."""
-    return SkyGrid(
+    return _grid(
         max(int(np.ceil(exposure.edges_pix.max() - 1e-6)) for exposure in observation.exposures)
     )
+
+
+@lru_cache(maxsize=2)
+def _grid(half_pix: int) -> SkyGrid:
+    """Make a grid, whose separations and angles are then computed once."""
+    return SkyGrid(half_pix)

@@ -131,7 +131,8 @@ class FoundSource:
         shift = LOBE_SHIFT_FWHM * self.maps.observation.fwhm_pix
         to_east, to_north = shift * np.array([(0, 1, -1, 0, 0), (0, 0, 0, 1, -1)])[..., None]
         about = polar((east[near] + to_east).ravel(), (north[near] + to_north).ravel())
-        light = np.abs(self.maps.crosstalk(place, *about)[self.truncation]).reshape(5, -1)
+        light = self.maps.crosstalk([place], [about[0].size], *about)[self.truncation]
+        light = np.abs(light).reshape(5, -1)
         covered[near] = np.abs(self.flux) * light.max(axis=0) > MAX_LIGHT_SIGMA * self.noise
         return covered
 

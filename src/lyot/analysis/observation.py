@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -209,20 +209,36 @@ class Observation:
         self, exposure: SubtractedExposure, separation_pix: float, pa_deg: float, /
     ) -> PointSource:
         """Return a source, seen through the mask, that can be put into an exposure."""
+        [source] = self.sources(exposure, np.array([separation_pix]), np.array([pa_deg]))
+        return source
+
+    def sources(
+        self, exposure: SubtractedExposure, separation_pix: Array, pa_deg: Array, /
+    ) -> list[PointSource]:
+        """Return sources at places ``(n,)``."""
         mask_yx = exposure.mask_yx
+        y, x = exposure.position(separation_pix, pa_deg)
+        along = self.transmission.along_mask(y, x, mask_yx=mask_yx)
+        through = self.transmission.at(y, x, mask_yx=mask_yx)
 
-        def _behind_mask(turn_deg: float) -> tuple[OffAxisPSF, float]:
-            y, x = exposure.position(separation_pix, pa_deg - turn_deg)
-            along, across = self.transmission.along_mask(y, x, mask_yx=mask_yx)
-            through = float(self.transmission.at(y, x, mask_yx=mask_yx))
-            return self.psf.behind((float(along), float(across))), through
+        def _at_roll(
+            r: float, pa: float, share: float, turn_deg: float
+        ) -> tuple[OffAxisPSF, float]:
+            there = self.source(exposure, r, pa - turn_deg)
+            return there.psf, there.transmission / max(share, MIN_TRANSMISSION)
 
-        def _at_roll(turn_deg: float) -> tuple[OffAxisPSF, float]:
-            there, share = _behind_mask(turn_deg)
-            return there, share / max(through, MIN_TRANSMISSION)
-
-        psf, through = _behind_mask(0.0)
-        return PointSource(psf, separation_pix, pa_deg, through, _at_roll)
+        values = np.stack([separation_pix, pa_deg, y, x, *along, through]).T.tolist()
+        return [
+            PointSource(
+                self.psf.behind((u, v)),
+                r,
+                pa,
+                share,
+                partial(_at_roll, r, pa, share),
+                (row, column),
+            )
+            for r, pa, row, column, u, v, share in values
+        ]
 
     def with_source(
         self, separation_arcsec: float, pa_deg: float, contrast: float, /

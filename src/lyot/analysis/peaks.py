@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lyot.algorithms.geometry import polar
 from lyot.algorithms.statistics import RingLevels, ring_levels
-from lyot.analysis.grid import SkyGrid, sky_grid
 from lyot.analysis.observation import Observation
 from lyot.analysis.photometry import FluxMaps, Source
 from lyot.analysis.statistic import WHITENED
@@ -43,19 +42,19 @@ def flux_maps(observation: Observation, flux_by: str = WHITENED, /) -> FluxMaps:
 
 def _standing_out(maps: FluxMaps) -> tuple[Source, ...]:
     """The places that stand out with each number of modes."""
-    grid, out = sky_grid(maps.observation), list[Source]()
-    for t, flux in enumerate(maps.sample(*grid.polar)):
-        relief = Relief.of(maps, t, flux, grid)
+    out = list[Source]()
+    for t, flux in enumerate(maps.sky_flux):
+        relief = Relief.of(maps, t)
         for place in relief.peaks(MIN_LEVEL):
             found = np.zeros(len(maps.observation.n_modes))
-            found[t] = flux[grid.pixel(*place)]
+            found[t] = flux[maps.grid.pixel(*place)]
             out.append((*place, found))
     return tuple(out)
 
 
 @dataclass(frozen=True, eq=False)
 class Relief:
-    """Flux over its scatter at a separation, on a grid or a part of one, and its peaks.
+    """Flux over its scatter at a separation, on the grid of the sky, and its peaks.
 
     The scatter is a median absolute deviation, which a bright source does not change.
     """
@@ -63,48 +62,42 @@ class Relief:
     maps: FluxMaps
     truncation: int
     rings: RingLevels
-    grid: SkyGrid
     level: Array  # (n_y, n_x)
-    corner: tuple[int, int] = (0, 0)  # of the part on the grid
 
     @classmethod
-    def of(cls, maps: FluxMaps, truncation: int, flux: Array, grid: SkyGrid) -> Relief:
-        """Measure the scatter of the flux on a grid, and take it for that of the whole grid."""
-        radius, _ = grid.polar
+    def of(cls, maps: FluxMaps, truncation: int, /) -> Relief:
+        """Measure the scatter of the flux of maps."""
+        (radius, _), flux = maps.grid.polar, maps.sky_flux[truncation]
         rings = ring_levels(flux, radius, width=maps.observation.fwhm_pix)
-        return cls(maps, truncation, rings, grid, rings.over(flux, radius))
-
-    def about(self, maps: FluxMaps, place: Place, half_pix: int, /) -> Relief:
-        """Return the part about a place, of other maps over the same scatter."""
-        (y, x), size = self.grid.pixel(*place), self.level.shape
-        rows = slice(max(y - half_pix, 0), min(y + half_pix + 1, size[0]))
-        columns = slice(max(x - half_pix, 0), min(x + half_pix + 1, size[1]))
-        at = polar(*self._offsets(*np.mgrid[rows, columns]))
-        return replace(
-            self, maps=maps, level=self._at(maps, *at), corner=(rows.start, columns.start)
-        )
-
-    def _offsets(self, row: Array, column: Array) -> tuple[Array, Array]:
-        """To the east and to the north [pixel]."""
-        return self.grid.half_pix - column, row - self.grid.half_pix
-
-    def _at(self, maps: FluxMaps, separation_pix: Array, pa_deg: Array) -> Array:
-        flux = maps.sample(separation_pix, pa_deg)[self.truncation]
-        return self.rings.over(flux, separation_pix)
+        return cls(maps, truncation, rings, rings.over(flux, radius))
 
     def peaks(self, minimum: Array | float, /) -> list[Place]:
         """Return the highest places about the local maxima that are above a minimum."""
+        pixels = self.maxima(self.level, minimum)
+        if not len(pixels):
+            return []
+        at = self.about(pixels)
+        return self.highest(self.maps.sample(*at)[self.truncation], *at)
+
+    def maxima(self, level: Array, minimum: Array | float, /) -> NDArray[np.intp]:
+        """Return rows and columns of the pixels that are the highest about them, ``(n, 2)``."""
         from scipy.ndimage import maximum_filter
 
         size = 2 * int(np.ceil(self.maps.observation.fwhm_pix)) + 1
-        filled = np.where(np.isfinite(self.level), self.level, -np.inf)
+        filled = np.where(np.isfinite(level), level, -np.inf)
         is_peak = (filled == maximum_filter(filled, size=size)) & (filled > minimum)
-        y, x = (part[:, None] for part in np.nonzero(is_peak))
-        if not y.size:
-            return []
+        return np.argwhere(is_peak)
+
+    def about(self, pixels: NDArray[np.intp], /) -> tuple[Array, Array]:
+        """Return separation and position angle of the places about pixels, ``(n, n_step)`` each."""
         steps = np.arange(-FINE_REACH_PIX, FINE_REACH_PIX + 1e-9, FINE_STEP_PIX)
         dy, dx = (part.ravel() for part in np.meshgrid(steps, steps, indexing="ij"))
-        r, pa_deg = polar(*self._offsets(self.corner[0] + y + dy, self.corner[1] + x + dx))
-        level = self._at(self.maps, r, pa_deg)
+        row, column = (part[:, None] for part in pixels.T)
+        return self.maps.grid.place(row + dy, column + dx)
+
+    def highest(self, flux: Array, separation_pix: Array, pa_deg: Array, /) -> list[Place]:
+        """Return the place of each row ``(n, n_step)`` where flux over scatter is highest."""
+        level = self.rings.over(flux, separation_pix)
         top = np.argmax(np.where(np.isfinite(level), level, -np.inf), axis=1)
-        return [(float(r[k, i]), float(pa_deg[k, i])) for k, i in enumerate(top)]
+        places = zip(separation_pix, pa_deg, top, strict=True)
+        return [(float(r[i]), float(pa[i])) for r, pa, i in places]

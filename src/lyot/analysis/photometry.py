@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from lyot.algorithms.convolution import convolve
 from lyot.algorithms.geometry import radius_map
 from lyot.algorithms.statistics import RingLevels, ring_levels
+from lyot.analysis.exposure import SubtractedExposure
+from lyot.analysis.grid import SkyGrid, sky_grid
 from lyot.analysis.observation import Observation
+from lyot.analysis.response import PointSource
 from lyot.analysis.statistic import MATCHED, WHITENED
 from lyot.analysis.whitening import inverse_covariances, node_radii
 from lyot.compute import cluster, threads
@@ -21,37 +24,57 @@ from lyot.types import Array, Box
 MAX_TEMPLATE_FWHM = 1.5
 MIN_COVERAGE, MIN_REACH = 0.5, 0.8
 """Share of the source's weight, and of a whitened filter's sum of sizes, on good pixels."""
-PLACES_AT_ONCE = 2**15
-"""Positions whose fluxes a thread reads."""
+PLACES_AT_ONCE, ROWS_AT_ONCE, SOURCES_AT_ONCE = 2**15, 64, 36
+"""Positions, and rows of the sky, whose fluxes a thread reads; sources that it puts in at once."""
 MIN_WEIGHT_TRANSMISSION = 1e-3
 """Transmission at which the weight of an exposure no longer falls."""
 
 
 PATCH_FWHM = 9.0
 """Distance from a source that is put in up to which its light is followed."""
+Part = TypeVar("Part")
 Source = tuple[float, float, Array]
 """Separation [pixel], position angle [degree], and flux for each number of modes."""
 _BY_EXPOSURE = ("images", "_splines", "_inverses", "_filters", "_levels", "_spreads")
+
+
+class Placed(NamedTuple):
+    """Positions of the sky as the exposures see them, ``(n_exp, ...)``."""
+
+    yx: Array  # (n_exp, 2, ...) [pixel]
+    weight: Array  # the transmission over the variance of the flux; zero where it is unknown
+    transmission: Array
+
+    def part(self, *index: slice) -> Placed:
+        """Return some of the positions."""
+        at: Any = (..., *index)
+        return Placed(*(array[at] for array in self))
+
+    def mean(self, each: Array, /) -> Array:
+        """Return the weighted mean of what each exposure has; NaN where none has any."""
+        norm = self.weight.sum(axis=0)
+        total = (self.weight * each).sum(axis=0)
+        return np.where(norm > 0, total / np.where(norm > 0, norm, 1.0), np.nan)
 
 
 class AddedFlux(NamedTuple):
     """What a source adds to the flux about its place."""
 
     parts: list[tuple[Array, Array]]  # of each exposure: first pixel; splines (n_trunc, n_y, n_x)
-    scale: float
 
-    def at(self, e: int, yx: Array, /) -> Array:
-        """Return it on pixels of an exposure, ``(n_trunc, ...)``."""
-        first, splines = self.parts[e]
-        at = yx - first.reshape(2, *(1,) * (yx.ndim - 1))
-        return self.scale * _spline_values(splines, at, mode="constant")
+    def at(self, placed: Placed, truncation: int, /) -> Array:
+        """Return it at positions, with one number of modes."""
+        each = []
+        for yx, (first, splines) in zip(placed.yx, self.parts, strict=True):
+            at = yx - first.reshape(2, *(1,) * (yx.ndim - 1))
+            each.append(_spline_values(splines[truncation], at, mode="constant"))
+        return placed.mean(np.array(each))
 
 
-def _spline_values(splines: Array, yx: Array, /, *, mode: Literal["nearest", "constant"]) -> Array:
+def _spline_values(spline: Array, yx: Array, /, *, mode: Literal["nearest", "constant"]) -> Array:
     from scipy.ndimage import map_coordinates
 
-    values = [map_coordinates(s, yx, order=3, prefilter=False, mode=mode) for s in splines]
-    return np.array(values)
+    return np.asarray(map_coordinates(spline, yx, order=3, prefilter=False, mode=mode))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,15 +86,13 @@ class FluxMaps:
     transmission of the mask at the position over the variance of the flux at that separation, each
     at its own roll: nothing is resampled. `flux_by` is "whitened" (the PSF weighted with the
     inverse covariance of the residual, `lyot.analysis.whitening`), "matched" (the PSF) or
-    "aperture" (of one FWHM). `sources` are no noise for the covariance; `added` is the light of one
-    that is put in.
+    "aperture" (of one FWHM). `sources` are no noise for the covariance.
     """
 
     observation: Observation
     flux_by: str = WHITENED
     aperture_fwhm: float = 1.0  # diameter of the aperture, at most twice MAX_TEMPLATE_FWHM
     sources: tuple[Source, ...] = ()
-    added: AddedFlux | None = None
 
     def only(self, exposures: Sequence[int], /) -> FluxMaps:
         """Return the maps of some of the exposures; what was computed for them is kept."""
@@ -85,13 +106,6 @@ class FluxMaps:
     def prepare(self) -> None:
         """Make what all positions need, once, before threads ask for it."""
         _ = self._splines, self._spreads, self._levels
-
-    def with_added(self, added: AddedFlux, /) -> FluxMaps:
-        """Return the maps with the light of a source put in, seen by the same filters."""
-        self.prepare()
-        maps = replace(self, added=added)
-        maps.__dict__.update({n: self.__dict__[n] for n in _BY_EXPOSURE if n in self.__dict__})
-        return maps
 
     @cached_property
     def half_pix(self) -> int:
@@ -200,32 +214,44 @@ class FluxMaps:
             out[:, *box] += np.where(share > 0, share * flux, 0.0)
         return out
 
-    def flux_of(self, separation_pix: float, pa_deg: float, /, *, flux: float) -> AddedFlux:
-        """Return what a source of a flux before the mask adds to the flux about its place.
+    def flux_of(self, separation_pix: Array, pa_deg: Array, /, *, flux: Array) -> list[AddedFlux]:
+        """Return what sources at places ``(n,)``, of fluxes before the mask, add to the flux there.
 
-        By its exact response at that flux, within `PATCH_FWHM`.
+        By their exact response at that flux, within `PATCH_FWHM`.
         """
+        parts = self._by_exposure(self._splines_of, separation_pix, pa_deg, flux)
+        return [AddedFlux(list(of_source)) for of_source in zip(*parts, strict=True)]
+
+    def _splines_of(
+        self, e: int, separation_pix: Array, pa_deg: Array, flux: Array
+    ) -> list[tuple[Array, Array]]:
+        """First pixel, and splines through the flux that sources add to an exposure."""
         from scipy.ndimage import spline_filter
 
-        observation, parts = self.observation, []
-        reach = int(np.ceil(PATCH_FWHM * observation.fwhm_pix)) + self.half_pix
-        for e, exposure in enumerate(observation.exposures):
-            y, x = (float(v) for v in exposure.position(separation_pix, pa_deg))
-            if not exposure.contains(y, x):
-                parts.append((np.zeros(2), np.zeros((len(observation.n_modes), 1, 1))))
-                continue
-            corner = max(round(y) - reach, 0), max(round(x) - reach, 0)
-            n_y, n_x = exposure.shape
-            box = (
-                slice(corner[0], min(round(y) + reach + 1, n_y)),
-                slice(corner[1], min(round(x) + reach + 1, n_x)),
-            )
-            source = observation.source(exposure, separation_pix, pa_deg)
-            light = flux * exposure.response.per_flux(source, box, flux=flux)
-            images = np.nan_to_num(self._filtered(e, light, box))
+        exposure, n_trunc = self.observation.exposures[e], len(self.observation.n_modes)
+        reach = int(np.ceil(PATCH_FWHM * self.observation.fwhm_pix)) + self.half_pix
+        out = [(np.zeros(2), np.zeros((n_trunc, 1, 1)))] * len(flux)
+        seen, sources, places = self._sources_on(exposure, separation_pix, pa_deg)
+        boxes = [_about(yx, reach, exposure.shape) for yx in places]
+        light = exposure.response.per_flux(sources, boxes, flux=flux[seen].tolist())
+        for i, box, added in zip(seen.tolist(), boxes, light, strict=True):
+            images = np.nan_to_num(self._filtered(e, flux[i] * added, box))
             splines = np.array([spline_filter(image, order=3) for image in images])
-            parts.append((np.array(corner, float), splines))
-        return AddedFlux(parts, 1.0)
+            out[i] = np.array([box[0].start, box[1].start], np.float64), splines
+        return out
+
+    def _by_exposure(
+        self, function: Callable[..., Sequence[Part]], separation_pix: Array, *arrays: Array
+    ) -> list[list[Part]]:
+        """Ask of each exposure about places, of which some are taken together on a thread."""
+        n, n_exp = len(separation_pix), len(self.observation.exposures)
+        parts = [slice(i, i + SOURCES_AT_ONCE) for i in range(0, n, SOURCES_AT_ONCE)]
+        found = threads.map_ordered(
+            lambda job: function(job[0], *(a[job[1]] for a in (separation_pix, *arrays))),
+            [(e, part) for e in range(n_exp) for part in parts],
+        )
+        m = len(parts)
+        return [[one for part in found[e * m : e * m + m] for one in part] for e in range(n_exp)]
 
     @cached_property
     def _splines(self) -> list[Array]:
@@ -258,8 +284,8 @@ class FluxMaps:
         known = np.isfinite(sigma).all(axis=0) & (sigma > 0).all(axis=0)
         return np.where(known, 1.0 / np.where(known, sigma, 1.0) ** 2, n_int)
 
-    def _placed(self, separation_pix: Array, pa_deg: Array) -> tuple[Array, Array, Array]:
-        """Pixels ``(n_exp, 2, ...)`` of positions, and each exposure's weight and transmission."""
+    def placed(self, separation_pix: Array, pa_deg: Array, /) -> Placed:
+        """Return positions as the exposures see them."""
         places, weights, transmissions = [], [], []
         of_each = zip(
             self.observation.exposures,
@@ -268,7 +294,7 @@ class FluxMaps:
             strict=True,
         )
         for exposure, images, precision in of_each:
-            y, x = exposure.position(separation_pix, pa_deg)
+            y, x = yx = exposure.position(separation_pix, pa_deg)
             transmission = self.observation.transmission.at(y, x, mask_yx=exposure.mask_yx)
             row = np.clip(np.rint(y).astype(int), 0, exposure.shape[0] - 1)
             column = np.clip(np.rint(x).astype(int), 0, exposure.shape[1] - 1)
@@ -276,21 +302,24 @@ class FluxMaps:
             known = exposure.contains(y, x) & np.isfinite(images[0][row, column])
             weights.append(np.where(known, weight, 0.0))
             transmissions.append(transmission)
-            places.append(np.stack([y, x]))
-        return np.array(places), np.array(weights), np.array(transmissions)
+            places.append(yx)
+        return Placed(np.array(places), np.array(weights), np.array(transmissions))
 
-    def weights(self, separation_pix: Array, pa_deg: Array, /) -> tuple[Array, Array]:
-        """Return each exposure's weight and transmission at positions, ``(n_exp, ...)`` both.
-
-        The weight is the transmission over the variance of the flux; zero where it is unknown.
-        """
-        return self._placed(separation_pix, pa_deg)[1:]
-
-    def transmission(self, separation_pix: Array, pa_deg: Array, /) -> tuple[Array, Array]:
-        """Return the weighted mean transmission at positions, and the total weight."""
-        weight, transmission = self.weights(separation_pix, pa_deg)
-        norm = weight.sum(axis=0)
-        return (weight * transmission).sum(axis=0) / np.where(norm > 0, norm, 1.0), norm
+    def flux_at(self, placed: Placed, /) -> Array:
+        """Return the flux at positions, ``(n_trunc, ...)``; NaN where no exposure has any."""
+        return np.array(
+            [
+                placed.mean(
+                    np.array(
+                        [
+                            _spline_values(splines[t], yx, mode="nearest")
+                            for splines, yx in zip(self._splines, placed.yx, strict=True)
+                        ]
+                    )
+                )
+                for t in range(len(self.observation.n_modes))
+            ]
+        )
 
     def sample(self, separation_pix: Array, pa_deg: Array, /) -> Array:
         """Return the flux at positions, ``(n_trunc, ...)``, not corrected for the throughput.
@@ -298,107 +327,164 @@ class FluxMaps:
         The weighted mean over the exposures; NaN where no exposure has any.
         """
         separation_pix, pa_deg = np.broadcast_arrays(separation_pix, pa_deg)
-        r, pa, splines = separation_pix.ravel(), pa_deg.ravel(), self._splines
-
-        def _part(part: slice) -> Array:
-            places, weights, _ = self._placed(r[part], pa[part])
-            total = np.zeros((len(self.observation.n_modes), places.shape[-1]))
-            for e, (yx, weight) in enumerate(zip(places, weights, strict=True)):
-                total += weight * _spline_values(splines[e], yx, mode="nearest")
-                if self.added is not None:
-                    total += weight * self.added.at(e, yx)
-            norm = weights.sum(axis=0)
-            return np.where(norm > 0, total / np.where(norm > 0, norm, 1.0), np.nan)
-
+        r, pa, _ = separation_pix.ravel(), pa_deg.ravel(), self._splines
         parts = [slice(i, i + PLACES_AT_ONCE) for i in range(0, max(r.size, 1), PLACES_AT_ONCE)]
-        found = np.concatenate(threads.map_ordered(_part, parts), axis=1)
-        return found.reshape(-1, *separation_pix.shape)
+        found = threads.map_ordered(lambda p: self.flux_at(self.placed(r[p], pa[p])), parts)
+        n_trunc = len(self.observation.n_modes)
+        return np.concatenate(found, axis=1).reshape(n_trunc, *separation_pix.shape)
 
-    def throughput(self, separation_pix: float, pa_deg: float, /, *, flux: float = 1.0) -> Array:
-        """Return the fraction of a source's flux that is measured, ``(2, n_trunc)``.
+    @cached_property
+    def grid(self) -> SkyGrid:
+        """Return the grid of the sky."""
+        return sky_grid(self.observation)
+
+    @cached_property
+    def sky(self) -> Placed:
+        """Place the positions of the grid."""
+        radius, pa = self.grid.polar
+        parts = [slice(i, i + ROWS_AT_ONCE) for i in range(0, len(radius), ROWS_AT_ONCE)]
+        _ = self._levels
+        rows = threads.map_ordered(lambda part: self.placed(radius[part], pa[part]), parts)
+        return Placed(*(np.concatenate(arrays, axis=-2) for arrays in zip(*rows, strict=True)))
+
+    @cached_property
+    def sky_flux(self) -> Array:
+        """Measure the flux there, ``(n_trunc, n_y, n_x)``."""
+        sky, n = self.sky, self.sky.yx.shape[-2]
+        parts = [slice(i, i + ROWS_AT_ONCE) for i in range(0, n, ROWS_AT_ONCE)]
+        _ = self._splines
+        rows = threads.map_ordered(lambda p: self.flux_at(sky.part(p, slice(None))), parts)
+        return np.concatenate(rows, axis=1)
+
+    @cached_property
+    def sky_transmission(self) -> Array:
+        """Average the transmission there, weighted; NaN where no exposure sees it."""
+        return self.sky.mean(self.sky.transmission)
+
+    def throughput(
+        self, separation_pix: Array | float, pa_deg: Array | float, /, *, flux: Array | float = 1.0
+    ) -> Array:
+        """Return the fraction of a source's flux that is measured, ``(2, n_trunc, ...)``.
 
         By exact injection, with the transmission of the mask and without it; NaN where the flux
         is unknown. The flux of the source matters where references contain it.
         """
-        place = (separation_pix, pa_deg)
-        if place in self._throughputs:
-            return self._throughputs[place]
-        weight, transmission = self.weights(*map(np.asarray, place))
-        n = len(self.observation.n_modes)
-        if not weight.any():
-            return np.full((2, n), np.nan)
-        total, bare = np.zeros(n), np.zeros(n)
-        for e in range(len(self.observation.exposures)):
-            if weight[e] > 0:
-                part = self._subtraction_throughput(e, separation_pix, pa_deg, flux)
-                total += weight[e] * float(transmission[e]) * part
-                bare += weight[e] * part
-        found = np.stack([total, bare]) / weight.sum()
+        arrays = np.broadcast_arrays(separation_pix, pa_deg, flux)
+        r, pa, fluxes = (np.ravel(a).astype(np.float64) for a in arrays)
         if all(exposure.response.is_linear for exposure in self.observation.exposures):
-            self._throughputs[place] = found
-        return found
+            places, known = list(zip(r.tolist(), pa.tolist(), strict=True)), self._throughputs
+            new = np.array([i for i, place in enumerate(places) if place not in known], int)
+            found = self._injected(r[new], pa[new], fluxes[new])
+            known.update(zip((places[i] for i in new), found, strict=True))
+            values = np.array([known[place] for place in places])
+        else:
+            values = self._injected(r, pa, fluxes)
+        values = values.reshape(r.size, 2, len(self.observation.n_modes))
+        return np.moveaxis(values, 0, -1).reshape(*values.shape[1:], *arrays[0].shape)
 
     @cached_property
     def _throughputs(self) -> dict[tuple[float, float], Array]:
         """What was found at places, where it does not depend on the flux."""
         return {}
 
-    def _subtraction_throughput(
-        self, e: int, separation_pix: float, pa_deg: float, flux: float
-    ) -> Array:
-        """Fraction of a source's flux that the subtraction of one exposure leaves."""
+    def _injected(self, separation_pix: Array, pa_deg: Array, flux: Array) -> Array:
+        """What `throughput` returns, ``(n, 2, n_trunc)``, by injection."""
+        placed = self.placed(separation_pix, pa_deg)
+        left = self._by_exposure(self._subtraction_throughputs, separation_pix, pa_deg, flux)
+        weight, transmission = placed.weight[..., None], placed.transmission[..., None]
+        shape = *placed.weight.shape, len(self.observation.n_modes)
+        bare = np.where(weight > 0, weight * np.array(left).reshape(shape), 0.0)
+        both = np.stack([(transmission * bare).sum(axis=0), bare.sum(axis=0)], axis=1)
+        norm = weight.sum(axis=0)[:, None]
+        return np.where(norm > 0, both / np.where(norm > 0, norm, 1.0), np.nan)
+
+    def _subtraction_throughputs(
+        self, e: int, separation_pix: Array, pa_deg: Array, flux: Array
+    ) -> list[Array]:
+        """Fraction of each source's flux that the subtraction of one exposure leaves.
+
+        NaN beyond the frame.
+        """
         exposure, n = self.observation.exposures[e], self.half_pix
-        y, x = (float(v) for v in exposure.position(separation_pix, pa_deg))
-        source = self.observation.source(exposure, separation_pix, pa_deg)
-        source = source._replace(transmission=1.0)
-        shares = self._shares(np.hypot(y - exposure.star.y, x - exposure.star.x))
-        nodes = np.flatnonzero(shares)
-        filters, image = self._template(e, y - round(y), x - round(x), nodes)
-        # The frame's edge may cut the filter.
-        low = round(y) - n, round(x) - n
-        wanted = tuple(
-            slice(max(a, 0), min(a + 2 * n + 1, size))
-            for a, size in zip(low, exposure.shape, strict=True)
-        )
-        cut = tuple(slice(w.start - a, w.stop - a) for w, a in zip(wanted, low, strict=True))
-        q, view = np.tensordot(shares[nodes], filters, axes=1)[:, *cut], image[cut]
-        added = exposure.response.per_flux(source, (wanted[0], wanted[1]), flux=flux)
-        good = np.isfinite(added)
-        total = (np.where(good, added, 0.0) * q).sum(axis=(1, 2))
-        return np.asarray(total / (good * q * view).sum(axis=(1, 2)))
+        out = [np.full(len(self.observation.n_modes), np.nan)] * len(flux)
+        seen, sources, places = self._sources_on(exposure, separation_pix, pa_deg)
+        sources = [source._replace(transmission=1.0) for source in sources]
+        boxes = [_about(yx, n, exposure.shape) for yx in places]
+        light = exposure.response.per_flux(sources, boxes, flux=flux[seen].tolist())
+        for i, (y, x), box, added in zip(seen.tolist(), places, boxes, light, strict=True):
+            share_of = self._shares(np.hypot(y - exposure.star.y, x - exposure.star.x))
+            nodes = np.flatnonzero(share_of)
+            filters, image = self._template(e, y - round(y), x - round(x), nodes)
+            # The frame's edge may cut the filter.
+            low = round(y) - n, round(x) - n
+            cut = tuple(slice(b.start - a, b.stop - a) for b, a in zip(box, low, strict=True))
+            q, view = np.tensordot(share_of[nodes], filters, axes=1)[:, *cut], image[cut]
+            good = np.isfinite(added)
+            total = (np.where(good, added, 0.0) * q).sum(axis=(1, 2))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                out[i] = total / (good * q * view).sum(axis=(1, 2))
+        return out
+
+    def _sources_on(
+        self, exposure: SubtractedExposure, separation_pix: Array, pa_deg: Array
+    ) -> tuple[Array, list[PointSource], list[tuple[float, float]]]:
+        """Which places lie on an exposure, the sources there, and where on it they are."""
+        y, x = exposure.position(separation_pix, pa_deg)
+        seen = np.flatnonzero(exposure.contains(y, x))
+        sources = self.observation.sources(exposure, separation_pix[seen], pa_deg[seen])
+        return seen, sources, list(zip(y[seen].tolist(), x[seen].tolist(), strict=True))
 
     @cached_property
     def _spreads(self) -> list[Array]:
-        """For each exposure the flux that filters see about a source of unit flux.
+        """For each exposure splines through the flux that filters see about a source of unit flux.
 
         ``(n_node, n_trunc, n, n)``, without what the subtraction changes.
         """
+        from scipy.ndimage import spline_filter1d
+
         stamp, out = self.observation.psf.stamp(0.0, 0.0), []
         for e in range(len(self.observation.exposures)):
-            turned = self._filters[e][0][..., ::-1, ::-1]
-            out += convolve(stamp, turned)
+            [seen] = convolve(stamp, self._filters[e][0][..., ::-1, ::-1])
+            for axis in (-2, -1):
+                seen = spline_filter1d(seen, order=3, axis=axis)
+            out.append(seen)
         return out
 
     def crosstalk(
-        self, source: tuple[float, float], separation_pix: Array, pa_deg: Array, /
+        self,
+        sources: Sequence[tuple[float, float]],
+        sizes: Sequence[int],
+        separation_pix: Array,
+        pa_deg: Array,
+        /,
     ) -> Array:
-        """Return what a source of unit flux adds to the flux at positions, ``(n_trunc, n)``.
+        """Return what sources of unit flux add to the flux at positions, ``(n_trunc, n)``.
 
-        `source` is its separation [pixel] and position angle.
+        `sources` are separations [pixel] and position angles; for each of them so many positions
+        follow one another.
         """
-        from scipy.ndimage import map_coordinates
+        placed, n = self.placed(separation_pix, pa_deg), self.observation.psf.half_pix
+        of_sources = np.array(sources).reshape(-1, 2).T
+        shares, ends = self._shares(of_sources[0]).T, np.cumsum(sizes)
+        each = np.zeros((len(self.observation.n_modes), *placed.weight.shape))
+        for e, exposure in enumerate(self.observation.exposures):
+            places = np.asarray(exposure.position(*of_sources)).T
+            for share, place, end, size in zip(shares, places, ends, sizes, strict=True):
+                part, nodes = slice(end - size, end), np.flatnonzero(share)
+                at = placed.yx[e][:, part] - place[:, None] + n
+                splines = np.tensordot(share[nodes], self._spreads[e][nodes], axes=1)
+                for t, spline in enumerate(splines):
+                    each[t, e, part] = _spline_values(spline, at, mode="constant")
+        return np.nan_to_num(np.array([placed.mean(seen) for seen in each]))
 
-        n, share = self.observation.psf.half_pix, self._shares(np.asarray(source[0]))
-        places, weights, _ = self._placed(
-            np.append(separation_pix, source[0]), np.append(pa_deg, source[1])
-        )
-        weights = weights[:, :-1]
-        total = np.zeros((len(self.observation.n_modes), len(pa_deg)))
-        for yx, weight, spreads in zip(places, weights, self._spreads, strict=True):
-            offset = yx[:, :-1] - yx[:, -1:] + n
-            for t, image in enumerate(np.tensordot(share, spreads, axes=1)):
-                total[t] += weight * map_coordinates(image, offset)
-        return np.asarray(total / np.maximum(weights.sum(axis=0), 1e-30))
+
+def _about(yx: tuple[float, float], reach: int, shape: tuple[int, int]) -> Box:
+    """The pixels of a frame up to so many from the one that is nearest to a place."""
+    row, column = (
+        slice(max(round(v) - reach, 0), min(round(v) + reach + 1, n))
+        for v, n in zip(yx, shape, strict=True)
+    )
+    return row, column
 
 
 Injection = tuple[float, float, float]
@@ -444,14 +530,11 @@ def throughputs(
 def _inject_here(maps: FluxMaps, positions: Sequence[Injection]) -> Array:
     reach = maps.observation.reach_pix + maps.observation.fwhm_pix
     maps.prepare()
-
-    def _one(position: Injection) -> Array:
-        separation_pix, pa_deg, flux = position
-        if separation_pix > reach:
-            return np.full((2, len(maps.observation.n_modes)), np.nan)
-        return maps.throughput(separation_pix, pa_deg, flux=flux)
-
-    return np.array(threads.map_ordered(_one, positions))
+    r, pa, flux = np.array(positions).reshape(-1, 3).T
+    out = np.full((len(r), 2, len(maps.observation.n_modes)), np.nan)
+    inside = r <= reach
+    out[inside] = np.moveaxis(maps.throughput(r[inside], pa[inside], flux=flux[inside]), -1, 0)
+    return out
 
 
 def _inject_on_worker(job: tuple[FluxMaps, list[Injection]]) -> Array:

@@ -11,14 +11,16 @@ asks which references hold the source.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.algorithms import injection
+from lyot.algorithms import injection, klip
 from lyot.analysis.psf import OffAxisPSF
 from lyot.compute import memory, threads
 from lyot.errors import LyotError
@@ -28,6 +30,9 @@ from lyot.types import Array, Box
 
 if TYPE_CHECKING:
     from lyot.analysis.exposure import SubtractedExposure
+
+MAX_HELD_BYTES = 2**27
+"""Pixels of a set of references up to which they are read once for many sources."""
 
 
 class PointSource(NamedTuple):
@@ -39,10 +44,12 @@ class PointSource(NamedTuple):
     transmission: float = 1.0  # fraction of its light that the mask lets through
     at_roll: Callable[[float], tuple[OffAxisPSF, float]] | None = None
     """PSF, and transmission over that of the exposure, where the detector is turned [degree]."""
+    yx: tuple[float, float] | None = None  # where it is on the exposure [pixel], if that is known
 
     def on(self, exposure: SubtractedExposure, turn_deg: float = 0.0) -> tuple[Box, Array]:
         """Return its pixels on an exposure, or one that is turned, and its image at unit flux."""
-        y, x = exposure.position(self.separation_pix, self.pa_deg - turn_deg)
+        place = None if turn_deg else self.yx
+        y, x = place or exposure.position(self.separation_pix, self.pa_deg - turn_deg)
         psf, share = self.at_roll(turn_deg) if turn_deg and self.at_roll else (self.psf, 1.0)
         box, image = psf.place(float(y), float(x), exposure.shape)
         return box, self.transmission * share * image
@@ -64,6 +71,14 @@ WhiteResponse = Callable[[PointSource, float], Array]
 """From a source and the flux at which the response is taken: what it adds per unit flux, white."""
 
 
+class Light(NamedTuple):
+    """Images on the pixels of a box, and the pixels where it is wanted what they add."""
+
+    box: Box
+    images: NDArray[np.float64] | None  # (n_s, n_rows, n_columns); None for one in each pixel
+    wanted: Box
+
+
 class LinearResponse:
     """The response where no reference holds the source: proportional to its flux."""
 
@@ -78,11 +93,17 @@ class LinearResponse:
         box, image = source.on(self.exposure)
         return Added(box, flux * self.of_images(box, image[None], box)[:, 0])
 
-    def per_flux(self, source: PointSource, wanted: Box, /, *, flux: float) -> Array:
-        """Return what a source adds to some pixels per unit flux, at any flux."""
+    def per_flux(
+        self, sources: Sequence[PointSource], wanted: Sequence[Box], /, *, flux: Sequence[float]
+    ) -> list[Array]:
+        """Return what each source adds to its wanted pixels per unit flux, at any flux."""
         del flux
-        box, image = source.on(self.exposure)
-        return self.of_images(box, image[None], wanted)[:, 0]
+        placed = [source.on(self.exposure) for source in sources]
+        lights = [
+            Light(box, image[None], where)
+            for (box, image), where in zip(placed, wanted, strict=True)
+        ]
+        return [added[:, 0] for added in self.of_lights(lights)]
 
     def whitened(self, wanted: Box, truncation: int, whiten: Whiten, /) -> WhiteResponse:
         """Return the response on `wanted` to a source."""
@@ -94,7 +115,6 @@ class LinearResponse:
 
         return _response
 
-    @threads.calculation
     def of_images(
         self,
         box: Box,
@@ -104,114 +124,171 @@ class LinearResponse:
         *,
         truncation: int | None = None,
     ) -> NDArray[np.float64]:
-        """Return what images ``(n_s, n_rows, n_columns)`` on `box` add to the residual.
+        """Return what images ``(n_s, n_rows, n_columns)`` on `box` add, as `of_lights`."""
+        [added] = self.of_lights([Light(box, images, wanted)], truncation=truncation)
+        return added
 
-        Exactly, ``(n_trunc, n_s, n_rows_wanted, n_columns_wanted)``; NaN where the residual is. For
-        None, one image in each pixel: the operator on any. The pixels of the references in both
-        boxes are read once for each set of references; nothing else is.
+    @threads.calculation
+    def of_lights(
+        self, lights: Sequence[Light], /, *, truncation: int | None = None
+    ) -> list[NDArray[np.float64]]:
+        """Return what lights add to the residual, exactly; NaN where the residual is.
+
+        Each ``(n_trunc, n_s, n_rows_wanted, n_columns_wanted)``; for images None the operator on
+        any image. The pixels of the references in the boxes are read once for each set of
+        references; nothing else is.
         """
         exposure = self.exposure
-        size = (box[0].stop - box[0].start, box[1].stop - box[1].start)
-        n_s = size[0] * size[1] if images is None else len(images)
-        flat = None if images is None else images.reshape(n_s, -1)
         n_modes = exposure.n_modes if truncation is None else exposure.n_modes[truncation:][:1]
-        shape = (wanted[0].stop - wanted[0].start, wanted[1].stop - wanted[1].start)
-        total = np.zeros((len(n_modes), n_s, shape[0] * shape[1]))
-        good_out = ~exposure.bad[:, wanted[0], wanted[1]].reshape(len(exposure.bad), -1)
-        unit = np.eye(n_s) if flat is None else flat
-        direct = onto_box(unit.reshape(n_s, *size), box, wanted).reshape(n_s, -1)
-
-        @lru_cache(maxsize=1)  # the fits to one set of references follow one another
-        def _sections(number: int) -> tuple[Array, Array]:
+        asked = [_Asked.of(light, len(n_modes)) for light in lights]
+        if not asked:
+            return []
+        hull = _hull([each.near for each in asked])
+        for number, fits_of_set in groupby(exposure.fits, key=attrgetter("reference_set")):
             memory.relieve()
-            pixels_in = self._section(number, box)
-            if _holds(box, wanted):
-                pixels_out = pixels_in[:, _within(wanted[0], box[0]), _within(wanted[1], box[1])]
-            else:
-                pixels_out = self._section(number, wanted)
-            return pixels_in.reshape(len(pixels_in), -1), pixels_out.reshape(len(pixels_in), -1)
+            fits = list(fits_of_set)
+            n_refs = 1 + max(int(fit.refs.max()) for fit in fits)
+            batches = [(hull, asked)]
+            if n_refs * _area(hull) * np.dtype(np.float32).itemsize > MAX_HELD_BYTES:
+                batches = [(each.near, [each]) for each in asked]
+            for bounds, some in batches:
+                refs = self._pixels(number, bounds)
+                for fit in fits:
+                    self._add(fit, refs, bounds, some, n_modes)
+        return [each.averaged(exposure.n_good) for each in asked]
 
-        for fit in exposure.fits:
-            share = fit.zone.share[wanted].ravel()
-            if not share.any():
-                continue
-            refs_in, pixels_out = _sections(fit.reference_set)
-            refs_out = _centered(pixels_out, fit)
-            if flat is None:
-                refs_in, offset = _centered(refs_in, fit), fit.offset
-            else:  # a mean is taken off the products, not off each pixel
-                refs_in, offset = _picked(refs_in, fit), fit.mean_ref + fit.offset
-            for members in _alike(fit, exposure, good_out, box):
-                row = fit.rows[members[0]]
-                good_in = ~exposure.missing[row].reshape(exposure.shape)[box].ravel()
-                w = fit.zone.weight[box].ravel() * good_in
-                mean = (w if flat is None else flat @ w) / fit.weight_sum
-                cross = injection.source_products(flat, w, refs_in, offset)
-                if not np.isfinite(cross).all():  # pixels that are bad in all references
-                    refs_in = np.where(np.isfinite(refs_in), refs_in, 0.0)
-                    cross = injection.source_products(flat, w, refs_in, offset)
-                for t, n in enumerate(n_modes):
-                    model = injection.linear_response(
-                        cross, refs_out, fit.offset, fit.operator.matrix, n_modes=n
-                    )
-                    constant = mean
-                    if fit.n_level.any():
-                        constant = _far_level(fit, members, box, good_in, flat, model.coefs)
-                    out = direct - model.pixels - constant[:, None]
-                    total[t] += len(members) * share * good_out[row] * out
-        return _averaged(total, good_out).reshape(len(n_modes), n_s, *shape)
-
-    def _section(self, number: int, box: Box) -> Array:
-        """The pixels of one set of references on a box, ``(n_ref, n_rows, n_columns)``."""
+    def _pixels(self, number: int, box: Box) -> NDArray[np.floating]:
+        """What the fits to one set of references combine, ``(n, n_rows, n_columns)``."""
         exposure = self.exposure
         if number in exposure.frames:
-            frames = exposure.frames[number].sci.reshape(-1, *exposure.shape)
-            pixels = frames[:, box[0], box[1]].astype(np.float64)
-        else:
-            pixels = exposure.aligned.section(number, *box)
-        return pixels.reshape(-1, *(part.stop - part.start for part in box))
+            return exposure.frames[number].sci.reshape(-1, *exposure.shape)[:, *box]
+        return exposure.aligned.pixels(number, *box)
+
+    def _add(
+        self, fit: Fit, refs: Array, bounds: Box, asked: list[_Asked], n_modes: tuple[int, ...]
+    ) -> None:
+        """Add what one fit makes of lights; coefficients of all of them come of one product."""
+        parts = [
+            _Part.of(fit, members, each, refs[:, *_inside(each.near, bounds)], self.exposure)
+            for each in asked
+            if fit.zone.share[each.light.wanted].any()
+            for members in _alike(fit, self.exposure, each.light.box)
+        ]
+        if not parts:
+            return
+        cross = np.concatenate([part.cross for part in parts])
+        ends = np.cumsum([len(part.cross) for part in parts])[:-1]
+        for t, n in enumerate(n_modes):
+            coefs = klip.coefficients(cross, fit.operator.matrix, n_modes=n)
+            for part, own in zip(parts, np.split(coefs, ends), strict=True):
+                part.asked.total[t] += part.response(fit, own)
 
 
-def _far_level(
-    fit: Fit, members: list[int], box: Box, good: Array, images: Array | None, coefs: Array
-) -> Array:
-    """Mean of the response where the level is taken, over targets that answer alike."""
-    per_pixel = float(np.mean(1.0 / fit.n_level[members]))
-    offset = fit.level_offset[members].mean(axis=0) - fit.offset
-    in_level = (fit.zone.level[box].ravel() & good).astype(np.float64)
-    light = in_level if images is None else images @ in_level
-    return np.asarray(light * per_pixel - coefs @ offset)
+class _Asked(NamedTuple):
+    """A light, and what it adds over all integrations so far."""
+
+    light: Light
+    near: Box  # its pixels, and those that are wanted
+    direct: Array  # (n_s, n_out), its own light where it is wanted
+    total: Array  # (n_trunc, n_s, n_out)
+
+    @classmethod
+    def of(cls, light: Light, n_trunc: int) -> _Asked:
+        """Begin with nothing."""
+        box, images, wanted = light
+        if images is None:
+            images = np.eye(_area(box)).reshape(-1, *_shape(box))
+        direct = images
+        if box != wanted:
+            direct = onto_box(images, box, wanted)
+        direct = direct.reshape(len(images), -1)
+        return cls(light, _hull([box, wanted]), direct, np.zeros((n_trunc, *direct.shape)))
+
+    def averaged(self, n_good: NDArray[np.int64]) -> Array:
+        """Mean over the good integrations of each pixel; NaN where there is none."""
+        n_good = n_good[self.light.wanted]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = self.total.reshape(*self.total.shape[:2], *n_good.shape) / n_good
+        return mean if n_good.all() else np.where(n_good > 0, mean, np.nan)
 
 
-def _averaged(total: Array, good: NDArray[np.bool_]) -> Array:
-    """Mean over the good integrations of each pixel; NaN where there is none."""
-    n_good = good.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(n_good > 0, total / n_good, np.nan)
+class _Part(NamedTuple):
+    """What targets of a fit, which answer alike, are asked about a light."""
+
+    asked: _Asked
+    members: list[int]
+    share: Array  # (n_out,), of the zone
+    good: NDArray[np.bool_]  # (n_member, n_out)
+    cross: Array  # (n_s, n_ref)
+    refs: Array  # (n_ref, n_out), centered
+    mean: Array  # (n_s,), of the light over the fit
+    in_level: Array  # (n_s,), light where the level is taken
+
+    @classmethod
+    def of(
+        cls, fit: Fit, members: list[int], asked: _Asked, near: Array, exposure: SubtractedExposure
+    ) -> _Part:
+        """Take the products of a light with the references, whose pixels near it are given."""
+        (box, images, wanted), rows = asked.light, fit.rows[members]
+        good_in = ~exposure.missing[rows[0]].reshape(exposure.shape)[box].ravel()
+        weight = fit.zone.weight[box].ravel() * good_in
+        refs_in, refs_out = (
+            _picked(near[:, *_inside(part, asked.near)], fit).reshape(len(fit.refs), -1)
+            for part in (box, wanted)
+        )
+        flat = None if images is None else images.reshape(len(images), -1)
+        center = fit.mean_ref + fit.offset  # taken off the products, not off each pixel
+        cross = injection.source_products(flat, weight, refs_in, center)
+        if not np.isfinite(cross).all():  # pixels that are bad in all references
+            refs_in = np.where(np.isfinite(refs_in), refs_in, 0.0)
+            cross = injection.source_products(flat, weight, refs_in, center)
+        refs_out = refs_out - fit.mean_ref[:, None]
+        if not np.isfinite(refs_out.sum()):
+            refs_out[~np.isfinite(refs_out)] = 0.0
+        in_level = np.zeros(len(cross))
+        if fit.n_level.any():
+            used = (fit.zone.level[box].ravel() & good_in).astype(np.float64)
+            in_level = used if flat is None else flat @ used
+        return cls(
+            asked,
+            members,
+            fit.zone.share[wanted].ravel(),
+            ~exposure.bad[rows, *wanted].reshape(len(rows), -1),
+            cross,
+            refs_out,
+            (weight if flat is None else flat @ weight) / fit.weight_sum,
+            in_level,
+        )
+
+    def response(self, fit: Fit, coefs: Array) -> Array:
+        """What the light adds, ``(n_s, n_out)``, summed over the targets."""
+        constant = self.mean[:, None]
+        if fit.n_level.any():  # the mean of the response where the level is taken
+            level = (fit.level_offset[self.members] - fit.offset).T
+            constant = self.in_level[:, None] / fit.n_level[self.members] - coefs @ level
+        changed = self.asked.direct - injection.linear_response(coefs, self.refs, fit.offset)
+        if constant.shape[1] == 1:
+            return np.asarray((changed - constant) * (self.share * self.good.sum(axis=0)))
+        return np.asarray(self.share * (changed * self.good.sum(axis=0) - constant @ self.good))
 
 
-def _centered(pixels: Array, fit: Fit) -> NDArray[np.float64]:
-    """The references of a fit less their means; zero where a pixel is bad in all of them."""
-    centered = _picked(pixels, fit) - fit.mean_ref[:, None]
-    if not np.isfinite(centered.sum()):
-        centered[~np.isfinite(centered)] = 0.0
-    return centered
-
-
-def _picked(pixels: Array, fit: Fit) -> Array:
-    """The references of a fit, of those of its set."""
-    return pixels if len(fit.refs) == len(pixels) else pixels[fit.refs]
-
-
-def _alike(
-    fit: Fit, exposure: SubtractedExposure, good_out: NDArray[np.bool_], box: Box
-) -> list[list[int]]:
-    """Group the targets of a fit that answer alike: the same gaps in the boxes."""
-    groups: dict[tuple[bytes, bytes], list[int]] = {}
-    for number, i in enumerate(fit.rows):
-        inside = exposure.missing[i].reshape(exposure.shape)[box]
-        groups.setdefault((inside.tobytes(), good_out[i].tobytes()), []).append(number)
+def _alike(fit: Fit, exposure: SubtractedExposure, box: Box) -> list[list[int]]:
+    """Group the targets of a fit that answer alike: the same gaps in the box."""
+    if len(fit.rows) == 1:
+        return [[0]]
+    missing = exposure.missing.reshape(-1, *exposure.shape)[fit.rows, *box]
+    if (missing == missing[0]).all():
+        return [list(range(len(missing)))]
+    groups: dict[bytes, list[int]] = {}
+    for number, inside in enumerate(missing):
+        groups.setdefault(inside.tobytes(), []).append(number)
     return list(groups.values())
+
+
+def _picked(pixels: Array, fit: Fit) -> NDArray[np.float64]:
+    """The references of a fit, of those of its set."""
+    picked = pixels if len(fit.refs) == len(pixels) else pixels[fit.refs]
+    return np.asarray(picked, dtype=np.float64)
 
 
 class UpdatedResponse:
@@ -230,17 +307,22 @@ class UpdatedResponse:
                 "klip."
             )
 
-    def per_flux(self, source: PointSource, wanted: Box, /, *, flux: float) -> Array:
-        """Return what a source of some flux adds to some pixels, over that flux."""
-        box, pixels = self.added(source, flux=flux)
-        return onto_box(pixels, box, wanted) / flux
+    def per_flux(
+        self, sources: Sequence[PointSource], wanted: Sequence[Box], /, *, flux: Sequence[float]
+    ) -> list[Array]:
+        """Return what each source, of some flux, adds to its wanted pixels over that flux."""
+        added = (self.added(source, flux=f) for source, f in zip(sources, flux, strict=True))
+        return [
+            onto_box(pixels, box, where) / f
+            for (box, pixels), where, f in zip(added, wanted, flux, strict=True)
+        ]
 
     def whitened(self, wanted: Box, truncation: int, whiten: Whiten, /) -> WhiteResponse:
         """Return the response on `wanted` to a source."""
 
         def _response(source: PointSource, flux: float) -> Array:
-            added = self.per_flux(source, wanted, flux=flux)[truncation]
-            return whiten(np.nan_to_num(added).ravel())
+            [added] = self.per_flux([source], [wanted], flux=[flux])
+            return whiten(np.nan_to_num(added[truncation]).ravel())
 
         return _response
 
@@ -262,7 +344,10 @@ class UpdatedResponse:
                 for t, change in enumerate(changes):
                     total[t] += share * good_out[row] * change[stamps.in_box]
         shape = tuple(s.stop - s.start for s in stamps.box)
-        return Added(stamps.box, _averaged(total, good_out).reshape(len(total), *shape))
+        n_good = good_out.sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = np.where(n_good > 0, total / n_good, np.nan)
+        return Added(stamps.box, mean.reshape(len(total), *shape))
 
     def _frames(self, number: int, stamps: _Stamps, flux: float) -> SourceFrames:
         """What the fits to one set combine, on the stamps, and what the source adds to it."""
@@ -383,9 +468,27 @@ def onto_box(images: Array, box: Box, wanted: Box, /) -> NDArray[np.float64]:
     return out
 
 
-def _holds(box: Box, other: Box) -> bool:
-    """Whether a box holds another."""
-    return all(b.start <= o.start and o.stop <= b.stop for b, o in zip(box, other, strict=True))
+def _hull(boxes: Sequence[Box]) -> Box:
+    """The smallest box that holds others."""
+    rows, columns = (
+        slice(min(part.start for part in parts), max(part.stop for part in parts))
+        for parts in zip(*boxes, strict=True)
+    )
+    return rows, columns
+
+
+def _shape(box: Box) -> tuple[int, int]:
+    return box[0].stop - box[0].start, box[1].stop - box[1].start
+
+
+def _area(box: Box) -> int:
+    n_rows, n_columns = _shape(box)
+    return n_rows * n_columns
+
+
+def _inside(box: Box, bounds: Box) -> Box:
+    """A box on the pixels of one that holds it."""
+    return _within(box[0], bounds[0]), _within(box[1], bounds[1])
 
 
 def _within(part: slice, whole: slice) -> slice:

@@ -130,7 +130,7 @@ class Likelihood:
     def response(self, patch: Patch, k: int, offset: Array, /) -> Array:
         """Return what companion k at unit flux adds to the image of a patch."""
         source, flux = self._source(patch, offset), self.sign * float(self.trial_flux[k])
-        added = patch.exposure.response.per_flux(source, patch.box, flux=flux)
+        [added] = patch.exposure.response.per_flux([source], [patch.box], flux=[flux])
         return np.asarray(added[self.truncation])
 
     def _column(self, patch: Patch, k: int, offset: Array) -> Array:
