@@ -117,12 +117,6 @@ def test_some_rows_are_those_rows_of_all(star_image):
         np.testing.assert_allclose(a, b[20:31], atol=1e-13)
 
 
-def test_outside_tells_which_pixels_came_from_beyond_an_edge():
-    out = fourier.outside(np.array([0.4, 1.6]), shape=(5, 6))
-    assert not out[:, 2:].any()
-    assert out[:, :2].all()
-
-
 def test_runs_on_a_strict_array_library(star_image):
     strict = pytest.importorskip("array_api_strict")
     image, d = star_image(), np.array([0.4, -0.3])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from lyot.algorithms import klip, propagation
 
@@ -24,6 +25,14 @@ def test_whole_shift_moves_variance_exactly(rng):
     variance = rng.uniform(0, 1, (12, 13))
     moved = propagation.shift_variance(variance, np.array([2.0, -1.0]))
     np.testing.assert_array_equal(moved[2:, :-1], variance[:-2, 1:])
+
+
+@pytest.mark.parametrize("shift", [(0.3, 0.7), (-0.6, 1.4), (-2.5, -1.0), (3.2, -0.1)])
+def test_variance_is_interpolated_and_edges_repeated_outwards(rng, shift):
+    variance = rng.uniform(0, 1, (12, 13))
+    moved = propagation.shift_variance(variance, np.array(shift))
+    expected = ndimage.shift(variance, shift, order=1, mode="nearest")
+    np.testing.assert_allclose(moved, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("n_pix", "n_modes"), [(500, 50), (2000, 20), (500, 5)])

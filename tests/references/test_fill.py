@@ -51,6 +51,16 @@ def test_pixels_from_outside_the_frame_are_bad():
     assert not moved[3:].any()
 
 
+def test_pixels_from_more_than_half_a_pixel_beyond_an_edge_are_bad():
+    good = refs(np.zeros((1, *SHAPE), np.uint32))
+    _, moved = move_variance_and_bad(good, 0, np.array([0.4, 1.6]))
+    assert not moved[:, 2:].any()
+    assert moved[:, :2].all()
+    _, moved = move_variance_and_bad(good, 0, np.array([-1.6, -0.5]))
+    assert moved[-2:].all()
+    assert not moved[:-2].any()
+
+
 def test_flags_say_what_was_filled():
     dq = np.zeros((2, *SHAPE), np.uint32)
     dq[0, 5, 6] = 1 + 4
@@ -61,6 +71,7 @@ def test_flags_say_what_was_filled():
         Cube(np.ones(dq.shape, np.float32), np.ones(dq.shape, np.float32), dq, INFO),
         np.array([[1.0, 0.0], [0.0, 0.0]]),
         bad,
+        bad.all(axis=0),
     )
     estimated = INFO.instrument_value.flag_value("FLUX_ESTIMATED")
     assert flags[0][6, 6] == 4 + estimated  # filled, so it may be used

@@ -8,6 +8,7 @@ Nyquist term, so the shift is a real, exactly invertible rotation of phases.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -106,9 +107,8 @@ def shift(spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int], rows: slice
     >>> bool(np.abs(moved - expected).max() < 1e-3)
     True
     """
-    shifted = _shifted(spectra, shift_yx, _minus_ik(spectra, shape))
-    columns = array_namespace(spectra).fft.ifft(shifted, axis=-2)[..., : shape[0], :]
-    return _finish(columns[..., rows, :], shape)
+    along_y, along_x = _phases(spectra, shift_yx, shape)
+    return _finish(_along_y(spectra, along_y, shape, rows) * along_x[..., None, :], shape)
 
 
 def cut(spectra: Any, /, *, shape: tuple[int, int], rows: slice, columns: slice) -> Any:
@@ -202,39 +202,44 @@ def _derivatives(
     Return images ``(..., n_b, n_rows, n_x)`` for each ``a``, which are transformed at once.
     """
     xp = array_namespace(spectra, shift_yx)
-    minus_ik = _minus_ik(spectra, shape)
-    shifted = _shifted(spectra, shift_yx, minus_ik)
+    factors = terms or (xp.stack([ik**0, ik]) for ik in _minus_ik(spectra, shape))
     along_y, along_x = (
-        xp.astype(factors, spectra.dtype, copy=False)
-        for factors in terms or (xp.stack([ik**0, ik]) for ik in minus_ik)
+        phase[..., None, :] * xp.astype(factor, spectra.dtype, copy=False)
+        for phase, factor in zip(_phases(spectra, shift_yx, shape), factors, strict=True)
     )
     images = []
     for a, group in groupby(orders, key=itemgetter(0)):
-        plain = terms is None and a == 0
-        source = shifted if plain else shifted * along_y[a, :, None]
-        parts = xp.fft.ifft(source, axis=-2)[..., None, : shape[0], :][..., rows, :]
-        bs = [b for _, b in group]
-        if terms is not None or bs != [0]:
-            parts = parts * xp.stack([along_x[b, None, :] for b in bs])
-        block = _finish(parts, shape)
+        columns = _along_y(spectra, along_y[..., a, :], shape, rows)[..., None, :, :]
+        last = [b for _, b in group][-1]  # they begin with 0
+        block = _finish(columns * along_x[..., : last + 1, None, :], shape)
         images.append(block if keep is None else keep(block))
     return images
 
 
-def _shifted(spectra: Any, shift_yx: Any, minus_ik: tuple[Any, Any]) -> Any:
-    """Return the spectra of shifted images, in their precision."""
+def _along_y(spectra: Any, factors: Any, shape: tuple[int, int], rows: slice) -> Any:
+    """Multiply spectra along y, and transform back the rows of the images along that axis."""
+    columns = array_namespace(spectra).fft.ifft(spectra * factors[..., :, None], axis=-2)
+    return columns[..., : shape[0], :][..., rows, :]
+
+
+def _phases(spectra: Any, shift_yx: Any, shape: tuple[int, int]) -> tuple[Any, Any]:
+    """Return by what a shift multiplies spectra along y and x, in their precision."""
     xp = array_namespace(spectra, shift_yx)
-    phase_y, phase_x = (
+    along_y, along_x = (
         xp.astype(xp.exp(ik * shift_yx[..., axis][..., None]), spectra.dtype)
-        for axis, ik in enumerate(minus_ik)
+        for axis, ik in enumerate(_minus_ik(spectra, shape))
     )
-    return spectra * (phase_y[..., :, None] * phase_x[..., None, :])
+    return along_y, along_x
 
 
 def _minus_ik(spectra: Any, shape: tuple[int, int]) -> tuple[Any, Any]:
     """Return by what a derivative with respect to the shift along y and x multiplies spectra."""
-    xp, m_x = array_namespace(spectra), odd_grid_length(shape[1])
-    k_y, k_x = _frequencies(xp, spectra.shape[-2]), _frequencies(xp, m_x)[: m_x // 2 + 1]
+    return _minus_ik_of_grid(array_namespace(spectra), spectra.shape[-2], odd_grid_length(shape[1]))
+
+
+@lru_cache(maxsize=16)
+def _minus_ik_of_grid(xp: Any, m_y: int, m_x: int) -> tuple[Any, Any]:
+    k_y, k_x = _frequencies(xp, m_y), _frequencies(xp, m_x)[: m_x // 2 + 1]
     return _imaginary(-2.0 * xp.pi * k_y), _imaginary(-2.0 * xp.pi * k_x)
 
 
@@ -276,13 +281,3 @@ def low_pass(spectra: Any, /, *, shape: tuple[int, int], cutoff: float) -> Any:
     k_y = 2.0 * _frequencies(xp, m_y)[:, None]
     k_x = 2.0 * _frequencies(xp, m_x)[: m_x // 2 + 1][None, :]
     return spectra * xp.exp(-(k_y**2 + k_x**2) / cutoff**2)
-
-
-def outside(shift_yx: Any, /, *, shape: tuple[int, int]) -> Any:
-    """Tell which pixels of a shifted image come from more than half a pixel beyond the frame."""
-    xp = array_namespace(shift_yx)
-    beyond = []
-    for axis in (0, 1):
-        source = xp.arange(shape[axis], dtype=xp.float64) - shift_yx[axis]
-        beyond.append((source < -0.5) | (source > shape[axis] - 0.5))
-    return beyond[0][:, None] | beyond[1][None, :]

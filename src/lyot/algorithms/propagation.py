@@ -29,16 +29,21 @@ def shift_variance(variance: Any, shift_yx: Any, /) -> Any:
     for axis in (0, 1):
         n, whole = variance.shape[axis], int(float(shift_yx[axis]) // 1)
         fraction = float(shift_yx[axis]) - whole
-        if whole != 0:
-            variance = xp.take(variance, xp.clip(xp.arange(n) - whole, 0, n - 1), axis=axis)
+        backwards = whole < 0 and fraction != 0.0  # from this pixel and the next, not the last
+        pixels = whole + int(backwards)
+        if pixels != 0:
+            at = xp.clip(xp.arange(n) - pixels, 0, n - 1)
+            variance = xp.take(variance, at, axis=axis)
         if fraction != 0.0:
-            part, moved = fraction * variance, (1.0 - fraction) * variance
-            if axis == 0:
-                moved[1:, :] += part[:-1, :]
-                moved[:1, :] += part[:1, :]
-            else:
-                moved[:, 1:] += part[:, :-1]
-                moved[:, :1] += part[:, :1]
+            moved, part = (1.0 - fraction) * variance, fraction * variance
+            if backwards:
+                moved, part = part, moved
+            to, source, edge = slice(1, None), slice(None, -1), slice(None, 1)
+            if backwards:
+                to, source, edge = source, to, slice(-1, None)
+            across = (slice(None),) * axis
+            moved[*across, to, ...] += part[*across, source, ...]
+            moved[*across, edge, ...] += part[*across, edge, ...]
             variance = moved
     return variance
 

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from lyot.errors import LyotError
 from lyot.files.provenance import provenance_of, star_of
 from lyot.files.star import StarPosition
+from lyot.types import Mask
 
 
 class Planes(Protocol):
@@ -30,6 +31,7 @@ class AlignedFrames:
     sci: NDArray[np.floating]
     variance: NDArray[np.float32]  # (n_ref, n_y, n_x), NaN as `sci` where every reference is bad
     dq: Planes  # of each reference; FLUX_ESTIMATED where it was filled from the others
+    all_bad: Mask | None = None  # (n_y, n_x), where all are bad, if no other value is missing
 
 
 @dataclass(frozen=True, eq=False)

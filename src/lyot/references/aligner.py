@@ -131,7 +131,7 @@ class Aligner:
             Frames(
                 aligned.sci,
                 aligned.variance,
-                memory.not_finite(aligned.sci),
+                np.broadcast_to(False, aligned.sci.shape),  # what is not finite is left out anyway
                 np.where(np.isfinite(shift), shift, UNKNOWN_ERROR_PIX**2),
             ),
             star_xy=self._star_xy,
@@ -210,8 +210,9 @@ class Aligner:
                 weight = np.where(self._bad[0], 0.0, self.weight)
                 self._prediction = learn_prediction(*first, weight)
             fill_moved(moved, self._prediction)
-        flags = MovedFlags(self.refs.cube, fit.shift_yx, moved.bad)
-        return AlignedSet(AlignedFrames(moved.sci, moved.variance, flags), fit)
+        all_bad = np.asarray(moved.bad.all(axis=0))
+        flags = MovedFlags(self.refs.cube, fit.shift_yx, moved.bad, all_bad)
+        return AlignedSet(AlignedFrames(moved.sci, moved.variance, flags, all_bad), fit)
 
     def _moved(self, i: int) -> tuple[ShiftFit, Moved]:
         """Fit what has not converged in the fit of all pairs; move images, variances, gaps."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.algorithms import fourier, propagation, repair
+from lyot.algorithms import propagation, repair
 from lyot.compute import memory, threads
 from lyot.files.exposure import Cube
 from lyot.references.prepare import PreparedRefs
@@ -33,37 +33,44 @@ class Moved(NamedTuple):
 def move_variance_and_bad(
     refs: PreparedRefs, k: int, shift_yx: NDArray[np.float64], /
 ) -> tuple[NDArray[np.float32], Mask]:
-    """Return variance and bad pixels of a reference, moved along with its image."""
+    """Return variance and bad pixels of a reference, moved along with its image.
+
+    Bad is what comes from bad pixels, or from more than half a pixel beyond the frame.
+    """
     shape = refs.cube.frame_shape
     variance = propagation.shift_variance(refs.variance[k], shift_yx)
-    bad = fourier.outside(shift_yx, shape=shape)
+    bad = np.zeros(shape, bool)
+    for rows, n, d in zip((bad, bad.T), shape, shift_yx, strict=True):
+        rows[: max(int(np.ceil(d - 0.5)), 0)] = True
+        rows[max(int(np.floor(n + 0.5 + d)), 0) :] = True
     y, x = refs.bad_pixels[k]
     if y.size:
-        bad |= _spread(y, x, shift_yx, shape) >= MIN_BAD_FRACTION - 1e-6
+        bad.ravel()[_spread(y, x, shift_yx, shape)] = True
     return variance, bad
 
 
 def _spread(
     y: NDArray[np.intp], x: NDArray[np.intp], shift_yx: NDArray[np.float64], shape: tuple[int, int]
-) -> NDArray[np.float32]:
-    """Share of each pixel that comes from given pixels, by linear interpolation."""
-    share = np.zeros(shape, np.float32)
+) -> NDArray[np.intp]:
+    """Find the pixels that come from given ones by enough, by linear interpolation: flat places."""
     pixels = np.floor(shift_yx).astype(int)
     part = shift_yx - pixels
-    for step_y, weight_y in ((0, 1 - part[0]), (1, part[0])):
-        for step_x, weight_x in ((0, 1 - part[1]), (1, part[1])):
-            to_y, to_x = y + pixels[0] + step_y, x + pixels[1] + step_x
-            inside = (to_y >= 0) & (to_y < shape[0]) & (to_x >= 0) & (to_x < shape[1])
-            np.add.at(share, (to_y[inside], to_x[inside]), np.float32(weight_y * weight_x))
-    return share
+    along = [np.array([1 - p, p]) for p in part]
+    weight = (along[0][:, None] * along[1]).astype(np.float32).ravel()
+    to_y, to_x = y + pixels[0] + [[0], [0], [1], [1]], x + pixels[1] + [[0], [1], [0], [1]]
+    inside = (to_y >= 0) & (to_y < shape[0]) & (to_x >= 0) & (to_x < shape[1])
+    at = (to_y * shape[1] + to_x)[inside]
+    share = np.zeros(shape[0] * shape[1], np.float32)
+    np.add.at(share, at, np.repeat(weight, inside.sum(axis=1)))
+    return at[share[at] >= MIN_BAD_FRACTION - 1e-6]
 
 
 class MovedFlags:
     """Flags of the references, moved by whole pixels, what was filled marked; made when read."""
 
-    def __init__(self, refs: Cube, shift_yx: NDArray[np.float64], bad: Mask, /) -> None:
+    def __init__(self, refs: Cube, shift_yx: NDArray[np.float64], bad: Mask, all_bad: Mask, /):
         self._dq, self._shift_yx, self._bad = refs.dq, shift_yx, bad
-        self._all_bad = bad.all(axis=0)
+        self._all_bad = np.flatnonzero(all_bad)
         flag_value = refs.info.instrument_value.flag_value
         self._do_not_use = np.uint32(flag_value("DO_NOT_USE"))
         self._estimated = np.uint32(flag_value("FLUX_ESTIMATED"))
@@ -74,9 +81,9 @@ class MovedFlags:
     def __getitem__(self, k: int, /) -> NDArray[np.uint32]:
         pixels = tuple(round(float(s)) for s in self._shift_yx[k])
         dq = np.roll(self._dq[k], pixels, axis=(0, 1))
-        bad = self._bad[k]
-        dq[bad] = (dq[bad] & ~self._do_not_use) | self._estimated
-        dq[self._all_bad] |= self._do_not_use
+        flat, bad = dq.ravel(), np.flatnonzero(self._bad[k])
+        flat[bad] = (flat[bad] & ~self._do_not_use) | self._estimated
+        flat[self._all_bad] |= self._do_not_use
         return dq
 
 

@@ -16,6 +16,7 @@ from lyot.types import Array
 
 MAX_ROWS = 128
 """Frames whose pixels are gathered at once."""
+CACHE_STRIDE_BYTES = 2**16
 
 
 class Targets(NamedTuple):
@@ -85,9 +86,9 @@ class RefPixels:
         every_row = self.pick is None or self.component_weights is not None
         rows = memory.columns(self.variance, at) if every_row else self._part(self.variance, at)
         all_bad = self.all_bad[at]
-        if every_row and isinstance(at, slice):
-            # Rows a multiple of 64 KiB apart, as those of 640 x 640 pixels are, get in each
-            # other's way in the processor's cache, and a product reads them many times.
+        if rows.strides[0] % CACHE_STRIDE_BYTES == 0:
+            # Such rows, as those of 640 x 640 pixels are, get in each other's way in the
+            # processor's cache, and a product reads them many times.
             rows = rows.copy()
         return np.where(all_bad, np.float32(0), rows) if all_bad.any() else rows
 
@@ -103,6 +104,8 @@ class RefPixels:
         """Take one set of aligned references, and fill pixels that are bad in some of them."""
         n_ref = len(frames.sci)
         sci, variance = frames.sci.reshape(n_ref, -1), frames.variance.reshape(n_ref, -1)
+        if frames.all_bad is not None:
+            return cls(sci, variance, frames.all_bad.ravel())
         missing = memory.not_finite(sci)
         all_bad = np.asarray(missing.all(axis=0))
         at = np.flatnonzero(missing.any(axis=0) & ~all_bad)

@@ -15,10 +15,11 @@ from lyot.compute import devices, threads
 from lyot.parameters import PROPAGATED, SubtractRecipe
 from lyot.subtraction.methods import Method, fits_each
 from lyot.subtraction.pixels import RefPixels, Targets, ZonePixels, cut
-from lyot.types import Array
+from lyot.types import Array, Mask
 
 MAX_PRODUCTS = 2**22
 """Products of references that are held at once before they are summed."""
+NO_LEVEL = np.zeros(0)
 MAX_NOISE_PIXELS = 1024
 """Most pixels from which the noise of coefficients is computed where references are chosen."""
 
@@ -99,28 +100,33 @@ def zone_products(run: Run, target_set: TargetSet, zone: Zone, /) -> ZoneProduct
         mean_target, rough_mean = _means(pixels, counted)
     # The rough mean of frames is taken off the pixels first, and only the remainder algebraically:
     # from frames with a pedestal that would cost the faint modes.
-    sums = _sum_over_blocks(pixels, mean_target, rough_mean, pixels.weight, run.device)
-    gram, mean_ref = sums.gram, rough_mean
+    level = zone.level.ravel() & ~refs.all_bad if zone.level.size else np.zeros_like(refs.all_bad)
+    inside = level[pixels.where].astype(np.float64)
+    sums = _sum_over_blocks(run, pixels, mean_target, rough_mean, pixels.weight, inside)
+    gram, mean_ref = sums.products.gram, rough_mean
     if subtract_mean and pixels.weight.any():
         weight_sum = float(pixels.weight.sum())
-        gram, remainder = klip.recenter(gram, sums.ref_sum, weight_sum)
+        gram, remainder = klip.recenter(gram, sums.products.ref_sum, weight_sum)
         mean_ref = rough_mean + remainder
     mode_gram, weight = gram, pixels.mode_weight
     if weight is not pixels.weight:
-        of_modes = _sum_over_blocks(pixels, mean_target, rough_mean, weight, run.device)
+        of_modes = _sum_over_blocks(run, pixels, mean_target, rough_mean, weight).products
         mode_gram = of_modes.gram
         if subtract_mean and weight.any():
             mode_gram = klip.recenter(mode_gram, of_modes.ref_sum, float(weight.sum())).gram
     gaps = _gaps(pixels, gram, mean_ref, counted if subtract_mean else np.full(n_t, np.inf))
     levels = np.zeros(n_t), gaps[2][gaps[0]], np.zeros(n_t, np.intp)
-    if subtract_mean and zone.level.any():
-        levels = _levels(targets, refs, zone, mean_target, mean_ref)
+    if subtract_mean and level.any():
+        rest = level.copy()
+        rest[pixels.where] = False
+        of_targets, of_refs = _sums_at(target_set, np.flatnonzero(rest), mean_target, rough_mean)
+        of_refs = of_refs + sums.level_refs - level.sum() * (mean_ref - rough_mean)
+        levels = _levels(target_set, level, of_targets + sums.level_targets, of_refs, mean_ref)
     typical = pixels.targets.variance.mean(axis=0, dtype=np.float64)
     noise_gram = np.empty((0, 0))
     if fits_each(recipe) and recipe.error == PROPAGATED:
         noise_gram = _noise_gram(pixels.refs, mean_ref, pixels.weight**2 * typical)
-    square = _squares(pixels, mean_target)
-    of_fit = (mean_target, mean_ref, weight_sum, gram, mode_gram, sums.cross, square)
+    of_fit = (mean_target, mean_ref, weight_sum, gram, mode_gram, sums.products.cross, sums.square)
     noise = (target_set.noise_scale, typical, noise_gram)
     values: list[Any] = [*vars(pixels).values(), zone, *of_fit, *gaps, *levels, *noise]
     return ZoneProducts(*values)
@@ -140,38 +146,47 @@ def _means(pixels: ZonePixels, counted: Array) -> tuple[Array, Array]:
     return target, np.asarray(rows @ w / total if total > 0 else np.zeros(len(rows)))
 
 
-def _sum_over_blocks(
-    pixels: ZonePixels, mean_target: Array, mean_ref: Array, weight: Array, device: devices.Device
-) -> klip.Products:
-    """Add up the products of blocks of pixels, in order."""
-    plain = bool((weight == 1.0).all())
+class _Sums(NamedTuple):
+    """Sums over the pixels of a zone, added up over blocks."""
 
-    def _block(at: slice) -> klip.Products:
+    products: klip.Products
+    square: Array  # (n_t,), weighted, of the centered targets
+    level_targets: Array  # (n_t,), of the centered targets where the level is taken
+    level_refs: Array  # (n_ref,), of the nearly centered references there
+
+
+def _sum_over_blocks(
+    run: Run,
+    pixels: ZonePixels,
+    mean_target: Array,
+    mean_ref: Array,
+    weight: Array,
+    level: Array = NO_LEVEL,
+) -> _Sums:
+    """Add up the products of blocks of pixels, in order; and where `level` is 1, the pixels."""
+    plain, leveled = bool((weight == 1.0).all()), bool(level.any())
+
+    def _block(at: slice) -> tuple[Array, ...]:
         rows = pixels.refs.centered(at, mean_ref)
         data = pixels.targets.centered(at, mean_target)
+        levels = (data @ level[at], rows @ level[at]) if leveled else (np.zeros(1),) * 2
         root = np.sqrt(weight[at])
         if not plain:
             rows *= root
             data *= root
-        return klip.Products(*device.run(klip.block_products, data, rows, root))
+        products = run.device.run(klip.block_products, data, rows, root)
+        return *products, np.einsum("ij,ij->i", data, data), *levels
 
     n_ref = len(pixels.refs)
     blocks, n_bytes = threads.pixel_blocks(len(weight), n_ref), threads.block_bytes(n_ref)
     # In groups: the products of many references are as large as their pixels.
     step = max(MAX_PRODUCTS // n_ref**2, threads.n_threads())
-    totals: list[Any] = [0] * len(klip.Products._fields)
+    totals: list[Any] = [0] * (len(klip.Products._fields) + 3)
     for first in range(0, len(blocks), step):
         group = blocks[first : first + step]
         for part in threads.map_ordered(_block, group, item_bytes=n_bytes + 8 * n_ref**2):
             totals = [total + each for total, each in zip(totals, part, strict=True)]
-    return klip.Products(*totals)
-
-
-def _squares(pixels: ZonePixels, means: Array) -> NDArray[np.float64]:
-    """Weighted sum of the squares of each target about its mean, over its good pixels."""
-    rows = zip(pixels.targets.sci, pixels.targets.bad, means, strict=True)
-    data = (np.where(gaps, 0.0, row - mean).astype(np.float64) for row, gaps, mean in rows)
-    return np.array([float(each**2 @ pixels.weight) for each in data])
+    return _Sums(klip.Products(*totals[:-3]), *totals[-3:])
 
 
 def _gaps(
@@ -199,27 +214,36 @@ def _gaps(
     return pattern, [each.gram for each in reduced], offsets, np.array(sums)
 
 
+def _sums_at(
+    target_set: TargetSet, at: NDArray[np.intp], mean_target: Array, mean_ref: Array
+) -> tuple[Array, Array]:
+    """Sum centered targets ``(n_t,)`` and references ``(n_ref,)`` over some pixels."""
+    targets, refs = target_set.targets, target_set.refs
+
+    def _sum(block: slice) -> tuple[Array, Array]:
+        each = targets.centered(at[block], mean_target), refs.centered(at[block], mean_ref)
+        return each[0].sum(axis=1), each[1].sum(axis=1)
+
+    parts = threads.map_ordered(_sum, threads.pixel_blocks(at.size, len(refs)))
+    of_targets, of_refs = np.zeros(len(mean_target)), np.zeros(len(refs))
+    for part in parts:
+        of_targets, of_refs = of_targets + part[0], of_refs + part[1]
+    return of_targets, of_refs
+
+
 def _levels(
-    targets: Targets, refs: RefPixels, zone: Zone, mean_target: Array, mean_ref: Array
+    target_set: TargetSet, level: Mask, of_targets: Array, of_refs: Array, mean_ref: Array
 ) -> tuple[Array, Array, NDArray[np.intp]]:
-    """Means over the part of the frame where the level is taken, outside the zone or in it."""
-    at = np.flatnonzero(zone.level.ravel() & ~refs.all_bad)
-    level = np.zeros(len(targets.sci))
-    offset = np.zeros((len(targets.sci), len(refs)))
-    n_good = np.zeros(len(targets.sci), np.intp)
-
-    def _sum(block: slice) -> Array:
-        return np.asarray(refs.centered(at[block], mean_ref).sum(axis=1))
-
-    total = np.sum(threads.map_ordered(_sum, threads.pixel_blocks(at.size, len(refs))), axis=0)
-    for i, (image, bad) in enumerate(zip(targets.sci, targets.bad, strict=True)):
-        gaps = bad[at]
-        n = max(at.size - int(gaps.sum()), 1)
-        level[i] = image[at[~gaps]].sum(dtype=np.float64) / n - mean_target[i]
-        missing = refs.centered(at[gaps], mean_ref).sum(axis=1) if gaps.any() else 0.0
-        offset[i] = (total - missing) / n
-        n_good[i] = n
-    return level, offset, n_good
+    """Means over the good pixels of each target where the level is taken, from sums over all."""
+    bad = target_set.targets.bad
+    offset = np.tile(of_refs, (len(bad), 1))
+    n_good = np.full(len(bad), level.sum())
+    for i, missing in enumerate(bad):
+        gaps = np.flatnonzero(missing & level)
+        if gaps.size:
+            offset[i] -= target_set.refs.centered(gaps, mean_ref).sum(axis=1)
+            n_good[i] = max(n_good[i] - gaps.size, 1)
+    return of_targets / n_good, offset / n_good[:, None], n_good
 
 
 def _noise_gram(refs: RefPixels, mean_ref: Array, weight: Array) -> NDArray[np.float64]:
