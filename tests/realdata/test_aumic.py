@@ -48,23 +48,13 @@ def frames(files):
     return [read_cube(f) for f in files[:2]], stack(read_cube(f) for f in files[2:])
 
 
-@pytest.fixture(scope="module")
-def run(files, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("aumic")
-    [asn] = build_associations(files)
-    asn[FOLDER_KEY] = str(files[0].parent)
-    (folder / "asn.json").write_text(json.dumps(asn))
-    Coron3Pipeline.call(str(folder / "asn.json"), output_dir=str(folder))
-    return folder
+def product(aumic_run, ending):
+    return next(iter(sorted(aumic_run.glob(f"*{ending}"))))
 
 
-def product(run, ending):
-    return next(iter(sorted(run.glob(f"*{ending}"))))
-
-
-def test_every_product_opens_without_a_warning(run):
+def test_every_product_opens_without_a_warning(aumic_run):
     kinds = {}
-    for path in run.glob("*.fits"):
+    for path in aumic_run.glob("*.fits"):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             with datamodels.open(path) as model:
@@ -102,8 +92,8 @@ def test_klip_is_the_known_least_squares(frames, roll, coefficients, before, aft
     assert np.std(out.sci[0][zone > 0]) == pytest.approx(after, rel=0.01)
 
 
-def test_aligned_frames_stay_where_they_are(run):
-    for path in run.glob("*psfsub.fits"):
+def test_aligned_frames_stay_where_they_are(aumic_run):
+    for path in aumic_run.glob("*psfsub.fits"):
         with datamodels.open(path) as model:
             align = provenance_of(model)["steps"]["align_psfs"]
         assert np.abs(align["shift_yx"]).max() < 0.02
@@ -128,9 +118,9 @@ def test_a_known_shift_comes_back(frames):
     np.testing.assert_allclose(np.delete(found, 2, axis=0), 0.0, atol=1e-4)
 
 
-def test_the_star_is_where_the_frames_were_centered(run):
+def test_the_star_is_where_the_frames_were_centered(aumic_run):
     stars = []
-    for path in run.glob("*psfsub.fits"):
+    for path in aumic_run.glob("*psfsub.fits"):
         with datamodels.open(path) as model:
             stars.append(star_of(model))
     for star in stars:
@@ -141,13 +131,13 @@ def test_the_star_is_where_the_frames_were_centered(run):
     assert np.hypot(stars[0].x - stars[1].x, stars[0].y - stars[1].y) < 0.02
 
 
-def test_the_stars_of_both_rolls_fall_on_one_pixel(run):
+def test_the_stars_of_both_rolls_fall_on_one_pixel(aumic_run):
     from lyot.files.combined import residuals_from_model
     from lyot.parameters import CombineRecipe
     from lyot.sky import anchored_wcs
 
-    models = [datamodels.open(p) for p in sorted(run.glob("*psfsub.fits"))]
-    with datamodels.open(product(run, "_i2d.fits")) as image:
+    models = [datamodels.open(p) for p in sorted(aumic_run.glob("*psfsub.fits"))]
+    with datamodels.open(product(aumic_run, "_i2d.fits")) as image:
         wcs, star = image.meta.wcs, star_of(image)
         exposures = [residuals_from_model(m, "DO_NOT_USE") for m in models]
         at = []
@@ -163,9 +153,9 @@ def test_the_stars_of_both_rolls_fall_on_one_pixel(run):
         model.close()
 
 
-def test_the_disc_lies_at_its_known_position_angle(run):
+def test_the_disc_lies_at_its_known_position_angle(aumic_run):
     """Ridge fit over 1 to 4.5 arcsec; the published model has 128.7 degrees."""
-    with datamodels.open(product(run, "_i2d.fits")) as model:
+    with datamodels.open(product(aumic_run, "_i2d.fits")) as model:
         image = np.asarray(model.data, float)
         star, wcs = star_of(model), model.meta.wcs
         ra, dec = wcs(star.x, star.y)
@@ -200,16 +190,16 @@ def test_errors_of_the_inputs_are_as_known(frames):
             assert np.nanmedian(err[far]) == pytest.approx(known, abs=0.003)
 
 
-def test_err_is_compared_with_the_blank_sky(run):
-    for path in run.glob("*psfsub.fits"):
+def test_err_is_compared_with_the_blank_sky(aumic_run):
+    for path in aumic_run.glob("*psfsub.fits"):
         plain, ratio = blank_sky_over_err(path, 0.0626)
         assert ratio == pytest.approx(plain, rel=0.05)
         assert 0.55 < ratio < 0.75
 
 
-def test_an_error_is_there_wherever_there_is_a_value(run):
+def test_an_error_is_there_wherever_there_is_a_value(aumic_run):
     for ending in ("psfsub.fits", "i2d.fits", "psfalign.fits"):
-        for path in run.glob(f"*{ending}"):
+        for path in aumic_run.glob(f"*{ending}"):
             with fits.open(path) as hdus:
                 good = np.isfinite(hdus["SCI"].data)
                 assert np.isfinite(hdus["ERR"].data[good]).all()

@@ -162,7 +162,7 @@ def test_bright_companions_are_where_the_gwcs_has_them(files, tmp_path):
 
 
 def test_companions_put_in_before_the_pipeline_come_back_within_their_errors(files, tmp_path):
-    pulls = pulls_over(range(100, 102), files, tmp_path)
+    pulls = pulls_over([100], files, tmp_path)
     assert np.abs(pulls).max() < 4.0, pulls
     assert np.sqrt(np.mean(pulls**2)) < 1.5, pulls
 

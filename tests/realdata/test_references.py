@@ -37,12 +37,6 @@ def files(data_dir):
     return found[:2], found[2:]
 
 
-@pytest.fixture(scope="module")
-def rdi(data_dir, files, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rdi")
-    return folder, reduce(folder, data_dir, *files)
-
-
 def test_a_library_of_the_references_gives_what_they_give(data_dir, files, tmp_path):
     """Without spikes: what was there is predicted when a frame is added, before the alignment."""
     library = libraries.build(tmp_path / "lib", files[1])
@@ -70,8 +64,8 @@ def test_rolls_serve_where_they_turn_enough(data_dir, files, tmp_path):
         assert np.isfinite(image[near]).mean() > 0.99
 
 
-def test_no_reference_is_doubted_and_a_companion_in_one_is(rdi):
-    with open_products(rdi[0]) as (_, [exposure, _]):
+def test_no_reference_is_doubted_and_a_companion_in_one_is(aumic_run):
+    with open_products(aumic_run) as (_, [exposure, _]):
         frames, ref_info = exposure.aligned.frames(0), exposure.aligned.ref_info
         star, info = exposure.star, exposure.target.info
         assert find_contaminated(frames, ref_info, star, info) == []
@@ -85,8 +79,8 @@ def test_no_reference_is_doubted_and_a_companion_in_one_is(rdi):
     assert f"{np.hypot(30, 20) * info.pixel_scale_arcsec:.2f} arcsec" in doubt.reason
 
 
-def test_a_candidate_that_rests_on_one_star_is_told(rdi):
-    with open_run(rdi[0], star_magnitude=4.0) as observation:
+def test_a_candidate_that_rests_on_one_star_is_told(aumic_run):
+    with open_run(aumic_run, star_magnitude=4.0) as observation:
         found = detect(observation, known_sources=(KnownDisc(128.7, 15.0),))
     near = [c for c in found.candidates if abs(c.separation_arcsec - 9.07) < 0.1]
     far = [c for c in near if abs(c.pa_deg - 17.0) < 2.0]
