@@ -22,7 +22,7 @@ demo: $(VENV)/.lyot
 	$(BIN)/lyot demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 modes: $(VENV)/.test
 	$(BIN)/python -m pytest -m "" tests/robustness/test_every_mode.py -k "not commands"

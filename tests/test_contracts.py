@@ -1,6 +1,7 @@
 """The rules of the house, as tests."""
 
 import ast
+import functools
 import importlib
 import inspect
 import re
@@ -34,6 +35,7 @@ def dotted(node):
     return node.id if isinstance(node, ast.Name) else ""
 
 
+@functools.cache
 def uses(source):
     """Find what a module imports and which functions of it are used, by their full names.
 

@@ -26,7 +26,8 @@ from lyot.parameters import SubtractRecipe, by_step
 from lyot.survey import FAILED, REDUCED, UNCHANGED, Job, Source, plan, reduce, run
 from scenes import lyot
 
-N_KILLS = 20
+N_KILLS = 8
+"""A thousand by ``make kill``."""
 
 
 @pytest.fixture

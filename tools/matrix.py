@@ -108,7 +108,7 @@ def row(name: str, folder: Path, found: dict[str, str], quick: bool) -> tuple[st
         # What old packages say of each other is not this package's.
         options += ["-W", "default::DeprecationWarning"]
     tests = [f"tests/{each}" for each in QUICK] if quick else ["tests"]
-    command = [str(binary), "-m", "pytest", "-q", "-n", "auto", "--dist", "loadfile", *options]
+    command = [str(binary), "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", *options]
     clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(
         [*command, "-p", "no:cacheprovider", *tests],

@@ -21,7 +21,8 @@ from lyot.parameters import LibraryRecipe
 from lyot.pipeline import Coron3Pipeline
 from lyot.references import library as libraries
 
-N_KILLS = 20
+N_KILLS = 8
+"""A thousand by ``make kill``."""
 
 
 @pytest.fixture

@@ -26,9 +26,9 @@ MAX_PULL = 4.0
 CONTRAST, NARROW_CONTRAST = 1e-4, 4e-4
 """Of the companions; more of the star passes beside the narrow end of a bar."""
 
-QUICK = [("MASK210R", "F210M"), ("MASKLWB", "F335M"), ("4QPM_1140", "F1140C")]
+QUICK = [("MASKLWB", "F335M"), ("4QPM_1140", "F1140C")]
 """Modes in every run of the tests through the command line."""
-QUICK_IN_MEMORY = [*QUICK, ("MASK335R", "F444W"), ("MASKSWB", "F187N"), ("LYOT_2300", "F2300C")]
+QUICK_IN_MEMORY = [*QUICK, ("MASK335R", "F444W"), ("MASK210R", "F210M")]
 
 
 def every_mode(quick):
