@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import tangent_offset
 from lyot.errors import LyotError, readable
-from lyot.files.astrometry import frame_wcs, turned_to
+from lyot.files.astrometry import frame_wcs, pixel_map, turned_to
 from lyot.files.combined import VARIANCES, Combined, Residuals
 from lyot.files.star import StarPosition, combined_err
 from lyot.parameters import CombineRecipe
@@ -159,10 +159,8 @@ def _output_wcs(anchored: list[Any], exposures: list[Residuals], recipe: Combine
         footprints: list[Any] = [str(h) for h in headers]
     else:
         footprints = [_sky_footprint(w, e) for w, e in zip(anchored, exposures, strict=True)]
-    # One footprint per integration: the fiducial is the middle of all of them.
-    repeated = [f for f, e in zip(footprints, exposures, strict=True) for _ in e.sci]
     return wcs_from_sregions(
-        repeated,
+        footprints,
         ref_wcs=anchored[0],
         ref_wcsinfo=info,
         pscale_ratio=recipe.pixel_scale_ratio,
@@ -244,8 +242,6 @@ class _Grid(NamedTuple):
 
 def _layers(anchored: list[Any], exposures: list[Residuals], grid: _Grid) -> dict[str, Any]:
     """Drizzle all integrations of all exposures: image, error, weights, context, variances."""
-    from stcal.resample.utils import calc_pixmap
-
     names = [v for v in VARIANCES if all(v in e.variances for e in exposures)]
     by_noise = _noise_weights(exposures, grid.recipe)
     frames = [
@@ -257,7 +253,7 @@ def _layers(anchored: list[Any], exposures: list[Residuals], grid: _Grid) -> dic
     image = grid.empty(max_ctx_id=sum(len(members) for members, _ in frames) - 1)
     maps, weights = [], []
     for wcs, exposure, (members, weight) in zip(anchored, exposures, frames, strict=True):
-        pixmap = calc_pixmap(wcs, grid.wcs, exposure.sci.shape[-2:])
+        pixmap = pixel_map(wcs, grid.wcs, exposure.sci.shape[-2:])
         for rows in members:
             grid.add(image, *_mean_frame(exposure, rows, weight[rows], names), pixmap)
         maps.append(pixmap)

@@ -8,7 +8,7 @@ from stdatamodels.jwst import datamodels
 
 from lyot.algorithms.geometry import polar
 from lyot.errors import LyotError
-from lyot.files.astrometry import frame_wcs, header_plane, plane_of, turned_to
+from lyot.files.astrometry import frame_wcs, header_plane, pixel_map, plane_of, turned_to
 from lyot.files.headers import info_from_model
 from lyot.files.star import StarPosition
 from lyot.simulate.exposure_model import Pointing, exposure_model
@@ -60,6 +60,38 @@ def test_positions_are_those_of_the_gwcs_of_real_exposures(data_dir, file, star,
     assert (np.hypot(*of_y), np.hypot(*of_x)) == pytest.approx(scales[:2], abs=0.06)
     cosine = of_y @ of_x / np.hypot(*of_y) / np.hypot(*of_x)
     assert np.degrees(np.arccos(abs(cosine))) == pytest.approx(scales[2], abs=0.06)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "aumic_f444w/jw01184001001_03106_00001_nrcalong_calints.fits",
+        "hd106906_f1140c/jw01277019001_04101_00001_mirimage_calints.fits",
+    ],
+)
+def test_the_map_between_pixels_is_that_of_the_gwcs_of_every_pixel(data_dir, file):
+    with datamodels.open(data_dir / file) as model:
+        wcs, shape = model.meta.wcs, model.data.shape[-2:]
+        wcs.bounding_box = None
+        pointing = {"target": "T", "radec_deg": tuple(wcs(100.0, 90.0)), "roll_ref_deg": 20.0}
+    grid = exposure_model(FRAME, Pointing(**pointing, crpix_xy=(40.0, 30.0))).meta.wcs
+    found = pixel_map(wcs, grid, shape)
+    y, x = np.indices(shape)
+    every = np.stack(grid.invert(*wcs(x, y), with_bounding_box=False), axis=-1)
+    np.testing.assert_allclose(found, every, rtol=0, atol=1e-7)
+
+
+def test_a_map_with_an_edge_is_that_of_every_pixel():
+    pointing = {"target": "T", "radec_deg": (80.0, 45.0), "roll_ref_deg": 20.0}
+    grid = exposure_model(FRAME, Pointing(**pointing, crpix_xy=(40.0, 30.0))).meta.wcs
+
+    def torn(x, y, **_):
+        return grid(np.where(x < 20.0, x - 3.0, x), y, with_bounding_box=False)
+
+    found = pixel_map(torn, grid, (50, 40))
+    y, x = np.indices((50, 40))
+    np.testing.assert_allclose(found[..., 0], np.where(x < 20, x - 3, x), atol=1e-6)
+    np.testing.assert_allclose(found[..., 1], y, atol=1e-6)
 
 
 def test_a_cropped_frame_keeps_its_sky():

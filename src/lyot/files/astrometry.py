@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import TangentPlane, tangent_offset
 from lyot.errors import LyotError, readable
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 N_SAMPLES = 13
 """Pixels per axis at which a WCS is read."""
 MAX_MISFIT_ARCSEC = 1e-3
+N_NODES, MAX_MAP_MISFIT_PIX = 16, 1e-7
+"""Nodes per axis of the polynomial through the way from pixels to pixels; what it may miss by."""
 
 
 def plane_of(model: Any, star: StarPosition, /) -> TangentPlane:
@@ -93,6 +96,42 @@ def _inverse_of(wcs: Any) -> Callable[..., Any]:
         if not inverse.uses_quantity:
             return inverse
     return partial(wcs.invert, with_bounding_box=False)
+
+
+def pixel_map(wcs: Any, grid: Any, shape: tuple[int, int], /) -> NDArray[np.float64]:
+    r"""Return where the pixels of a frame lie on another grid: ``(n_y, n_x, 2)``, x and y [pixel].
+
+    Optics bend the sky smoothly, so both WCS are asked at 16 x 16 Chebyshev nodes, and the
+    polynomial through them at the pixels: with the nodes :math:`u_k` of an axis, the pixel u has
+
+    .. math:: f(u) = \frac{1}{N} \sum_k f(u_k) \left(1 + 2 \sum_{j<N} T_j(u_k)\,T_j(u)\right).
+
+    It is asked at other places as well; where the polynomial misses those, at every pixel.
+    """
+    inverse = _inverse_of(grid)
+
+    def _exact(y: Array, x: Array) -> Array:
+        y, x = np.meshgrid(y, x, indexing="ij")
+        return np.stack(inverse(*wcs(x, y, with_bounding_box=False)))
+
+    angles = (np.arange(N_NODES) + 0.5) * np.pi / N_NODES
+    nodes = [0.5 * (n - 1 + n * np.cos(angles)) for n in shape]
+    tests = [np.linspace(0.0, n - 1.0, N_SAMPLES) for n in shape]
+    at_nodes = _exact(*nodes)
+
+    def _polynomial(*places: Array) -> Array:
+        ways = []
+        for place, n in zip(places, shape, strict=True):
+            u = np.arccos((2.0 * place - (n - 1)) / n)
+            orders = np.arange(1, N_NODES)[:, None]
+            terms = 1.0 + 2.0 * np.cos(orders * u).T @ np.cos(orders * angles)
+            ways.append(terms / N_NODES)
+        return ways[0] @ at_nodes @ ways[1].T
+
+    pixels = [np.arange(n, dtype=np.float64) for n in shape]
+    is_smooth = np.abs(_polynomial(*tests) - _exact(*tests)).max() <= MAX_MAP_MISFIT_PIX
+    found = _polynomial(*pixels) if is_smooth else _exact(*pixels)
+    return np.ascontiguousarray(np.moveaxis(found, 0, -1))
 
 
 def turned_to(wcs: Any, there: tuple[float, float], here: tuple[float, float], /) -> Any:

@@ -90,7 +90,8 @@ def _contrast_model(like: Any, curve: NoiseCurve) -> Any:
     from stdatamodels.jwst import datamodels
 
     model = datamodels.ContrastModel(
-        contrast_table=list(zip(curve.radius_pix, curve.sigma, strict=True))
+        contrast_table=list(zip(curve.radius_pix, curve.sigma, strict=True)),
+        validate_on_assignment=False,  # but when it is saved
     )
     model.update(like)
     take_refused_keywords(model, like)
