@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.algorithms.spline import cubic_spline
+from lyot.algorithms.spline import along_pieces, cubic_pieces
 from lyot.compute.cache import remembered
 from lyot.compute.threads import map_ordered
 from lyot.instruments.coronagraphs import FourQuadrantMask, LyotSpot, RoundMask
@@ -96,9 +96,14 @@ class Transmission:
         # the amplitude, but for the stop's own sharp edges. Along bars that is good to 0.005.
         factor = mask.amplitude(along, across) ** 2
         if isinstance(mask, RoundMask):
-            distance = np.minimum(np.hypot(along, across), self._table[0][-1])
-            factor = factor + cubic_spline(distance, *self._table)
+            nodes, _ = self._table
+            distance = np.minimum(np.hypot(along, across), nodes[-1])
+            factor = factor + along_pieces(distance, nodes, self._pieces)
         return np.clip(factor, 0.0, 1.0)
+
+    @cached_property
+    def _pieces(self) -> Array:
+        return cubic_pieces(*self._table)
 
     @cached_property
     def _table(self) -> tuple[Array, Array]:
