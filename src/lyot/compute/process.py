@@ -6,6 +6,7 @@ the command line, in its process and on the workers of its cluster. A script may
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import sys
@@ -20,8 +21,8 @@ MAX_KEPT_BYTES = 32 * 2**20
 MAX_FREE_BYTES = 64 * 2**20
 SWITCH_INTERVAL_S = 5e-4
 """After how long a thread that holds the interpreter gives it to one that waits for it."""
-COLLECT_AFTER = 20_000
-"""New objects after which garbage is collected: at 700, that is a tenth of the imports."""
+COLLECT_AFTER = 200_000
+"""New objects after which garbage is collected: a run imports as many, and stpipe collects too."""
 MIN_ADDRESS_SPACE = 700 * 2**20
 """Bytes that the system must grant: with less, OpenBLAS asks for its buffers for ever."""
 LIBRARIES = ("stdatamodels", "asdf", "asdf_astropy", "astropy", "gwcs", "stcal", "drizzle")
@@ -44,6 +45,7 @@ def own() -> None:
     _owned = True
     late.defer()
     gc.set_threshold(COLLECT_AFTER)
+    atexit.register(gc.freeze)  # what is left at the end goes with the process
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
     try:
