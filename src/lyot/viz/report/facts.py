@@ -444,17 +444,21 @@ def _noise_curve(path: Path) -> dict[str, Array]:
 
 def _count_pixels(path: Path) -> PixelCounts:
     instrument = read_info(path).instrument_value
-    unusable, outlier, saturated = (
-        np.uint32(instrument.flag_value(name)) for name in ("DO_NOT_USE", "OUTLIER", "SATURATED")
-    )
+    bits = [instrument.flag_value(name) for name in ("DO_NOT_USE", "OUTLIER", "SATURATED")]
+    n_pixels, n_without_value, n_flagged = 0, 0, np.zeros(len(bits), np.int64)
     with readable(path), open_fits(path, memmap=False) as hdus:
-        dq = np.asarray(hdus["DQ"].data).astype(np.uint32)
-        n_without_value = int((~np.isfinite(hdus["SCI"].data)).sum())
-    return PixelCounts(
-        path.name,
-        n_frames=len(dq),
-        unusable_fraction=float(((dq & unusable) != 0).mean()),
-        n_outliers=int(((dq & outlier) != 0).sum()),
-        n_without_value=n_without_value,
-        n_saturated=int(((dq & saturated) != 0).sum()),
-    )
+        flags, image, n_frames = hdus["DQ"].section, hdus["SCI"].section, hdus["DQ"].shape[0]
+        for i in range(n_frames):  # one at a time stays in the processor's memory
+            dq = flags[i].astype(np.uint32)
+            n_flagged += [np.count_nonzero(dq & np.uint32(bit)) for bit in bits]
+            n_without_value += dq.size - np.count_nonzero(np.isfinite(image[i]))
+            n_pixels += dq.size
+        unusable, outliers, saturated = n_flagged.tolist()
+        return PixelCounts(
+            path.name,
+            n_frames=n_frames,
+            unusable_fraction=unusable / n_pixels,
+            n_outliers=outliers,
+            n_without_value=n_without_value,
+            n_saturated=saturated,
+        )
