@@ -6,7 +6,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -193,16 +194,23 @@ def _failed(job: Job, error: BaseException | None, seconds: float) -> Finished:
 
 def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
     """Reduce an association, unless nothing that its products rest on has changed."""
+    with threads.SecondThread() as second:
+        return _reduce(job, second, progress)
+
+
+def _reduce(job: Job, second: threads.SecondThread, progress: Progress) -> Finished:
     started = time.monotonic()
     folder = Path(job.output_dir)
     asn = _association_of(job)
+    digests = _checksums(asn, second)
     record = folder / f"{asn.product}_run.json"
     remove_stale(folder)
     if not job.rerun and record.is_file():
-        before = _unchanged(job, asn, record)
+        before = _unchanged(job, asn, record, digests)
         if before is not None:
             return before
     pipeline = _pipeline(job)
+    pipeline.digests = digests
     process.freeze_imports()
     pipeline.progress = progress
     unsearched = _why_unsearched(job, pipeline)
@@ -227,14 +235,14 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
         if pipeline.products:  # for the report
             names = [Path(p).name for p in pipeline.products]
             write_json({"products": names, "unsearched": measured["unsearched"]}, record)
-        with threads.SecondThread() as second:  # beside the report
-            digests = [second.submit(sampled_checksum, path) for path in products]
-            if job.report and any(p.endswith("_i2d.fits") for p in products):
-                from lyot.viz.report import write_report
+        sums = [second.submit(sampled_checksum, path) for path in products]  # beside the report
+        if job.report and any(p.endswith("_i2d.fits") for p in products):
+            from lyot.viz.report import write_report
 
-                report = write_report(folder, command=list(job.command), products=products)
-                products.append(report)
-                digests.append(second.submit(sampled_checksum, report))
+            report = write_report(folder, command=list(job.command), products=products)
+            products.append(report)
+            sums.append(second.submit(sampled_checksum, report))
+        second.wait()
     finished = Finished(
         job.association,
         asn.product,
@@ -247,7 +255,7 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
     )
     if pipeline.save_results:
         names = [Path(p).name for p in products]
-        values = [digest.result() for digest in digests]
+        values = [each.result() for each in sums]
         content = {
             "software": "lyot",
             "command": list(job.command),
@@ -263,6 +271,13 @@ def reduce(job: Job, /, *, progress: Progress = no_progress) -> Finished:
         }
         write_json(content, record)
     return finished
+
+
+def _checksums(asn: Association, second: threads.SecondThread) -> dict[str, Future[str]]:
+    """Begin with the checksums of the members, where there is a thread for them beside imports."""
+    members = asn.members + asn.acquisitions if threads.n_threads() > 1 else ()
+    # What is no file is said where its headers are read.
+    return {path.name: second.submit(checksum, path) for path in members if path.is_file()}
 
 
 def _why_unsearched(job: Job, pipeline: Coron3Pipeline) -> str:
@@ -442,11 +457,14 @@ def _library_state(path: str) -> str:
     return digest.hexdigest()
 
 
-def _unchanged(job: Job, asn: Association, record: Path) -> Finished | None:
+def _unchanged(
+    job: Job, asn: Association, record: Path, digests: Mapping[str, Future[str]]
+) -> Finished | None:
     """Return what was made before, if its products and all that they rest on are unchanged."""
     try:
         before = json.loads(record.read_text(encoding="utf-8"))
-        if before["fingerprint"] != fingerprint(job, asn):
+        known = {name: each.result() for name, each in digests.items()}
+        if before["fingerprint"] != fingerprint(job, asn, known):
             return None
         for name, digest in before["products"].items():
             path = record.parent / name

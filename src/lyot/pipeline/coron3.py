@@ -92,6 +92,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
     analyze : callable or None
         Called once all exposures are subtracted and their products written, while another thread
         combines them.
+    digests : dict of str to Future
+        Checksums of members that another thread has begun with, by their names.
     needed_later : tuple of str
         Modules that another thread imports once the first exposure is open.
 
@@ -125,6 +127,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.products: list[str] = []
         self.summary: list[dict[str, Any]] = []
         self.checksums: dict[str, str] = {}
+        self.digests: Mapping[str, Future[str]] = {}
         self.keep_fits = False
         self.analyze: Callable[[], None] | None = None
         self.needed_later: tuple[str, ...] = ()
@@ -135,9 +138,14 @@ class Coron3Pipeline(Pipeline, LyotStep):
         """Return the combined image, a list for several numbers of modes; None without resample."""
         plan = self.plan(source)
         members = plan.association.members + plan.association.acquisitions
+
+        def _digest(path: Path) -> str:
+            begun = self.digests.get(path.name)
+            return checksum(path) if begun is None else begun.result()
+
         self.products, self.summary, self.subtracted = [], [], {}
         self._combined_backgrounds = {}
-        digests = threads.map_ordered(checksum, members)
+        digests = threads.map_ordered(_digest, members)
         self.checksums = {p.name: digest for p, digest in zip(members, digests, strict=True)}
         _check_copies(self.checksums)
         for name, kind in plan.unused:
