@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -22,7 +21,6 @@ from lyot.analysis.noise import KnownDisc, KnownSource, KnownSources
 from lyot.analysis.observation import Observation
 from lyot.analysis.paper import PaperTable, citations, companions_for_paper, limits_for_paper
 from lyot.analysis.statistic import FIVE_SIGMA
-from lyot.compute import threads
 from lyot.compute.cluster import Tasks
 from lyot.files.evolution import Evolution, read_evolution
 from lyot.files.results import SURVEY_COLORS, write_grid, write_latex, write_maps, write_table
@@ -79,15 +77,12 @@ def write_contrast(
     """
     models = _models(observation, masses)
     shared = {name: options[name] for name in ("statistic", "known_sources") if name in options}
-    with threads.SecondThread() as second:
-        for name in ("scipy.stats", *(["lyot.viz.analysis"] if figures else [])):
-            second.submit(import_module, name)  # beside what is computed
-        found = find_sources(observation, **shared)
-        curve = contrast_curve(observation, **options, found_sources=found, tasks=tasks)
-        known = (*shared.get("known_sources", ()), *found)
-        best = observation.n_modes[int(np.bincount(curve.best).argmax())]
-        limits = sensitivity_map(observation, curve, n_modes=best)
-        complete = completeness_map(observation, **options | {"known_sources": known}, n_modes=best)
+    found = find_sources(observation, **shared)
+    curve = contrast_curve(observation, **options, found_sources=found, tasks=tasks)
+    known = (*shared.get("known_sources", ()), *found)
+    best = observation.n_modes[int(np.bincount(curve.best).argmax())]
+    limits = sensitivity_map(observation, curve, n_modes=best)
+    complete = completeness_map(observation, **options | {"known_sources": known}, n_modes=best)
     limits_in_mass = None
     if models is not None:
         star = masses.age or 0.0, masses.distance or 0.0
