@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from lyot.algorithms import fourier
 from lyot.analysis.observation import read_psf
 from lyot.analysis.psf import best_psf, model_psf, psf_from_image
 from lyot.errors import LyotError
@@ -41,6 +42,17 @@ def test_an_oversampled_image_is_binned():
     # Pixels of three samples integrate, which widens the image a little.
     np.testing.assert_allclose(fine.stamp(0.2, -0.1).sum(), 1.0, atol=1e-3)
     assert coarse.fwhm_pix < fine.fwhm_pix < 1.1 * coarse.fwhm_pix
+
+
+def test_a_stamp_is_the_sum_over_the_samples_of_each_pixel_of_the_moved_image():
+    for psf in (model_psf(*MODE, 0.063), psf_from_image(np.eye(33), origin="x", oversample=2)):
+        over, n = psf.oversample, 2 * psf.half_pix + 1
+        move = np.array([0.31, -0.24]) * over
+        moved = fourier.shift(fourier.spectrum(psf.data), move, shape=psf.data.shape)
+        edge = (len(moved) - n * over) // 2
+        cut = moved[edge : edge + n * over, edge : edge + n * over]
+        expected = cut.reshape(n, over, n, over).sum(axis=(1, 3))
+        np.testing.assert_allclose(psf.stamp(0.31, -0.24), expected, atol=1e-14)
 
 
 def test_an_even_oversampling_has_its_center_between_samples():

@@ -19,10 +19,28 @@ def convolve(images: Array, /, *kernels: Array) -> list[Array]:
     >>> bool(np.allclose(same, image))
     True
     """
-    from scipy import fft
+    return Kernels(*kernels).over(images)
 
-    (n_y, n_x), (m_y, m_x) = images.shape[-2:], kernels[0].shape[-2:]
-    grid = [fft.next_fast_len(n, real=True) for n in (n_y + m_y - 1, n_x + m_x - 1)]
-    spectra, top, left = fft.rfft2(images, grid), (m_y - 1) // 2, (m_x - 1) // 2
-    wide = [fft.irfft2(spectra * fft.rfft2(each, grid), grid) for each in kernels]
-    return [each[..., top : top + n_y, left : left + n_x] for each in wide]
+
+class Kernels:
+    """Kernels for many images: their transforms are made once for each size of an image."""
+
+    def __init__(self, *kernels: Array) -> None:
+        """Take kernels ``(..., m_y, m_x)`` with the same numbers of rows and columns."""
+        self.kernels = kernels
+        self._spectra: dict[tuple[int, int], list[Array]] = {}
+
+    def over(self, images: Array, /) -> list[Array]:
+        """Convolve images as `convolve` does."""
+        from scipy import fft
+
+        (n_y, n_x), (m_y, m_x) = images.shape[-2:], self.kernels[0].shape[-2:]
+        grid = (
+            fft.next_fast_len(n_y + m_y - 1, real=True),
+            fft.next_fast_len(n_x + m_x - 1, real=True),
+        )
+        if grid not in self._spectra:
+            self._spectra[grid] = [fft.rfft2(each, grid) for each in self.kernels]
+        spectra, top, left = fft.rfft2(images, grid), (m_y - 1) // 2, (m_x - 1) // 2
+        wide = [fft.irfft2(spectra * each, grid) for each in self._spectra[grid]]
+        return [each[..., top : top + n_y, left : left + n_x] for each in wide]

@@ -9,8 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from lyot.algorithms.convolution import convolve
-from lyot.algorithms.geometry import radius_map
+from lyot.algorithms.convolution import Kernels, convolve
 from lyot.algorithms.statistics import RingLevels, ring_levels
 from lyot.analysis.exposure import SubtractedExposure
 from lyot.analysis.grid import SkyGrid, sky_grid
@@ -24,7 +23,7 @@ from lyot.types import Array, Box
 MAX_TEMPLATE_FWHM = 1.5
 MIN_COVERAGE, MIN_REACH = 0.5, 0.8
 """Share of the source's weight, and of a whitened filter's sum of sizes, on good pixels."""
-PLACES_AT_ONCE, ROWS_AT_ONCE, SOURCES_AT_ONCE = 2**15, 64, 36
+PLACES_AT_ONCE, ROWS_AT_ONCE, SOURCES_AT_ONCE = 2**15, 64, 72
 """Positions, and rows of the sky, whose fluxes a thread reads; sources that it puts in at once."""
 MIN_WEIGHT_TRANSMISSION = 1e-3
 """Transmission at which the weight of an exposure no longer falls."""
@@ -145,8 +144,9 @@ class FluxMaps:
 
     def _shares(self, radius_pix: Array) -> Array:
         """Share of each filter at separations, ``(n_node, ...)``."""
-        log_r, nodes = np.log(np.maximum(radius_pix, 1.0)), np.log(self._nodes)
-        return np.array([np.interp(log_r, nodes, one) for one in np.eye(len(nodes))])
+        nodes = np.arange(len(self._nodes), dtype=np.float64)
+        at = np.interp(np.log(np.maximum(radius_pix, 1.0)), np.log(self._nodes), nodes)
+        return np.maximum(1.0 - np.abs(at - nodes.reshape(-1, *(1,) * np.ndim(at))), 0.0)
 
     def _template(
         self, e: int, dy: float, dx: float, nodes: Array | slice = slice(None)
@@ -183,33 +183,53 @@ class FluxMaps:
         NaN where less than `MIN_COVERAGE` of the filter's weight lies on good pixels, or the edge
         cuts a whitened filter.
         """
-        exposures, _ = self.observation.exposures, self._filters
+        _ = self._filters
         return threads.map_ordered(
-            lambda e: self._filtered(e, exposures[e].residual, (slice(None), slice(None))),
-            range(len(exposures)),
+            lambda e: self._filtered(
+                self._kernels(e), self.observation.exposures[e].residual, self._distances(e)
+            ),
+            range(len(self.observation.exposures)),
         )
 
-    def _filtered(self, e: int, pixels: Array, where: Box) -> Array:
-        """The flux at every pixel of a box, by the pixels in it."""
-        exposure, n = self.observation.exposures[e], self.half_pix
+    def _distances(self, e: int, box: Box = (slice(None), slice(None))) -> Array:
+        """Separations [pixel] of the pixels of an exposure, or of a box."""
+        exposure = self.observation.exposures[e]
+        rows, columns = (np.arange(n)[part] for n, part in zip(exposure.shape, box, strict=True))
+        return np.hypot(rows[:, None] - exposure.star.y, columns - exposure.star.x)
+
+    def _kernels(self, e: int) -> list[tuple[Kernels, Kernels]]:
+        """The filters of an exposure; and the weights of pixels in them, and their sizes."""
         filters, p = self._filters[e]
-        shares = self._shares(radius_map(exposure.shape, exposure.star.yx)[where])
-        out = np.zeros_like(pixels)
-        for q, share in zip(filters, shares, strict=True):
+        out = []
+        for q in filters:
+            turned, weight = q[:, ::-1, ::-1], (q * p)[:, ::-1, ::-1]
+            out.append((Kernels(turned), Kernels(weight, np.abs(turned))))
+        return out
+
+    def _filtered(
+        self, kernels: list[tuple[Kernels, Kernels]], pixels: Array, distance: Array
+    ) -> Array:
+        """The flux at pixels of some separations, by these pixels."""
+        n, shares, out = self.half_pix, self._shares(distance), np.zeros_like(pixels)
+        for (of_data, of_good), share in zip(kernels, shares, strict=True):
             if not share.any():
                 continue
             # Where this filter has a share, and the pixels that it needs there.
             rows, columns = (np.flatnonzero((share > 0).any(axis=axis)) for axis in (1, 0))
-            box = tuple(slice(max(i[0] - n, 0), i[-1] + n + 1) for i in (rows, columns))
+            box = (
+                slice(max(rows[0] - n, 0), rows[-1] + n + 1),
+                slice(max(columns[0] - n, 0), columns[-1] + n + 1),
+            )
+            if 2 * rows.size * columns.size > share.size:  # of one size, kernels are kept
+                box = slice(None), slice(None)
             part, share = pixels[:, *box], share[box]
             good = np.isfinite(part)
-            turned, weight = q[:, ::-1, ::-1], (q * p)[:, ::-1, ::-1]
-            size = np.abs(turned)
-            [total] = convolve(np.where(good, part, 0.0), turned)
-            covered, reach = convolve(good.astype(np.float64), weight, size)
+            [total] = of_data.over(np.where(good, part, 0.0))
+            covered, reach = of_good.over(good.astype(np.float64))
             enough = covered > MIN_COVERAGE
             if self.flux_by == WHITENED:  # cut, a filter takes the level with it
-                enough &= reach > MIN_REACH * size.sum(axis=(1, 2), keepdims=True)
+                whole = of_good.kernels[1].sum(axis=(1, 2), keepdims=True)
+                enough &= reach > MIN_REACH * whole
             flux = np.where(enough, total / np.where(enough, covered, 1.0), np.nan)
             out[:, *box] += np.where(share > 0, share * flux, 0.0)
         return out
@@ -232,11 +252,11 @@ class FluxMaps:
         reach = int(np.ceil(PATCH_FWHM * self.observation.fwhm_pix)) + self.half_pix
         out = [(np.zeros(2), np.zeros((n_trunc, 1, 1)))] * len(flux)
         seen, sources, places = self._sources_on(exposure, separation_pix, pa_deg)
-        boxes = [_about(yx, reach, exposure.shape) for yx in places]
+        boxes, kernels = [_about(yx, reach, exposure.shape) for yx in places], self._kernels(e)
         light = exposure.response.per_flux(sources, boxes, flux=flux[seen].tolist())
         for i, box, added in zip(seen.tolist(), boxes, light, strict=True):
-            images = np.nan_to_num(self._filtered(e, flux[i] * added, box))
-            splines = np.array([spline_filter(image, order=3) for image in images])
+            images = self._filtered(kernels, flux[i] * added, self._distances(e, box))
+            splines = np.array([spline_filter(image, order=3) for image in np.nan_to_num(images)])
             out[i] = np.array([box[0].start, box[1].start], np.float64), splines
         return out
 
@@ -269,8 +289,8 @@ class FluxMaps:
         """Of the flux of each exposure, with the largest number of modes."""
         t, width = self.observation.truncation(None), self.observation.fwhm_pix
         return [
-            ring_levels(image[t], radius_map(exposure.shape, exposure.star.yx), width=width)
-            for exposure, image in zip(self.observation.exposures, self.images, strict=True)
+            ring_levels(image[t], self._distances(e), width=width)
+            for e, image in enumerate(self.images)
         ]
 
     def precisions(self, separation_pix: Array, /) -> Array:

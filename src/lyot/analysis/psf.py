@@ -101,8 +101,34 @@ class OffAxisPSF:
 
         Flux in each of ``(2 half_pix + 1, ...)`` pixels, for a source of unit flux.
         """
-        move = np.array([dy, dx]) * self.oversample
-        return self._binned(np.asarray(fourier.shift(self._spectra, move, shape=self.data.shape)))
+        aliases, n = self._aliases, 2 * self.half_pix + 1
+        if aliases is None:
+            move = np.array([dy, dx]) * self.oversample
+            return self._binned(fourier.shift(self._spectra, move, shape=self.data.shape))
+        over, length, _, half = aliases.shape
+        k = np.fft.fftfreq(over * length, 1.0 / (over * length))
+        phases = np.exp(-2j * np.pi / length * np.multiply.outer((dy, dx), k))
+        along_y, along_x = phases.reshape(2, over, length)
+        pixels = np.einsum("akbl,ak,bl->kl", aliases, along_y, along_x[:, :half])
+        return np.fft.irfft2(pixels, (length, length))[:n, :n]
+
+    @cached_property
+    def _aliases(self) -> NDArray[np.complex128] | None:
+        """Transform of the sums over pixels at each sample, aliases apart, of one half along x.
+
+        What falls on one frequency of the pixels, each of ``(oversample, length)`` frequencies
+        along y and x, is added after the phases of a shift. None where pixels do not fit the grid.
+        """
+        over, m = self.oversample, len(self._spectra)
+        length, n = m // over, 2 * self.half_pix + 1
+        if m % over:
+            return None
+        image = np.fft.irfft(np.fft.ifft(self._spectra, axis=0), n=m, axis=1)
+        samples = (len(self.data) - n * over) // 2 + np.arange(over)
+        sums = np.exp(2j * np.pi / m * np.multiply.outer(np.arange(m), samples)).sum(axis=1)
+        spectrum = np.fft.fft2(image) * sums[:, None] * sums / over**2
+        aliases = spectrum.reshape(over, length, over, length)
+        return np.ascontiguousarray(aliases[..., : length // 2 + 1])
 
     def _binned(self, image: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum the samples of each detector pixel."""

@@ -152,9 +152,9 @@ class LinearResponse:
             if n_refs * _area(hull) * np.dtype(np.float32).itemsize > MAX_HELD_BYTES:
                 batches = [(each.near, [each]) for each in asked]
             for bounds, some in batches:
-                refs = self._pixels(number, bounds)
+                refs = _References.of(self._pixels(number, bounds), bounds)
                 for fit in fits:
-                    self._add(fit, refs, bounds, some, n_modes)
+                    self._add(fit, refs.filled(fit), some, n_modes)
         return [each.averaged(exposure.n_good) for each in asked]
 
     def _pixels(self, number: int, box: Box) -> NDArray[np.floating]:
@@ -165,11 +165,11 @@ class LinearResponse:
         return exposure.aligned.pixels(number, *box)
 
     def _add(
-        self, fit: Fit, refs: Array, bounds: Box, asked: list[_Asked], n_modes: tuple[int, ...]
+        self, fit: Fit, refs: _References, asked: list[_Asked], n_modes: tuple[int, ...]
     ) -> None:
         """Add what one fit makes of lights; coefficients of all of them come of one product."""
         parts = [
-            _Part.of(fit, members, each, refs[:, *_inside(each.near, bounds)], self.exposure)
+            _Part.of(fit, members, each, refs, self.exposure)
             for each in asked
             if fit.zone.share[each.light.wanted].any()
             for members in _alike(fit, self.exposure, each.light.box)
@@ -178,10 +178,41 @@ class LinearResponse:
             return
         cross = np.concatenate([part.cross for part in parts])
         ends = np.cumsum([len(part.cross) for part in parts])[:-1]
-        for t, n in enumerate(n_modes):
-            coefs = klip.coefficients(cross, fit.operator.matrix, n_modes=n)
-            for part, own in zip(parts, np.split(coefs, ends), strict=True):
-                part.asked.total[t] += part.response(fit, own)
+        matrix = fit.operator.matrix
+        coefs = np.stack([klip.coefficients(cross, matrix, n_modes=n) for n in n_modes])
+        for part, own in zip(parts, np.split(coefs, ends, axis=1), strict=True):
+            part.add(fit, own)
+
+
+class _References(NamedTuple):
+    """The pixels of a set of references within bounds."""
+
+    pixels: NDArray[np.floating]  # (n, n_rows, n_columns)
+    bounds: Box
+    gaps: NDArray[np.bool_]  # (n_rows, n_columns): True where some of them are not known
+    known: NDArray[np.bool_]  # (n, n_gap)
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.floating], bounds: Box) -> _References:
+        """Look for gaps."""
+        gaps = ~np.isfinite(pixels.sum(axis=0))
+        if gaps.any() and not pixels.flags.owndata:
+            pixels = pixels.copy()
+        return cls(pixels, bounds, gaps, np.isfinite(pixels[:, gaps]))
+
+    def filled(self, fit: Fit) -> _References:
+        """Set what is not known to the means that a fit takes off, in place."""
+        if self.gaps.any():
+            means = np.zeros((len(self.pixels), 1))
+            means[fit.refs, 0] = fit.mean_ref
+            self.pixels[:, self.gaps] = np.where(self.known, self.pixels[:, self.gaps], means)
+        return self
+
+    def on(self, box: Box, fit: Fit) -> NDArray[np.float64]:
+        """Return those that a fit uses on a box, ``(n_ref, n_pix)``."""
+        cut = self.pixels[:, *_inside(box, self.bounds)]
+        picked = cut if len(fit.refs) == len(cut) else cut[fit.refs]
+        return np.asarray(picked, dtype=np.float64).reshape(len(picked), -1)
 
 
 class _Asked(NamedTuple):
@@ -216,60 +247,54 @@ class _Part(NamedTuple):
     """What targets of a fit, which answer alike, are asked about a light."""
 
     asked: _Asked
+    refs: _References
     members: list[int]
-    share: Array  # (n_out,), of the zone
     good: NDArray[np.bool_]  # (n_member, n_out)
     cross: Array  # (n_s, n_ref)
-    refs: Array  # (n_ref, n_out), centered
     mean: Array  # (n_s,), of the light over the fit
     in_level: Array  # (n_s,), light where the level is taken
 
     @classmethod
     def of(
-        cls, fit: Fit, members: list[int], asked: _Asked, near: Array, exposure: SubtractedExposure
+        cls,
+        fit: Fit,
+        members: list[int],
+        asked: _Asked,
+        refs: _References,
+        exposure: SubtractedExposure,
     ) -> _Part:
-        """Take the products of a light with the references, whose pixels near it are given."""
+        """Take the products of a light with the references."""
         (box, images, wanted), rows = asked.light, fit.rows[members]
         good_in = ~exposure.missing[rows[0]].reshape(exposure.shape)[box].ravel()
         weight = fit.zone.weight[box].ravel() * good_in
-        refs_in, refs_out = (
-            _picked(near[:, *_inside(part, asked.near)], fit).reshape(len(fit.refs), -1)
-            for part in (box, wanted)
-        )
         flat = None if images is None else images.reshape(len(images), -1)
-        center = fit.mean_ref + fit.offset  # taken off the products, not off each pixel
-        cross = injection.source_products(flat, weight, refs_in, center)
-        if not np.isfinite(cross).all():  # pixels that are bad in all references
-            refs_in = np.where(np.isfinite(refs_in), refs_in, 0.0)
-            cross = injection.source_products(flat, weight, refs_in, center)
-        refs_out = refs_out - fit.mean_ref[:, None]
-        if not np.isfinite(refs_out.sum()):
-            refs_out[~np.isfinite(refs_out)] = 0.0
+        # The means are taken off the products, not off each pixel.
+        center = fit.mean_ref + fit.offset
+        cross = injection.source_products(flat, weight, refs.on(box, fit), center)
         in_level = np.zeros(len(cross))
         if fit.n_level.any():
             used = (fit.zone.level[box].ravel() & good_in).astype(np.float64)
             in_level = used if flat is None else flat @ used
-        return cls(
-            asked,
-            members,
-            fit.zone.share[wanted].ravel(),
-            ~exposure.bad[rows, *wanted].reshape(len(rows), -1),
-            cross,
-            refs_out,
-            (weight if flat is None else flat @ weight) / fit.weight_sum,
-            in_level,
-        )
+        good = ~exposure.bad[rows, *wanted].reshape(len(rows), -1)
+        mean = (weight if flat is None else flat @ weight) / fit.weight_sum
+        return cls(asked, refs, members, good, cross, mean, in_level)
 
-    def response(self, fit: Fit, coefs: Array) -> Array:
-        """What the light adds, ``(n_s, n_out)``, summed over the targets."""
-        constant = self.mean[:, None]
-        if fit.n_level.any():  # the mean of the response where the level is taken
-            level = (fit.level_offset[self.members] - fit.offset).T
-            constant = self.in_level[:, None] / fit.n_level[self.members] - coefs @ level
-        changed = self.asked.direct - injection.linear_response(coefs, self.refs, fit.offset)
-        if constant.shape[1] == 1:
-            return np.asarray((changed - constant) * (self.share * self.good.sum(axis=0)))
-        return np.asarray(self.share * (changed * self.good.sum(axis=0) - constant @ self.good))
+    def add(self, fit: Fit, coefs: Array) -> None:
+        """Add what the light adds by coefficients ``(n_trunc, n_s, n_ref)``, over the targets."""
+        light, share = self.asked.light, fit.zone.share[self.asked.light.wanted].ravel()
+        refs, center = self.refs.on(light.wanted, fit), fit.mean_ref + fit.offset
+        count = self.good.sum(axis=0)
+        for own, total in zip(coefs, self.asked.total, strict=True):
+            model = injection.linear_response(own, refs, center)
+            constant = self.mean[:, None]
+            if fit.n_level.any():  # the mean of the response where the level is taken
+                level = (fit.level_offset[self.members] - fit.offset).T
+                constant = self.in_level[:, None] / fit.n_level[self.members] - own @ level
+            changed = self.asked.direct - model
+            if constant.shape[1] == 1:
+                total += (changed - constant) * (share * count)
+            else:
+                total += share * (changed * count - constant @ self.good)
 
 
 def _alike(fit: Fit, exposure: SubtractedExposure, box: Box) -> list[list[int]]:
@@ -283,12 +308,6 @@ def _alike(fit: Fit, exposure: SubtractedExposure, box: Box) -> list[list[int]]:
     for number, inside in enumerate(missing):
         groups.setdefault(inside.tobytes(), []).append(number)
     return list(groups.values())
-
-
-def _picked(pixels: Array, fit: Fit) -> NDArray[np.float64]:
-    """The references of a fit, of those of its set."""
-    picked = pixels if len(fit.refs) == len(pixels) else pixels[fit.refs]
-    return np.asarray(picked, dtype=np.float64)
 
 
 class UpdatedResponse:
