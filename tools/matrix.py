@@ -62,6 +62,7 @@ def environment(folder: Path, python: str, requirements: list[str]) -> Path:
     made_of = f"{python} {requirements} {hashlib.sha256(bounds).hexdigest()}"
     binary = folder / "bin" / "python"
     if not mark.is_file() or mark.read_text() != made_of:
+        mark.unlink(missing_ok=True)  # first, so that no half environment is ever taken for one
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([python, "-m", "venv", str(folder)], check=True)
         pip = [str(binary), "-m", "pip", "install", "-q", "--disable-pip-version-check"]

@@ -246,8 +246,7 @@ def as_model(source: Any, kind: str, /) -> Any:
         model = getattr(datamodels, "ImageModel" if is_image else kind)(hdus)
         if is_image:
             model = _as_cube_model(model)
-        check_branches(model.instance, source)
-        in_memory(model.instance)  # an array that the tree does not describe fails here
+        _check_read(model, source)
         keep_refused_keywords(model, hdus[0].header)
     return model
 
@@ -277,9 +276,15 @@ def open_model(source: Any, /, **options: Any) -> Any:
             _check_tree_of(hdus, source)
     with readable(source):
         model = datamodels.open(source, **options)
-        check_branches(getattr(model, "instance", {}), source)
-        in_memory(getattr(model, "instance", {}))
+        _check_read(model, source)
     return model
+
+
+def _check_read(model: Any, source: object) -> None:
+    """Refuse a damaged tree; an array that it does not describe fails here."""
+    tree = getattr(model, "instance", {})
+    check_branches(tree, source)
+    in_memory(tree)
 
 
 def _check_tree_of(hdus: Any, path: str | Path) -> None:
