@@ -77,7 +77,7 @@ HOMES = {
     "cupy": ("compute/devices.py",),
     "zarr": ("files/library_store.py",),
     "sqlite3": ("files/library_store.py",),
-    "asdf": ("files/trees.py",),
+    "asdf": (),
     "yaml": ("files/trees.py",),
     "poppy": ("instruments/",),
     "stpsf": ("analysis/psf.py", "instruments/"),
@@ -92,7 +92,7 @@ HOMES = {
     "stdatamodels.jwst.datamodels.open": ("files/exposure.py",),
     "astropy.io.fits.open": ("files/headers.py",),
     "astropy.io.fits.getdata": (),
-    "astropy.io.fits.getheader": ("files/headers.py",),
+    "astropy.io.fits.getheader": (),
     "astropy.table.Table.read": ("files/results.py",),
     "astropy.table.QTable.read": (),
 }

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Iterator
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -120,32 +119,55 @@ def read_branch(stored: bytes, name: str, what: object, /) -> dict[str, Any]:
 
     asdf would first import what reads the objects of all packages: more than a second.
     """
-    from asdf.util import load_yaml
+    import yaml
 
     check_tree(stored, what)
-    tree = load_yaml(io.BytesIO(stored), tagged=True)
-    if not isinstance(tree, dict):
-        raise ValueError("its tree has no branches")
-    return {
-        **tree,
-        name: _with_arrays(tree.get(name, {}), list(_blocks(stored.partition(_END)[2]))),
-    }
+    text, end, rest = stored.partition(_END)
+    tree = yaml.load(text, Loader=_plain_loader())
+    if not (end and isinstance(tree, dict)):
+        raise ValueError("its tree is not whole")
+    return {**tree, name: _with_arrays(tree.get(name, {}), list(_blocks(rest)))}
+
+
+class _Array(NamedTuple):
+    """An array as a tree describes it."""
+
+    description: Any
+
+
+@cache
+def _plain_loader() -> Any:
+    """Return a loader of YAML that makes no objects: of other types, what they are written as."""
+    import yaml
+
+    class _Plain(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        pass
+
+    def _make(loader: Any, tag: str, node: Any) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            made = loader.construct_mapping(node, deep=True)
+        elif isinstance(node, yaml.SequenceNode):
+            made = loader.construct_sequence(node, deep=True)
+        else:
+            made = loader.construct_scalar(node)
+        return _Array(made) if "core/ndarray-" in tag else made
+
+    _Plain.add_multi_constructor("", _make)
+    return _Plain
 
 
 def _with_arrays(node: Any, blocks: list[tuple[bytes, bytes, int]]) -> Any:
-    from asdf.tagged import Tagged, get_tag
-
-    if isinstance(node, Tagged) and "core/ndarray-" in get_tag(node):
-        return _array(node, blocks)
-    if isinstance(node, Mapping):
+    if isinstance(node, _Array):
+        return _array(node.description, blocks)
+    if isinstance(node, dict):
         return {key: _with_arrays(each, blocks) for key, each in node.items()}
     return [_with_arrays(each, blocks) for each in node] if isinstance(node, list) else node
 
 
 def _array(node: Any, blocks: list[tuple[bytes, bytes, int]]) -> Any:
     """Return an array of numbers as a tree describes it."""
-    if not isinstance(node, Mapping):
-        node = {"data": list(node)}
+    if isinstance(node, list):
+        node = {"data": node}
     kind = node.get("datatype", "float64")
     dtype = np.dtype("bool" if kind == "bool8" else kind)
     if dtype.kind not in "biufc" or not node.keys() <= _OF_AN_ARRAY:
