@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+import lyot as package
 from lyot.algorithms import fourier
 from lyot.compute import process
 from lyot.files.aligned import AlignedArrays
@@ -81,15 +85,27 @@ def peer_python(*packages: str) -> str:
     return str(python)
 
 
+@cache
+def user_environment() -> dict[str, str]:
+    """Return the environment of a user's shell, in which all that is measured runs.
+
+    Modules are compiled once, ours here, those of the peers when they were installed: where
+    PYTHONDONTWRITEBYTECODE is set, as in many containers, each start would compile the package
+    anew. References of CRDS are not asked for.
+    """
+    compileall.compile_dir(Path(package.__file__).parent, quiet=1)
+    unset = ("CRDS", "PYTHONDONTWRITEBYTECODE")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
+    return env | {"STPIPE_DISABLE_CRDS_STEPPARS": "true"}
+
+
 def run_peer(python: str, code: str, *arguments: str) -> dict:
     """Run code of a peer and return the JSON object that its last line holds."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("CRDS")}
-    env["STPIPE_DISABLE_CRDS_STEPPARS"] = "true"
     done = subprocess.run(
         [python, "-W", "ignore", "-c", code, *arguments],
         capture_output=True,
         text=True,
-        env=env,
+        env=user_environment(),
         check=False,
     )
     if done.returncode:
@@ -105,10 +121,9 @@ class Process(NamedTuple):
     peak_mb: float
 
 
-def process_of(command: Sequence[str | Path]) -> Process:
+def process_of(command: Sequence[str | Path], n_threads: int | None = None) -> Process:
     """Run a command from start to end, as from a shell."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("CRDS")}
-    env["STPIPE_DISABLE_CRDS_STEPPARS"] = "true"
+    env = user_environment() | ({"LYOT_THREADS": str(n_threads)} if n_threads else {})
     with tempfile.TemporaryFile() as said:
         start = time.perf_counter()
         child = subprocess.Popen([str(c) for c in command], stdout=said, stderr=said, env=env)
@@ -127,9 +142,19 @@ def in_turn(n: int, *commands: Callable[[], Process]) -> list[Process]:
     return [Process(*np.median(each, axis=0).tolist()) for each in zip(*rounds, strict=True)]
 
 
-def lyot(*arguments: str | Path) -> Process:
+def lyot(*arguments: str | Path, n_threads: int | None = None) -> Process:
     """Run our command as a process of its own."""
-    return process_of([sys.executable, "-m", "lyot.cli", *arguments])
+    return process_of([sys.executable, "-m", "lyot.cli", *arguments], n_threads)
+
+
+def reduce(
+    association: Path, align_to: str, *options: str | Path, n_threads: int | None = None
+) -> Process:
+    """Reduce an observation into an empty folder."""
+    folder = association.parent / "ours"
+    shutil.rmtree(folder, ignore_errors=True)
+    output = ("-o", folder, "--align-to", align_to, "-q")
+    return lyot("run", association, *output, *options, n_threads=n_threads)
 
 
 def frames(n_target: int, n_ref: int, shape: tuple[int, int], seed: int = 0):
@@ -209,9 +234,11 @@ def write_exposure(path: Path, images: np.ndarray, pointing: Pointing) -> None:
     model.close()
 
 
-def observation(name: str, n_science: tuple[int, ...], n_refs: tuple[int, ...]) -> Path:
-    """Write an observation of 320 x 320 frames, and return its association."""
-    folder, shape = SCRATCH / name, (320, 320)
+def observation(
+    name: str, n_science: tuple[int, ...], n_refs: tuple[int, ...], side: int = 320
+) -> Path:
+    """Write an observation of square frames, and return its association."""
+    folder, shape = SCRATCH / name, (side, side)
     path = folder / "bench_asn.json"
     if path.exists():
         return path
@@ -243,28 +270,3 @@ def observation(name: str, n_science: tuple[int, ...], n_refs: tuple[int, ...]) 
     }
     path.write_text(json.dumps(content))
     return path
-
-
-RUN = """
-import json, logging, resource, sys, time
-logging.disable(logging.WARNING)
-start = time.perf_counter()
-import stdatamodels.jwst.datamodels
-import drizzle, gwcs, scipy.ndimage, stcal.resample, stdatamodels.jwst.transforms
-import lyot.pipeline
-from lyot.cli import main
-imports = time.perf_counter() - start
-import contextlib, io
-start = time.perf_counter()
-with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-    main(["run", *sys.argv[1:], "--no-report", "--rerun"], standalone_mode=False)
-seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"seconds": seconds, "imports": imports, "peak_mb": peak}))
-"""
-
-
-def our_run(association: Path, *options: str) -> dict:
-    """Run `lyot run` in a process of its own, and return its times and peak memory."""
-    folder = str(association.parent / "ours")
-    return run_peer(sys.executable, RUN, str(association), "-o", folder, *options)

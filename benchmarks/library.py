@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import SCRATCH, machine, our_run, pointings, speckled, write_exposure
+from common import SCRATCH, machine, pointings, reduce, speckled, write_exposure
 from lyot.files.exposure import read_cube
 from lyot.files.library_store import Library
 from lyot.parameters import LibraryRecipe
@@ -85,11 +85,10 @@ def main() -> None:
         for n, align_to in ((200, "all"), (200, "first"), (0, "first")):
             if n == 0 and size > ALL_UP_TO:
                 continue
-            options = ("--library", str(path), "--library-n", str(n), "--align-to", align_to)
-            made = our_run(association, *options)
+            made = reduce(association, align_to, "--library", path, "--library-n", str(n))
             print(
                 f"      run with {n or len(library):4d} of them, align_to = {align_to:5s} "
-                f"{made['imports'] + made['seconds']:6.1f} s, {made['peak_mb']:5.0f} MB",
+                f"{made.seconds:6.1f} s, {made.peak_mb:5.0f} MB",
                 flush=True,
             )
 

@@ -1,6 +1,6 @@
 """Peak memory of `lyot run` on 60 x 200 frames of 320 x 320, against its bound."""
 
-from common import machine, observation, our_run
+from common import machine, observation, reduce
 
 
 def main() -> None:
@@ -11,11 +11,11 @@ def main() -> None:
     exposure = max(p.stat().st_size for p in association.parent.glob("*_calints.fits")) / 2**20
     bound = 1024 + 2.5 * exposure + 4 * 200 * plane
     for align_to in ("first", "all"):
-        ours = our_run(association, "--align-to", align_to)
-        verdict = "yes" if ours["peak_mb"] < bound else "NO"
+        ours = reduce(association, align_to)
+        verdict = "yes" if ours.peak_mb < bound else "NO"
         print(
-            f"lyot run, 60 x 200, align_to = {align_to}: {ours['seconds']:.0f} s, peak "
-            f"{ours['peak_mb']:.0f} MB, bound {bound:.0f} MB: {verdict}",
+            f"lyot run, 60 x 200, align_to = {align_to}: {ours.seconds:.0f} s, peak "
+            f"{ours.peak_mb:.0f} MB, bound {bound:.0f} MB: {verdict}",
             flush=True,
         )
 

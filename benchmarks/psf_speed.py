@@ -7,9 +7,7 @@ the image. Both are compared in processor time, which other work on the machine 
 """
 
 import itertools
-import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import machine
+from common import machine, run_peer
 from lyot.compute.threads import single_threaded_blas
 from lyot.instruments import INSTRUMENTS
 from lyot.instruments.near_mask import NearMask
@@ -114,9 +112,7 @@ def floors(optics):
 
 def first(instrument, mask, band):
     """Return the times of a first PSF, and of it and the transmission by both clocks [s]."""
-    call = [sys.executable, "-c", FIRST, instrument.name, mask, band]
-    done = subprocess.run(call, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+    return run_peer(sys.executable, FIRST, instrument.name, mask, band)
 
 
 def verdict(seconds, most):

@@ -13,7 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from common import Process, in_turn, line, lyot, machine, observation, peer_python, process_of
+from common import (
+    Process,
+    in_turn,
+    line,
+    lyot,
+    machine,
+    observation,
+    peer_python,
+    process_of,
+    reduce,
+)
 
 ROUNDS, SMALL = int(os.environ.get("BENCH_ROUNDS", "3")), os.environ.get("BENCH_SMALL") == "1"
 JWST = """
@@ -61,13 +71,6 @@ def verdict(what: str, value: float, must: float, unit: str) -> None:
     """Print a figure that must not be larger than another."""
     answer = "yes" if value <= must else "NO"
     print(f"{what:55s} {value:8.2f} {unit}   must {must:g}: {answer}", flush=True)
-
-
-def reduce(association: Path, align_to: str) -> Process:
-    """Reduce an observation into an empty folder."""
-    folder = association.parent / "ours"
-    shutil.rmtree(folder, ignore_errors=True)
-    return lyot("run", association, "-o", folder, "--align-to", align_to, "-q")
 
 
 def official(association: Path) -> Process:
