@@ -31,7 +31,7 @@ from lyot.types import Array, Box
 if TYPE_CHECKING:
     from lyot.analysis.exposure import SubtractedExposure
 
-MAX_HELD_BYTES = 2**27
+MAX_HELD_BYTES = 2**26
 """Pixels of a set of references up to which they are read once for many sources."""
 
 

@@ -29,6 +29,7 @@ LARGE, NEAR = 1 / 32, 0.7
 """Shares of the limit: that from which an array lies on disk, and that at which pages go back."""
 MAPPED_BYTES = 8 * 10**8
 """Size of the process at which the pages of mapped files go back where no limit is nearer."""
+LARGE_PROCESS_BYTES = 4 * 10**8
 ROWS_AT_ONCE = 64
 
 
@@ -89,10 +90,23 @@ def relieve() -> None:
     """Hand back the pages of arrays on disk where the process has grown near to its limit."""
     if _limit.n_bytes and len(_on_disk) and _resident() > NEAR * _limit.n_bytes:
         _hand_back(_on_disk)
-        if trim := _malloc_trim():
-            trim(0)
+        _trim()
     if len(_files) and _resident() > min(NEAR * (_limit.n_bytes or math.inf), MAPPED_BYTES):
         _hand_back(_files)
+
+
+def let_go() -> None:
+    """Hand back what has been freed, where the process is large: after a stage of the work.
+
+    Freed arrays leave gaps between those that stay, which count to the process.
+    """
+    if _resident() > LARGE_PROCESS_BYTES:
+        _trim()
+
+
+def _trim() -> None:
+    if trim := _malloc_trim():
+        trim(0)
 
 
 def _hand_back(maps: WeakSet[mmap.mmap]) -> None:

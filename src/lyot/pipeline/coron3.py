@@ -178,7 +178,9 @@ class Coron3Pipeline(Pipeline, LyotStep):
                 stacked = self._stack(plan, exposure)
             models, stacked = self._subtract(record, number, stacked, (opened, acquired))
             subtracted.append(models)
+        stacked = None  # what follows needs no references
         self._files.wait()
+        memory.let_go()
         if not plan.images:
             log.info("resample is skipped: no combined image is made.")
         by_modes = zip(*subtracted, strict=True) if plan.images else ()
@@ -287,6 +289,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
         if exposure.psfstack in plan.products:
             self._files.submit(self._save_stack, exposure, cube, library)
         refs = prepare_refs(cube, plan.parameters.recipe.align)
+        del cube
+        memory.let_go()
         self.progress("stack references", 1, 1)
         return _Stack(exposure.psfstack, refs, library, backgrounds)
 
@@ -386,6 +390,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             aligned.inputs = [exposure.crfints, exposure.psfstack]
             aligned.prepare()
             self._files.wait()  # models are not thread-safe: from here on this thread has them
+            memory.let_go()
             receive_fits = partial(self.subtracted.__setitem__, exposure.crfints)
             target = flagged.result()
             if not number:

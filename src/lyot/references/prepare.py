@@ -30,7 +30,7 @@ MIN_COMPARED = 3
 class PreparedRefs:
     """References, repaired and transformed."""
 
-    cube: Cube  # the stack, without its errors: they are in the variance
+    cube: Cube  # the stack without pixels and errors: they are in the spectra and the variance
     bad: Mask
     variance: NDArray[np.float32]
     spectra: NDArray[np.complex64]  # (n_ref, m_y, m_x // 2 + 1), of the repaired frames
@@ -72,8 +72,9 @@ def prepare_refs(refs: Cube, recipe: AlignRecipe, /) -> PreparedRefs:
 
     threads.map_ordered(_transform, range(len(refs.sci)))
     variance = refs.variance()
-    # A stack is large enough not to hold its errors twice.
-    return PreparedRefs(replace(refs, err=variance[:0]), bad, variance, spectra)
+    # A stack is large enough not to be held twice.
+    no_pixels = np.broadcast_to(np.float32(np.nan), refs.sci.shape)
+    return PreparedRefs(replace(refs, sci=no_pixels, err=variance[:0]), bad, variance, spectra)
 
 
 class Outliers(NamedTuple):
