@@ -67,7 +67,7 @@ def main() -> None:
                     print(f"  {name:30s}" + "  ".join(f"{v:9.3g}" for v in values))
                 image, scale = maps.sky_flux[0], made.pixel_scale_arcsec
         norm = norm or stretch(image)
-        half = (maps.grid.half_pix + 0.5) * scale
+        half = (made.grid.half_pix + 0.5) * scale
         ax.imshow(
             image, origin="lower", extent=(half, -half, -half, half), norm=norm, cmap="inferno"
         )

@@ -15,7 +15,6 @@ from PIL import Image
 from lyot.algorithms.geometry import east_north
 from lyot.analysis.companion import fit_companions
 from lyot.analysis.detection import detect
-from lyot.analysis.grid import sky_grid
 from lyot.analysis.observation import open_run
 from lyot.files.sorting import build_associations
 from lyot.pipeline import Coron3Pipeline
@@ -28,7 +27,7 @@ def on_sky(observation):
     """The residual of the exposure, north up and east to the left."""
     from scipy.ndimage import map_coordinates
 
-    [exposure], grid = observation.exposures, sky_grid(observation)
+    [exposure], grid = observation.exposures, observation.grid
     y, x = exposure.position(*grid.polar)
     image = map_coordinates(np.nan_to_num(exposure.residual[0]), [y, x], order=1, cval=np.nan)
     half = round(REACH_ARCSEC / observation.pixel_scale_arcsec)

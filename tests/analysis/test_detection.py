@@ -34,7 +34,7 @@ def test_noise_alone_gives_no_candidate(draw):
 def test_the_map_is_the_statistic_of_independent_positions(draw):
     observation = draw(9)
     maps = FluxMaps(observation)
-    grid, (snr, number) = maps.grid, snr_map(maps)
+    grid, (snr, number) = maps.observation.grid, snr_map(maps)
     y, x = grid.half_pix + 17, grid.half_pix - 12
     r, pa = np.hypot(17, 12), np.degrees(np.arctan2(12, 17))
     n = int(2 * np.pi * r / observation.fwhm_pix)
@@ -55,6 +55,6 @@ def test_places_under_the_mask_are_not_searched(draw, gaussian_psf):
     )
     maps = FluxMaps(masked)
     snr, _ = snr_map(maps)
-    radius, _ = maps.grid.polar
+    radius, _ = maps.observation.grid.polar
     assert np.isnan(snr[radius < 7]).all()
     assert np.isfinite(snr[(radius > 10) & (radius < 40)]).all()

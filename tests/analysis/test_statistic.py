@@ -6,7 +6,6 @@ import pytest
 from lyot.analysis.completeness import completeness_map
 from lyot.analysis.contrast import contrast_curve
 from lyot.analysis.detection import detect, snr_map
-from lyot.analysis.grid import sky_grid
 from lyot.analysis.noise import KnownSource
 from lyot.analysis.photometry import FluxMaps
 from lyot.analysis.statistic import Statistic, chance_text
@@ -67,7 +66,7 @@ def test_a_source_at_the_limit_is_at_the_threshold_of_the_detection(draw, statis
     observation = draw(30)
     # The center of a pixel, so that nothing is interpolated in the map of S/N, and where the noise
     # changes little over the three rings of a limit.
-    grid, (dy, dx) = sky_grid(observation), (30, -19)
+    grid, (dy, dx) = observation.grid, (30, -19)
     r = np.hypot(dy, dx)
     separation = float(r) * observation.pixel_scale_arcsec
     pa = float(np.degrees(np.arctan2(-dx, dy)))

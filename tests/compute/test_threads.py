@@ -36,7 +36,6 @@ NO_PRODUCTS = {
     "named_mode",
     "open_run",
     "read_wavefronts",
-    "sky_grid",
     "spectral_number",
     "star_brightness",
     "table_of_modes",

@@ -421,7 +421,7 @@ def sensitivity_map(
     """
     t = observation.truncation(n_modes)
     maps = flux_maps(observation, curve.statistic.flux_by)
-    (radius, _), is_seen = maps.grid.polar, maps.sky.weight > 0
+    (radius, _), is_seen = maps.observation.grid.polar, maps.sky.weight > 0
     precision = maps.precisions(radius)
     share = (precision * is_seen).sum(axis=0) / precision.sum(axis=0)
     good = np.isfinite(curve.corrected[t])
@@ -434,7 +434,7 @@ def sensitivity_map(
     )
     return SensitivityMap(
         np.where(outside, np.nan, limit),
-        maps.grid,
+        maps.observation.grid,
         observation.pixel_scale_arcsec,
         observation.n_modes[t],
     )

@@ -17,7 +17,7 @@ from lyot.analysis.noise import (
     NoiseRings,
     noise_rings,
 )
-from lyot.analysis.observation import Observation
+from lyot.analysis.observation import ROWS_AT_ONCE, Observation
 from lyot.analysis.peaks import Place, Relief, flux_maps
 from lyot.analysis.photometry import FluxMaps, throughputs
 from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic, state_chances
@@ -33,8 +33,6 @@ MIN_TRANSMISSION = 0.02
 TRIED_SHARE = 0.7
 """Maxima of the flux over the scatter at its separation above this share of the threshold are
 tested at their place."""
-ROWS_AT_ONCE = 64
-"""Rows of the sky that a thread derotates."""
 N_RADII, N_ANGLES = 10, 4
 """Injections for the throughput of the flux map."""
 
@@ -141,7 +139,7 @@ def detect(
     """
     search = _Search.over(observation, n_modes, statistic, known_sources)
     tests, found = search.tests, search.found
-    maps, grid, t = tests.maps, tests.maps.grid, tests.truncation
+    maps, grid, t = tests.maps, tests.maps.observation.grid, tests.truncation
     observation = maps.observation  # of one number of modes
     snr, number = search.snr, search.n_positions
     if found:
@@ -159,7 +157,7 @@ def detect(
         snr=snr,
         flux=maps.sky_flux[t] / throughput,
         n_positions=number,
-        stim=stim_map(observation, grid, n_modes=observation.n_modes[t]),
+        stim=stim_map(observation, n_modes=observation.n_modes[t]),
         candidates=tuple(sorted(candidates, key=lambda c: (c.fpf, -c.snr))),
         n_places=n_places,
         grid=grid,
@@ -224,14 +222,14 @@ def snr_map(
 def _rings(maps: FluxMaps, known_sources: KnownSources) -> NoiseRings:
     """The fluxes on rings over the whole grid, from where there are enough positions."""
     inner = (MIN_POSITIONS + 0.01) / (2.0 * np.pi) * maps.observation.fwhm_pix
-    outer = maps.grid.polar[0][maps.grid.half_pix].max() * np.sqrt(2.0)
-    radii = np.arange(inner, outer, RING_STEP_PIX)
+    outer = maps.observation.farthest_pix + RING_STEP_PIX
+    radii = np.arange(inner, max(outer, inner + RING_STEP_PIX), RING_STEP_PIX)
     return noise_rings(maps, radii, known_sources=known_sources)
 
 
 def _snr(maps: FluxMaps, rings: NoiseRings, t: int, statistic: Statistic) -> tuple[Array, Array]:
     """The statistic of each position, and the number of positions with it."""
-    radius, pa = maps.grid.polar
+    radius, pa = maps.observation.grid.polar
     mean, scatter, number = _others_at(rings, t, radius, pa, rings.radius_pix[0])
     with np.errstate(invalid="ignore", divide="ignore"):
         snr = (maps.sky_flux[t] - mean) / (scatter * statistic.spread(number + 1))
@@ -265,21 +263,21 @@ def _others_at(
 
 
 @threads.calculation
-def stim_map(observation: Observation, grid: SkyGrid, /, *, n_modes: int | None = None) -> Array:
-    """Return mean over standard deviation of the derotated integrations.
+def stim_map(observation: Observation, /, *, n_modes: int | None = None) -> Array:
+    """Return mean over standard deviation of the derotated integrations on the grid of the sky.
 
     NaN where fewer than two integrations see the position (Pairet et al. 2019,
     doi:10.1093/mnras/stz1350).
     """
     from scipy.ndimage import map_coordinates
 
-    truncation = observation.truncation(n_modes)
-    radius, pa = grid.polar
+    truncation, sky = observation.truncation(n_modes), observation.sky
 
     def _sums(rows: slice) -> Array:
-        count, total, square = np.zeros((3, *radius[rows].shape))
-        for exposure in observation.exposures:
-            at = np.stack(exposure.position(radius[rows], pa[rows]))
+        sums = np.zeros((3, *sky.inside[0, rows].shape))
+        for e, exposure in enumerate(observation.exposures):
+            inside = sky.inside[e, rows]
+            at, (count, total, square) = sky.yx[e][:, rows][:, inside], sums[:, inside]
             before, share = None, np.empty(0)
             for image, bad in zip(exposure.integrations[truncation], exposure.bad, strict=True):
                 if before is None or not np.array_equal(bad, before):  # most often it is the same
@@ -291,9 +289,10 @@ def stim_map(observation: Observation, grid: SkyGrid, /, *, n_modes: int | None 
                 count += seen
                 total += value
                 square += value**2
-        return np.stack([count, total, square])
+            sums[:, inside] = count, total, square
+        return sums
 
-    parts = [slice(i, i + ROWS_AT_ONCE) for i in range(0, len(radius), ROWS_AT_ONCE)]
+    parts = [slice(i, i + ROWS_AT_ONCE) for i in range(0, sky.inside.shape[1], ROWS_AT_ONCE)]
     count, total, square = np.concatenate(threads.map_ordered(_sums, parts), axis=1)
     mean = total / np.maximum(count, 1)
     variance = (square - count * mean**2) / np.maximum(count - 1, 1)
@@ -378,5 +377,7 @@ def _throughput_map(maps: FluxMaps, t: int) -> Array:
     steps = np.geomspace(observation.fwhm_pix, observation.reach_pix, N_RADII)
     bare = finite_mean(throughputs(maps, steps, N_ANGLES, np.ones(N_RADII))[1, t], axis=-1)
     good = np.isfinite(bare)
-    total = maps.sky_transmission * np.interp(maps.grid.polar[0], steps[good], bare[good])
+    total = maps.sky_transmission * np.interp(
+        maps.observation.grid.polar[0], steps[good], bare[good]
+    )
     return np.where(total > 0, total, np.nan)

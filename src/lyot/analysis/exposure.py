@@ -107,6 +107,13 @@ class SubtractedExposure:
         offsets = self.plane.offset([0.0, n_y - 1.0, y, y], [x, x, 0.0, n_x - 1.0])
         return np.hypot(*offsets) / self.target.info.pixel_scale_arcsec
 
+    @property
+    def corners_pix(self) -> NDArray[np.float64]:
+        """The separations of the four corners of the frame, likewise."""
+        n_y, n_x = self.shape
+        offsets = self.plane.offset([0.0, 0.0, n_y - 1.0, n_y - 1.0], [0.0, n_x - 1.0] * 2)
+        return np.hypot(*offsets) / self.target.info.pixel_scale_arcsec
+
     def contains(self, y: Array | float, x: Array | float, /) -> Any:
         """Return whether positions lie on the frames."""
         return (y >= 0) & (y <= self.shape[0] - 1) & (x >= 0) & (x <= self.shape[1] - 1)

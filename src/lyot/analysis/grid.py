@@ -8,7 +8,6 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from lyot.algorithms.geometry import east_north, polar
-from lyot.analysis.observation import Observation
 from lyot.types import Array
 
 
@@ -44,14 +43,7 @@ class SkyGrid:
         return self.half_pix + round(float(north)), self.half_pix - round(float(east))
 
 
-def sky_grid(observation: Observation, /) -> SkyGrid:
-    """Return the grid, on the nominal pixel scale, that holds the frames of all exposures."""
-    return _grid(
-        max(int(np.ceil(exposure.edges_pix.max() - 1e-6)) for exposure in observation.exposures)
-    )
-
-
 @lru_cache(maxsize=2)
-def _grid(half_pix: int) -> SkyGrid:
-    """Make a grid, whose separations and angles are then computed once."""
+def sky_grid(half_pix: int, /) -> SkyGrid:
+    """Return a grid, whose separations and angles are computed once."""
     return SkyGrid(half_pix)

@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lyot.algorithms.geometry import east_north
 from lyot.analysis.brightness import StarBrightness, star_brightness, star_flux_in
 from lyot.analysis.exposure import SubtractedExposure, exposure_of_run
+from lyot.analysis.grid import SkyGrid, sky_grid
 from lyot.analysis.mode import mode_of, transmission_of
 from lyot.analysis.psf import OffAxisPSF, best_psf, psf_from_image
 from lyot.analysis.response import Added, PointSource
@@ -32,8 +35,18 @@ from lyot.types import Array, Box
 
 log = logging.getLogger(__name__)
 
+ROWS_AT_ONCE = 64
+"""Rows of the sky whose positions a thread computes."""
 MIN_TRANSMISSION = 1e-3
 """Below it a source is not compared with itself at another roll."""
+
+
+class Located(NamedTuple):
+    """Positions of the sky on the frames of the exposures, ``(n_exp, ...)``."""
+
+    yx: Array  # (n_exp, 2, ...) [pixel]
+    inside: NDArray[np.bool_]
+    transmission: Array  # of the mask; 0 beyond the frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +118,25 @@ class Observation:
     def kept(self) -> dict[str, object]:
         """What was made of it and is used again (`lyot.analysis.peaks.flux_maps`)."""
         return {}
+
+    @cached_property
+    def grid(self) -> SkyGrid:
+        """The grid of the sky, on the nominal pixel scale, that holds the frames of all."""
+        edges = (exposure.edges_pix.max() for exposure in self.exposures)
+        return sky_grid(max(int(np.ceil(edge - 1e-6)) for edge in edges))
+
+    @cached_property
+    def sky(self) -> Located:
+        """Its positions on the frames."""
+        radius, pa = self.grid.polar
+        parts = [slice(i, i + ROWS_AT_ONCE) for i in range(0, len(radius), ROWS_AT_ONCE)]
+        rows = threads.map_ordered(lambda part: self.located(radius[part], pa[part]), parts)
+        return Located(*(np.concatenate(arrays, axis=-2) for arrays in zip(*rows, strict=True)))
+
+    @property
+    def farthest_pix(self) -> float:
+        """Largest separation on any frame [pixel]."""
+        return max(float(exposure.corners_pix.max()) for exposure in self.exposures)
 
     @property
     def n_modes(self) -> tuple[int, ...]:
@@ -194,6 +226,23 @@ class Observation:
             return self
         recipe = replace(self.recipe, n_modes=self.n_modes[t : t + 1])
         return replace(self, recipe=recipe, exposures=[e.of_truncation(t) for e in self.exposures])
+
+    def located(self, separation_pix: Array, pa_deg: Array, /) -> Located:
+        """Return positions of the sky on the frames of the exposures."""
+        east, north = east_north(separation_pix, pa_deg)
+        shape = len(self.exposures), *east.shape
+        yx, inside, through = (
+            np.empty((shape[0], 2, *east.shape)),
+            np.empty(shape, bool),
+            np.zeros(shape),
+        )
+        for e, exposure in enumerate(self.exposures):
+            scale = exposure.target.info.pixel_scale_arcsec
+            yx[e] = exposure.plane.pixel(scale * east, scale * north)
+            inside[e] = on_it = exposure.contains(*yx[e])
+            at = yx[e][:, on_it]
+            through[e][on_it] = self.transmission.at(*at, mask_yx=exposure.mask_yx)
+        return Located(yx, inside, through)
 
     def added(
         self, exposure: SubtractedExposure, separation_pix: float, pa_deg: float, flux: float, /

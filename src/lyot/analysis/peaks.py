@@ -47,7 +47,7 @@ def _standing_out(maps: FluxMaps) -> tuple[Source, ...]:
         relief = Relief.of(maps, t)
         for place in relief.peaks(MIN_LEVEL):
             found = np.zeros(len(maps.observation.n_modes))
-            found[t] = flux[maps.grid.pixel(*place)]
+            found[t] = flux[maps.observation.grid.pixel(*place)]
             out.append((*place, found))
     return tuple(out)
 
@@ -67,7 +67,7 @@ class Relief:
     @classmethod
     def of(cls, maps: FluxMaps, truncation: int, /) -> Relief:
         """Measure the scatter of the flux of maps."""
-        (radius, _), flux = maps.grid.polar, maps.sky_flux[truncation]
+        (radius, _), flux = maps.observation.grid.polar, maps.sky_flux[truncation]
         rings = ring_levels(flux, radius, width=maps.observation.fwhm_pix)
         return cls(maps, truncation, rings, rings.over(flux, radius))
 
@@ -93,7 +93,7 @@ class Relief:
         steps = np.arange(-FINE_REACH_PIX, FINE_REACH_PIX + 1e-9, FINE_STEP_PIX)
         dy, dx = (part.ravel() for part in np.meshgrid(steps, steps, indexing="ij"))
         row, column = (part[:, None] for part in pixels.T)
-        return self.maps.grid.place(row + dy, column + dx)
+        return self.maps.observation.grid.place(row + dy, column + dx)
 
     def highest(self, flux: Array, separation_pix: Array, pa_deg: Array, /) -> list[Place]:
         """Return the place of each row ``(n, n_step)`` where flux over scatter is highest."""

@@ -12,8 +12,7 @@ import numpy as np
 from lyot.algorithms.convolution import Kernels, convolve
 from lyot.algorithms.statistics import RingLevels, ring_levels
 from lyot.analysis.exposure import SubtractedExposure
-from lyot.analysis.grid import SkyGrid, sky_grid
-from lyot.analysis.observation import Observation
+from lyot.analysis.observation import ROWS_AT_ONCE, Located, Observation
 from lyot.analysis.response import PointSource
 from lyot.analysis.statistic import MATCHED, WHITENED
 from lyot.analysis.whitening import inverse_covariances, node_radii
@@ -23,8 +22,8 @@ from lyot.types import Array, Box
 MAX_TEMPLATE_FWHM = 1.5
 MIN_COVERAGE, MIN_REACH = 0.5, 0.8
 """Share of the source's weight, and of a whitened filter's sum of sizes, on good pixels."""
-PLACES_AT_ONCE, ROWS_AT_ONCE, SOURCES_AT_ONCE = 2**15, 64, 72
-"""Positions, and rows of the sky, whose fluxes a thread reads; sources that it puts in at once."""
+PLACES_AT_ONCE, SOURCES_AT_ONCE = 2**15, 72
+"""Positions whose fluxes a thread reads, and sources that it puts in with the same references."""
 MIN_WEIGHT_TRANSMISSION = 1e-3
 """Transmission at which the weight of an exposure no longer falls."""
 
@@ -306,40 +305,28 @@ class FluxMaps:
 
     def placed(self, separation_pix: Array, pa_deg: Array, /) -> Placed:
         """Return positions as the exposures see them."""
-        places, weights, transmissions = [], [], []
-        of_each = zip(
-            self.observation.exposures,
-            self.images,
-            self.precisions(separation_pix),
-            strict=True,
-        )
-        for exposure, images, precision in of_each:
-            y, x = yx = exposure.position(separation_pix, pa_deg)
-            transmission = self.observation.transmission.at(y, x, mask_yx=exposure.mask_yx)
-            row = np.clip(np.rint(y).astype(int), 0, exposure.shape[0] - 1)
-            column = np.clip(np.rint(x).astype(int), 0, exposure.shape[1] - 1)
-            weight = precision * np.maximum(transmission, MIN_WEIGHT_TRANSMISSION)
-            known = exposure.contains(y, x) & np.isfinite(images[0][row, column])
-            weights.append(np.where(known, weight, 0.0))
-            transmissions.append(transmission)
-            places.append(yx)
-        return Placed(np.array(places), np.array(weights), np.array(transmissions))
+        return self._weighted(self.observation.located(separation_pix, pa_deg), separation_pix)
+
+    def _weighted(self, located: Located, separation_pix: Array) -> Placed:
+        """Give each exposure's flux at positions its weight."""
+        yx, inside, transmission = located
+        weight, seen = np.zeros(inside.shape), inside.any(axis=0)
+        weight[:, seen] = self.precisions(np.broadcast_to(separation_pix, seen.shape)[seen])
+        for e, images in enumerate(self.images):
+            row, column = np.rint(yx[e][:, inside[e]]).astype(int)
+            known = inside[e].copy()
+            known[known] = np.isfinite(images[0][row, column])
+            weight[e] *= known * np.maximum(transmission[e], MIN_WEIGHT_TRANSMISSION)
+        return Placed(yx, weight, transmission)
 
     def flux_at(self, placed: Placed, /) -> Array:
         """Return the flux at positions, ``(n_trunc, ...)``; NaN where no exposure has any."""
-        return np.array(
-            [
-                placed.mean(
-                    np.array(
-                        [
-                            _spline_values(splines[t], yx, mode="nearest")
-                            for splines, yx in zip(self._splines, placed.yx, strict=True)
-                        ]
-                    )
-                )
-                for t in range(len(self.observation.n_modes))
-            ]
-        )
+        each = np.zeros((len(self.observation.n_modes), *placed.weight.shape))
+        for e, (splines, seen) in enumerate(zip(self._splines, placed.weight > 0, strict=True)):
+            at = placed.yx[e][:, seen]
+            for values, spline in zip(each[:, e], splines, strict=True):
+                values[seen] = _spline_values(spline, at, mode="nearest")
+        return np.array([placed.mean(of_one) for of_one in each])
 
     def sample(self, separation_pix: Array, pa_deg: Array, /) -> Array:
         """Return the flux at positions, ``(n_trunc, ...)``, not corrected for the throughput.
@@ -354,18 +341,9 @@ class FluxMaps:
         return np.concatenate(found, axis=1).reshape(n_trunc, *separation_pix.shape)
 
     @cached_property
-    def grid(self) -> SkyGrid:
-        """Return the grid of the sky."""
-        return sky_grid(self.observation)
-
-    @cached_property
     def sky(self) -> Placed:
-        """Place the positions of the grid."""
-        radius, pa = self.grid.polar
-        parts = [slice(i, i + ROWS_AT_ONCE) for i in range(0, len(radius), ROWS_AT_ONCE)]
-        _ = self._levels
-        rows = threads.map_ordered(lambda part: self.placed(radius[part], pa[part]), parts)
-        return Placed(*(np.concatenate(arrays, axis=-2) for arrays in zip(*rows, strict=True)))
+        """Place the positions of the grid of the sky."""
+        return self._weighted(self.observation.sky, self.observation.grid.polar[0])
 
     @cached_property
     def sky_flux(self) -> Array:

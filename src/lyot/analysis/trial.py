@@ -100,16 +100,18 @@ class Trials:
         half_pix = 2 * int(np.ceil(maps.observation.fwhm_pix)) + 1
         near = tuple(
             slice(max(at - half_pix, 0), min(at + half_pix + 1, size))
-            for at, size in zip(maps.grid.pixel(*place), self.relief.level.shape, strict=True)
+            for at, size in zip(
+                maps.observation.grid.pixel(*place), self.relief.level.shape, strict=True
+            )
         )
         lit = added.at(maps.sky.part(*near), self.tests.truncation)
-        lit /= self.relief.rings.sigma_at(maps.grid.polar[0][near])
+        lit /= self.relief.rings.sigma_at(maps.observation.grid.polar[0][near])
         corner = near[0].start, near[1].start
         return _Trial(place, added, corner, self.relief.level[near], lit)
 
     def _found(self, trials: Sequence[_Trial], ratio: Array) -> list[Tested | None]:
         """Return the most significant peak at each place, with its source; None without any."""
-        relief, grid = self.relief, self.tests.maps.grid
+        relief, grid = self.relief, self.tests.maps.observation.grid
         out: list[Tested | None] = [None] * len(trials)
         near_pix = NEAR_FWHM * self.tests.maps.observation.fwhm_pix
         owners, pixels = list[int](), [np.empty((0, 2), np.intp)]
