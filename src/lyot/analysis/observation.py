@@ -121,13 +121,13 @@ class Observation:
 
     @cached_property
     def grid(self) -> SkyGrid:
-        """The grid of the sky, on the nominal pixel scale, that holds the frames of all."""
+        """Return the grid of the sky, on the nominal pixel scale, that holds all frames."""
         edges = (exposure.edges_pix.max() for exposure in self.exposures)
         return sky_grid(max(int(np.ceil(edge - 1e-6)) for edge in edges))
 
     @cached_property
     def sky(self) -> Located:
-        """Its positions on the frames."""
+        """Locate its positions on the frames."""
         radius, pa = self.grid.polar
         parts = [slice(i, i + ROWS_AT_ONCE) for i in range(0, len(radius), ROWS_AT_ONCE)]
         rows = threads.map_ordered(lambda part: self.located(radius[part], pa[part]), parts)

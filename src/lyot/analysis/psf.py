@@ -123,11 +123,12 @@ class OffAxisPSF:
         length, n = m // over, 2 * self.half_pix + 1
         if m % over:
             return None
-        image = np.fft.irfft(np.fft.ifft(self._spectra, axis=0), n=m, axis=1)
         samples = (len(self.data) - n * over) // 2 + np.arange(over)
         sums = np.exp(2j * np.pi / m * np.multiply.outer(np.arange(m), samples)).sum(axis=1)
-        spectrum = np.fft.fft2(image) * sums[:, None] * sums / over**2
-        aliases = spectrum.reshape(over, length, over, length)
+        # The other half of the transform of a real image.
+        rest = self._spectra[-np.arange(m), :0:-1].conj()
+        whole = np.concatenate([self._spectra, rest], axis=1) * sums[:, None] * sums / over**2
+        aliases = whole.reshape(over, length, over, length)
         return np.ascontiguousarray(aliases[..., : length // 2 + 1])
 
     def _binned(self, image: NDArray[np.float64]) -> NDArray[np.float64]:
