@@ -119,6 +119,26 @@ def test_a_report_shows_its_own_run_alone(targets, tmp_path):
         assert lyot("report", out).exit_code == 0
 
 
+def test_results_of_an_earlier_run_are_kept_and_not_shown(targets, tmp_path):
+    out = tmp_path / "out"
+    job = Job(str(targets / "one_asn.json"), str(out))
+    assert reduce(job).candidates is not None
+    [report], [table] = out.glob("*_report.html"), out.glob("*_candidates.ecsv")
+    assert "The search was switched off" not in report.read_text()
+    limits = table.with_name(table.name.replace("candidates", "limits"))
+    limits.write_text("no table")
+    reduce(replace(job, search=False))
+    for _ in range(2):
+        assert "The search was switched off" in report.read_text()
+        assert lyot("report", out).exit_code == 0
+    assert table.exists()
+    assert limits.exists()
+    # What is made of these products is shown.
+    assert lyot("detect", out).exit_code == 0
+    assert lyot("report", out).exit_code == 0
+    assert "The search was switched off" not in report.read_text()
+
+
 def test_one_failure_does_not_stop_the_others(targets, tmp_path):
     bad = targets / "bad_asn.json"
     bad.write_text(json.dumps({"products": [{"name": "bad", "members": []}]}))

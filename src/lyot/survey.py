@@ -21,6 +21,7 @@ from lyot.errors import LyotError
 from lyot.files.association import Association, read_association
 from lyot.files.atomic import checksum, remove_stale, sampled_checksum, write_json
 from lyot.files.results import SURVEY_SUMMARY
+from lyot.files.run import older_results
 from lyot.files.sorting import find_exposures, sort_exposures
 from lyot.parameters import (
     PIPELINE,
@@ -218,6 +219,7 @@ def _reduce(job: Job, second: threads.SecondThread, progress: Progress) -> Finis
     pipeline.keep_fits = analyzed and _fits_nest(pipeline)
     pipeline.needed_later = AFTER_A_RUN
     paths: list[str] = []
+    older: dict[str, int] = {}
     measured: dict[str, Any] = {"unsearched": unsearched}
 
     def _analyze_run() -> None:
@@ -234,7 +236,9 @@ def _reduce(job: Job, second: threads.SecondThread, progress: Progress) -> Finis
         products = [*pipeline.products, *paths]
         if pipeline.products:  # for the report
             names = [Path(p).name for p in pipeline.products]
-            write_json({"products": names, "unsearched": measured["unsearched"]}, record)
+            older = _older(folder, asn.product, [Path(p).name for p in products])
+            unsearched = measured["unsearched"]
+            write_json({"products": names, "unsearched": unsearched, "older": older}, record)
         sums = [second.submit(sampled_checksum, path) for path in products]  # beside the report
         if job.report and any(p.endswith("_i2d.fits") for p in products):
             from lyot.viz.report import write_report
@@ -264,6 +268,7 @@ def _reduce(job: Job, second: threads.SecondThread, progress: Progress) -> Finis
             "summary": list(finished.summary),
             "candidates": finished.candidates,
             "unsearched": finished.unsearched,
+            "older": older,
             "companions": list(finished.companions),
             "limits": list(finished.limits),
             "seconds": finished.seconds,
@@ -271,6 +276,15 @@ def _reduce(job: Job, second: threads.SecondThread, progress: Progress) -> Finis
         }
         write_json(content, record)
     return finished
+
+
+def _older(folder: Path, product: str, products: list[str]) -> dict[str, int]:
+    """Find what earlier runs left: results that are not of these products."""
+    found = older_results(folder, product, products)
+    if tables := [name for name in found if name.endswith(".ecsv")]:
+        text = "Of an earlier run, and not in the report: %s; make them again, or remove them."
+        log.warning(text, ", ".join(sorted(tables)))
+    return found
 
 
 def _checksums(asn: Association, second: threads.SecondThread) -> dict[str, Future[str]]:

@@ -74,6 +74,20 @@ def record_of(folder: Path, /) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
+def older_results(folder: Path, product: str, products: Collection[str], /) -> dict[str, int]:
+    """When what earlier runs and analyses of them left beside the products of a run was made."""
+    others = (f"{product}_run.json", f"{product}_run.log", f"{product}_report.html")
+    left = [p for p in folder.glob(f"{product}_*") if p.name not in (*products, *others)]
+    return {p.name: p.stat().st_mtime_ns for p in left if p.is_file()}
+
+
+def is_older(path: Path, record: dict[str, Any], /) -> bool:
+    """Whether a result was there before the last run, by its record, and has not been made anew."""
+    known = record.get("older")
+    made = known.get(path.name) if isinstance(known, dict) else None
+    return isinstance(made, int) and path.stat().st_mtime_ns <= made
+
+
 def _association(view: View) -> dict[str, Any]:
     found: dict[str, Any] = view.provenance.get("steps", {}).get("association", {})
     if not found:

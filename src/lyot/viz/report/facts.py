@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lyot.analysis.contrast import ContrastCurve
 from lyot.errors import LyotError, readable
 from lyot.files.headers import open_fits, read_info
 from lyot.files.results import SkyMaps, read_maps, read_table
-from lyot.files.run import exposure_root, products_of, record_of
+from lyot.files.run import exposure_root, is_older, products_of, record_of
 from lyot.files.view import View, read_view, recorded_plane
 from lyot.subtraction.result import RowNoise, SkyNoise
 from lyot.types import Array
@@ -179,21 +180,26 @@ def read_facts(
     views = [read_view(path) for path in products_of(folder, "*_i2d.fits", own)]
     name = _association_of(folder, views)
     images = [_combined(view) for view in views]
-    exposures, maps = _exposures(folder, own), folder / f"{name}_detection.fits"
-    fit_figures = [*folder.glob(f"{name}_companions.png"), *folder.glob(f"{name}_posterior*.png")]
-    limits, curve = _limits(folder / f"{name}_limits.ecsv")
+    exposures = _exposures(folder, own)
+    made = [p for p in sorted(folder.glob(f"{name}_*")) if not is_older(p, record)]
+    results = {p.name.removeprefix(f"{name}_"): p for p in made}
+    limits, curve = _limits(results.get("limits.ecsv"))
     return RunFacts(
         name=name,
         images=images,
         exposures=exposures,
         command=command,
-        detection=_detection(maps) if maps.is_file() else None,
-        candidates=_candidates(folder / f"{name}_candidates.ecsv"),
+        detection=_detection(results["detection.fits"]) if "detection.fits" in results else None,
+        candidates=_candidates(results.get("candidates.ecsv")),
         limits=limits,
-        companions=_companions(folder / f"{name}_companions.ecsv"),
+        companions=_companions(results.get("companions.ecsv")),
         curve=curve,
         inputs=_inputs(max(images, key=lambda image: image.n_modes).view, exposures),
-        pictures={p.stem.removeprefix(f"{name}_"): p.read_bytes() for p in sorted(fit_figures)},
+        pictures={
+            p.stem.removeprefix(f"{name}_"): p.read_bytes()
+            for ending, p in results.items()
+            if ending == "companions.png" or fnmatch(ending, "posterior*.png")
+        },
         noise_curves={
             path.name: _noise_curve(path) for path in products_of(folder, "*_contrast.fits", own)
         },
@@ -400,30 +406,32 @@ def _check(path: Path, table: Any, numbers: Iterable[str], texts: Iterable[str] 
                     raise ValueError(f"the column {name} does not hold what it should")
 
 
-def _candidates(path: Path) -> Any:
+def _candidates(path: Path | None) -> Any:
+    if path is None:
+        return None
     table = read_table(path)
-    if table is not None:
-        numbers = ("separation", "position_angle", "snr", "contrast", "expected_false_alarms")
-        texts = ("key_reference", "kind", "notes")
-        _check(path, table, (*numbers, "jackknife_snr", "known"), texts)
-        with _analysed(path):
-            int(table.meta["lyot"]["n_places"])
+    numbers = ("separation", "position_angle", "snr", "contrast", "expected_false_alarms")
+    texts = ("key_reference", "kind", "notes")
+    _check(path, table, (*numbers, "jackknife_snr", "known"), texts)
+    with _analysed(path):
+        int(table.meta["lyot"]["n_places"])
     return table
 
 
-def _companions(path: Path) -> Any:
+def _companions(path: Path | None) -> Any:
+    if path is None:
+        return None
     table = read_table(path)
-    if table is not None:
-        _check(path, table, [n for n in table.colnames if n.endswith(("_err", "fraction"))])
-        with _analysed(path):
-            dict(table.meta.get("lyot", {}))
+    _check(path, table, [n for n in table.colnames if n.endswith(("_err", "fraction"))])
+    with _analysed(path):
+        dict(table.meta.get("lyot", {}))
     return table
 
 
-def _limits(path: Path) -> tuple[Any, ContrastCurve | None]:
-    table = read_table(path)
-    if table is None:
+def _limits(path: Path | None) -> tuple[Any, ContrastCurve | None]:
+    if path is None:
         return None, None
+    table = read_table(path)
     _check(path, table, table.colnames)
     with _analysed(path):
         curve = ContrastCurve.from_table(table)
