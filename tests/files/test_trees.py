@@ -124,6 +124,14 @@ def test_an_array_that_its_tree_describes_wrongly_is_refused(tmp_path, node, err
         read_branch(stored, "own", path)
 
 
+def test_a_tree_that_ends_early_is_refused(tmp_path):
+    path = tmp_path / "x.asdf"
+    AsdfFile({"own": {"a": 1, "b": 2}}).write_to(path)
+    text, _, _ = path.read_bytes().partition(b"\n...")
+    with pytest.raises(ValueError, match="its tree is not whole"):
+        read_branch(text, "own", path)
+
+
 def test_reading_a_branch_does_not_import_asdf(tmp_path):
     path = tmp_path / "x.asdf"
     AsdfFile({"own": {"a": np.arange(8.0)}}).write_to(path)
