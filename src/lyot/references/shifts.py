@@ -31,7 +31,7 @@ standard deviation and half width of the window in which residuals are averaged.
 MARGIN_PIX = 12
 """Pixels about the fit zone that are enough for the start of a fit."""
 
-REFS_AT_ONCE, FIRST_ORDER, SPREAD_PIX = 4, 3, 0.02
+REFS_AT_ONCE, LOCATING_ORDER, FIRST_ORDER, SPREAD_PIX = 4, 5, 3, 0.02
 FIRST_TOLERANCE_PIX, MODEL_TOLERANCE_PIX = 1e-3, 1e-6
 
 
@@ -168,7 +168,7 @@ def fit_all_pairs(
     # far it has to reach, and which order is enough, ten times better than it must be. What lies
     # too far from the target next to the middle is fitted by itself afterwards.
     one = [0]
-    offsets = _fit(one, start_yx).shift_yx[0] - start_yx[0]
+    offsets = _fit(one, start_yx, order=LOCATING_ORDER).shift_yx[0] - start_yx[0]
     middle = offsets[np.abs(offsets - np.median(offsets, axis=0)).max(axis=1).argmin()]
     away = np.abs(offsets - middle).max(axis=1)
     far = away > fourier.MAX_REACH_PIX - SPREAD_PIX

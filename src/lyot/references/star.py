@@ -432,14 +432,14 @@ class _ModelFit:
         data = np.where(like.bad, 0.0, sci)
         weight = np.where(like.bad, 0.0, self._weight)
         most = int(MAX_OFFSET_PIX)
-        whole = [registration.integer_shift(d, weight, self._spectra, max_shift=most) for d in data]
+        whole = registration.integer_shift(data, weight, self._spectra, max_shift=most)
         fit = registration.refine(
             data,
             weight,
             like.variance,
             np.broadcast_to(self._spectra, (len(data), *self._spectra.shape[1:])),
             np.zeros_like(like.variance)[None],
-            np.concatenate(whole),
+            whole,
             bound_yx=(guess - MAX_OFFSET_PIX, guess + MAX_OFFSET_PIX),
             tolerance=tolerance,
         )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lyot.algorithms.background import row_levels
 from lyot.algorithms.geometry import radius_map
 from lyot.algorithms.statistics import annulus_noise, block_scatter
+from lyot.compute import threads
 from lyot.files.star import StarPosition
 from lyot.subtraction.fit import Fit
 from lyot.subtraction.pixels import RefPixels
@@ -200,5 +201,6 @@ class RowNoise(NamedTuple):
 def row_noise(mean: Array, separation_arcsec: Array, fast_axis: int, /) -> RowNoise:
     """Measure the noise of the rows of a mean residual, 5 arcsec and farther from the star."""
     sky = np.isfinite(mean) & (separation_arcsec >= SKY_INNER_ARCSEC)
-    found = [row_levels(*each).scatter for each in ((mean, sky), (mean.T, sky.T))]
+    both = ((mean, sky), (mean.T, sky.T))
+    found = threads.map_ordered(lambda each: row_levels(*each).scatter, both)
     return RowNoise(*(found if fast_axis == 1 else found[::-1]))

@@ -459,5 +459,9 @@ def _plane(values: Array, covered: Array, shape: tuple[int, int]) -> NDArray[np.
 
 def _rms(frames: Array, bad: Array) -> Array:
     """Standard deviation of the good pixels of each frame, NaN where there are none."""
-    good = (frame[~b] for frame, b in zip(frames, bad, strict=True))
-    return np.array([np.std(each, dtype=np.float64) if each.size else np.nan for each in good])
+
+    def _one(frame: tuple[Array, Array]) -> float:
+        good = frame[0][~frame[1]]
+        return float(np.std(good, dtype=np.float64)) if good.size else float("nan")
+
+    return np.array(threads.map_ordered(_one, zip(frames, bad, strict=True)))

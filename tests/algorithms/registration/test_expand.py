@@ -19,6 +19,14 @@ def test_integer_shift_is_found_through_a_mask(star_image, shift):
     np.testing.assert_array_equal(found[0], shift)
 
 
+def test_integer_shifts_onto_several_targets_are_those_onto_each(star_image):
+    targets = np.stack([star_image(shift_yx=d) for d in [(3, -4), (0, 1), (-2, 2)]])
+    refs = fourier.spectrum(np.stack([star_image(), star_image(shift_yx=(1, 1))]))
+    found = registration.integer_shift(targets, np.ones(SHAPE), refs)
+    expected = [[(3, -4), (0, 1), (-2, 2)], [(2, -5), (-1, 0), (-3, 1)]]
+    np.testing.assert_array_equal(found.reshape(2, 3, 2), expected)
+
+
 def pairs(targets, ref, center, weight=None, bad=None, var_t=None, var_r=None, **options):
     weight = np.ones(ref.shape) if weight is None else weight
     bad = np.zeros(targets.shape, bool) if bad is None else bad

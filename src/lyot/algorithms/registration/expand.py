@@ -28,33 +28,37 @@ MAX_OFFSET_PIX = 1.0
 
 
 def integer_shift(target: Any, weight: Any, spectra: Any, /, *, max_shift: int = 5) -> Any:
-    r"""Find the whole-pixel shift ``(n_ref, 2)`` of each reference onto a finite target.
+    r"""Find the whole-pixel shift of each reference onto a finite target: ``(n_ref, 2)``.
 
-    A masked cross-correlation: the objective is the one that is fitted later, :math:`N_d^2 / D_d`
-    with :math:`N_d = \sum w s\,T_d r` and :math:`D_d = \sum w\,(T_d r)^2`, both of which are
+    Of each onto several targets ``(n_t, n_y, n_x)`` it is ``(n_ref * n_t, 2)``. A masked
+    cross-correlation: the objective is the one that is fitted later, :math:`N_d^2 / D_d` with
+    :math:`N_d = \sum w s\,T_d r` and :math:`D_d = \sum w\,(T_d r)^2`, both of which are
     correlations. References without positive correlation get shift zero.
     """
     xp = array_namespace(target, weight, spectra)
-    n_y, n_x = target.shape
+    n_y, n_x = target.shape[-2:]
     grid = (spectra.shape[-2], fourier.odd_grid_length(n_x))
     limit = min(max_shift, fourier.MIN_GAP // 2)
 
     weight = xp.astype(weight, xp.float64)
     weight_spectrum = fourier.transform(weight, grid)
-    data_spectrum = fourier.transform(weight * target, grid)
+    targets = xp.reshape(target, (-1, n_y, n_x))
+    data_spectra = fourier.transform(weight * targets, grid)
     waves = fourier.waves(xp.arange(-limit, limit + 1, dtype=xp.float64), grid)
     size, still = 2 * limit + 1, xp.zeros(2, dtype=xp.float64)
     best = []
     for k in range(spectra.shape[0]):
         image = fourier.shift(spectra[k, ...], still, shape=(n_y, n_x))
-        n = _correlate(data_spectrum, fourier.transform(image, grid), waves)
         d = _correlate(weight_spectrum, fourier.transform(image * image, grid), waves)
-        gain = xp.where((n > 0) & (d > 0), n * n / xp.where(d > 0, d, 1.0), 0.0)
-        if float(xp.max(gain)) > 0.0:
-            index = int(xp.argmax(xp.reshape(gain, (-1,))))
-            best.append([float(index // size - limit), float(index % size - limit)])
-        else:
-            best.append([0.0, 0.0])
+        of_image = fourier.transform(image, grid)
+        for i in range(targets.shape[0]):
+            n = _correlate(data_spectra[i, ...], of_image, waves)
+            gain = xp.where((n > 0) & (d > 0), n * n / xp.where(d > 0, d, 1.0), 0.0)
+            if float(xp.max(gain)) > 0.0:
+                index = int(xp.argmax(xp.reshape(gain, (-1,))))
+                best.append([float(index // size - limit), float(index % size - limit)])
+            else:
+                best.append([0.0, 0.0])
     return xp.asarray(best, dtype=xp.float64)
 
 
