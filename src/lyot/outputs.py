@@ -23,7 +23,15 @@ from lyot.analysis.paper import PaperTable, citations, companions_for_paper, lim
 from lyot.analysis.statistic import FIVE_SIGMA
 from lyot.compute.cluster import Tasks
 from lyot.files.evolution import Evolution, read_evolution
-from lyot.files.results import SURVEY_COLORS, write_grid, write_latex, write_maps, write_table
+from lyot.files.results import (
+    SURVEY_COLORS,
+    FitImages,
+    write_fit,
+    write_grid,
+    write_latex,
+    write_maps,
+    write_table,
+)
 from lyot.parameters import ExclusionParameters, MassParameters
 
 Result = TypeVar("Result")
@@ -220,28 +228,35 @@ def write_companions(
     folder: str | Path,
     /,
     guesses: list[tuple[float, float]],
+    *,
+    figures: bool = False,
     **options: Any,
 ) -> Written[CompanionFit]:
-    """Fit companions, and write their table, residuals and posteriors."""
-    from lyot.viz import analysis as draw
-
+    """Fit companions, and write their table, residuals and posteriors; `figures` as above."""
     fit = fit_companions(observation, guesses, **options)
     statistic = options.get("statistic", FIVE_SIGMA)
     is_linear = all(exposure.response.is_linear for exposure in observation.exposures)
     is_sampled = options.get("n_likelihoods", 1) > 0 and is_linear
     cited = citations(observation, statistic, is_sampled=is_sampled)
     stem = Path(folder) / observation.product
+    table = f"{stem}_companions"
+    images = FitImages(fit.boxes, np.moveaxis(fit.samples, 0, -1))
     paths = [
-        *_write_tables(
-            fit.to_table(), companions_for_paper(fit, cited), cited, f"{stem}_companions"
-        ),
-        draw.save(
-            f"{stem}_companions.png",
-            lambda f: draw.companion(f.subplots(len(fit.boxes), 3, squeeze=False), fit),
-            (6.0, 2.1 * len(fit.boxes)),
-        ),
+        *_write_tables(fit.to_table(), companions_for_paper(fit, cited), cited, table),
+        write_fit(images, f"{table}.fits"),
     ]
-    for k in range(len(fit.companions)):
-        posterior = partial(draw.posterior, fit=fit, number=k)
-        paths.append(draw.save(f"{stem}_posterior{k + 1}.png", posterior, (6.0, 6.0)))
+    if figures:
+        from lyot.viz import analysis as draw
+
+        n = len(fit.boxes)
+        paths.append(
+            draw.save(
+                f"{table}.png",
+                lambda f: draw.companion(f.subplots(n, 3, squeeze=False), fit),
+                (6.0, 2.1 * n),
+            )
+        )
+        for k in range(len(fit.companions)):
+            posterior = partial(draw.posterior, fit=fit, number=k)
+            paths.append(draw.save(f"{stem}_posterior{k + 1}.png", posterior, (6.0, 6.0)))
     return Written(fit, paths)

@@ -13,6 +13,7 @@ from lyot.analysis.detection import find_sources
 from lyot.analysis.exposure import exposure_of_run
 from lyot.analysis.observation import open_run
 from lyot.analysis.statistic import Statistic
+from lyot.files.results import read_fit
 from lyot.files.run import open_products
 from lyot.parameters import SubtractRecipe, from_dict
 from scenes import assert_refused, lyot
@@ -40,11 +41,19 @@ def test_limits_candidates_and_companions(demo, tmp_path):
     for separation, pa in ((1.1, 205.0), (2.2, 25.0)):  # both companions of the scene
         near = np.abs(angles - pa) < 2.0
         assert np.any(np.abs(found["separation"].value[near] - separation) < 0.05)
-    done = lyot("companion", run, *star, "--at", "1.1", "205", "-o", tmp_path, "--likelihoods", "0")
+    at = ("--at", "1.1", "205", "--likelihoods", "0", "--figures")
+    done = lyot("companion", run, *star, *at, "-o", tmp_path)
     assert done.exit_code == 0, done.output
     fitted = QTable.read(tmp_path / f"{name}_companions.ecsv")
     assert abs(fitted["separation"][0].value - 1.1) < 4 * fitted["separation_err"][0].value
-    assert (tmp_path / f"{name}_posterior1.png").exists()
+    for figure in ("companions", "posterior1"):
+        assert (tmp_path / f"{name}_{figure}.png").stat().st_size > 10_000
+    fit = read_fit(tmp_path / f"{name}_companions.fits")
+    east, north, _ = np.median(fit.samples[0], axis=1)
+    assert np.hypot(east, north) == pytest.approx(fitted["separation"][0].value, rel=1e-3)
+    data, model = fit.boxes[0][1:]
+    peak = np.unravel_index(np.nanargmax(model), model.shape)
+    assert abs(data[peak] - model[peak]) < 0.5 * model[peak]
     for table, rows, cells in ((limits_of, 3, 8), (fitted, 9, 2)):
         cited = table.meta["lyot"]["citations"]
         assert any("Mawet et al. 2014" in each for each in cited)

@@ -69,7 +69,7 @@ def contrast(run: str, scheduler: str | None, figures: bool, **options: Any) -> 
 
     RUN is its folder, or an association, which is reduced first. Writes a table (ECSV, LaTeX) and
     maps of the sensitivity and completeness (FITS); with age, distance and a table of models
-    limits in mass too. The report of the run shows them.
+    limits in mass too. The report of the run shows the limits.
     """
     from lyot.cli.tables import print_limits
     from lyot.compute.cluster import tasks
@@ -108,11 +108,13 @@ def detect(run: str, figures: bool, **options: Any) -> None:
 
 
 @_command
-def companion(run: str, **options: Any) -> None:
+@_figures("data, model and residual of the fit, and the posterior of each companion")
+def companion(run: str, figures: bool, **options: Any) -> None:
     """Measure position and flux of companions, with errors.
 
     RUN is the folder of a finished run, or an association, which is reduced first. Writes a table
-    (ECSV, LaTeX) with the errors cause by cause, and figures (PNG).
+    (ECSV, LaTeX) with the errors cause by cause, and data, model and posterior (FITS). The report
+    of the run shows them.
     """
     from lyot.cli.tables import print_companions
     from lyot.outputs import excluded_sources, write_companions
@@ -125,6 +127,7 @@ def companion(run: str, **options: Any) -> None:
         background=given.background,
         known_sources=excluded_sources(taken(ExclusionParameters, options)),
         n_likelihoods=given.likelihoods,
+        figures=figures,
     )
     _analyze(run, options, write, print_companions)
 

@@ -143,3 +143,39 @@ def write_grid(
     hdus = [fits.ImageHDU(np.asarray(image, dtype=np.float32), name=name)]
     hdus += [fits.ImageHDU(np.asarray(v, dtype=np.float64), name=n) for n, v in axes.items()]
     return _write(path, keywords, hdus)
+
+
+class FitImages(NamedTuple):
+    """A fit of companions, for looking at."""
+
+    boxes: list[tuple[str, Array, Array]]
+    """Name of the exposure, data and model, for each exposure and companion."""
+    samples: Array
+    """Posterior ``(n_companion, 3, n_sample)``: east and north [arcsec], flux [MJy/sr pixel]."""
+
+
+def write_fit(fit: FitImages, path: str | Path, /) -> str:
+    """Write data, models and posterior of a fit as FITS, an extension each; return the path."""
+    from astropy.io import fits
+
+    hdus = []
+    for version, (exposure, *images) in enumerate(fit.boxes, start=1):
+        for name, image in zip(("DATA", "MODEL"), images, strict=True):
+            hdu = fits.ImageHDU(np.asarray(image, dtype=np.float32), name=name, ver=version)
+            hdu.header["EXPOSURE"] = exposure
+            hdus.append(hdu)
+    samples = np.asarray(fit.samples, dtype=np.float64)
+    return _write(path, {}, [*hdus, fits.ImageHDU(samples, name="POSTERIOR")])
+
+
+def read_fit(path: str | Path, /) -> FitImages:
+    """Read what `write_fit` wrote."""
+    with readable(path), open_fits(path, memmap=False) as hdus:
+        numbers = range(1, 1 + sum(hdu.name == "DATA" for hdu in hdus))
+        boxes = []
+        for number in numbers:
+            data, model = (
+                np.asarray(hdus[name, number].data, dtype=np.float64) for name in ("DATA", "MODEL")
+            )
+            boxes.append((str(hdus["DATA", number].header["EXPOSURE"]), data, model))
+        return FitImages(boxes, np.asarray(hdus["POSTERIOR"].data, dtype=np.float64))

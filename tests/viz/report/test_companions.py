@@ -1,10 +1,14 @@
 """Fitted companions in the report: values with their errors, and the errors cause by cause."""
 
+import io
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from astropy.table import QTable
+from matplotlib.image import imread
 
+from lyot.files.results import FitImages, read_fit, write_fit
 from lyot.viz.report import sections
 from lyot.viz.report.companions import companions, with_error
 from lyot.viz.report.facts import read_facts
@@ -43,6 +47,25 @@ def test_the_errors_of_a_companion_are_shown_cause_by_cause(facts):
         ["position of the star", "0.009", "0.4", "0"],
         ["flux calibration", "0", "0", "0.05"],
     ]
+
+
+def test_residuals_and_posteriors_of_a_fit_are_drawn_from_its_file(facts, tmp_path):
+    rng = np.random.default_rng(3)
+    model = np.exp(-0.5 * (np.hypot(*np.mgrid[-4:5, -4:5]) / 1.5) ** 2)
+    samples = rng.normal([[0.4], [-0.9], [300.0]], [[2e-3], [3e-3], [9.0]], (1, 3, 2000))
+    given = FitImages([("a_1", 2.0 + 3.0 * model, 3.0 * model)], samples)
+    fit = read_fit(write_fit(given, tmp_path / "fit.fits"))
+    np.testing.assert_array_equal(fit.samples, samples)
+    grid = next(companions(replace(facts, fit=fit, companions=QTable({"snr": [40.0]}))))
+    _, picture, counts, _ = grid.blocks
+    image = imread(io.BytesIO(picture.png))[..., :3]
+    data, fitted, residual = np.split(image, 3, axis=1)
+    np.testing.assert_allclose(data, fitted, atol=0.02)  # the level is taken off
+    row, column = (n // 2 for n in data.shape[:2])
+    red, _, blue = data[row, column]
+    assert red > 2.0 * blue
+    assert np.ptp(residual[row, column]) < 0.02  # white
+    assert "less the median: 0.40" in counts.caption
 
 
 @pytest.mark.parametrize(

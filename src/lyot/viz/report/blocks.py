@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import base64
+import json
+import struct
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+
+from lyot.types import Array
 
 T = TypeVar("T")
 
@@ -51,6 +58,13 @@ def cell(value: Any, /) -> Number | str:
 def in_base64(data: bytes, /) -> str:
     """Write bytes as the page holds them."""
     return base64.b64encode(data).decode("ascii")
+
+
+@cache
+def color_maps() -> dict[str, str]:
+    """Return 256 colors of each color map of Matplotlib, three bytes each, in base64."""
+    text = files("lyot.viz.report").joinpath("colors.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
 
 
 class Block:
@@ -111,10 +125,31 @@ class Drawing(Block):
 
 @dataclass(frozen=True)
 class Picture(Block):
-    """A figure that an analysis saved, as PNG."""
+    """An image as PNG."""
 
     png: bytes
     alt: str
+    caption: str
+
+    @classmethod
+    def of(cls, part: Array, alt: str, caption: str) -> Picture:
+        """Draw values ``(n_y, n_x)`` of -1 to 1 from blue to red, the first row at the bottom."""
+        colors = np.frombuffer(base64.b64decode(color_maps()["diverging"]), np.uint8)
+        shade = np.clip(127.5 * (np.nan_to_num(part[::-1]) + 1.0), 0, 255).astype(int)
+        rgb = np.where(np.isnan(part[::-1])[..., None], 255, colors.reshape(-1, 3)[shade])
+        n_y, n_x = part.shape
+        rows = np.zeros((n_y, 1 + 3 * n_x), np.uint8)  # each begins with its filter: none
+        rows[:, 1:] = rgb.reshape(n_y, -1)
+        parts = {
+            b"IHDR": struct.pack(">IIBBBBB", n_x, n_y, 8, 2, 0, 0, 0),
+            b"IDAT": zlib.compress(rows.tobytes(), 9),
+            b"IEND": b"",
+        }
+        chunks = (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in parts.items()
+        )
+        return cls(b"\x89PNG\r\n\x1a\n" + b"".join(chunks), alt, caption)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ import numpy as np
 
 from lyot.analysis.companion.budget import ERROR_CAUSES
 from lyot.analysis.statistic import chance_text
+from lyot.files.results import FitImages
 from lyot.viz.report.blocks import (
     Block,
+    Drawing,
     Grid,
     Number,
     Paragraph,
@@ -19,7 +21,12 @@ from lyot.viz.report.blocks import (
     cell,
     number,
 )
+from lyot.viz.report.drawing import Axis, Band, Line, Panel, drawing
 from lyot.viz.report.facts import RunFacts
+from lyot.viz.style import COLORS
+
+PANEL_WIDTH, N_BINS, MAX_POINTS = 180, 40, 400
+"""Width of an image [pixel of the screen], and of a posterior the bins and the points drawn."""
 
 
 def companions(run: RunFacts, /) -> Iterator[Block]:
@@ -44,11 +51,57 @@ def companions(run: RunFacts, /) -> Iterator[Block]:
         )
     if settings := table.meta.get("lyot", {}):
         yield Paragraph(f"PSF: {settings['psf']}.")
-    pictures = [Picture(png, name) for name, png in run.pictures.items()]
-    yield Grid([Table("Companions", header, rows, download=False), *pictures])
+    shown = [] if run.fit is None else [_residuals(run.fit), *_posteriors(run.fit)]
+    yield Grid([Table("Companions", header, rows, download=False), *shown])
     for k, rows_of in enumerate(budgets(table), start=1):
         caption = f"Error budget of companion {k}, 1 sigma"
         yield Table(caption, ["cause", *BUDGET_COLUMNS.values()], rows_of)
+
+
+def _residuals(fit: FitImages) -> Picture:
+    """Data, model and residual beside one another, a row for each exposure and companion."""
+    rows = []
+    for _, data, model in reversed(fit.boxes):
+        level = float(np.nanmedian(data - model))
+        images = np.stack([data - level, model, data - level - model])
+        images = images / float(np.nanmax(np.abs(images[0])) or 1.0)
+        zoom = max(PANEL_WIDTH // data.shape[1], 1)
+        images = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=np.nan)
+        rows.append(np.hstack(list(images.repeat(zoom, axis=1).repeat(zoom, axis=2))))
+    width = max(row.shape[1] for row in rows)
+    wide = [np.pad(r, ((0, 0), (0, width - r.shape[1])), constant_values=np.nan) for r in rows]
+    names = ", ".join(dict.fromkeys(name for name, *_ in fit.boxes))
+    caption = (
+        "Data, model and residual of the fit on the pixels of each exposure, in the "
+        f"order {names}; from minus to plus the brightest pixel of the data."
+    )
+    return Picture.of(np.vstack(wide), "data, model and residual of the fit", caption)
+
+
+def _posteriors(fit: FitImages) -> Iterator[Drawing]:
+    """The posterior of each companion: each parameter, and each pair."""
+    for k, samples in enumerate(fit.samples, start=1):
+        middle = np.median(samples, axis=1)
+        off = (samples - middle[:, None]) * np.array([1e3, 1e3, 1.0])[:, None]
+        axes = [Axis("east [mas]"), Axis("north [mas]"), Axis("flux [MJy/sr pixel]")]
+        about = (
+            f"{middle[0]:.4f} arcsec to the east, {middle[1]:.4f} to the north, {middle[2]:.4g} "
+            "MJy/sr pixel"
+        )
+        counts = []
+        for values, axis in zip(off, axes, strict=True):
+            heights, edges = np.histogram(values, bins=N_BINS)
+            steps = np.repeat(edges, 2)[1:-1], np.repeat(heights, 2)
+            band = Band(steps[0], np.zeros(steps[0].size), steps[1], COLORS[0])
+            counts.append(Panel(axis, Axis("samples"), [band], 80.0))
+        few = off[:, :: max(off.shape[1] // MAX_POINTS, 1)]
+        pairs = [
+            Panel(axes[i], axes[j], [Line(few[i], few[j], COLORS[0], width=0.0, radius=1.2)], 130.0)
+            for i, j in ((0, 1), (0, 2), (1, 2))
+        ]
+        for panels, what in ((counts, "each parameter"), (pairs, "pairs of parameters")):
+            caption = f"Posterior of companion {k}, {what}, less the median: {about}."
+            yield drawing(panels, caption, caption)
 
 
 def budgets(table: Any, /) -> Iterator[list[list[Number | str]]]:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from lyot.algorithms.geometry import TangentPlane
 from lyot.analysis.contrast import ContrastCurve
 from lyot.errors import LyotError, readable
 from lyot.files.headers import open_fits, read_info
-from lyot.files.results import SkyMaps, read_maps, read_table
+from lyot.files.results import FitImages, SkyMaps, read_fit, read_maps, read_table
 from lyot.files.run import exposure_root, is_older, products_of, record_of
 from lyot.files.view import View, read_view, recorded_plane
 from lyot.subtraction.result import RowNoise, SkyNoise
@@ -154,8 +153,8 @@ class RunFacts:
     curve: ContrastCurve | None
     """The contrast limits as a curve."""
     inputs: Inputs
-    pictures: dict[str, bytes]
-    """Figures of the companion fits, as PNG, by title."""
+    fit: FitImages | None
+    """Data, models and posteriors of fitted companions; None where there are none."""
     noise_curves: dict[str, dict[str, Array]]
     """Table of the scatter by product: ``radius`` [pixel] and ``sigma``."""
     pixels: list[PixelCounts]
@@ -195,11 +194,7 @@ def read_facts(
         companions=_companions(results.get("companions.ecsv")),
         curve=curve,
         inputs=_inputs(max(images, key=lambda image: image.n_modes).view, exposures),
-        pictures={
-            p.stem.removeprefix(f"{name}_"): p.read_bytes()
-            for ending, p in results.items()
-            if ending == "companions.png" or fnmatch(ending, "posterior*.png")
-        },
+        fit=_fit(results.get("companions.fits")),
         noise_curves={
             path.name: _noise_curve(path) for path in products_of(folder, "*_contrast.fits", own)
         },
@@ -426,6 +421,17 @@ def _companions(path: Path | None) -> Any:
     with _analysed(path):
         dict(table.meta.get("lyot", {}))
     return table
+
+
+def _fit(path: Path | None) -> FitImages | None:
+    if path is None:
+        return None
+    fit = read_fit(path)
+    with _analysed(path):
+        _numbers(fit.samples, None, 3, None)
+        for _, data, model in fit.boxes:
+            _numbers(model, *_numbers(data, None, None).shape)
+    return fit
 
 
 def _limits(path: Path | None) -> tuple[Any, ContrastCurve | None]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from pathlib import Path
 
 from lyot.files.atomic import atomic_write
 from lyot.viz.report import sections
-from lyot.viz.report.blocks import Block, in_base64
+from lyot.viz.report.blocks import Block, color_maps, in_base64
 from lyot.viz.report.facts import RunFacts, read_facts
-
-COLORS = "colors.json"
-"""256 colors of each color map of Matplotlib, three bytes each, in base64."""
 
 
 def write_report(
@@ -96,7 +92,7 @@ def fill(
         sections={heading: shown for heading, shown in blocks.items() if shown},
         style=_read("page.css"),
         script=_read("viewer.js"),
-        color_maps=json.loads(_read(COLORS)),
+        color_maps=color_maps(),
     )
 
 
