@@ -116,8 +116,10 @@ def test_two_integrations_tell_no_outlier(rng):
     assert not flags.any()
 
 
+@pytest.mark.parametrize("half_window", [1, 2])
 @pytest.mark.parametrize("shape", [(40, 30), (7, 5), (1, 9), (3, 3)])
-def test_the_median_of_neighbors_is_that_of_scipy(rng, shape):
+def test_the_median_of_neighbors_is_that_of_scipy(rng, shape, half_window):
     image = rng.normal(size=shape).astype(np.float32)
-    wanted = ndimage.median_filter(image, size=5, mode="nearest")
-    np.testing.assert_array_equal(repair.median_of_neighbors(image), wanted)
+    wanted = ndimage.median_filter(image, size=2 * half_window + 1, mode="nearest")
+    found = repair.median_of_neighbors(image, half_window=half_window)
+    np.testing.assert_array_equal(found, wanted)

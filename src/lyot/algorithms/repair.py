@@ -243,11 +243,13 @@ def finite_median(data: NDArray[np.floating], /) -> NDArray[np.floating]:
     return np.where(n > 0, middle, np.nan)
 
 
-def median_of_neighbors(image: NDArray[np.floating], /) -> NDArray[np.floating]:
+def median_of_neighbors(
+    image: NDArray[np.floating], /, *, half_window: int = HALF_WINDOW
+) -> NDArray[np.floating]:
     """Return the median of the window about each pixel, edges repeated outwards."""
     n_y, n_x = image.shape
-    padded = np.pad(image, HALF_WINDOW, mode="edge")
-    corners = np.ndindex(2 * HALF_WINDOW + 1, 2 * HALF_WINDOW + 1)
+    padded = np.pad(image, half_window, mode="edge")
+    corners = np.ndindex(2 * half_window + 1, 2 * half_window + 1)
     rows = [padded[y : y + n_y, x : x + n_x].copy() for y, x in corners]
     spare = np.empty_like(rows[0])
     for a, b in _median_network(len(rows)):

@@ -8,7 +8,12 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.algorithms.repair import MAD_TO_SIGMA, fit_cross_prediction, median_fill
+from lyot.algorithms.repair import (
+    MAD_TO_SIGMA,
+    fit_cross_prediction,
+    median_fill,
+    median_of_neighbors,
+)
 from lyot.types import Array, Mask
 
 HALF_WIDTH = 6
@@ -19,7 +24,7 @@ SHORTEST = 0.9
 MODEL_ERROR, WELL_SAMPLED = 0.1, 2.2
 """Part of the smooth light about a pixel that the kernel may let through, and the wavelength over
 diameter [pixel] below which it is more, by the fourth power."""
-STRIDE, BOX = 3, 5
+STRIDE = 3
 N_ROUNDS = 4
 MIN_SHARE = 0.8
 """Of the largest residual of all frames at a pixel, below which it is that of another frame."""
@@ -167,7 +172,7 @@ def _between(found: Mask, image: Array, err: Array, bad: Mask) -> NDArray[np.boo
     [filled] = median_fill(image[None], bad[None])
     beside = ndimage.convolve(found.astype(int), np.ones((3, 3), int), mode="constant") >= 2
     level = _local_median(filled)
-    middle = np.abs(ndimage.median_filter(filled, size=3, mode="nearest") - level)
+    middle = np.abs(median_of_neighbors(filled, half_window=1) - level)
     with np.errstate(invalid="ignore"):
         return beside & ~bad & (np.abs(filled - level) > np.maximum(5.0 * err, 2.0 * middle))
 
@@ -187,7 +192,7 @@ def _brightest(
     variance = ndimage.convolve(error**2.0, kernel**2, mode="nearest")
     scatter = MAD_TO_SIGMA * _local_median(filtered)
     level = _local_median(filled)
-    middle = ndimage.median_filter(filled, size=3, mode="nearest")
+    middle = median_of_neighbors(filled, half_window=1)
     light = ndimage.maximum_filter(np.abs(middle - level), size=3, mode="nearest")
     passed = MODEL_ERROR * max(1.0, WELL_SAMPLED / lambda_over_d_pix) ** 4
     noise = np.sqrt(np.maximum(variance, scatter**2) + (passed * light) ** 2)
@@ -197,9 +202,7 @@ def _brightest(
 
 def _local_median(image: Array) -> NDArray[np.float64]:
     """Return the median about each pixel, within seven pixels, by every third row and column."""
-    from scipy import ndimage
-
-    sparse = ndimage.median_filter(image[::STRIDE, ::STRIDE], size=BOX, mode="nearest")
+    sparse = median_of_neighbors(image[::STRIDE, ::STRIDE])
     full = sparse.repeat(STRIDE, axis=0).repeat(STRIDE, axis=1)
     return np.asarray(full[: image.shape[0], : image.shape[1]])
 
