@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lyot.algorithms.geometry import position_angle_of_y
 from lyot.files.combined import TIMES, wcs_keywords
 from lyot.files.headers import set_fact
+from lyot.files.products import derived_model
 from lyot.instruments import instrument_named
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 
@@ -42,13 +43,13 @@ def exposure_model(arrays: dict[str, NDArray[Any]], pointing: Pointing, /) -> An
     """Make a CubeModel of arrays of shape (n_int, n_y, n_x), with headers and WCS."""
     from stdatamodels.jwst import datamodels
 
-    model = datamodels.CubeModel()
-    for name, array in arrays.items():
-        setattr(model, name, array)
+    # The schema is asked what it knows of an instrument; all else is checked when it is saved.
+    with datamodels.CubeModel() as known:
+        _describe_instrument(known, pointing)
+        model = derived_model("CubeModel", known, arrays)
     n_int, n_y, n_x = arrays["data"].shape
     meta = model.meta
     meta.telescope = "JWST"
-    _describe_instrument(model, pointing)
     meta.subarray.xsize, meta.subarray.ysize = n_x, n_y
     meta.exposure.nints, meta.exposure.integration_time = n_int, INTEGRATION_S
     meta.observation.program_number = "09999"
