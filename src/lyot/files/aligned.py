@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from lyot.compute import threads
 from lyot.errors import LyotError
 from lyot.files.provenance import provenance_of, star_of
 from lyot.files.star import StarPosition
@@ -134,9 +135,14 @@ class AlignedArrays:
         arrays = (self.sci, self.err, self.dq)
         sci, err, dq = (array if self.shared else array[integration] for array in arrays)
         sci, err = np.asarray(sci, dtype=self.dtype), np.asarray(err, dtype=np.float32)
-        variance = np.square(err)
-        if not np.isfinite(variance.sum()):
-            variance[~np.isfinite(variance)] = 0.0
+        variance = np.empty_like(err)
+
+        def _square(k: int) -> None:
+            plane = np.square(err[k], out=variance[k])
+            if not np.isfinite(plane.sum()):
+                plane[~np.isfinite(plane)] = 0.0
+
+        threads.map_ordered(_square, range(len(err)))
         if self.pick is None:
             return AlignedFrames(sci, variance, dq)
         return AlignedFrames(sci[self.pick], variance[self.pick], [dq[int(k)] for k in self.pick])

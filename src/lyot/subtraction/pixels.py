@@ -106,6 +106,8 @@ class RefPixels:
         sci, variance = frames.sci.reshape(n_ref, -1), frames.variance.reshape(n_ref, -1)
         if frames.all_bad is not None:
             return cls(sci, variance, frames.all_bad.ravel())
+        if all(threads.map_ordered(_is_finite, sci)):
+            return cls(sci, variance, np.zeros(sci.shape[1], bool))
         missing = memory.not_finite(sci)
         all_bad = np.asarray(missing.all(axis=0))
         at = np.flatnonzero(missing.any(axis=0) & ~all_bad)
@@ -143,6 +145,12 @@ def cut(targets: Targets, refs: RefPixels, zone: Zone, /) -> ZonePixels:
     else:
         mode_weight = fit_weight
     return ZonePixels(index, targets, refs, fit_weight, mode_weight)
+
+
+def _is_finite(pixels: Array) -> bool:
+    """Whether all values are: their sum is."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(pixels.sum()))
 
 
 def _columns(array: Array, at: Array) -> Array:

@@ -18,6 +18,8 @@ from lyot.subtraction.fit import Fit
 from lyot.subtraction.pixels import RefPixels
 from lyot.types import Array
 
+ROWS_AT_ONCE = 32
+
 
 @dataclass(frozen=True, eq=False)
 class Subtraction:
@@ -47,14 +49,22 @@ class Subtraction:
 
         Integrations share the noise of the references, which is not averaged down.
         """
-        good = np.isfinite(self.sci)
-        n_good = good.sum(axis=0)
-        n_safe = np.maximum(n_good, 1)
-        mean = np.where(good, self.sci, 0.0).sum(axis=0, dtype=np.float64) / n_safe
-        own = np.where(good, np.square(self.err, dtype=np.float64), 0.0).sum(axis=0) / n_safe
-        own = np.maximum(own - np.nan_to_num(self.variance_refs), 0.0) / n_safe
-        total = own + np.nan_to_num(self.variance_refs_coherent)
-        return np.where(n_good > 0, mean, np.nan), np.where(n_good > 0, total, np.nan)
+
+        def _rows(y: int) -> tuple[Array, Array]:
+            rows = slice(y, y + ROWS_AT_ONCE)
+            sci, err = self.sci[:, rows], self.err[:, rows]
+            good = np.isfinite(sci)
+            n_good = good.sum(axis=0)
+            n_safe = np.maximum(n_good, 1)
+            mean = np.where(good, sci, 0.0).sum(axis=0, dtype=np.float64) / n_safe
+            own = np.where(good, np.square(err, dtype=np.float64), 0.0).sum(axis=0) / n_safe
+            own = np.maximum(own - np.nan_to_num(self.variance_refs[rows]), 0.0) / n_safe
+            total = own + np.nan_to_num(self.variance_refs_coherent[rows])
+            return np.where(n_good > 0, mean, np.nan), np.where(n_good > 0, total, np.nan)
+
+        parts = threads.map_ordered(_rows, range(0, self.sci.shape[1], ROWS_AT_ONCE))
+        means, variances = zip(*parts, strict=True)
+        return np.concatenate(means), np.concatenate(variances)
 
     def with_err_times(self, factor: float, /) -> Subtraction:
         """Return the same with all errors scaled."""

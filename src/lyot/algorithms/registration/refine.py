@@ -21,6 +21,8 @@ from lyot.algorithms.registration.zone import (
 
 MAX_ITERATIONS = 40
 """Steps after which a fit counts as not converged."""
+SINGLE_TOLERANCE_PIX = 1e-5
+"""Fits of a larger tolerance transform in single precision."""
 
 
 def refine(
@@ -84,6 +86,8 @@ def refine(
     ([[0.3, -0.2]], 3.0)
     """
     xp = array_namespace(target, weight, spectra)
+    if tolerance > SINGLE_TOLERANCE_PIX:
+        spectra = xp.astype(spectra, xp.complex64, copy=False)
     zone = zone_of(weight)
     w, s = pick(weight, zone), pick_rows(target[..., zone.rows, :], zone)
     d, b, step, images = _solve(
