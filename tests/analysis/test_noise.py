@@ -13,11 +13,10 @@ def test_false_alarms_on_images_come_at_the_stated_rate(draw):
         observation = draw(3000 + seed)
         maps = FluxMaps(observation)
         rings = noise_rings(maps, np.arange(5.0, 40.0, 2.4))
+        mean, scatter, number = rings.others(0)
+        above = rings.flux[0] > mean + Statistic(fpf=fpf).taus(number + 1) * scatter
         for j in range(len(rings.radius_pix)):
-            mean, scatter, number = rings.others(j, 0)
-            tau = Statistic(fpf=fpf).tau(int(number.max()) + 1)
-            above = rings.flux[j][0] > mean + tau * scatter
-            alarms += above[:, 0].sum()
-            tests += above[:, 0].size
+            first = rings.of(j, above)[:, 0]
+            alarms, tests = alarms + first.sum(), tests + first.size
     assert tests > 5000
     assert abs(alarms - fpf * tests) < 4 * np.sqrt(fpf * tests)

@@ -205,10 +205,10 @@ def test_signal_to_noise_has_unit_variance(observation):
     rings = noise_rings(
         FluxMaps(observation), np.arange(0.6, 5.0, 0.17) / scale, known_sources=known
     )
-    for j, used in enumerate(rings.used):
-        mean, scatter, number = rings.others(j, 0)
-        t = (rings.flux[j][0] - mean) / (scatter * np.sqrt(1.0 + 1.0 / number))
-        values.append(t[:, 0][used[:, 0]])
+    mean, scatter, number = rings.others(0)
+    t = (rings.flux[0] - mean) / (scatter * np.sqrt(1.0 + 1.0 / number))
+    for j in range(len(rings.radius_pix)):
+        values.append(rings.of(j, t)[:, 0][rings.of(j, rings.used)[:, 0]])
     values = np.concatenate(values)
     assert values.size > 1500
     assert abs(values.std() - 1.0) < 0.1

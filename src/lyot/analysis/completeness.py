@@ -123,9 +123,9 @@ def completeness_map(
     flux = np.full(len(radius), observation.star_flux * INJECTED_CONTRAST)
     throughput = finite_mean(throughputs(maps, radius, n_angles, flux)[0, t], axis=-1)
     trials = Trials.of(Tests(maps, t, statistic, known_sources))
-    needed = []
-    for j, excess in enumerate(_excesses(trials, radius, n_angles)):
-        by_noise = noise.needed(j, t, statistic) / (throughput[j] * observation.star_flux)
+    needed, excesses = [], _excesses(trials, radius, n_angles)
+    for j, (by_noise, excess) in enumerate(zip(noise.needed(t, statistic), excesses, strict=True)):
+        by_noise = by_noise / (throughput[j] * observation.star_flux)
         if by_noise.size < MIN_POSITIONS:
             by_noise = by_noise[:0]
         middle = np.median(by_noise) if by_noise.size else np.nan

@@ -294,8 +294,7 @@ def contrast_curve(
     )
     tau = statistic.taus(count)
     limit, unmasked = (
-        np.array([[r.limit(j, t, statistic) for j in range(len(radius))] for t in range(n_t)])
-        for r in (noise, with_found)
+        np.array([each.limits(t, statistic) for t in range(n_t)]) for each in (noise, with_found)
     )
     guess = np.nan_to_num(limit[0], nan=star_flux * 1e-4)
     each = throughputs(maps, radius, n_angles, guess, tasks=tasks)

@@ -230,7 +230,7 @@ def _rings(maps: FluxMaps, known_sources: KnownSources) -> NoiseRings:
 def _snr(maps: FluxMaps, rings: NoiseRings, t: int, statistic: Statistic) -> tuple[Array, Array]:
     """The statistic of each position, and the number of positions with it."""
     radius, pa = maps.observation.grid.polar
-    mean, scatter, number = _others_at(rings, t, radius, pa, rings.radius_pix[0])
+    mean, scatter, number = _others_at(rings, t, radius, pa)
     with np.errstate(invalid="ignore", divide="ignore"):
         snr = (maps.sky_flux[t] - mean) / (scatter * statistic.spread(number + 1))
     enough = (number + 1 >= MIN_POSITIONS) & ~(maps.sky_transmission < MIN_TRANSMISSION)
@@ -238,23 +238,18 @@ def _snr(maps: FluxMaps, rings: NoiseRings, t: int, statistic: Statistic) -> tup
 
 
 def _others_at(
-    rings: NoiseRings, t: int, radius: Array, pa_deg: Array, first: float
+    rings: NoiseRings, t: int, radius: Array, pa_deg: Array
 ) -> tuple[Array, Array, Array]:
     """Mean, scatter and number of the other positions, linear along the nearest ring."""
-    which = np.rint((radius - first) / RING_STEP_PIX).astype(int)
+    which = np.rint((radius - rings.radius_pix[0]) / RING_STEP_PIX).astype(int)
     inside = (which >= 0) & (which < len(rings.radius_pix))
-    sizes = np.array([used.size for used in rings.used])
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    # A position's place on its ring: the starting angle runs within the spacing of positions.
-    columns = [np.stack(rings.others(j, t)).reshape(3, -1) for j in range(len(sizes))]
-    flat = np.concatenate(columns, axis=1)
-    ring = np.where(inside, which, 0)
-    u = pa_deg / 360.0 * sizes[ring]
+    ring, others = np.where(inside, which, 0), rings.others(t)
+    size, start = rings.sizes[ring], rings.starts[ring]
+    u = pa_deg / 360.0 * size
     low = np.floor(u).astype(int)
-    part = u - low
-    a, b = starts[ring] + low % sizes[ring], starts[ring] + (low + 1) % sizes[ring]
-    mean, scatter = ((1.0 - part) * flat[k][a] + part * flat[k][b] for k in (0, 1))
-    number = np.minimum(flat[2][a], flat[2][b])
+    part, a, b = u - low, start + low % size, start + (low + 1) % size
+    mean, scatter = ((1.0 - part) * v[a] + part * v[b] for v in (others.mean, others.scatter))
+    number = np.minimum(others.number[a], others.number[b])
     return (
         np.where(inside, mean, np.nan),
         np.where(inside, scatter, np.nan),

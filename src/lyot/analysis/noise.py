@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import east_north, polar
 from lyot.algorithms.statistics import n_positions
@@ -122,15 +125,16 @@ class FoundSource:
         scale = self.maps.observation.pixel_scale_arcsec
         r, pa = np.broadcast_arrays(np.asarray(separation_arcsec) / scale, pa_deg)
         place = (self.separation_arcsec / scale, self.pa_deg)
-        (east, north), (own_east, own_north) = east_north(r, pa), east_north(*place)
         reach = self.maps.observation.psf.half_pix * np.sqrt(2.0)
-        near = np.hypot(east - own_east, north - own_north) < reach
-        covered = np.zeros(r.shape, bool)
-        if not near.any():
+        covered, near = np.zeros(r.shape, bool), np.abs(r - place[0]) < reach
+        (east, north), (own_east, own_north) = east_north(r[near], pa[near]), east_north(*place)
+        close = np.hypot(east - own_east, north - own_north) < reach
+        if not close.any():
             return covered
+        near[near], east, north = close, east[close], north[close]
         shift = LOBE_SHIFT_FWHM * self.maps.observation.fwhm_pix
         to_east, to_north = shift * np.array([(0, 1, -1, 0, 0), (0, 0, 0, 1, -1)])[..., None]
-        about = polar((east[near] + to_east).ravel(), (north[near] + to_north).ravel())
+        about = polar((east + to_east).ravel(), (north + to_north).ravel())
         light = self.maps.crosstalk([place], [about[0].size], *about)[self.truncation]
         light = np.abs(light).reshape(5, -1)
         covered[near] = np.abs(self.flux) * light.max(axis=0) > MAX_LIGHT_SIGMA * self.noise
@@ -140,67 +144,114 @@ class FoundSource:
 KnownSources = tuple[KnownSource | KnownDisc | FoundSource, ...]
 
 
+class Others(NamedTuple):
+    """Of the other positions of each position of rings, ``(n,)`` each; see `NoiseRings.others`."""
+
+    mean: Array
+    scatter: Array
+    number: Array
+
+
 @dataclass(frozen=True, eq=False)
 class NoiseRings:
     """Fluxes along circles about the star, and the noise among independent positions.
 
-    Positions are one FWHM apart, on each ring from a number of starting angles (phases).
+    Positions are one FWHM apart, on each ring from a number of starting angles (phases). All
+    positions of all rings follow one another; on each ring the phase changes first.
     """
 
     radius_pix: Array  # (n_ring,)
-    flux: list[Array]  # (n_trunc, n_position, n_phase) on each ring
-    used: list[Array]  # (n_position, n_phase), False where unknown, and on known sources
+    shapes: NDArray[np.intp]  # (n_ring, 2): positions and phases
+    flux: Array  # (n_trunc, n)
+    used: NDArray[np.bool_]  # (n,), False where unknown, and on known sources
+
+    @cached_property
+    def sizes(self) -> NDArray[np.intp]:
+        """Count the positions of each ring, of all phases."""
+        return np.asarray(self.shapes.prod(axis=1))
+
+    @cached_property
+    def starts(self) -> NDArray[np.intp]:
+        """Return where each ring begins."""
+        return np.asarray(np.cumsum(self.sizes) - self.sizes)
+
+    @cached_property
+    def positions(self) -> tuple[Array, Array]:
+        """Return separations [pixel] and position angles [degree]."""
+        angle = 360.0 * self._along / np.repeat(self.sizes, self.sizes)
+        return np.repeat(self.radius_pix, self.sizes), angle
+
+    @property
+    def _along(self) -> NDArray[np.intp]:
+        """Number of each position along its ring."""
+        return np.asarray(np.arange(self.sizes.sum()) - np.repeat(self.starts, self.sizes))
+
+    @cached_property
+    def _set(self) -> NDArray[np.intp]:
+        """Number of the ring and phase of each position: with those of the same it is compared."""
+        phases = self.shapes[:, 1]
+        first = np.cumsum(phases) - phases
+        return np.asarray(
+            np.repeat(first, self.sizes) + self._along % np.repeat(phases, self.sizes)
+        )
+
+    def of(self, ring: int, values: Array, /) -> Array:
+        """Return the values of one ring, ``(..., n_position, n_phase)``."""
+        start, shape = self.starts[ring], self.shapes[ring]
+        return values[..., start : start + self.sizes[ring]].reshape(*values.shape[:-1], *shape)
 
     def without(self, sources: KnownSources, observation: Observation, /) -> NoiseRings:
         """Exclude the positions that sources cover."""
+        if not sources:
+            return self
         scale, fwhm = observation.pixel_scale_arcsec, observation.fwhm_pix
-        ends = np.cumsum([used.size for used in self.used])
-        angles = [_angles(*used.shape).ravel() for used in self.used]
-        sizes = [len(angle) for angle in angles]
-        separation, angle = np.repeat(self.radius_pix, sizes) * scale, np.concatenate(angles)
-        covered = np.zeros(len(angle), bool)
+        (radius, angle), used = self.positions, self.used.copy()
         for source in sources:
-            covered |= source.covers(separation, angle, fwhm * scale)
-        parts = np.split(covered, ends[:-1])
-        free = [u & ~p.reshape(u.shape) for u, p in zip(self.used, parts, strict=True)]
-        return replace(self, used=free)
+            used &= ~source.covers(radius * scale, angle, fwhm * scale)
+        return replace(self, used=used)
 
-    def needed(self, ring: int, truncation: int, statistic: Statistic, /) -> Array:
+    def needed(self, truncation: int, statistic: Statistic, /) -> list[Array]:
         r"""Return the flux that a source needs at each position that is used, to be detected there.
 
-        It is added to what is there: skewed noise leaves less than the mean at most places. A
-        source is read where the flux about it is highest, which in noise of scatter s lies above
-        that at its own place by :math:`s / \tau` (two coordinates are free).
+        For each ring. The flux is added to what is there: skewed noise leaves less than the mean at
+        most places. A source is read where the flux about it is highest, which in noise of scatter
+        s lies above that at its own place by :math:`s / \tau` (two coordinates are free).
         """
-        mean, scatter, number = self.others(ring, truncation)
+        mean, scatter, number = self.others(truncation)
         tau = statistic.taus(number + 1)
-        need = mean + (tau - 1.0 / tau) * scatter - self.flux[ring][truncation]
-        return np.asarray(need[self.used[ring] & np.isfinite(need)])
+        need = mean + (tau - 1.0 / tau) * scatter - self.flux[truncation]
+        known = self.used & np.isfinite(need)
+        parts = zip(*(np.split(a, self.starts[1:]) for a in (need, known)), strict=True)
+        return [values[at] for values, at in parts]
 
     def count(self, ring: int, /) -> int:
         """Return the number of positions of a ring that are used, median over starting angles."""
-        return int(np.median(self.used[ring].sum(axis=0)))
+        return int(np.median(self.of(ring, self.used).sum(axis=0)))
 
-    def others(self, ring: int, truncation: int, /) -> tuple[Array, Array, Array]:
-        """Return mean, scatter and number of the other positions, ``(n_position, n_phase)`` each.
+    def others(self, truncation: int, /) -> Others:
+        """Return mean, scatter and number of the other positions of each position.
 
         The others are those of the same starting angle without the position itself: sums over
         all, less its own term, taken about the mean of all so that they do not cancel.
         """
-        flux, used = self.flux[ring][truncation], self.used[ring]
-        value = np.where(used, flux, 0.0)
-        number = used.sum(axis=0) - used
+        flux, used, own = self.flux[truncation], self.used, self._set
+
+        def _sums(values: Array) -> Array:
+            return np.bincount(own, values)[own]
+
+        count = _sums(used.astype(np.float64))
+        number = count - used
         enough = number >= 2
-        m = np.where(enough, number, 2)
-        middle = value.sum(axis=0) / np.maximum(used.sum(axis=0), 1)
+        m = np.where(enough, number, 2.0)
+        middle = _sums(np.where(used, flux, 0.0)) / np.maximum(count, 1.0)
         off = np.where(used, flux - middle, 0.0)
-        mean = (off.sum(axis=0) - off) / m
-        square = (off**2).sum(axis=0) - off**2
-        scatter = np.sqrt(np.maximum(square - m * mean**2, 0.0) / (m - 1))
-        return (
+        square = off**2
+        mean = (_sums(off) - off) / m
+        left = np.maximum(_sums(square) - square - m * mean**2, 0.0)
+        return Others(
             np.where(enough, mean + middle, np.nan),
-            np.where(enough, scatter, np.nan),
-            number,
+            np.where(enough, np.sqrt(left / (m - 1.0)), np.nan),
+            number.astype(np.intp),
         )
 
 
@@ -217,16 +268,22 @@ class NoiseAbout:
         """Exclude the positions that sources cover."""
         return NoiseAbout(self.rings.without(sources, observation))
 
-    def needed(self, separation: int, truncation: int, statistic: Statistic, /) -> Array:
-        """Return the flux that a source needs at each position, as `NoiseRings.needed`."""
-        rings = range(3 * separation, 3 * separation + 3)
-        each = [self.rings.needed(ring, truncation, statistic) for ring in rings]
-        return np.concatenate(each) if all(part.size for part in each) else each[1]
+    def needed(self, truncation: int, statistic: Statistic, /) -> list[Array]:
+        """Return the flux that a source needs at each position, as `NoiseRings.needed`.
 
-    def limit(self, separation: int, truncation: int, statistic: Statistic, /) -> float:
+        For each separation.
+        """
+        each = self.rings.needed(truncation, statistic)
+        about = [each[i : i + 3] for i in range(0, len(each), 3)]
+        return [
+            np.concatenate(three) if all(part.size for part in three) else three[1]
+            for three in about
+        ]
+
+    def limits(self, truncation: int, statistic: Statistic, /) -> Array:
         """Return the flux at which half of the sources are detected; NaN for too few positions."""
-        needed = self.needed(separation, truncation, statistic)
-        return float(np.median(needed)) if needed.size else float("nan")
+        needed = self.needed(truncation, statistic)
+        return np.array([np.median(part) if part.size else np.nan for part in needed])
 
     def count(self, separation: int, /) -> int:
         """Return the number of positions at a separation, as `NoiseRings.count`."""
@@ -235,8 +292,10 @@ class NoiseAbout:
     def flux(self, separation: int, truncation: int, /) -> Array:
         """Return the fluxes at independent positions that are used."""
         ring = 3 * separation + 1
-        used = self.rings.used[ring][:, 0]
-        return np.asarray(self.rings.flux[ring][truncation][:, 0][used])
+        flux, used = (
+            self.rings.of(ring, a) for a in (self.rings.flux[truncation], self.rings.used)
+        )
+        return np.asarray(flux[:, 0][used[:, 0]])
 
 
 def noise_about(
@@ -265,14 +324,8 @@ def noise_rings(
     for r in radius_pix:
         n = max(n_positions(float(r) / observation.fwhm_pix), 1)
         shapes.append((n, max(int(np.ceil(2.0 * np.pi * r / n / phase_step_pix)), 1)))
-    sizes = [n * k for n, k in shapes]
-    angle = np.concatenate([_angles(*shape).ravel() for shape in shapes])
-    flux = np.split(maps.sample(np.repeat(radius_pix, sizes), angle), np.cumsum(sizes)[:-1], axis=1)
-    flux = [f.reshape(len(f), *shape) for f, shape in zip(flux, shapes, strict=True)]
-    rings = NoiseRings(radius_pix, flux, [np.isfinite(f[0]) for f in flux])
+    empty = np.zeros((len(observation.n_modes), 0))
+    rings = NoiseRings(radius_pix, np.array(shapes, np.intp).reshape(-1, 2), empty, empty[0] > 0)
+    flux = maps.sample(*rings.positions)
+    rings = replace(rings, flux=flux, used=np.isfinite(flux[0]))
     return rings.without(known_sources, observation)
-
-
-def _angles(n: int, k: int) -> Array:
-    """Position angles [degree] of n positions on a ring, from k starting angles."""
-    return np.asarray(360.0 * (np.arange(n)[:, None] + np.arange(k)[None, :] / k) / n)

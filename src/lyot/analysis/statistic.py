@@ -64,9 +64,12 @@ class Statistic(StatisticParameters):
 
     def thresholds(self, n: Array, /) -> Array:
         """Return `threshold` for each number of positions; NaN below `MIN_POSITIONS`."""
-        values, inverse = np.unique(n, return_inverse=True)
-        each = [self.threshold(int(v)) if v >= MIN_POSITIONS else np.nan for v in values]
-        return np.asarray(np.array(each, dtype=np.float64)[inverse].reshape(np.shape(n)))
+        n = np.maximum(n, 0)
+        of_number = np.full(int(n.max(initial=0)) + 1, np.nan)
+        for value in np.flatnonzero(np.bincount(n.ravel())):
+            if value >= MIN_POSITIONS:
+                of_number[value] = self.threshold(int(value))
+        return np.asarray(of_number[n])
 
     def taus(self, n: Array, /) -> Array:
         """Return `tau` for each number of positions; NaN below `MIN_POSITIONS`."""
