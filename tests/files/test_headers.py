@@ -72,6 +72,16 @@ def test_sizes_that_are_none_are_refused(exposure, tmp_path, card):
             read(tmp_path / "bad.fits")
 
 
+def test_two_sizes_are_refused(exposure, tmp_path):
+    """The first is right; astropy goes by the last, and would count to it."""
+    whole = exposure.read_bytes()
+    at = whole.index(b"BUNIT   =", whole.index(b"EXTNAME = 'ERR"))
+    card = b"NAXIS   = 99999999999999999999".ljust(80)
+    (tmp_path / "bad.fits").write_bytes(whole[:at] + card + whole[at + 80 :])
+    with pytest.raises(LyotError, match=r"bad\.fits has two values of NAXIS; fetch it again"):
+        read_info(tmp_path / "bad.fits")
+
+
 def test_what_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.fits")
     for path in (tmp_path / "pipe.fits", tmp_path):

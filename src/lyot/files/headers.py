@@ -431,7 +431,11 @@ def _size_of_extension(file: Any, block: bytes, path: Path) -> int:
         for at in range(0, len(block), _CARD):
             key = block[at : at + 8].rstrip()
             if key.startswith((b"NAXIS", b"BITPIX", b"PCOUNT", b"GCOUNT")):
-                sizes.setdefault(key, block[at + 10 : at + _CARD].partition(b"/")[0].strip())
+                value = block[at + 10 : at + _CARD].partition(b"/")[0].strip()
+                if sizes.setdefault(key, value) != value:  # astropy goes by the last
+                    raise LyotError(
+                        f"A header of {path} has two values of {key.decode()}; fetch it again."
+                    )
             elif key == b"END":
                 return _BLOCK * n_blocks + _size_of_data(sizes, path)
         block = file.read(_BLOCK)
