@@ -98,9 +98,12 @@ def test_a_speckle_that_drifts_is_no_outlier(rng):
     assert not flags[:, 14:18, 14:18].any()
 
 
-def test_the_median_of_what_is_known_is_that_of_numpy(rng):
-    data = rng.normal(size=(7, 30, 31))
-    data[rng.random(data.shape) < 0.3] = np.nan
+@pytest.mark.parametrize(
+    ("n", "share"), [(2, 0.3), (3, 0.1), (7, 0.3), (10, 0.01), (40, 0.01), (41, 0)]
+)
+def test_the_median_of_what_is_known_is_that_of_numpy(rng, n, share):
+    data = rng.normal(size=(n, 30, 31))
+    data[rng.random(data.shape) < share] = np.nan
     data[:, 3, 3] = np.nan
     data[:, 0, 0] = 1.0
     known = np.isfinite(data).any(axis=0)

@@ -17,6 +17,8 @@ MIN_INTEGRATIONS = 3
 """Outliers are looked for where a pixel has at least so many good integrations."""
 MAX_BLOCK = 2**20
 """Numbers that are held in float64 at once where frames are compared."""
+MAX_IN_NETWORK = 40
+"""So many values are put in order by fixed comparisons, more are sorted."""
 HALF_WINDOW = 2
 """How far from a pixel the neighbors lie that tell how large its scatter may be."""
 
@@ -233,6 +235,20 @@ def outlier_flags(
 
 def finite_median(data: NDArray[np.floating], /) -> NDArray[np.floating]:
     """Return the median of the finite values along the first axis; NaN where there is none."""
+    gaps = ~np.isfinite(data).all(axis=0)
+    if not 3 <= len(data) <= MAX_IN_NETWORK or 2 * gaps.sum() > gaps.size:
+        return _sorted_median(data)
+    rows = list(np.array(data))
+    _put_middle_in_place(rows)
+    low, high = rows[(len(rows) - 1) // 2], rows[len(rows) // 2]
+    with np.errstate(invalid="ignore"):
+        middle = np.asarray(high if len(rows) % 2 else 0.5 * (low + high))
+    if gaps.any():
+        middle[gaps] = _sorted_median(data[:, gaps])
+    return middle
+
+
+def _sorted_median(data: NDArray[np.floating]) -> NDArray[np.floating]:
     # Values that are sorted together lie together: five times as quick for many integrations.
     ordered = np.array(np.moveaxis(data, 0, -1), order="C")
     ordered.sort(axis=-1)  # NaN comes last
@@ -251,12 +267,17 @@ def median_of_neighbors(
     padded = np.pad(image, half_window, mode="edge")
     corners = np.ndindex(2 * half_window + 1, 2 * half_window + 1)
     rows = [padded[y : y + n_y, x : x + n_x].copy() for y, x in corners]
+    _put_middle_in_place(rows)
+    return rows[len(rows) // 2]
+
+
+def _put_middle_in_place(rows: list[NDArray[np.floating]]) -> None:
+    """Order some arrays, which are overwritten, so that the middle one or two are in place."""
     spare = np.empty_like(rows[0])
     for a, b in _median_network(len(rows)):
         np.minimum(rows[a], rows[b], out=spare)
         np.maximum(rows[a], rows[b], out=rows[b])
         rows[a], spare = spare, rows[a]
-    return rows[len(rows) // 2]
 
 
 @cache
@@ -277,7 +298,7 @@ def _median_network(n: int) -> list[tuple[int, int]]:
                         pairs.append((k, k + step))
             step //= 2
         size *= 2
-    needed, kept = {n // 2}, []
+    needed, kept = {(n - 1) // 2, n // 2}, []
     for pair in reversed(pairs):
         if needed & set(pair):
             needed |= set(pair)

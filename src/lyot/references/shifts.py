@@ -32,7 +32,7 @@ MARGIN_PIX = 12
 """Pixels about the fit zone that are enough for the start of a fit."""
 
 REFS_AT_ONCE, LOCATING_ORDER, FIRST_ORDER, SPREAD_PIX = 4, 5, 3, 0.02
-FIRST_TOLERANCE_PIX, MODEL_TOLERANCE_PIX = 1e-3, 1e-6
+FIRST_TOLERANCE_PIX, MODEL_TOLERANCES_PIX = 1e-3, (1e-3, 1e-6)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,11 +117,12 @@ def robust_weight(
     box = _about(weight, round(WINDOW_SIGMA * width) + 1)
     ring = (radius_map(shape, center_yx) / RING_PIX).astype(int)[box]
     factor, starts = np.ones_like(weight), shifts.copy()
-    for _ in range(2):
-        of_pixels = weight * factor
+    for tolerance in MODEL_TOLERANCES_PIX:
 
-        def _model(k: int, of_pixels: Array = of_pixels) -> Array:
-            pick, tolerance = slice(k, k + 1), MODEL_TOLERANCE_PIX
+        def _model(
+            k: int, of_pixels: Array = weight * factor, tolerance: float = tolerance
+        ) -> Array:
+            pick = slice(k, k + 1)
             fit = frames.refine(pick, first, of_pixels, first, starts[pick], tolerance=tolerance)
             starts[k] = at = fit.shift_yx[0]
             moved = frames.device.run(
