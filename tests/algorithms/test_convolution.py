@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import convolve2d, fftconvolve
 
-from lyot.algorithms.convolution import convolve
+from lyot.algorithms.convolution import Kernels, convolve
 
 
 @pytest.mark.parametrize("size", [(5, 7), (6, 4)])
@@ -16,6 +16,16 @@ def test_each_kernel_gives_what_sums_over_pixels_do(size):
     for found, kernel in zip(convolve(images, *kernels), kernels, strict=True):
         for plane, image, one in zip(found, images, kernel, strict=True):
             np.testing.assert_allclose(plane, convolve2d(image, one, mode="same"), atol=1e-13)
+
+
+def test_kernels_of_many_images_are_picked_by_their_first_axis():
+    rng = np.random.default_rng(3)
+    stack = Kernels(rng.normal(size=(3, 5, 5)))
+    for shape in ((9, 9), (12, 8), (9, 9)):
+        image = rng.normal(size=shape)
+        [found] = stack.over(image, [0, 2])
+        expected = [convolve2d(image, stack.kernels[0][k], mode="same") for k in (0, 2)]
+        np.testing.assert_allclose(found, expected, atol=1e-13)
 
 
 def test_images_and_kernels_broadcast():

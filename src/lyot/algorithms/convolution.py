@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lyot.types import Array
 
 
@@ -28,10 +30,10 @@ class Kernels:
     def __init__(self, *kernels: Array) -> None:
         """Take kernels ``(..., m_y, m_x)`` with the same numbers of rows and columns."""
         self.kernels = kernels
-        self._spectra: dict[tuple[int, int], list[Array]] = {}
+        self._spectra: dict[tuple[int, ...], list[Array]] = {}
 
-    def over(self, images: Array, /) -> list[Array]:
-        """Convolve images as `convolve` does."""
+    def over(self, images: Array, pick: Sequence[int] | None = None, /) -> list[Array]:
+        """Convolve images as `convolve` does, by all kernels or some along the first axis."""
         from scipy import fft
 
         (n_y, n_x), (m_y, m_x) = images.shape[-2:], self.kernels[0].shape[-2:]
@@ -39,8 +41,10 @@ class Kernels:
             fft.next_fast_len(n_y + m_y - 1, real=True),
             fft.next_fast_len(n_x + m_x - 1, real=True),
         )
-        if grid not in self._spectra:
-            self._spectra[grid] = [fft.rfft2(each, grid) for each in self.kernels]
+        which = (*grid, *(pick or ()))
+        if which not in self._spectra:
+            some = (each if pick is None else each[list(pick)] for each in self.kernels)
+            self._spectra[which] = [fft.rfft2(each, grid) for each in some]
         spectra, top, left = fft.rfft2(images, grid), (m_y - 1) // 2, (m_x - 1) // 2
-        wide = [fft.irfft2(spectra * each, grid) for each in self._spectra[grid]]
+        wide = [fft.irfft2(spectra * each, grid) for each in self._spectra[which]]
         return [each[..., top : top + n_y, left : left + n_x] for each in wide]

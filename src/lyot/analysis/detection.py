@@ -267,18 +267,24 @@ def stim_map(observation: Observation, /, *, n_modes: int | None = None) -> Arra
     from scipy.ndimage import map_coordinates
 
     truncation, sky = observation.truncation(n_modes), observation.sky
+    frames = []  # of each exposure; good pixels where they are not those of the frame before
+    for exposure in observation.exposures:
+        bad = exposure.bad
+        changed = [True, *(bad[1:] != bad[:-1]).any(axis=(1, 2))]
+        filled = np.where(bad, 0.0, exposure.integrations[truncation]).astype(np.float64)
+        good = [(~b).astype(np.float64) if c else None for b, c in zip(bad, changed, strict=True)]
+        frames.append(list(zip(filled, good, strict=True)))
 
     def _sums(rows: slice) -> Array:
         sums = np.zeros((3, *sky.inside[0, rows].shape))
-        for e, exposure in enumerate(observation.exposures):
+        for e, of_exposure in enumerate(frames):
             inside = sky.inside[e, rows]
             at, (count, total, square) = sky.yx[e][:, rows][:, inside], sums[:, inside]
-            before, share = None, np.empty(0)
-            for image, bad in zip(exposure.integrations[truncation], exposure.bad, strict=True):
-                if before is None or not np.array_equal(bad, before):  # most often it is the same
-                    share = map_coordinates((~bad).astype(np.float64), at, order=1, cval=0.0)
-                before = bad
-                data = map_coordinates(np.where(bad, 0.0, image).astype(np.float64), at, order=1)
+            share = np.empty(0)
+            for image, good in of_exposure:
+                if good is not None:
+                    share = map_coordinates(good, at, order=1, cval=0.0)
+                data = map_coordinates(image, at, order=1)
                 seen = share > MIN_SHARE
                 value = np.where(seen, data / np.where(seen, share, 1.0), 0.0)
                 count += seen

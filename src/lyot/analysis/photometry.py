@@ -22,8 +22,9 @@ from lyot.types import Array, Box
 MAX_TEMPLATE_FWHM = 1.5
 MIN_COVERAGE, MIN_REACH = 0.5, 0.8
 """Share of the source's weight, and of a whitened filter's sum of sizes, on good pixels."""
-PLACES_AT_ONCE, SOURCES_AT_ONCE = 2**15, 72
-"""Positions whose fluxes a thread reads, and sources that it puts in with the same references."""
+PLACES_AT_ONCE, SOURCES_AT_ONCE, MAX_PATCH_PIX = 2**15, 72, 2**14
+"""Positions whose fluxes a thread reads, sources that it puts in with the same references, and
+pixels to which all filters are applied at once."""
 MIN_WEIGHT_TRANSMISSION = 1e-3
 """Transmission at which the weight of an exposure no longer falls."""
 
@@ -196,41 +197,38 @@ class FluxMaps:
         rows, columns = (np.arange(n)[part] for n, part in zip(exposure.shape, box, strict=True))
         return np.hypot(rows[:, None] - exposure.star.y, columns - exposure.star.x)
 
-    def _kernels(self, e: int) -> list[tuple[Kernels, Kernels]]:
+    def _kernels(self, e: int) -> tuple[Kernels, Kernels]:
         """The filters of an exposure; and the weights of pixels in them, and their sizes."""
         filters, p = self._filters[e]
-        out = []
-        for q in filters:
-            turned, weight = q[:, ::-1, ::-1], (q * p)[:, ::-1, ::-1]
-            out.append((Kernels(turned), Kernels(weight, np.abs(turned))))
-        return out
+        turned = filters[..., ::-1, ::-1]
+        return Kernels(turned), Kernels((filters * p)[..., ::-1, ::-1], np.abs(turned))
 
-    def _filtered(
-        self, kernels: list[tuple[Kernels, Kernels]], pixels: Array, distance: Array
-    ) -> Array:
+    def _filtered(self, kernels: tuple[Kernels, Kernels], pixels: Array, distance: Array) -> Array:
         """The flux at pixels of some separations, by these pixels."""
-        n, shares, out = self.half_pix, self._shares(distance), np.zeros_like(pixels)
-        for (of_data, of_good), share in zip(kernels, shares, strict=True):
-            if not share.any():
-                continue
-            # Where this filter has a share, and the pixels that it needs there.
-            rows, columns = (np.flatnonzero((share > 0).any(axis=axis)) for axis in (1, 0))
-            box = (
-                slice(max(rows[0] - n, 0), rows[-1] + n + 1),
-                slice(max(columns[0] - n, 0), columns[-1] + n + 1),
-            )
-            if 2 * rows.size * columns.size > share.size:  # of one size, kernels are kept
-                box = slice(None), slice(None)
-            part, share = pixels[:, *box], share[box]
+        n, out, (of_data, of_good) = self.half_pix, np.zeros_like(pixels), kernels
+        shares = self._shares(distance)
+        used = np.flatnonzero(shares.any(axis=(1, 2))).tolist()
+        groups = [(used, (slice(None), slice(None)))]
+        if distance.size > MAX_PATCH_PIX:  # each filter where it has a share, and what it needs
+            groups = []
+            for k in used:
+                rows, columns = (np.flatnonzero(shares[k].any(axis=axis)) for axis in (1, 0))
+                box = (
+                    slice(max(rows[0] - n, 0), rows[-1] + n + 1),
+                    slice(max(columns[0] - n, 0), columns[-1] + n + 1),
+                )
+                groups.append(([k], box))
+        for nodes, box in groups:
+            part, share = pixels[:, *box], shares[nodes][:, None, *box]
             good = np.isfinite(part)
-            [total] = of_data.over(np.where(good, part, 0.0))
-            covered, reach = of_good.over(good.astype(np.float64))
+            [total] = of_data.over(np.where(good, part, 0.0), nodes)
+            covered, reach = of_good.over(good.astype(np.float64), nodes)
             enough = covered > MIN_COVERAGE
             if self.flux_by == WHITENED:  # cut, a filter takes the level with it
-                whole = of_good.kernels[1].sum(axis=(1, 2), keepdims=True)
+                whole = of_good.kernels[1][nodes].sum(axis=(-2, -1), keepdims=True)
                 enough &= reach > MIN_REACH * whole
             flux = np.where(enough, total / np.where(enough, covered, 1.0), np.nan)
-            out[:, *box] += np.where(share > 0, share * flux, 0.0)
+            out[:, *box] += np.where(share > 0, share * flux, 0.0).sum(axis=0)
         return out
 
     def flux_of(self, separation_pix: Array, pa_deg: Array, /, *, flux: Array) -> list[AddedFlux]:

@@ -46,7 +46,7 @@ class OffAxisPSF:
         image = None if self.near_mask is None else self.near_mask.image(place_xy_arcsec)
         if image is None:
             return self
-        return OffAxisPSF(image, self.oversample, self.origin)
+        return _PlacedOnce(image, self.oversample, self.origin)
 
     @cached_property
     def half_pix(self) -> int:
@@ -169,6 +169,12 @@ class OffAxisPSF:
             box[1].start - column + half : box[1].stop - column + half,
         ]
         return box, inside
+
+
+class _PlacedOnce(OffAxisPSF):
+    """The PSF of one place near the mask: nothing is prepared for other places."""
+
+    _aliases = None
 
 
 @dataclass(frozen=True, eq=False)
