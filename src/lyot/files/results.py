@@ -145,6 +145,13 @@ def write_grid(
     return _write(path, keywords, hdus)
 
 
+def read_grid(path: str | Path, /) -> tuple[Array, dict[str, Array]]:
+    """Read what `write_grid` wrote: the image, and its axes by name, x first."""
+    with readable(path), open_fits(path, memmap=False) as hdus:
+        image, *axes = (np.asarray(hdu.data, dtype=np.float64) for hdu in hdus[1:])
+        return image, dict(zip((hdu.name for hdu in hdus[2:]), axes, strict=True))
+
+
 class FitImages(NamedTuple):
     """A fit of companions, for looking at."""
 

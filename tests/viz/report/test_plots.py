@@ -58,3 +58,15 @@ def test_the_noise_of_each_product_is_named_where_there_are_several():
     assert line.label == ""
     [panel] = plots.noise({"one": table, "two": table}, 0.5)
     assert [mark.label for mark in panel.marks] == ["one", "two"]
+
+
+def test_completeness_is_where_a_share_of_the_sources_is_found():
+    contrast = np.geomspace(1e-7, 1e-3, 161)
+    limits = np.array([1e-4, 1e-5, 1e-2])  # of the last none is found
+    fraction = 1.0 / (1.0 + (limits / contrast[:, None]) ** 4)
+    fraction[:, 2] = 0.0
+    [panel] = plots.completeness(np.array([0.5, 1.0, 2.0]), contrast, fraction)
+    half, most = panel.marks
+    np.testing.assert_array_equal(half.x, [0.5, 1.0])
+    np.testing.assert_allclose(half.y, limits[:2], rtol=0.01)
+    np.testing.assert_allclose(most.y, limits[:2] * 9.0**0.25, rtol=0.02)

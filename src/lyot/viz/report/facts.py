@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from lyot.algorithms.geometry import TangentPlane
 from lyot.analysis.contrast import ContrastCurve
 from lyot.errors import LyotError, readable
 from lyot.files.headers import open_fits, read_info
-from lyot.files.results import FitImages, SkyMaps, read_fit, read_maps, read_table
+from lyot.files.results import FitImages, SkyMaps, read_fit, read_grid, read_maps, read_table
 from lyot.files.run import exposure_root, is_older, products_of, record_of
 from lyot.files.view import View, read_view, recorded_plane
 from lyot.subtraction.result import RowNoise, SkyNoise
@@ -106,6 +106,15 @@ class ExposureFacts:
         return max(self.subtractions, key=lambda s: s.n_modes)
 
 
+class Completeness(NamedTuple):
+    """Fraction of injected sources that are found."""
+
+    separation_arcsec: Array
+    contrast: Array
+    fraction: Array
+    """(n_contrast, n_sep)"""
+
+
 @dataclass(frozen=True, eq=False)
 class Inputs:
     """What a run rests on, as its combined image records it."""
@@ -153,6 +162,8 @@ class RunFacts:
     curve: ContrastCurve | None
     """The contrast limits as a curve."""
     inputs: Inputs
+    completeness: Completeness | None
+    """Fraction of injected sources that are found; None where it was not measured."""
     fit: FitImages | None
     """Data, models and posteriors of fitted companions; None where there are none."""
     noise_curves: dict[str, dict[str, Array]]
@@ -194,6 +205,7 @@ def read_facts(
         companions=_companions(results.get("companions.ecsv")),
         curve=curve,
         inputs=_inputs(max(images, key=lambda image: image.n_modes).view, exposures),
+        completeness=_completeness(results.get("completeness.fits")),
         fit=_fit(results.get("companions.fits")),
         noise_curves={
             path.name: _noise_curve(path) for path in products_of(folder, "*_contrast.fits", own)
@@ -421,6 +433,17 @@ def _companions(path: Path | None) -> Any:
     with _analysed(path):
         dict(table.meta.get("lyot", {}))
     return table
+
+
+def _completeness(path: Path | None) -> Completeness | None:
+    if path is None:
+        return None
+    fraction, axes = read_grid(path)
+    with _analysed(path):
+        separation, contrast = (_numbers(axes[name], None) for name in ("SEPARATION", "CONTRAST"))
+        if fraction.shape != (contrast.size, separation.size):
+            raise ValueError("the fractions do not fit their axes")
+        return Completeness(separation, contrast, fraction)
 
 
 def _fit(path: Path | None) -> FitImages | None:

@@ -14,6 +14,7 @@ from lyot.viz.style import COLORS, GRAY, modes_label
 
 MAX_STARS_IN_LEGEND = 10
 DASHES = ("", "5 3", "2 3")
+SHARES_FOUND = (0.5, 0.9)
 SEPARATION = "separation [arcsec]"
 
 
@@ -49,6 +50,18 @@ def limits(curve: ContrastCurve, /) -> list[Panel]:
         Panel(x, Axis(f"contrast, {what}", log=True), upper, 230.0, right=magnitudes),
         Panel(x, Axis("fraction of the flux", limits=(0.0, 1.08)), lower, 110.0),
     ]
+
+
+def completeness(separation_arcsec: Array, contrast: Array, fraction: Array, /) -> list[Panel]:
+    """Draw the contrasts at which parts of the injected sources are found."""
+    lines = []
+    for color, share in zip(COLORS, SHARES_FOUND, strict=False):
+        reached = fraction.max(axis=0, initial=0.0) >= share
+        least = [np.exp(np.interp(share, part, np.log(contrast))) for part in fraction.T[reached]]
+        label = f"{100 * share:.0f} % found"
+        lines.append(Line(separation_arcsec[reached], np.array(least), color, label, radius=1.6))
+    axes = Axis(SEPARATION, log=True), Axis("contrast of a source", log=True)
+    return [Panel(*axes, lines, 180.0)]
 
 
 def masses(separation_arcsec: Array, limit_mjup: Array, /) -> list[Panel]:

@@ -334,6 +334,13 @@ def contrast(run: RunFacts, /) -> Iterator[Block]:
             )
         title = "Contrast limits and throughput"
         drawings.append(drawing(plots.limits(curve), title, caption))
+        if run.completeness is not None:
+            caption = (
+                "Completeness: contrasts from which the search finds half of injected sources, and "
+                "nine in ten, over all position angles."
+            )
+            panels = plots.completeness(*run.completeness)
+            drawings.append(drawing(panels, "Completeness", caption))
         if of := settings.get("masses"):
             best = run.limits[np.asarray(run.limits["best"], bool)]
             caption = (
