@@ -107,14 +107,16 @@ def shift(spectra: Any, shift_yx: Any, /, *, shape: tuple[int, int], rows: slice
     >>> bool(np.abs(moved - expected).max() < 1e-3)
     True
     """
-    along_y, along_x = _phases(spectra, shift_yx, shape)
-    return _finish(_along_y(spectra, along_y, shape, rows) * along_x[..., None, :], shape)
+    xp = array_namespace(spectra, shift_yx)
+    along_y, along_x = _phases(xp, spectra, shift_yx, shape)
+    columns = _along_y(xp, spectra, along_y, shape, rows)
+    return _finish(xp, columns * along_x[..., None, :], shape)
 
 
 def cut(spectra: Any, /, *, shape: tuple[int, int], rows: slice, columns: slice) -> Any:
     """Return the spectra of a part of images, on a periodic grid of its own."""
     xp = array_namespace(spectra)
-    part = _finish(xp.fft.ifft(spectra, axis=-2)[..., rows, :], shape)[..., columns]
+    part = _finish(xp, xp.fft.ifft(spectra, axis=-2)[..., rows, :], shape)[..., columns]
     return xp.astype(spectrum(part), spectra.dtype, copy=False)
 
 
@@ -127,9 +129,8 @@ def shift_with_derivatives(
     return ShiftedImage(along_x[..., 0, :, :], along_y[..., 0, :, :], along_x[..., 1, :, :])
 
 
-def _finish(columns: Any, shape: tuple[int, int]) -> Any:
+def _finish(xp: Any, columns: Any, shape: tuple[int, int]) -> Any:
     """Return rows of images from their transforms back along y alone."""
-    xp = array_namespace(columns)
     return xp.fft.irfft(columns, n=odd_grid_length(shape[1]), axis=-1)[..., : shape[1]]
 
 
@@ -153,7 +154,7 @@ def chebyshev_terms(spectra: Any, reach_yx: Any, /, *, shape: tuple[int, int], o
     xp = array_namespace(spectra, reach_yx)
     n = xp.arange(order + 1, dtype=xp.float64)[:, None]
     terms = []
-    for axis, minus_ik in enumerate(_minus_ik(spectra, shape)):
+    for axis, minus_ik in enumerate(_minus_ik(xp, spectra, shape)):
         half = 0.5 * minus_ik[None, :] * reach_yx[axis]
         # I_n(w) = (w/2)^n / n! sum_m (w/2)^2m n! / (m! (n + m)!), by Horner's rule
         total = 1.0
@@ -202,39 +203,38 @@ def _derivatives(
     Return images ``(..., n_b, n_rows, n_x)`` for each ``a``, which are transformed at once.
     """
     xp = array_namespace(spectra, shift_yx)
-    factors = terms or (xp.stack([ik**0, ik]) for ik in _minus_ik(spectra, shape))
+    factors = terms or (xp.stack([ik**0, ik]) for ik in _minus_ik(xp, spectra, shape))
     along_y, along_x = (
         phase[..., None, :] * xp.astype(factor, spectra.dtype, copy=False)
-        for phase, factor in zip(_phases(spectra, shift_yx, shape), factors, strict=True)
+        for phase, factor in zip(_phases(xp, spectra, shift_yx, shape), factors, strict=True)
     )
     images = []
     for a, group in groupby(orders, key=itemgetter(0)):
-        columns = _along_y(spectra, along_y[..., a, :], shape, rows)[..., None, :, :]
+        columns = _along_y(xp, spectra, along_y[..., a, :], shape, rows)[..., None, :, :]
         last = [b for _, b in group][-1]  # they begin with 0
-        block = _finish(columns * along_x[..., : last + 1, None, :], shape)
+        block = _finish(xp, columns * along_x[..., : last + 1, None, :], shape)
         images.append(block if keep is None else keep(block))
     return images
 
 
-def _along_y(spectra: Any, factors: Any, shape: tuple[int, int], rows: slice) -> Any:
+def _along_y(xp: Any, spectra: Any, factors: Any, shape: tuple[int, int], rows: slice) -> Any:
     """Multiply spectra along y, and transform back the rows of the images along that axis."""
-    columns = array_namespace(spectra).fft.ifft(spectra * factors[..., :, None], axis=-2)
+    columns = xp.fft.ifft(spectra * factors[..., :, None], axis=-2)
     return columns[..., : shape[0], :][..., rows, :]
 
 
-def _phases(spectra: Any, shift_yx: Any, shape: tuple[int, int]) -> tuple[Any, Any]:
+def _phases(xp: Any, spectra: Any, shift_yx: Any, shape: tuple[int, int]) -> tuple[Any, Any]:
     """Return by what a shift multiplies spectra along y and x, in their precision."""
-    xp = array_namespace(spectra, shift_yx)
     along_y, along_x = (
         xp.astype(xp.exp(ik * shift_yx[..., axis][..., None]), spectra.dtype)
-        for axis, ik in enumerate(_minus_ik(spectra, shape))
+        for axis, ik in enumerate(_minus_ik(xp, spectra, shape))
     )
     return along_y, along_x
 
 
-def _minus_ik(spectra: Any, shape: tuple[int, int]) -> tuple[Any, Any]:
+def _minus_ik(xp: Any, spectra: Any, shape: tuple[int, int]) -> tuple[Any, Any]:
     """Return by what a derivative with respect to the shift along y and x multiplies spectra."""
-    return _minus_ik_of_grid(array_namespace(spectra), spectra.shape[-2], odd_grid_length(shape[1]))
+    return _minus_ik_of_grid(xp, spectra.shape[-2], odd_grid_length(shape[1]))
 
 
 @lru_cache(maxsize=16)
