@@ -175,10 +175,16 @@ def at_once(item_bytes: int, most: int, /) -> int:
 
 def _resident() -> int:
     try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * mmap.PAGESIZE
-    except OSError:
+        return int(os.pread(_statm(os.getpid()), 256, 0).split()[1]) * mmap.PAGESIZE
+    except (OSError, AttributeError):
         return sys.maxsize  # not known: pages go back each time
+
+
+@cache
+def _statm(process: int) -> int:
+    """Open what the system says of the memory of this process; it is read at each small step."""
+    del process  # a fork opens its own
+    return os.open("/proc/self/statm", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
 
 
 def peak_bytes() -> int:
