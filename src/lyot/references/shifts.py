@@ -58,9 +58,16 @@ class FitFrames:
         return np.asarray(fourier.shift(smooth, np.zeros(2), shape=shape))
 
     def refine(
-        self, pick: Any, image: Array, weight: Array, noise: Array, start: Array, /, **options: Any
+        self,
+        pick: Any,
+        image: Array,
+        weight: Array,
+        noise: Array | None,
+        start: Array,
+        /,
+        **options: Any,
     ) -> ShiftFit:
-        """Fit some references to one `image`, of variance `noise`, until they converge."""
+        """Fit some references to one `image` until they converge; its variance, for covariances."""
         limits, variance = self.limits[pick], self.refs.variance[pick]
         options["bound_yx"] = (-limits, limits)
         data = (image, weight, noise, self.spectra[pick], variance, start)
@@ -75,7 +82,7 @@ def first_shifts(frames: FitFrames, weight: Array, /) -> NDArray[np.float64]:
     limits, run, shape = frames.limits, frames.device.run, frames.target.frame_shape
     box = _about(weight, MARGIN_PIX)
     target, of_pixels = frames.image(0)[box], weight[box]
-    none, shifts = np.zeros_like(target), np.zeros_like(limits)
+    shifts = np.zeros_like(limits)
 
     def _fit(pick: list[int]) -> None:
         bound = limits[pick]
@@ -84,7 +91,7 @@ def first_shifts(frames: FitFrames, weight: Array, /) -> NDArray[np.float64]:
         if np.all(bound >= 1.0):
             most = int(bound.max())
             start = run(registration.integer_shift, target, of_pixels, spectra, max_shift=most)
-        data = (target, of_pixels, none, spectra, none[None], start)
+        data = (target, of_pixels, None, spectra, None, start)
         options = {"bound_yx": (-bound, bound), "tolerance": FIRST_TOLERANCE_PIX}
         shifts[pick] = run(registration.refine, *data, **options).shift_yx
 
@@ -123,7 +130,7 @@ def robust_weight(
             k: int, of_pixels: Array = weight * factor, tolerance: float = tolerance
         ) -> Array:
             pick = slice(k, k + 1)
-            fit = frames.refine(pick, first, of_pixels, first, starts[pick], tolerance=tolerance)
+            fit = frames.refine(pick, first, of_pixels, None, starts[pick], tolerance=tolerance)
             starts[k] = at = fit.shift_yx[0]
             moved = frames.device.run(
                 fourier.shift, frames.spectra[k], at, shape=shape, rows=box[0]

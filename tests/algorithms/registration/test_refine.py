@@ -76,6 +76,16 @@ def test_spectra_in_single_precision_move_shifts_by_less_than_1e_7_pixel(star_im
     np.testing.assert_allclose(single.scale, double.scale, rtol=1e-6)
 
 
+def test_without_a_variance_there_is_no_covariance(star_image):
+    target, one = star_image(), np.ones(SHAPE)
+    spectra, start = fourier.spectrum(star_image(shift_yx=(0.2, 0.1)))[None], np.zeros((1, 2))
+    found = registration.refine(target, one, None, spectra, None, start)
+    full = registration.refine(target, one, one, spectra, one[None], start)
+    assert np.isnan(found.covariance).all()
+    for a, b in zip(found._replace(covariance=0), full._replace(covariance=0), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_shifts_stay_within_bounds_and_say_so(star_image):
     target, ref = star_image(), star_image(shift_yx=(1.0, 0.0))
     bound = (np.full((1, 2), -0.25), np.full((1, 2), 0.25))

@@ -46,8 +46,8 @@ def refine(
         Finite target frame, or one for each reference.
     weight : array, shape (n_y, n_x)
         Weight of each pixel, >= 0; zero where the target is bad.
-    variance_target : array, shape (n_y, n_x)
-        Noise variance of the target; used for the covariance alone.
+    variance_target : array, shape (n_y, n_x), or None
+        Noise variance of the target; used for the covariance alone, which without it is NaN.
     spectra : array, shape (n_ref, m_y, m_x // 2 + 1)
         References, from `lyot.algorithms.fourier.spectrum`.
     variance_refs : array, shape (n_ref, n_y, n_x)
@@ -94,11 +94,13 @@ def refine(
         s, w, zone, spectra, start_yx, weight.shape, bound=bound_yx, tolerance=tolerance
     )
     columns = _columns(images, zone)
-    normal = xp.matmul(columns * w, xp.matrix_transpose(columns))
-    noise = variance_target[None, ...] + (b * b)[:, None, None] * variance_refs
-    meat = _noise_of(images, weight, noise, zone, cutoff)
-    power = xp.sum(w * pick_rows(variance_refs[:, zone.rows, :], zone), axis=1)
-    covariance = shift_covariance(normal, meat, b, noise_in_normal(power, cutoff))
+    covariance = xp.full((*d.shape, 2), xp.nan, dtype=xp.float64)
+    if variance_target is not None:
+        normal = xp.matmul(columns * w, xp.matrix_transpose(columns))
+        noise = variance_target[None, ...] + (b * b)[:, None, None] * variance_refs
+        meat = _noise_of(images, weight, noise, zone, cutoff)
+        power = xp.sum(w * pick_rows(variance_refs[:, zone.rows, :], zone), axis=1)
+        covariance = shift_covariance(normal, meat, b, noise_in_normal(power, cutoff))
     residual = s - b[:, None] * columns[:, 0, :]
     rms = xp.sqrt(xp.sum(w * residual * residual, axis=1) / xp.sum(w))
     converged = step < tolerance
