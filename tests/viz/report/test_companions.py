@@ -1,6 +1,7 @@
 """Fitted companions in the report: values with their errors, and the errors cause by cause."""
 
 import io
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from astropy.table import QTable
 from matplotlib.image import imread
 
+from lyot.errors import LyotError
 from lyot.files.results import FitImages, read_fit, write_fit
 from lyot.viz.report import sections
 from lyot.viz.report.companions import companions, with_error
@@ -66,6 +68,24 @@ def test_residuals_and_posteriors_of_a_fit_are_drawn_from_its_file(facts, tmp_pa
     assert red > 2.0 * blue
     assert np.ptp(residual[row, column]) < 0.02  # white
     assert "less the median: 0.40" in counts.caption
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "samples", "text"),
+    [
+        (np.ones((5, 5)), np.ones((5, 4)), np.ones((1, 3, 9)), "shape (5, 4)"),
+        (np.ones((5, 5)), np.ones((5, 5)), np.ones((3, 9)), "shape (3, 9)"),
+        (np.full((5, 5), np.nan), np.ones((5, 5)), np.ones((1, 3, 9)), "no data or no samples"),
+        (np.ones((5, 5)), np.ones((5, 5)), np.full((1, 3, 9), np.nan), "no data or no samples"),
+    ],
+)
+def test_a_damaged_fit_is_refused(demo, facts, tmp_path, data, model, samples, text):
+    for path in demo.folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    path = tmp_path / f"{facts.name}_companions.fits"
+    write_fit(FitImages([("a_1", data, model)], samples), path)
+    with pytest.raises(LyotError, match=re.escape(text)):
+        read_facts(tmp_path, command=None, products=None)
 
 
 @pytest.mark.parametrize(

@@ -441,7 +441,7 @@ def _completeness(path: Path | None) -> Completeness | None:
     fraction, axes = read_grid(path)
     with _analysed(path):
         separation, contrast = (_numbers(axes[name], None) for name in ("SEPARATION", "CONTRAST"))
-        if fraction.shape != (contrast.size, separation.size):
+        if fraction.shape != (contrast.size, separation.size) or not (contrast > 0).all():
             raise ValueError("the fractions do not fit their axes")
         return Completeness(separation, contrast, fraction)
 
@@ -451,9 +451,13 @@ def _fit(path: Path | None) -> FitImages | None:
         return None
     fit = read_fit(path)
     with _analysed(path):
-        _numbers(fit.samples, None, 3, None)
+        samples = _numbers(fit.samples, None, 3, None)
+        known = samples.size > 0 and bool(fit.boxes) and bool(np.isfinite(samples).all())
         for _, data, model in fit.boxes:
-            _numbers(model, *_numbers(data, None, None).shape)
+            off = data - _numbers(model, *_numbers(data, None, None).shape)
+            known = known and bool(np.isfinite(off).any())
+        if not known:
+            raise ValueError("it holds no data or no samples")
     return fit
 
 
