@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import time
 import tracemalloc
-from contextlib import closing
+from contextlib import closing, suppress
 
 import numpy as np
 import pytest
@@ -92,6 +92,23 @@ def test_an_index_that_is_damaged_is_refused(foreign, change):
         index.execute(change)
     with pytest.raises(LyotError, match="build"):
         ask(foreign)
+
+
+def test_bytes_of_an_index_that_are_overwritten_end_in_no_other_error(foreign):
+    path = foreign / "index.sqlite"
+    whole, refused = path.read_bytes(), []
+    page = int.from_bytes(whole[16:18], "big")
+    with closing(sqlite3.connect(path)) as index:
+        [root] = index.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_frames_1'"
+        ).fetchone()
+    for at in range((root - 1) * page, (root - 1) * page + 40):  # where its keys lie
+        path.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
+        with suppress(LyotError):
+            Library(path.parent).holds("0" * 64)
+            continue
+        refused.append(at)
+    assert refused
 
 
 @pytest.mark.parametrize("name", ["sci", "err", "dq", "zone", "gram"])

@@ -113,6 +113,13 @@ def test_a_spectral_type_is_a_number(text):
         libraries.spectral_number("Q")
 
 
+@pytest.mark.parametrize("text", ["mjd,rms_nm\n", "mjd,rms_nm\n1,x\n", "mjd\n1\n"])
+def test_a_table_of_wavefronts_without_numbers_is_refused(tmp_path, text):
+    (tmp_path / "waves.csv").write_text(text)
+    with pytest.raises(LyotError, match="not a table with numbers in columns mjd and rms_nm"):
+        libraries.read_wavefronts(tmp_path / "waves.csv")
+
+
 def test_another_mode_is_refused(library, small):
     other = sorted(small.parent.glob("*_calints.fits"))
     with pytest.raises(LyotError, match="must be equal"):

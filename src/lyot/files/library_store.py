@@ -211,7 +211,7 @@ class Library:
     def query(self, where: str = "", /) -> list[dict[str, Any]]:
         """Return the rows of the index by number, where a condition in SQL over COLUMNS holds."""
         text = f"SELECT number, {', '.join(COLUMNS)} FROM frames"
-        with readable(f"The index of {self.path}", _REMEDY), self._read() as index:
+        with self._read() as index:
             index.row_factory = sqlite3.Row
             rows = [dict(row) for row in index.execute(f"{text} ORDER BY number")]
             for number, row in enumerate(rows):
@@ -347,10 +347,7 @@ class Library:
 
     def _batches(self, index: sqlite3.Connection | None = None) -> list[tuple[Path, int, int]]:
         """Folder, first number and size of each batch, in order."""
-        with (
-            readable(f"The index of {self.path}", _REMEDY),
-            self._read() if index is None else nullcontext(index) as opened,
-        ):
+        with self._read() if index is None else nullcontext(index) as opened:
             rows = opened.execute("SELECT folder, first, n FROM batches ORDER BY first").fetchall()
             [n_frames] = opened.execute("SELECT count(*) FROM frames").fetchone()
         total = 0
@@ -411,7 +408,10 @@ class Library:
         # Whoever was killed in a commit left a journal, which the next reader must roll back.
         mode = "rw" if os.access(self.path / INDEX, os.W_OK) else "ro"
         uri = f"{(self.path / INDEX).resolve().as_uri()}?mode={mode}"
-        with closing(sqlite3.connect(uri, uri=True, timeout=LOCK_WAIT_S)) as index:
+        with (
+            readable(f"The index of {self.path}", _REMEDY),
+            closing(sqlite3.connect(uri, uri=True, timeout=LOCK_WAIT_S)) as index,
+        ):
             _restrict(index)
             yield index
 
@@ -422,10 +422,10 @@ class Library:
         with closing(sqlite3.connect(path, timeout=LOCK_WAIT_S, isolation_level=None)) as index:
             try:
                 index.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as err:
+                with index:
+                    yield index
+            except sqlite3.DatabaseError as err:
                 raise LyotError(f"{self.path} cannot be added to ({err}).") from None
-            with index:
-                yield index
 
 
 def _restrict(index: sqlite3.Connection) -> None:

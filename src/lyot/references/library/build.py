@@ -75,7 +75,9 @@ def read_wavefronts(path: str | Path, /) -> tuple[NDArray[np.float64], NDArray[n
     try:
         mjd, rms = (np.asarray(table[name], dtype=np.float64) for name in ("mjd", "rms_nm"))
     except (KeyError, ValueError, TypeError):
-        raise LyotError(f"{path} is not a table with numbers in columns mjd and rms_nm.") from None
+        mjd = rms = np.empty(0)
+    if not mjd.size:
+        raise LyotError(f"{path} is not a table with numbers in columns mjd and rms_nm.")
     order = np.argsort(mjd)
     return mjd[order], rms[order]
 
