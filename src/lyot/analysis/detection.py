@@ -17,7 +17,7 @@ from lyot.analysis.noise import (
     NoiseRings,
     noise_rings,
 )
-from lyot.analysis.observation import ROWS_AT_ONCE, Observation
+from lyot.analysis.observation import Observation
 from lyot.analysis.peaks import Place, Relief, flux_maps
 from lyot.analysis.photometry import FluxMaps, throughputs
 from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic, state_chances
@@ -28,6 +28,8 @@ from lyot.types import Array
 
 MIN_SHARE = 0.5
 """Share of good pixels about a position below which an integration does not count (STIM)."""
+INTEGRATIONS_AT_ONCE = 5
+"""Integrations that a thread derotates."""
 MIN_TRANSMISSION = 0.02
 """Transmission of the mask below which a position is not searched."""
 TRIED_SHARE = 0.7
@@ -264,37 +266,39 @@ def stim_map(observation: Observation, /, *, n_modes: int | None = None) -> Arra
     NaN where fewer than two integrations see the position (Pairet et al. 2019,
     doi:10.1093/mnras/stz1350).
     """
-    from scipy.ndimage import map_coordinates
-
     truncation, sky = observation.truncation(n_modes), observation.sky
-    frames = []  # of each exposure; good pixels where they are not those of the frame before
-    for exposure in observation.exposures:
-        bad = exposure.bad
-        changed = [True, *(bad[1:] != bad[:-1]).any(axis=(1, 2))]
-        filled = np.where(bad, 0.0, exposure.integrations[truncation]).astype(np.float64)
-        good = [(~b).astype(np.float64) if c else None for b, c in zip(bad, changed, strict=True)]
-        frames.append(list(zip(filled, good, strict=True)))
 
-    def _sums(rows: slice) -> Array:
-        sums = np.zeros((3, *sky.inside[0, rows].shape))
-        for e, of_exposure in enumerate(frames):
-            inside = sky.inside[e, rows]
-            at, (count, total, square) = sky.yx[e][:, rows][:, inside], sums[:, inside]
-            share = np.empty(0)
-            for image, good in of_exposure:
-                if good is not None:
-                    share = map_coordinates(good, at, order=1, cval=0.0)
-                data = map_coordinates(image, at, order=1)
-                seen = share > MIN_SHARE
-                value = np.where(seen, data / np.where(seen, share, 1.0), 0.0)
-                count += seen
-                total += value
-                square += value**2
-            sums[:, inside] = count, total, square
-        return sums
+    def _sums(job: tuple[int, slice]) -> Array:
+        """Number, sum and sum of squares of some integrations at the positions that they see."""
+        e, part = job
+        exposure, at = observation.exposures[e], sky.yx[e][:, sky.inside[e]]
+        bad, n_x = exposure.bad[part], exposure.shape[1]
+        filled = np.where(bad, 0.0, exposure.integrations[truncation][part]).astype(np.float64)
+        alike = bool((bad == bad[0]).all())  # most often they are: then one stands for all
+        good = (~(bad[:1] if alike else bad)).astype(np.float64)
+        corner = np.minimum(at.astype(int), np.subtract(exposure.shape, 2)[:, None])
+        (v, u), first = at - corner, corner[0] * n_x + corner[1]
+        data, share = np.zeros((2, 1, len(first)))
+        for step, weight in (
+            (0, (1.0 - v) * (1.0 - u)),
+            (1, (1.0 - v) * u),
+            (n_x, v * (1.0 - u)),
+            (n_x + 1, v * u),
+        ):
+            data = data + weight * filled.reshape(len(filled), -1)[:, first + step]
+            share = share + weight * good.reshape(len(good), -1)[:, first + step]
+        seen = np.broadcast_to(share > MIN_SHARE, data.shape)
+        value = np.where(seen, data / np.where(seen, share, 1.0), 0.0)
+        return np.stack([seen.sum(axis=0), value.sum(axis=0), (value**2).sum(axis=0)])
 
-    parts = [slice(i, i + ROWS_AT_ONCE) for i in range(0, sky.inside.shape[1], ROWS_AT_ONCE)]
-    count, total, square = np.concatenate(threads.map_ordered(_sums, parts), axis=1)
+    jobs = [
+        (e, slice(i, i + INTEGRATIONS_AT_ONCE))
+        for e, exposure in enumerate(observation.exposures)
+        for i in range(0, len(exposure.bad), INTEGRATIONS_AT_ONCE)
+    ]
+    count, total, square = sums = np.zeros((3, *sky.inside.shape[1:]))
+    for (e, _), found in zip(jobs, threads.map_ordered(_sums, jobs), strict=True):
+        sums[:, sky.inside[e]] += found
     mean = total / np.maximum(count, 1)
     variance = (square - count * mean**2) / np.maximum(count - 1, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
