@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from lyot.algorithms import geometry
 from lyot.algorithms.statistics import (
@@ -11,7 +10,6 @@ from lyot.algorithms.statistics import (
     median_variance,
     middle_of,
     n_positions,
-    normality,
     tail_probability,
 )
 
@@ -26,15 +24,6 @@ def test_the_middle_is_the_median(rng, dtype):
         values = rng.normal(size=n).astype(dtype)
         assert middle_of(values) == np.median(values)
     assert np.isnan(middle_of(np.zeros(0)))
-
-
-def test_normality_is_that_of_scipy(rng):
-    for n in (5, 6, 11, 12, 50, 700, 5000):
-        for values in (rng.normal(size=n), rng.laplace(size=n), 40.0 + rng.normal(size=n) ** 2):
-            expected = stats.shapiro(values).pvalue
-            np.testing.assert_allclose(normality(values), expected, rtol=1e-6, atol=1e-12)
-    assert np.isnan(normality(np.ones(20)))
-    assert np.isnan(normality(rng.normal(size=4)))
 
 
 def test_too_few_others_have_no_threshold():
