@@ -35,8 +35,6 @@ class Frame:
     """Pixel of the product at which the frame begins."""
     limits: tuple[float, float] | None = None
     """Values drawn black and white; by default those that suit the data."""
-    exact: bool = True
-    """Whether values are stored in 32 bits; else in 16, which hold three digits."""
     marks: list[dict[str, Any]] = field(default_factory=list)
     """Circles: ``x``, ``y``, ``r`` [pixel] and ``text``."""
     to_sky: Array | None = None
@@ -50,17 +48,15 @@ class Frame:
         low, high, soft = stretch_of(data)
         low, high = self.limits or (low, high)
         largest = float(np.nanmax(np.abs(data))) if np.isfinite(data).any() else 1.0
-        scale = 1.0 if self.exact else max(largest / 2048.0, 1e-30)
-        coded = data.astype("<f4") if self.exact else (data / scale).astype("<f2")
+        scale = max(largest / 2048.0, 1e-30)  # three digits in 16 bits
         x0, y0 = self.origin_xy
         return {
             "name": self.name,
             "unit": self.unit,
             "width": data.shape[1],
             "height": data.shape[0],
-            "bits": 32 if self.exact else 16,
             "scale": scale,
-            "data": in_base64(coded.tobytes()),
+            "data": in_base64((data / scale).astype("<f2").tobytes()),
             "star": None if self.star is None else [self.star.x - x0, self.star.y - y0],
             "pa_y": self.pa_y_deg,
             "arcsec": self.pixel_scale_arcsec,
@@ -76,7 +72,7 @@ class Frame:
     @property
     def size(self) -> int:
         """Number of characters that the values take in the page."""
-        return int(np.ceil(np.size(self.data) * (4 if self.exact else 2) * 4 / 3))
+        return int(np.ceil(np.size(self.data) * 2 * 4 / 3))
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +135,6 @@ def frame_of(
         like.pa_y_deg,
         scale,
         origin,
-        exact=False,
         marks=[] if plane is None or candidates is None else circles(candidates, plane, origin),
         to_sky=plane.to_sky if own and plane is not None else None,
         star_radec=like.target_radec,

@@ -141,14 +141,13 @@ def _combined_frames(run: RunFacts, image: Combined) -> list[Frame]:
     with np.errstate(invalid="ignore", divide="ignore"):
         snr = np.where(image.err > 0, image.image / image.err, np.nan)
     # Of the other numbers of modes the surroundings of the star are enough.
-    exact = image is run.main
+    crop = image is not run.main
     suffix = f", {_modes(image)}" if len(run.images) > 1 else ""
     return [
         replace(
-            frame_of(image.view, None, data, text + suffix, run.candidates, crop=not exact),
+            frame_of(image.view, None, data, text + suffix, run.candidates, crop=crop),
             unit=unit,
             limits=limits,
-            exact=exact and limits is None,
         )
         for data, text, unit, limits in (
             (image.image, "surface brightness", "MJy/sr", None),
@@ -193,7 +192,6 @@ def candidates(run: RunFacts, /) -> Iterator[Block]:
             0.0,
             scale,
             limits=limits,
-            exact=False,
             marks=marks,
             star_radec=radec,
         )

@@ -11,14 +11,12 @@
     return out;
   }
 
-  // Frames are little-endian floats of 32 bits, or of 16.
+  // Frames are little-endian floats of 16 bits.
   function pixels(frame) {
     if (frame.pixels) return frame.pixels;
     const raw = bytes(frame.data), view = new DataView(raw.buffer);
     const n = frame.width * frame.height, out = new Float32Array(n);
-    for (let i = 0; i < n; i++) {
-      out[i] = frame.bits === 32 ? view.getFloat32(4 * i, true) : half(view.getUint16(2 * i, true)) * frame.scale;
-    }
+    for (let i = 0; i < n; i++) out[i] = half(view.getUint16(2 * i, true)) * frame.scale;
     frame.data = null;
     frame.pixels = out;
     return out;
