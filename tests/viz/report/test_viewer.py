@@ -146,7 +146,6 @@ def test_shown_values_are_those_of_the_products(browser, demo):
     y, x = np.argwhere(np.isfinite(data) & (data > 3))[10]
     value, text = read_at(browser, root, int(x) - 1, int(y))
     assert value == pytest.approx(data[y, x], rel=1e-3)  # stored to three digits
-    assert f"{float(np.format_float_positional(data[y, x], 4, fractional=False)):g}" in text
     assert "MJy/sr" in text
     choose(root, "image", "SCI / ERR")
     value, _ = read_at(browser, root, int(x) - 1, int(y))
