@@ -38,9 +38,13 @@ class SkyGrid:
         return self.half_pix + float(north), self.half_pix - float(east)
 
     def pixel(self, separation_pix: float, pa_deg: float, /) -> tuple[int, int]:
-        """Return row and column of the pixel nearest to a position."""
-        east, north = east_north(separation_pix, pa_deg)
-        return self.half_pix + round(float(north)), self.half_pix - round(float(east))
+        """Return row and column of the pixel of the grid nearest to a position.
+
+        A peak of its outermost pixels may lie beyond their middles.
+        """
+        east, north = (round(float(part)) for part in east_north(separation_pix, pa_deg))
+        half = self.half_pix
+        return half + min(max(north, -half), half), half - min(max(east, -half), half)
 
 
 @lru_cache(maxsize=2)
