@@ -218,6 +218,12 @@ def _reduce(job: Job, second: threads.SecondThread, progress: Progress) -> Finis
     analyzed = job.observation is not None or not unsearched
     pipeline.keep_fits = analyzed and _fits_nest(pipeline)
     pipeline.needed_later = AFTER_A_RUN
+    sums: dict[str, Future[str]] = {}
+
+    def _sum_up(path: str) -> None:
+        sums[Path(path).name] = second.submit(sampled_checksum, path)
+
+    pipeline.saved = _sum_up
     paths: list[str] = []
     older: dict[str, int] = {}
     measured: dict[str, Any] = {"unsearched": unsearched}
@@ -239,13 +245,14 @@ def _reduce(job: Job, second: threads.SecondThread, progress: Progress) -> Finis
             older = _older(folder, asn.product, [Path(p).name for p in products])
             unsearched = measured["unsearched"]
             write_json({"products": names, "unsearched": unsearched, "older": older}, record)
-        sums = [second.submit(sampled_checksum, path) for path in products]  # beside the report
+        for path in paths:
+            _sum_up(path)  # beside the report
         if job.report and any(p.endswith("_i2d.fits") for p in products):
             from lyot.viz.report import write_report
 
             report = write_report(folder, command=list(job.command), products=products)
             products.append(report)
-            sums.append(second.submit(sampled_checksum, report))
+            _sum_up(report)
         second.wait()
     finished = Finished(
         job.association,
@@ -258,13 +265,11 @@ def _reduce(job: Job, second: threads.SecondThread, progress: Progress) -> Finis
         **measured,
     )
     if pipeline.save_results:
-        names = [Path(p).name for p in products]
-        values = [each.result() for each in sums]
         content = {
             "software": "lyot",
             "command": list(job.command),
             "fingerprint": fingerprint(job, asn, pipeline.checksums),
-            "products": dict(zip(names, values, strict=True)),
+            "products": {(name := Path(p).name): sums[name].result() for p in products},
             "summary": list(finished.summary),
             "candidates": finished.candidates,
             "unsearched": finished.unsearched,

@@ -92,6 +92,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
     analyze : callable or None
         Called once all exposures are subtracted and their products written, while another thread
         combines them.
+    saved : callable or None
+        Called with the path of each product once it is written, on any thread.
     digests : dict of str to Future
         Checksums of members that another thread has begun with, by their names.
     needed_later : tuple of str
@@ -130,6 +132,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
         self.digests: Mapping[str, Future[str]] = {}
         self.keep_fits = False
         self.analyze: Callable[[], None] | None = None
+        self.saved: Callable[[str], None] | None = None
         self.needed_later: tuple[str, ...] = ()
         self._combined_backgrounds: dict[tuple[Path, ...], Background] = {}
         self.subtracted: dict[str, Subtracted] = {}
@@ -485,6 +488,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
     def _note(self, path: str | Path) -> None:
         self.products.append(str(path))
+        if self.saved is not None:
+            self.saved(str(path))
         log.info("Saved %s", path)
 
 
