@@ -64,7 +64,7 @@ def reason_of(error: Exception, /) -> str:
     if isinstance(error, MemoryError):
         return "it takes more memory than there is"
     reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
-    if not reason or any(word in reason for word in ("__init__()", "object", "0x", "<class")):
+    if not reason or any(word in reason for word in ("__init__()", "object", "0x", "<class", "NoneType")):
         return "it is damaged"
     return str(reason)[:MAX_REASON].rstrip(".")
 

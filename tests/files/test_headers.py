@@ -52,6 +52,7 @@ def test_the_wcs_and_the_roll_give_the_same_position_angle(data_dir):
         ("VPARITY", "abc", "VPARITY of bad.fits is 'abc'"),
         ("ROLL_REF", 1e5, "ROLL_REF of bad.fits is 100000; it must lie between -360 and 360"),
         ("PIXAR_SR", -1.0, "PIXAR_SR of bad.fits is -1"),
+        ("PIXAR_SR", 1e-300, "PIXAR_SR of bad.fits is 1e-300"),
     ],
 )
 def test_values_that_a_keyword_cannot_have_are_refused(exposure, tmp_path, key, value, text):

@@ -37,6 +37,8 @@ ACQUISITIONS = {"TACQ": ACQUISITION, "TACONFIRM": CONFIRMATION}
 
 _BACKGROUND_NAME = re.compile(r"(?:^|[^a-z])(?:background|backgnd|bkgd?)(?![a-z])", re.IGNORECASE)
 
+PIXEL_AREAS_SR = (1e-16, 1e-6)
+"""Areas that a pixel may have: from 2 mas to 3 arcmin wide [sr]."""
 MAX_ACQUISITION_PIX = 5.0
 """How far from the reference point of its aperture a star lies at most."""
 MAX_EXPANSION = 100
@@ -259,7 +261,10 @@ def info_from_headers(
         star_xy=_position(sci, keys.star_pixel),
         mask_xy=_position(sci, keys.mask_pixel),
         pixel_area_sr=_in_range(
-            sci.get(keys.pixel_area, primary.get(keys.pixel_area)), keys.pixel_area, name, 0.0, 1e-6
+            sci.get(keys.pixel_area, primary.get(keys.pixel_area)),
+            keys.pixel_area,
+            name,
+            *PIXEL_AREAS_SR,
         ),
         unit=_text(sci.get("BUNIT")),
         mjd=number_of(primary.get(keys.start)),
