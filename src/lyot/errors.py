@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+WORDS_OF_PYTHON = ("__init__()", "object", "0x", "<class", "NoneType")
+"""What a reason must not hold to be shown."""
 MAX_REASON = 200
 """Characters of a library's message that ours repeats."""
 INTERRUPTED, INTERNAL = 130, 70
@@ -64,7 +66,7 @@ def reason_of(error: Exception, /) -> str:
     if isinstance(error, MemoryError):
         return "it takes more memory than there is"
     reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
-    if not reason or any(word in reason for word in ("__init__()", "object", "0x", "<class", "NoneType")):
+    if not reason or any(word in reason for word in WORDS_OF_PYTHON):
         return "it is damaged"
     return str(reason)[:MAX_REASON].rstrip(".")
 
