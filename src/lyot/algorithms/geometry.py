@@ -7,13 +7,22 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lyot.types import Array
+from lyot.types import Array, Box
 
 
 def radius_map(shape: tuple[int, int], center_yx: tuple[float, float], /) -> NDArray[np.float64]:
     """Return the distance [pixel] of every pixel ``(n_y, n_x)`` from a center [pixel, 0-based]."""
     y, x = np.ogrid[: shape[0], : shape[1]]
     return np.hypot(y - center_yx[0], x - center_yx[1])
+
+
+def box_about(yx: tuple[float, float], reach: int, shape: tuple[int, int], /) -> Box:
+    """Return the pixels of a frame up to so many from the one that is nearest to a place."""
+    row, column = (
+        slice(max(round(v) - reach, 0), min(round(v) + reach + 1, n))
+        for v, n in zip(yx, shape, strict=True)
+    )
+    return row, column
 
 
 def angle_map(shape: tuple[int, int], center_yx: tuple[float, float], /) -> NDArray[np.float64]:

@@ -36,10 +36,9 @@ def shift_variance(variance: Any, shift_yx: Any, /) -> Any:
             variance = xp.take(variance, at, axis=axis)
         if fraction != 0.0:
             moved, part = (1.0 - fraction) * variance, fraction * variance
-            if backwards:
-                moved, part = part, moved
             to, source, edge = slice(1, None), slice(None, -1), slice(None, 1)
             if backwards:
+                moved, part = part, moved
                 to, source, edge = source, to, slice(-1, None)
             across = (slice(None),) * axis
             moved[*across, to, ...] += part[*across, source, ...]

@@ -299,19 +299,23 @@ class Tests:
         extent = 1.0 + float(beside[0] - beside[used].mean()) / flux
         return extent, float(np.hypot(noise, EXTENT_ERROR))
 
+    def _weights(self, place: Place) -> Array:
+        """The weight of each exposure at a place."""
+        return self.maps.placed(*np.array([place]).T).weight[:, 0]
+
     def _seen_at(
         self, place: Place
     ) -> tuple[list[SubtractedExposure], list[tuple[float, float]], list[float]]:
         """The exposures that see a place, where on them it is, and the radius of an edge."""
         observation = self.maps.observation
-        weights = self.maps.placed(*np.array([place]).T).weight[:, 0]
+        weights = self._weights(place)
         seen = [e for e, weight in zip(observation.exposures, weights, strict=True) if weight > 0]
         at = [(float(y), float(x)) for y, x in (e.position(*place) for e in seen)]
         return seen, at, [EDGE_FWHM * observation.fwhm_pix] * len(seen)
 
     def is_on_one_roll(self, place: Place, found: Mapping[Place, Tested], /) -> bool:
         """Whether one roll alone sees a place, or the others contradict its flux there."""
-        weights = self.maps.placed(*np.array([place]).T).weight[:, 0]
+        weights = self._weights(place)
         rolls = [[e for e in roll if weights[e] > 0] for roll in _rolls(self.maps.observation)]
         rolls = [roll for roll in rolls if roll]
         if len(rolls) < 2:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from lyot.algorithms.convolution import Kernels, convolve
+from lyot.algorithms.geometry import box_about
 from lyot.algorithms.statistics import RingLevels, ring_levels
 from lyot.analysis.exposure import SubtractedExposure
 from lyot.analysis.observation import ROWS_AT_ONCE, Located, Observation
@@ -249,7 +250,7 @@ class FluxMaps:
         reach = int(np.ceil(PATCH_FWHM * self.observation.fwhm_pix)) + self.half_pix
         out = [(np.zeros(2), np.zeros((n_trunc, 1, 1)))] * len(flux)
         seen, sources, places = self._sources_on(exposure, separation_pix, pa_deg)
-        boxes, kernels = [_about(yx, reach, exposure.shape) for yx in places], self._kernels(e)
+        boxes, kernels = [box_about(yx, reach, exposure.shape) for yx in places], self._kernels(e)
         light = exposure.response.per_flux(sources, boxes, flux=flux[seen].tolist())
         for i, box, added in zip(seen.tolist(), boxes, light, strict=True):
             images = self._filtered(kernels, flux[i] * added, self._distances(e, box))
@@ -405,7 +406,7 @@ class FluxMaps:
         out = [np.full(len(self.observation.n_modes), np.nan)] * len(flux)
         seen, sources, places = self._sources_on(exposure, separation_pix, pa_deg)
         sources = [source._replace(transmission=1.0) for source in sources]
-        boxes = [_about(yx, n, exposure.shape) for yx in places]
+        boxes = [box_about(yx, n, exposure.shape) for yx in places]
         light = exposure.response.per_flux(sources, boxes, flux=flux[seen].tolist())
         for i, (y, x), box, added in zip(seen.tolist(), places, boxes, light, strict=True):
             share_of = self._shares(np.hypot(y - exposure.star.y, x - exposure.star.x))
@@ -472,15 +473,6 @@ class FluxMaps:
                 for t, spline in enumerate(splines):
                     each[t, e, part] = _spline_values(spline, at, mode="constant")
         return np.nan_to_num(np.array([placed.mean(seen) for seen in each]))
-
-
-def _about(yx: tuple[float, float], reach: int, shape: tuple[int, int]) -> Box:
-    """The pixels of a frame up to so many from the one that is nearest to a place."""
-    row, column = (
-        slice(max(round(v) - reach, 0), min(round(v) + reach + 1, n))
-        for v, n in zip(yx, shape, strict=True)
-    )
-    return row, column
 
 
 Injection = tuple[float, float, float]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lyot.algorithms.geometry import east_north
+from lyot.algorithms.geometry import box_about, east_north
 from lyot.analysis.candidate import Tested, Tests
 from lyot.analysis.peaks import FINE_REACH_PIX, Place, Relief
 from lyot.analysis.photometry import AddedFlux
@@ -98,12 +98,8 @@ class Trials:
         """Take the part of the grid in which the peak of a source is looked for."""
         maps = self.tests.maps
         half_pix = 2 * int(np.ceil(maps.observation.fwhm_pix)) + 1
-        near = tuple(
-            slice(max(at - half_pix, 0), min(at + half_pix + 1, size))
-            for at, size in zip(
-                maps.observation.grid.pixel(*place), self.relief.level.shape, strict=True
-            )
-        )
+        n_y, n_x = self.relief.level.shape
+        near = box_about(maps.observation.grid.pixel(*place), half_pix, (n_y, n_x))
         lit = added.at(maps.sky.part(*near), self.tests.truncation)
         lit /= self.relief.rings.sigma_at(maps.observation.grid.polar[0][near])
         corner = near[0].start, near[1].start

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lyot.algorithms.geometry import polar
+from lyot.algorithms.geometry import box_about, polar
 from lyot.analysis.companion.noise import Annulus, annulus, covariance_matrix
 from lyot.analysis.exposure import SubtractedExposure
 from lyot.analysis.noise import KnownSources
@@ -102,7 +102,7 @@ class Likelihood:
         """The pixels about companion k."""
         fwhm = self.observation.fwhm_pix
         places = [_at(exposure, *offset) for offset in self.guesses]
-        box = _box(*places[k], int(np.ceil(BOX_FWHM * fwhm)), exposure.shape)
+        box = box_about(places[k], int(np.ceil(BOX_FWHM * fwhm)), exposure.shape)
         good = np.isfinite(image[box]).ravel() & (exposure.n_good[box] > 0).ravel()
         if good.sum() < good.size // 2:
             raise LyotError(
@@ -364,11 +364,3 @@ def _whiten(root: Array, good: Array | slice, columns: Array) -> Array:
     from scipy.linalg import solve_triangular
 
     return np.asarray(solve_triangular(root, columns[good], lower=True))
-
-
-def _box(y: float, x: float, half: int, shape: tuple[int, int]) -> Box:
-    row, column = round(y), round(x)
-    return (
-        slice(max(row - half, 0), min(row + half + 1, shape[0])),
-        slice(max(column - half, 0), min(column + half + 1, shape[1])),
-    )
