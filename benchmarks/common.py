@@ -91,7 +91,7 @@ def user_environment() -> dict[str, str]:
 
     Modules are compiled once, ours here, those of the peers when they were installed: where
     PYTHONDONTWRITEBYTECODE is set, as in many containers, each start would compile the package
-    anew. References of CRDS are not asked for.
+    anew. No reference files are looked up in CRDS.
     """
     compileall.compile_dir(Path(package.__file__).parent, quiet=1)
     unset = ("CRDS", "PYTHONDONTWRITEBYTECODE")

@@ -295,7 +295,7 @@ def _older(folder: Path, product: str, products: list[str]) -> dict[str, int]:
 def _checksums(asn: Association, second: threads.SecondThread) -> dict[str, Future[str]]:
     """Begin with the checksums of the members, where there is a thread for them beside imports."""
     members = asn.members + asn.acquisitions if threads.n_threads() > 1 else ()
-    # What is no file is said where its headers are read.
+    # A missing file is reported later, when its headers are read.
     return {path.name: second.submit(checksum, path) for path in members if path.is_file()}
 
 

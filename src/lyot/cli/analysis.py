@@ -69,8 +69,7 @@ def contrast(run: str, scheduler: str | None, figures: bool, **options: Any) -> 
 
     RUN is its folder, or an association, which is reduced first. Writes a table (ECSV, LaTeX) and
     maps of the sensitivity and completeness (FITS); with age, distance and a table of models
-    limits in mass too. The report of the run shows limits and
-    completeness.
+    limits in mass too. The report of the run shows limits and completeness.
     """
     from lyot.cli.tables import print_limits
     from lyot.compute.cluster import tasks

@@ -82,7 +82,7 @@ def older_results(folder: Path, product: str, products: Collection[str], /) -> d
 
 
 def is_older(path: Path, record: dict[str, Any], /) -> bool:
-    """Whether a result was there before the last run, by its record, and has not been made anew."""
+    """Whether a result is from before the last run: its record lists it, and it is unchanged."""
     known = record.get("older")
     made = known.get(path.name) if isinstance(known, dict) else None
     return isinstance(made, int) and path.stat().st_mtime_ns <= made
