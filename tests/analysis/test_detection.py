@@ -1,17 +1,22 @@
 """The S/N of every position, and the candidates."""
 
-import numpy as np
+from dataclasses import replace
 
-from lyot.analysis.detection import detect, snr_map
+import numpy as np
+import pytest
+
+from lyot.analysis.detection import detect, find_sources, snr_map
 from lyot.analysis.noise import KnownSource
 from lyot.analysis.observation import make_observation
 from lyot.analysis.photometry import FluxMaps
+from lyot.errors import LyotError
 
 
 def test_candidates_are_found_where_they_are(draw):
     truth = [(1.0, 60.0, 200.0), (2.0, 300.0, 150.0)]
     observation = draw(7, truth)
-    found = detect(observation, known_sources=tuple(KnownSource(s, pa) for s, pa, _ in truth))
+    known = tuple(KnownSource(s, pa) for s, pa, _ in truth)
+    found = detect(observation, known_sources=known)
     assert len(found.candidates) == 2
     for separation, pa, flux in truth:
         best = min(found.candidates, key=lambda c: abs(c.pa_deg - pa))
@@ -21,7 +26,24 @@ def test_candidates_are_found_where_they_are(draw):
         assert best.false_alarms < 1e-3
         assert best.is_known
     assert len(found.to_table()) == 2
+    sources = find_sources(observation, known_sources=known)
+    places = {(c.separation_arcsec, c.pa_deg) for c in found.candidates}
+    assert {(source.separation_arcsec, source.pa_deg) for source in sources} == places
     assert np.nanmax(found.stim) > 5
+
+
+def test_a_search_of_nothing_says_so(draw):
+    observation = draw(7)
+    none = [np.full_like(e.residual, np.nan) for e in observation.exposures]
+    empty = replace(
+        observation,
+        exposures=[
+            replace(e, residual=r) for e, r in zip(observation.exposures, none, strict=True)
+        ],
+    )
+    for search in (detect, find_sources):
+        with pytest.raises(LyotError, match="enough independent positions"):
+            search(empty)
 
 
 def test_noise_alone_gives_no_candidate(draw):

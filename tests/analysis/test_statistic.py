@@ -47,6 +47,12 @@ def test_no_number_is_given_where_nobody_has_seen_the_tail():
     ]
 
 
+@pytest.mark.parametrize("noise", ["gaussian", "laplace"])
+def test_thresholds_fall_with_the_number_of_positions(noise):
+    thresholds = Statistic(noise=noise).thresholds(np.array([6, 12, 50, 400]))
+    assert (np.diff(thresholds) < 0).all()
+
+
 def test_too_few_positions_have_no_threshold():
     assert np.isnan(Statistic().threshold(2))
     assert np.isnan(Statistic().taus(np.array([3, 9]))).tolist() == [True, False]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lyot._version import __version__
-from lyot.algorithms.statistics import finite_mean, n_positions
+from lyot.algorithms.statistics import finite_mean, n_positions, normality
 from lyot.analysis.grid import SkyGrid
 from lyot.analysis.noise import FoundSource, KnownSources, NoiseAbout, noise_about
 from lyot.analysis.observation import Observation
@@ -30,6 +30,8 @@ from lyot.errors import LyotError
 from lyot.types import Array
 
 N_SEPARATIONS = 24
+MAX_TESTED = 5000
+"""Positions up to which the noise is tested for being Gaussian."""
 FEW_STARS, FEW_POSITIONS, NOT_GAUSSIAN = 3, 20, 1e-3
 """Reference stars, independent positions, and probability of Gaussian noise, below which a limit
 says so."""
@@ -326,13 +328,11 @@ def contrast_curve(
 
 
 def _normality(noise: NoiseAbout, n_t: int, n_separations: int) -> Array:
-    from scipy.stats import shapiro
-
     out = np.full((n_t, n_separations), np.nan)
     for t, j in np.ndindex(out.shape):
         sample = noise.flux(j, t)
         if sample.size >= 5 and np.ptp(sample) > 0:
-            out[t, j] = shapiro(sample[:5000]).pvalue
+            out[t, j] = normality(sample[:MAX_TESTED])
     return out
 
 

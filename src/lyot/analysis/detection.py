@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lyot.algorithms.statistics import finite_mean
+from lyot.algorithms.statistics import finite_mean, n_positions
 from lyot.analysis.candidate import Candidate, Tested, Tests, without_each_star
 from lyot.analysis.grid import SkyGrid
 from lyot.analysis.noise import (
@@ -139,15 +140,16 @@ def detect(
     >>> [c.snr > found.statistic.threshold(20) for c in found.candidates[:2]]
     [True, True]
     """
-    search = _Search.over(observation, n_modes, statistic, known_sources)
-    tests, found = search.tests, search.found
+    tests = _tests(observation, n_modes, statistic, known_sources)
     maps, grid, t = tests.maps, tests.maps.observation.grid, tests.truncation
     observation = maps.observation  # of one number of modes
-    snr, number = search.snr, search.n_positions
+    rings = _rings(maps, known_sources)
+    snr, number = _snr(maps, rings, t, statistic)
+    _check(snr)
+    found = _found(tests, rings)
     if found:
         # A bright source is in the scatter of its neighbors: those found are excluded.
-        rings = search.rings.without(search.sources, observation)
-        snr, number = _snr(maps, rings, t, statistic)
+        snr, number = _snr(maps, rings.without(_sources(tests, found), observation), t, statistic)
     throughput = _throughput_map(maps, t)
     n_places = float(np.isfinite(snr).sum()) / (0.25 * np.pi * observation.fwhm_pix**2)
     candidates = [
@@ -201,7 +203,8 @@ def find_sources(
     >>> [round(source.pa_deg) for source in find_sources(observation)][:1]
     [205]
     """
-    return _Search.over(observation, n_modes, statistic, known_sources).sources
+    tests = _tests(observation, n_modes, statistic, known_sources)
+    return _sources(tests, _found(tests))
 
 
 @threads.calculation
@@ -221,31 +224,45 @@ def snr_map(
     return _snr(maps, _rings(maps, known_sources), maps.observation.truncation(n_modes), statistic)
 
 
-def _rings(maps: FluxMaps, known_sources: KnownSources) -> NoiseRings:
-    """The fluxes on rings over the whole grid, from where there are enough positions."""
-    inner = (MIN_POSITIONS + 0.01) / (2.0 * np.pi) * maps.observation.fwhm_pix
-    outer = maps.observation.farthest_pix + RING_STEP_PIX
-    radii = np.arange(inner, max(outer, inner + RING_STEP_PIX), RING_STEP_PIX)
+def _ring_radii(observation: Observation) -> Array:
+    """Separations [pixel] of rings over the whole grid, from where there are enough positions."""
+    inner = (MIN_POSITIONS + 0.01) / (2.0 * np.pi) * observation.fwhm_pix
+    outer = observation.farthest_pix + RING_STEP_PIX
+    return np.arange(inner, max(outer, inner + RING_STEP_PIX), RING_STEP_PIX)
+
+
+def _rings(maps: FluxMaps, known_sources: KnownSources, *, near: Array | None = None) -> NoiseRings:
+    """The fluxes on all rings, or on those that are nearest to some separations."""
+    radii = _ring_radii(maps.observation)
+    if near is not None:
+        radii = radii[np.unique(np.maximum(_nearest(radii, near), 0))]
     return noise_rings(maps, radii, known_sources=known_sources)
 
 
-def _snr(maps: FluxMaps, rings: NoiseRings, t: int, statistic: Statistic) -> tuple[Array, Array]:
-    """The statistic of each position, and the number of positions with it."""
-    radius, pa = maps.observation.grid.polar
+def _nearest(ring_pix: Array, radius_pix: Array) -> NDArray[np.intp]:
+    """Number of the ring nearest to each separation; -1 within the first."""
+    return np.searchsorted(ring_pix - 0.5 * RING_STEP_PIX, radius_pix, side="right") - 1
+
+
+def _snr(
+    maps: FluxMaps, rings: NoiseRings, t: int, statistic: Statistic, at: Any = ...
+) -> tuple[Array, Array]:
+    """The statistic of positions of the grid, by default of all, and the numbers with them."""
+    radius, pa = (part[at] for part in maps.observation.grid.polar)
     mean, scatter, number = _others_at(rings, t, radius, pa)
     with np.errstate(invalid="ignore", divide="ignore"):
-        snr = (maps.sky_flux[t] - mean) / (scatter * statistic.spread(number + 1))
-    enough = (number + 1 >= MIN_POSITIONS) & ~(maps.sky_transmission < MIN_TRANSMISSION)
+        snr = (maps.sky_flux[t][at] - mean) / (scatter * statistic.spread(number + 1))
+    enough = (number + 1 >= MIN_POSITIONS) & ~(maps.sky_transmission[at] < MIN_TRANSMISSION)
     return np.where(enough & np.isfinite(snr), snr, np.nan), number + 1
 
 
 def _others_at(
-    rings: NoiseRings, t: int, radius: Array, pa_deg: Array
+    rings: NoiseRings, t: int, radius_pix: Array, pa_deg: Array
 ) -> tuple[Array, Array, Array]:
     """Mean, scatter and number of the other positions, linear along the nearest ring."""
-    which = np.rint((radius - rings.radius_pix[0]) / RING_STEP_PIX).astype(int)
-    inside = (which >= 0) & (which < len(rings.radius_pix))
-    ring, others = np.where(inside, which, 0), rings.others(t)
+    which, others = _nearest(rings.radius_pix, radius_pix), rings.others(t)
+    ring = np.maximum(which, 0)
+    inside = (which >= 0) & (radius_pix - rings.radius_pix[ring] <= 0.5 * RING_STEP_PIX)
     size, start = rings.sizes[ring], rings.starts[ring]
     u = pa_deg / 360.0 * size
     low = np.floor(u).astype(int)
@@ -307,47 +324,46 @@ def stim_map(observation: Observation, /, *, n_modes: int | None = None) -> Arra
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Search:
-    """The places that stand out in an observation."""
+def _tests(
+    observation: Observation, n_modes: int | None, statistic: Statistic, known_sources: KnownSources
+) -> Tests:
+    """The tests of places with one number of modes."""
+    observation = observation.of_modes(n_modes)
+    maps, t = flux_maps(observation, statistic.flux_by), observation.truncation(n_modes)
+    return Tests(maps, t, statistic, known_sources)
 
-    tests: Tests
-    rings: NoiseRings
-    snr: Array
-    n_positions: Array
-    found: dict[Place, Tested]
 
-    @classmethod
-    def over(
-        cls,
-        observation: Observation,
-        n_modes: int | None,
-        statistic: Statistic,
-        known_sources: KnownSources,
-    ) -> _Search:
-        """Test all places; then again those that stand out, with one another reckoned with."""
-        observation = observation.of_modes(n_modes)
-        maps, t = flux_maps(observation, statistic.flux_by), observation.truncation(n_modes)
-        rings = _rings(maps, known_sources)
-        snr, number = _snr(maps, rings, t, statistic)
-        if not np.isfinite(snr).any():
-            raise LyotError("No separation has enough independent positions to test one.")
-        tests = Tests(maps, t, statistic, known_sources)
-        search = cls(tests, rings, snr, number, {})
-        places = search._places()
-        found = tests.significant(places, tests.significant(places, {}))
-        return replace(search, found=found)
+def _check(snr: Array) -> None:
+    """Refuse a map in which nothing is tested."""
+    if not np.isfinite(snr).any():
+        raise LyotError("No separation has enough independent positions to test one.")
 
-    @property
-    def sources(self) -> tuple[FoundSource, ...]:
-        """What was found, for the noise."""
-        return tuple(self.tests.source(*item) for item in self.found.items())
 
-    def _places(self) -> list[Place]:
-        """Peaks of the flux over the scatter about them that may be above the threshold."""
-        limits = TRIED_SHARE * self.tests.statistic.thresholds(self.n_positions)
-        relief = Relief.of(self.tests.maps, self.tests.truncation)
-        return relief.peaks(np.where(np.isfinite(self.snr), limits, np.inf))
+def _found(tests: Tests, rings: NoiseRings | None = None) -> dict[Place, Tested]:
+    """Test the peaks that may stand out; then again those that do, with one another reckoned with.
+
+    On the rings of the whole grid where they are known, else on those of the peaks alone.
+    """
+    maps, t, statistic = tests.maps, tests.truncation, tests.statistic
+    relief = Relief.of(maps, t)
+    # Thresholds fall with the number of positions, which is largest far out.
+    most = n_positions(_ring_radii(maps.observation)[-1] / maps.observation.fwhm_pix)
+    lowest = TRIED_SHARE * statistic.threshold(max(most, MIN_POSITIONS))
+    pixels = relief.maxima(relief.level, lowest)
+    at = tuple(pixels.T)
+    if rings is None:
+        rings = _rings(maps, tests.known_sources, near=maps.observation.grid.polar[0][at])
+    snr, number = _snr(maps, rings, t, statistic, at)
+    if not np.isfinite(snr).any():  # no peak, or nothing that can be tested
+        _check(_snr(maps, _rings(maps, tests.known_sources), t, statistic)[0])
+    tried = np.isfinite(snr) & (relief.level[at] > TRIED_SHARE * statistic.thresholds(number))
+    places = relief.places(pixels[tried])
+    return tests.significant(places, tests.significant(places, {}))
+
+
+def _sources(tests: Tests, found: dict[Place, Tested]) -> tuple[FoundSource, ...]:
+    """What was found, for the noise."""
+    return tuple(tests.source(*item) for item in found.items())
 
 
 def _candidate(

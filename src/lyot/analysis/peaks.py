@@ -73,7 +73,10 @@ class Relief:
 
     def peaks(self, minimum: Array | float, /) -> list[Place]:
         """Return the highest places about the local maxima that are above a minimum."""
-        pixels = self.maxima(self.level, minimum)
+        return self.places(self.maxima(self.level, minimum))
+
+    def places(self, pixels: NDArray[np.intp], /) -> list[Place]:
+        """Return the highest places about pixels ``(n, 2)``."""
         if not len(pixels):
             return []
         at = self.about(pixels)
