@@ -12,14 +12,6 @@ from lyot.algorithms import (  # noqa: E402
     propagation,
     registration,
 )
-from lyot.algorithms.geometry import TangentPlane  # noqa: E402
-from lyot.compute.devices import device  # noqa: E402
-from lyot.parameters import AlignRecipe, SubtractRecipe  # noqa: E402
-from lyot.references.aligner import Aligner  # noqa: E402
-from lyot.references.prepare import prepare_refs  # noqa: E402
-from lyot.subtraction.subtract import subtract  # noqa: E402
-from lyot.subtraction.zones import make_zones  # noqa: E402
-from scenes import cube  # noqa: E402
 
 
 def on(array):
@@ -103,32 +95,3 @@ def test_forward(rng):
 
     for tensor, array in zip(chain(on), chain(np.asarray), strict=True):
         np.testing.assert_allclose(np.asarray(tensor), array, atol=1e-9)
-
-
-def test_a_reduction_on_another_device_is_the_same(rng):
-    patterns = rng.normal(size=(4, 40, 42)) * 10
-    smooth = np.fft.irfft2(np.fft.rfft2(patterns) * np.exp(-np.arange(22) / 4), s=(40, 42))
-
-    def draw(n):
-        sci = np.tensordot(rng.normal(size=(n, 4)), smooth, 1) + rng.normal(size=(n, 40, 42)) * 0.1
-        dq = (rng.random(sci.shape) < 0.01).astype(np.uint32)
-        return cube(sci, 0.1, dq, crpix_xy=(20.0, 21.0))
-
-    target, refs = draw(3), draw(6)
-    recipe, subtraction = AlignRecipe(), SubtractRecipe(n_modes=(2, 5))
-    found = []
-    for name in ("cpu", "torch"):
-        there = device(name)
-        aligner = Aligner(
-            target,
-            prepare_refs(refs, recipe),
-            recipe,
-            star_xy=(20.0, 21.0),
-            device=there,
-            weight=np.ones((40, 42)),
-        )
-        zones = make_zones(subtraction, (40, 42), TangentPlane.linear(aligner.star.yx, 0.0, 0.063))
-        found.append(subtract(target, aligner, zones, subtraction, device=there))
-    for here, other in zip(*found, strict=True):
-        np.testing.assert_allclose(other.sci, here.sci, atol=1e-4)
-        np.testing.assert_allclose(other.err, here.err, rtol=1e-4)

@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 MIN_GAP = 16
 """Smallest number of pixels between the far edges of an image on the periodic grid."""
@@ -66,7 +66,7 @@ def _bridge(images: Any, *, length: int, axis: int) -> Any:
     """Append pixels along `axis` that lead smoothly from the last plane back to the first."""
     xp = array_namespace(images)
     gap = length - images.shape[axis]
-    u = (xp.arange(gap, dtype=xp.float64) + 1.0) / (gap + 1.0)
+    u = (xp.arange(gap, dtype=xp.float64, device=device(images)) + 1.0) / (gap + 1.0)
     u = u * u * (3.0 - 2.0 * u)
     if axis == -2:
         first, last, u = images[..., :1, :], images[..., -1:, :], xp.reshape(u, (gap, 1))
@@ -152,7 +152,7 @@ def chebyshev_terms(spectra: Any, reach_yx: Any, /, *, shape: tuple[int, int], o
     10.35.2). Up to u = 1 each order leaves out half as much as that of a Taylor expansion.
     """
     xp = array_namespace(spectra, reach_yx)
-    n = xp.arange(order + 1, dtype=xp.float64)[:, None]
+    n = xp.arange(order + 1, dtype=xp.float64, device=device(spectra))[:, None]
     terms = []
     for axis, minus_ik in enumerate(_minus_ik(xp, spectra, shape)):
         half = 0.5 * minus_ik[None, :] * reach_yx[axis]
@@ -234,12 +234,12 @@ def _phases(xp: Any, spectra: Any, shift_yx: Any, shape: tuple[int, int]) -> tup
 
 def _minus_ik(xp: Any, spectra: Any, shape: tuple[int, int]) -> tuple[Any, Any]:
     """Return by what a derivative with respect to the shift along y and x multiplies spectra."""
-    return _minus_ik_of_grid(xp, spectra.shape[-2], odd_grid_length(shape[1]))
+    return _minus_ik_of_grid(xp, spectra.shape[-2], odd_grid_length(shape[1]), device(spectra))
 
 
 @lru_cache(maxsize=16)
-def _minus_ik_of_grid(xp: Any, m_y: int, m_x: int) -> tuple[Any, Any]:
-    k_y, k_x = _frequencies(xp, m_y), _frequencies(xp, m_x)[: m_x // 2 + 1]
+def _minus_ik_of_grid(xp: Any, m_y: int, m_x: int, there: Any) -> tuple[Any, Any]:
+    k_y, k_x = _frequencies(xp, m_y, there), _frequencies(xp, m_x, there)[: m_x // 2 + 1]
     return _imaginary(-2.0 * xp.pi * k_y), _imaginary(-2.0 * xp.pi * k_x)
 
 
@@ -254,8 +254,8 @@ def waves(positions: Any, grid: tuple[int, int], /) -> Waves:
     """Return the matrices for positions ``(n,)`` [pixel] and an odd grid ``(m_y, m_x)``."""
     xp = array_namespace(positions)
     m_y, m_x = grid
-    k_y = 2.0 * xp.pi * _frequencies(xp, m_y)
-    k_x = 2.0 * xp.pi * _frequencies(xp, m_x)[: m_x // 2 + 1]
+    k_y, k_x = (2.0 * xp.pi * _frequencies(xp, m, device(positions)) for m in grid)
+    k_x = k_x[: m_x // 2 + 1]
     # The other half is the conjugate of the one that is there, but for frequency zero.
     twice = (1.0 + xp.astype(k_x > 0.0, xp.float64)) / (m_y * m_x)
     along_y = xp.exp(_imaginary(positions[:, None] * k_y[None, :]))
@@ -263,9 +263,9 @@ def waves(positions: Any, grid: tuple[int, int], /) -> Waves:
     return Waves(along_y, along_x)
 
 
-def _frequencies(xp: Any, n: int) -> Any:
+def _frequencies(xp: Any, n: int, there: Any) -> Any:
     """Frequencies of an odd grid [cycles per pixel]: zero, the positive, the negative ones."""
-    k = xp.arange(n, dtype=xp.float64)
+    k = xp.arange(n, dtype=xp.float64, device=there)
     return xp.where(k > n // 2, k - n, k) / n
 
 
@@ -278,6 +278,6 @@ def low_pass(spectra: Any, /, *, shape: tuple[int, int], cutoff: float) -> Any:
     r"""Dampen spectra by :math:`\exp(-(k / k_c)^2)`, with the cutoff in Nyquist frequencies."""
     xp = array_namespace(spectra)
     m_y, m_x = spectra.shape[-2], odd_grid_length(shape[1])
-    k_y = 2.0 * _frequencies(xp, m_y)[:, None]
-    k_x = 2.0 * _frequencies(xp, m_x)[: m_x // 2 + 1][None, :]
+    k_y = 2.0 * _frequencies(xp, m_y, device(spectra))[:, None]
+    k_x = 2.0 * _frequencies(xp, m_x, device(spectra))[: m_x // 2 + 1][None, :]
     return spectra * xp.exp(-(k_y**2 + k_x**2) / cutoff**2)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from lyot.algorithms import klip
 
@@ -46,5 +46,5 @@ def anchored(modes_of_all: klip.Modes, anchor_gram: Any, /) -> Any:
         rows.append(row / size**0.5)
         products.append(rest / size**0.5)
     if not rows:
-        return xp.zeros((0, int(modes.shape[1])), dtype=modes.dtype)
+        return xp.zeros((0, int(modes.shape[1])), dtype=modes.dtype, device=device(modes))
     return xp.stack(rows)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 MIN_EIGENVALUE_RATIO = 1e-12
 """Modes whose eigenvalue is below this fraction of the largest are dropped."""
@@ -150,7 +150,7 @@ def mean_matrix(gram: Any, /) -> Any:
     u = xp.where(size > 0, 1.0 / xp.sqrt(xp.where(size > 0, size, 1.0)), 0.0)
     norm = float(xp.sum(u * xp.matmul(gram, u)))
     if not norm > 0.0:
-        return xp.zeros((0, int(gram.shape[0])), dtype=xp.float64)
+        return xp.zeros((0, int(gram.shape[0])), dtype=xp.float64, device=device(gram))
     return u[None, :] / norm**0.5
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 
 def shift_variance(variance: Any, shift_yx: Any, /) -> Any:
@@ -32,7 +32,7 @@ def shift_variance(variance: Any, shift_yx: Any, /) -> Any:
         backwards = whole < 0 and fraction != 0.0  # from this pixel and the next, not the last
         pixels = whole + int(backwards)
         if pixels != 0:
-            at = xp.clip(xp.arange(n) - pixels, 0, n - 1)
+            at = xp.clip(xp.arange(n, device=device(variance)) - pixels, 0, n - 1)
             variance = xp.take(variance, at, axis=axis)
         if fraction != 0.0:
             moved, part = (1.0 - fraction) * variance, fraction * variance

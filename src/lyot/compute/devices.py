@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from lyot.compute import memory, threads
 from lyot.errors import LyotError
 
 if TYPE_CHECKING:
     import numpy as np
 
+SHARE = 0.25
+"""Share of the free memory of a device that what is worked on at once may take."""
+
+Result = TypeVar("Result")
+
 
 class Device:
-    """Where kernels compute: on NumPy arrays, or on those that `put` makes and `get` takes back."""
+    """Where kernels compute: on NumPy arrays, or on those that `put` makes and `get` takes back.
+
+    `free` says how many bytes of its memory are not in use.
+    """
 
     def __init__(
         self,
         put: Callable[[np.ndarray], Any] | None = None,
         get: Callable[[Any], np.ndarray] | None = None,
+        free: Callable[[], int] = memory.of_computer,
     ) -> None:
-        self._put, self._get = put, get
+        self._put, self._get, self._free = put, get, free
 
     @property
     def is_numpy(self) -> bool:
@@ -53,6 +63,41 @@ class Device:
         moved = {name: self.put(value) for name, value in options.items()}
         return self.get(kernel(*(self.put(value) for value in data), **moved))
 
+    def map_groups(
+        self,
+        function: Callable[[Sequence[int]], Result],
+        items: Sequence[int],
+        /,
+        *,
+        at_once: int,
+        item_bytes: int,
+    ) -> list[Result]:
+        """Apply a function to groups of independent items, in order.
+
+        On NumPy they are of `at_once` items, on threads. A device does one thing at a time, and is
+        quick with as many items as its memory holds, each of which takes `item_bytes`.
+        """
+        n = at_once if self._put is None else self.fitting(item_bytes)
+        groups = [items[k : k + n] for k in range(0, len(items), n)]
+        return (
+            threads.map_ordered(function, groups) if self._put is None else [*map(function, groups)]
+        )
+
+    def fitting(self, item_bytes: int, /) -> int:
+        """Return how many items may be worked on at once; one at least."""
+        return max(int(SHARE * self._free()) // item_bytes, 1)
+
+
+def rows(array: Any, pick: Sequence[int], /) -> Any:
+    """Return some rows of an array of any library; a range of them is not copied."""
+    if isinstance(pick, range) and pick.step == 1:
+        return array[pick.start : pick.stop, ...]
+    from array_api_compat import array_namespace
+    from array_api_compat import device as device_of
+
+    xp = array_namespace(array)
+    return xp.take(array, xp.asarray(pick, device=device_of(array)), axis=0)
+
 
 def _each(function: Callable[[Any], Any], value: Any) -> Any:
     """Apply a function to the items of a tuple, named or not, or of a list."""
@@ -73,28 +118,47 @@ def device(name: str = "cpu", /) -> Device:
         raise LyotError(f"device is {name!r}; it must be one of {', '.join(DEVICES)}.")
     if name == "cpu":
         return Device()
-    with suppress(ImportError):
-        import torch
-
-        if name == "torch" or torch.cuda.is_available():
-            where = "cpu" if name == "torch" else "cuda"
-
-            def _put(array: np.ndarray) -> Any:
-                import numpy as np
-
-                native = np.asarray(array, dtype=array.dtype.newbyteorder("="))
-                if not native.flags.writeable:
-                    native = native.copy()
-                return torch.from_numpy(np.ascontiguousarray(native)).to(where)
-
-            return Device(_put, lambda tensor: tensor.cpu().numpy())
-    if name == "cuda":
+    for library in (_torch, _cupy):
         with suppress(ImportError):
-            import cupy
-
-            if cupy.cuda.runtime.getDeviceCount() > 0:
-                return Device(cupy.asarray, cupy.asnumpy)
+            if found := library(name):
+                return found
     raise LyotError(
         f"device is {name!r}, and neither PyTorch nor CuPy with such a device is installed; "
         "install one, or use device = cpu."
     )
+
+
+def _torch(name: str) -> Device | None:
+    import numpy as np
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        return None
+
+    def _put(array: np.ndarray) -> Any:
+        native = np.asarray(array, dtype=array.dtype.newbyteorder("="))
+        if not native.flags.writeable:
+            native = native.copy()
+        return torch.from_numpy(np.ascontiguousarray(native)).to("cpu" if name == "torch" else name)
+
+    def _free() -> int:
+        held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return int(torch.cuda.mem_get_info()[0] + held)
+
+    def _get(tensor: Any) -> np.ndarray:
+        return np.asarray(tensor.cpu().numpy())
+
+    return Device(_put, _get, _free) if name == "cuda" else Device(_put, _get)
+
+
+def _cupy(name: str) -> Device | None:
+    import cupy
+
+    if name != "cuda" or not cupy.cuda.runtime.getDeviceCount():
+        return None
+
+    def _free() -> int:
+        pool = cupy.get_default_memory_pool()
+        return int(cupy.cuda.runtime.memGetInfo()[0] + pool.free_bytes())
+
+    return Device(cupy.asarray, cupy.asnumpy, _free)

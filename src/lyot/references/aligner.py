@@ -31,7 +31,6 @@ from lyot.references.shifts import (
     FitFrames,
     first_shifts,
     fit_all_pairs,
-    in_groups,
     low_pass_cutoff,
     robust_weight,
     shift_limits,
@@ -225,20 +224,23 @@ class Aligner:
         image, noise = frames.image(i), self._variance[i].astype(np.float64)
         weight = np.where(self._bad[i], 0.0, self.weight)
 
-        def _refine(pick: list[int]) -> None:
+        def _refine(pick: Sequence[int]) -> None:
             start = fit.shift_yx[pick]
             found = frames.refine(pick, image, weight, noise, start, cutoff=frames.cutoff)
             for array, value in zip(fit, found, strict=True):
                 array[pick] = value
 
-        threads.map_ordered(_refine, in_groups(pending.tolist()))
+        frames.in_groups(_refine, pending.tolist())
 
-        def _move(k: int) -> None:
-            shift = fit.shift_yx[k]
-            sci[k] = self._device.run(fourier.shift, self._spectra[k], shift, shape=shape)
-            variance[k], bad[k] = move_variance_and_bad(refs, k, shift)
+        def _move(pick: Sequence[int]) -> None:
+            spectra, shift_yx = devices.rows(self._spectra, pick), fit.shift_yx[pick]
+            sci[pick] = self._device.run(fourier.shift, spectra, shift_yx, shape=shape)
 
-        threads.map_ordered(_move, range(len(refs)))
+        def _follow(k: int) -> None:
+            variance[k], bad[k] = move_variance_and_bad(refs, k, fit.shift_yx[k])
+
+        frames.in_groups(_move, range(len(refs)), at_once=1)
+        threads.map_ordered(_follow, range(len(refs)))
         return fit, Moved(sci, variance, bad)
 
     @cached_property

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from lyot.algorithms import fourier, registration, repair
 from lyot.algorithms.geometry import radius_map
 from lyot.algorithms.registration import ShiftFit
-from lyot.compute import devices, threads
+from lyot.compute import devices
 from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.parameters import AlignRecipe
@@ -33,6 +35,10 @@ MARGIN_PIX = 12
 
 REFS_AT_ONCE, LOCATING_ORDER, FIRST_ORDER, SPREAD_PIX = 4, 5, 3, 0.02
 FIRST_TOLERANCE_PIX, MODEL_TOLERANCES_PIX = 1e-3, (1e-3, 1e-6)
+FRAMES_IN_USE = 64
+"""So many frames of float64 a reference may take in a fit."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +63,22 @@ class FitFrames:
         smooth = fourier.low_pass(fourier.spectrum(repaired[0]), shape=shape, cutoff=self.cutoff)
         return np.asarray(fourier.shift(smooth, np.zeros(2), shape=shape))
 
+    def in_groups(
+        self,
+        function: Callable[[Sequence[int]], Result],
+        refs: Sequence[int],
+        /,
+        *,
+        at_once: int = REFS_AT_ONCE,
+        n_bytes: int = 0,
+    ) -> list[Result]:
+        """Apply a function to groups of references, of which each takes at least `n_bytes`."""
+        item_bytes = n_bytes + 8 * FRAMES_IN_USE * math.prod(self.target.frame_shape)
+        return self.device.map_groups(function, refs, at_once=at_once, item_bytes=item_bytes)
+
     def refine(
         self,
-        pick: Any,
+        pick: Sequence[int],
         image: Array,
         weight: Array,
         noise: Array | None,
@@ -70,7 +89,7 @@ class FitFrames:
         """Fit some references to one `image` until they converge; its variance, for covariances."""
         limits, variance = self.limits[pick], self.refs.variance[pick]
         options["bound_yx"] = (-limits, limits)
-        data = (image, weight, noise, self.spectra[pick], variance, start)
+        data = (image, weight, noise, devices.rows(self.spectra, pick), variance, start)
         return ShiftFit(*self.device.run(registration.refine, *data, **options))
 
 
@@ -84,9 +103,9 @@ def first_shifts(frames: FitFrames, weight: Array, /) -> NDArray[np.float64]:
     target, of_pixels = frames.image(0)[box], weight[box]
     shifts = np.zeros_like(limits)
 
-    def _fit(pick: list[int]) -> None:
-        bound = limits[pick]
-        spectra = run(fourier.cut, frames.spectra[pick], shape=shape, rows=box[0], columns=box[1])
+    def _fit(pick: Sequence[int]) -> None:
+        bound, spectra = limits[pick], devices.rows(frames.spectra, pick)
+        spectra = fourier.cut(spectra, shape=shape, rows=box[0], columns=box[1])
         start = np.zeros_like(bound)
         if np.all(bound >= 1.0):
             most = int(bound.max())
@@ -95,7 +114,7 @@ def first_shifts(frames: FitFrames, weight: Array, /) -> NDArray[np.float64]:
         options = {"bound_yx": (-bound, bound), "tolerance": FIRST_TOLERANCE_PIX}
         shifts[pick] = run(registration.refine, *data, **options).shift_yx
 
-    threads.map_ordered(_fit, in_groups(list(range(len(limits)))))
+    frames.in_groups(_fit, range(len(limits)))
     return shifts
 
 
@@ -126,18 +145,18 @@ def robust_weight(
     factor, starts = np.ones_like(weight), shifts.copy()
     for tolerance in MODEL_TOLERANCES_PIX:
 
-        def _model(
-            k: int, of_pixels: Array = weight * factor, tolerance: float = tolerance
+        def _models(
+            pick: Sequence[int], of_pixels: Array = weight * factor, tolerance: float = tolerance
         ) -> Array:
-            pick = slice(k, k + 1)
             fit = frames.refine(pick, first, of_pixels, None, starts[pick], tolerance=tolerance)
-            starts[k] = at = fit.shift_yx[0]
+            starts[pick] = fit.shift_yx
+            spectra = devices.rows(frames.spectra, pick)
             moved = frames.device.run(
-                fourier.shift, frames.spectra[k], at, shape=shape, rows=box[0]
+                fourier.shift, spectra, fit.shift_yx, shape=shape, rows=box[0]
             )
-            return np.asarray(fit.scale[0] * moved[:, box[1]])
+            return np.asarray(fit.scale[:, None, None] * moved[..., box[1]])
 
-        models = np.median(threads.map_ordered(_model, picks), axis=0)
+        models = np.median(np.concatenate(frames.in_groups(_models, picks, at_once=1)), axis=0)
         factor[box] = _factor(first[box] - models, weight[box] > 0, ring, width)
     return factor
 
@@ -162,14 +181,16 @@ def fit_all_pairs(
     frames: FitFrames, weight: Array, variance: Array, start_yx: Array, /
 ) -> ShiftFit:
     """Fit all references to all integrations by one expansion of each: ``(n_int, n_ref)``."""
-    targets = frames.device.put(
-        registration.pair_targets(
-            frames.target.sci, weight, frames.bad, variance.astype(np.float64)
-        )
+    targets = registration.pair_targets(
+        frames.target.sci, weight, frames.bad, variance.astype(np.float64)
     )
+    n_terms = (registration.ORDER + 1) * (registration.ORDER + 2) // 2
+    n_bytes = 8 * len(variance) * (8 * targets.weighted.shape[1] + 4 * n_terms**2)
+    targets = frames.device.put(targets)
 
-    def _fit(refs: list[int], centers_yx: Array, **options: Any) -> ShiftFit:
-        data = (targets, frames.spectra[refs], frames.refs.variance[refs], centers_yx[refs])
+    def _fit(refs: Sequence[int], centers_yx: Array, **options: Any) -> ShiftFit:
+        spectra = devices.rows(frames.spectra, refs)
+        data = (targets, spectra, frames.refs.variance[refs], centers_yx[refs])
         return ShiftFit(*frames.device.run(registration.fit_pairs, *data, **options))
 
     # The expansion is best about the middle of the targets; one reference tells where it lies, how
@@ -190,23 +211,18 @@ def fit_all_pairs(
             break
         order += 1
 
-    def _fit_all(refs: list[int]) -> ShiftFit:
+    def _fit_all(refs: Sequence[int]) -> ShiftFit:
         fit = _fit(refs, start_yx, order=order, **reach)
         if order == registration.ORDER or fit.converged[:, ~far].all():
             return fit
         return _fit(refs, start_yx, **reach)
 
-    parts = threads.map_ordered(_fit_all, in_groups(list(range(len(frames.refs)))))
+    parts = frames.in_groups(_fit_all, range(len(frames.refs)), n_bytes=n_bytes)
     columns = (np.swapaxes(np.concatenate(column), 0, 1) for column in zip(*parts, strict=True))
     fits = ShiftFit(*(np.ascontiguousarray(column) for column in columns))
     beyond = np.any(np.abs(fits.shift_yx) >= frames.limits, axis=-1)
     np.clip(fits.shift_yx, -frames.limits, frames.limits, out=fits.shift_yx)
     return fits._replace(converged=fits.converged & ~beyond)
-
-
-def in_groups(refs: list[int], /) -> list[list[int]]:
-    """Divide references into groups that are worked on at once."""
-    return [refs[k : k + REFS_AT_ONCE] for k in range(0, len(refs), REFS_AT_ONCE)]
 
 
 def shift_limits(target: ExposureInfo, refs: Cube, recipe: AlignRecipe, /) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from lyot.algorithms import fourier
 from lyot.algorithms.registration.refine import refine
@@ -74,8 +74,9 @@ def symmetry_center(
     >>> found.center_yx.round(2).tolist()
     [20.2, 19.9]
     """
-    xp = array_namespace(image, variance, bad)
-    guesses = xp.asarray([[float(guess_yx[0]), float(guess_yx[1])]], dtype=xp.float64)
+    xp, there = array_namespace(image, variance, bad), device(image)
+    guess = [[float(guess_yx[0]), float(guess_yx[1])]]
+    guesses = xp.asarray(guess, dtype=xp.float64, device=there)
     options = {"inner_pix": inner_pix, "outer_pix": outer_pix, "max_offset": max_offset}
     found = symmetry_centers(
         image[None, ...], variance, bad, guesses, weight=weight, tolerance=tolerance, **options
@@ -101,14 +102,14 @@ def symmetry_centers(
 
     The guesses ``(n, 2)`` lie on the same whole pixel; for the rest see `symmetry_center`.
     """
-    xp = array_namespace(images, variance, bad, guesses_yx)
+    xp, there = array_namespace(images, variance, bad, guesses_yx), device(images)
     n_y, n_x = images.shape[-2:]
     pivot = round(float(guesses_yx[0, 0])), round(float(guesses_yx[0, 1]))
     # Turning the frame sends pixel p to n - 1 - p; this shift brings the pivot back to itself.
     to_pivot = (2 * pivot[0] - (n_y - 1), 2 * pivot[1] - (n_x - 1))
-    middle = xp.asarray([float(p) for p in pivot], dtype=xp.float64)
-    y = xp.arange(n_y, dtype=xp.float64)[:, None] - pivot[0]
-    x = xp.arange(n_x, dtype=xp.float64)[None, :] - pivot[1]
+    middle = xp.asarray([float(p) for p in pivot], dtype=xp.float64, device=there)
+    y = xp.arange(n_y, dtype=xp.float64, device=there)[:, None] - pivot[0]
+    x = xp.arange(n_x, dtype=xp.float64, device=there)[None, :] - pivot[1]
     radius = xp.sqrt(y * y + x * x)
     limit = min(outer_pix, pivot[0], pivot[1], n_y - 1 - pivot[0], n_x - 1 - pivot[1])
     keep = (radius >= inner_pix) & (radius <= limit) & ~bad & ~_turned(bad, to_pivot)

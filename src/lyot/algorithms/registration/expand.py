@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from lyot.algorithms import fourier
 from lyot.algorithms.registration.zone import (
@@ -44,9 +44,10 @@ def integer_shift(target: Any, weight: Any, spectra: Any, /, *, max_shift: int =
     weight_spectrum = fourier.transform(weight, grid)
     targets = xp.reshape(target, (-1, n_y, n_x))
     data_spectra = fourier.transform(weight * targets, grid)
-    waves = fourier.waves(xp.arange(-limit, limit + 1, dtype=xp.float64), grid)
-    size, still = 2 * limit + 1, xp.zeros(2, dtype=xp.float64)
-    best = []
+    like = {"dtype": xp.float64, "device": device(spectra)}
+    waves = fourier.waves(xp.arange(-limit, limit + 1, **like), grid)
+    size, still = 2 * limit + 1, xp.zeros(2, **like)
+    gains = []
     for k in range(spectra.shape[0]):
         image = fourier.shift(spectra[k, ...], still, shape=(n_y, n_x))
         d = _correlate(weight_spectrum, fourier.transform(image * image, grid), waves)
@@ -54,12 +55,11 @@ def integer_shift(target: Any, weight: Any, spectra: Any, /, *, max_shift: int =
         for i in range(targets.shape[0]):
             n = _correlate(data_spectra[i, ...], of_image, waves)
             gain = xp.where((n > 0) & (d > 0), n * n / xp.where(d > 0, d, 1.0), 0.0)
-            if float(xp.max(gain)) > 0.0:
-                index = int(xp.argmax(xp.reshape(gain, (-1,))))
-                best.append([float(index // size - limit), float(index % size - limit)])
-            else:
-                best.append([0.0, 0.0])
-    return xp.asarray(best, dtype=xp.float64)
+            gains.append(xp.reshape(gain, (-1,)))
+    gain = xp.stack(gains)
+    at = xp.argmax(gain, axis=1)
+    best = xp.astype(xp.stack([at // size, at % size], axis=1), xp.float64) - limit
+    return xp.where(xp.max(gain, axis=1)[:, None] > 0.0, best, 0.0)
 
 
 def _correlate(a: Any, b: Any, waves: fourier.Waves) -> Any:
@@ -185,10 +185,10 @@ def fit_pairs(
     >>> bool(np.abs(fit.shift_yx[0, 0] - [0.1, 0.2]).max() < 1e-3)
     True
     """
-    xp = array_namespace(targets.weighted, spectra)
+    xp, there = array_namespace(targets.weighted, spectra), device(spectra)
     zone = targets.zone
     if reach_yx is None:
-        reach_yx = xp.full(2, REACH_PIX, dtype=xp.float64)
+        reach_yx = xp.full(2, REACH_PIX, dtype=xp.float64, device=there)
     expansion = Expansion(powers_of(order), reach_yx)
     powers = expansion.powers
     terms = fourier.chebyshev_terms(spectra, reach_yx, shape=targets.shape, order=order)
@@ -214,7 +214,7 @@ def fit_pairs(
     d = xp.reshape(_power_without_bad(basis, targets), (pairs, len(powers), -1))
     delta, last = _maximize(n, d, expansion)
     # The step that the highest order makes is the measure of those that are left out.
-    lower = xp.astype(xp.asarray([a + b < order for a, b in powers]), xp.float64)
+    lower = xp.asarray([float(a + b < order) for a, b in powers], dtype=xp.float64, device=there)
     last_order = _newton_step(delta, n * lower, d * lower[:, None] * lower, expansion)
     polynomials = _polynomials(delta, expansion)
     m = [polynomials[times] for times in ((0, 0), (1, 0), (0, 1))]
@@ -285,7 +285,7 @@ def _omitted(delta: Any, last_order: Any, expansion: Expansion, n_t: int) -> tup
 def _maximize(n: Any, d: Any, expansion: Expansion) -> tuple[Any, Any]:
     """Maximize ``(n.m)^2 / (m.d.m)`` over the offsets; return them and the last steps."""
     xp = array_namespace(n, d)
-    delta = xp.zeros((n.shape[0], 2), dtype=xp.float64)
+    delta = xp.zeros((n.shape[0], 2), dtype=xp.float64, device=device(n))
     last = xp.zeros_like(delta[:, 0])
     for _ in range(MAX_NEWTON_STEPS):
         step = xp.clip(_newton_step(delta, n, d, expansion), -MAX_STEP_PIX, MAX_STEP_PIX)
@@ -350,7 +350,7 @@ def _polynomials(delta: Any, expansion: Expansion) -> dict[tuple[int, int], Any]
     xp = array_namespace(delta)
     by_axis = []
     for axis in (0, 1):
-        at = xp.asarray([each[axis] for each in expansion.powers])
+        at = xp.asarray([each[axis] for each in expansion.powers], device=device(delta))
         reach = expansion.reach_yx[axis]
         columns = _chebyshev(delta[:, axis] / reach, expansion.order)
         by_axis.append([xp.take(c, at, axis=1) / reach**j for j, c in enumerate(columns)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from lyot.algorithms import fourier
 from lyot.algorithms.registration.zone import (
@@ -94,7 +94,7 @@ def refine(
         s, w, zone, spectra, start_yx, weight.shape, bound=bound_yx, tolerance=tolerance
     )
     columns = _columns(images, zone)
-    covariance = xp.full((*d.shape, 2), xp.nan, dtype=xp.float64)
+    covariance = xp.full((*d.shape, 2), xp.nan, dtype=xp.float64, device=device(d))
     if variance_target is not None:
         normal = xp.matmul(columns * w, xp.matrix_transpose(columns))
         noise = variance_target[None, ...] + (b * b)[:, None, None] * variance_refs
@@ -123,7 +123,7 @@ def _solve(
     """Fit all references at once; return shifts, scales, last steps, and images at the shifts."""
     xp = array_namespace(s, spectra)
     d = start
-    inverse = xp.stack([xp.eye(2, dtype=xp.float64)] * d.shape[0])
+    inverse = xp.stack([xp.eye(2, dtype=xp.float64, device=device(d))] * d.shape[0])
     before: tuple[Any, Any] | None = None
     for _ in range(MAX_ITERATIONS):
         moved = fourier.shift_with_derivatives(spectra, d, shape=shape, rows=zone.rows)
@@ -202,12 +202,12 @@ def _noise_of(
     else:
         n_y, n_x = weight.shape
         inside = xp.astype(xp.stack(images, axis=1), xp.float64) * weight[zone.rows, :]
-        shape = inside.shape[:2]
-        above = xp.zeros((*shape, zone.rows.start, n_x), dtype=xp.float64)
-        below = xp.zeros((*shape, n_y - zone.rows.stop, n_x), dtype=xp.float64)
+        shape, like = inside.shape[:2], {"dtype": xp.float64, "device": device(weight)}
+        above = xp.zeros((*shape, zone.rows.start, n_x), **like)
+        below = xp.zeros((*shape, n_y - zone.rows.stop, n_x), **like)
         spectra = fourier.spectrum(xp.concat([above, inside, below], axis=2))
         spectra = fourier.low_pass(spectra, shape=weight.shape, cutoff=cutoff)
-        still = xp.zeros((*shape, 2), dtype=xp.float64)
+        still = xp.zeros((*shape, 2), **like)
         columns = xp.reshape(fourier.shift(spectra, still, shape=weight.shape), (*shape, -1))
         v = xp.reshape(variance, (shape[0], -1))
     return xp.matmul(columns * v[:, None, :], xp.matrix_transpose(columns))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 TOLERANCE_PIX = 5e-7
 """Size of the last step of a fit that has converged."""
@@ -64,7 +64,8 @@ def noise_in_normal(power: Any, cutoff: float | None, /) -> Any:
     less where images have been low-passed.
     """
     xp = array_namespace(power)
-    k = (xp.arange(200, dtype=xp.float64) + 0.5) / 200.0  # of the Nyquist frequency
+    count = xp.arange(200, dtype=xp.float64, device=device(power))
+    k = (count + 0.5) / 200.0  # of the Nyquist frequency
     passed = xp.ones_like(k) if cutoff is None else xp.exp(-2.0 * k * k / cutoff**2)
     image, slope = xp.mean(passed), xp.mean((math.pi * k) ** 2 * passed)
     return power[:, None] * xp.stack([image * image, image * slope, image * slope])
@@ -93,6 +94,7 @@ def shift_covariance(normal: Any, meat: Any, b: Any, noise: Any, /) -> Any:
     scale = xp.stack([xp.ones_like(b), b, b], axis=1)
     outer = scale[:, :, None] * scale[:, None, :]
     keep = usable[:, None, None]
-    inverse = xp.linalg.inv(xp.where(keep, normal * outer, xp.eye(3, dtype=xp.float64)))
+    one = xp.eye(3, dtype=xp.float64, device=device(normal))
+    inverse = xp.linalg.inv(xp.where(keep, normal * outer, one))
     covariance = xp.matmul(xp.matmul(inverse, meat * outer), inverse)[:, 1:, 1:]
-    return xp.where(keep, covariance, xp.asarray(xp.nan, dtype=xp.float64))
+    return xp.where(keep, covariance, xp.nan)
