@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.ndimage import map_coordinates
 
-from lyot.analysis.detection import detect, find_sources, snr_map
+from lyot.analysis.detection import detect, find_sources, snr_map, stim_map
 from lyot.analysis.noise import KnownSource
 from lyot.analysis.observation import make_observation
 from lyot.analysis.photometry import FluxMaps
@@ -80,3 +81,30 @@ def test_places_under_the_mask_are_not_searched(draw, gaussian_psf):
     radius, _ = maps.observation.grid.polar
     assert np.isnan(snr[radius < 7]).all()
     assert np.isfinite(snr[(radius > 10) & (radius < 40)]).all()
+
+
+def test_stim_is_that_of_derotated_integrations(draw):
+    """Against SciPy's interpolation, with pixels that are bad in some integrations alone."""
+    observation = draw(21)
+    rng, changed = np.random.default_rng(0), []
+    for exposure in observation.exposures:
+        bad = exposure.bad | (rng.random(exposure.bad.shape) < 0.02)
+        changed.append(replace(exposure, bad=bad))
+    observation = replace(observation, exposures=changed)
+    seen = []
+    for exposure, yx, inside in zip(
+        observation.exposures, observation.sky.yx, observation.sky.inside, strict=True
+    ):
+        for image, bad in zip(exposure.integrations[0], exposure.bad, strict=True):
+            data, share = (
+                map_coordinates(values.astype(float), yx, order=1, mode="nearest")
+                for values in (np.where(bad, 0.0, image), ~bad)
+            )
+            good = inside & (share > 0.5)
+            seen.append(np.where(good, data / np.where(good, share, 1.0), np.nan))
+    number, found = np.isfinite(seen).sum(axis=0), stim_map(observation)
+    known = number >= 2
+    of_known = np.array(seen)[:, known]
+    expected = np.nanmean(of_known, axis=0) / np.nanstd(of_known, axis=0, ddof=1)
+    assert (np.isfinite(found) == known).all()
+    assert np.abs(found[known] - expected).max() < 1e-6

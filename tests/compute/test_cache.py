@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
@@ -34,7 +33,7 @@ def test_arrays_are_made_once(folder):
     first, second = (remembered("mode", "a", make)["image"] for _ in range(2))
     assert make.n == 1
     np.testing.assert_array_equal(first, second)
-    assert [p.name for p in (folder / "mode").iterdir()] == ["a.npz"]
+    assert [p.name for p in (folder / "mode").iterdir()] == ["a.arrays"]
     remembered("mode", "b", make)
     remembered("other", "a", make)
     assert make.n == 3
@@ -58,7 +57,7 @@ from lyot.compute.cache import cache_folder, remembered
 
 sys.setswitchinterval(1e-6)
 gc.set_threshold(5)
-path, wrong = cache_folder() / "mode" / "a.npz", []
+path, wrong = cache_folder() / "mode" / "a.arrays", []
 
 class Cycle:
     def __init__(self):
@@ -104,11 +103,11 @@ def test_processes_and_threads_use_one_file_at_once(folder):
     assert not list(folder.rglob("*.part"))
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign", "renamed", "pickle"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign", "renamed"])
 def test_damaged_and_foreign_files_are_made_again(folder, damage):
     make = Maker()
     remembered("mode", "a", make)
-    path = folder / "mode" / "a.npz"
+    path = folder / "mode" / "a.arrays"
     content = bytearray(path.read_bytes())
     if damage == "empty":
         content.clear()
@@ -120,10 +119,8 @@ def test_damaged_and_foreign_files_are_made_again(folder, damage):
         content[:] = b"something else"
     elif damage == "renamed":
         remembered("mode", "b", Maker(2.0))
-        content[:] = (folder / "mode" / "b.npz").read_bytes()
+        content[:] = (folder / "mode" / "b.arrays").read_bytes()
     path.write_bytes(content)
-    if damage == "pickle":
-        np.savez(path, identity=np.array("mode/a"), image=np.array([{}], dtype=object))
     found = remembered("mode", "a", make)["image"]
     assert make.n == 2
     np.testing.assert_array_equal(found, np.ones((4, 5)))
@@ -133,17 +130,15 @@ def test_damaged_and_foreign_files_are_made_again(folder, damage):
 
 def test_a_file_with_any_byte_wrong_gives_what_was_made(folder):
     remembered("mode", "a", Maker())
-    path = folder / "mode" / "a.npz"
+    path = folder / "mode" / "a.arrays"
     whole = path.read_bytes()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a name that is twice in the archive
-        for i in range(len(whole)):
-            wrong = bytearray(whole)
-            wrong[i] ^= (0x08, 0xFF)[i % 2]
-            path.write_bytes(wrong)
-            found = remembered("mode", "a", Maker())
-            assert list(found) == ["image"], i
-            np.testing.assert_array_equal(found["image"], np.ones((4, 5)))
+    for i in range(len(whole)):
+        wrong = bytearray(whole)
+        wrong[i] ^= (0x08, 0xFF)[i % 2]
+        path.write_bytes(wrong)
+        found = remembered("mode", "a", Maker())
+        assert list(found) == ["image"], i
+        np.testing.assert_array_equal(found["image"], np.ones((4, 5)))
 
 
 def test_without_a_folder_arrays_are_made_each_time(folder, tmp_path, monkeypatch):
@@ -158,7 +153,7 @@ def test_without_a_folder_arrays_are_made_each_time(folder, tmp_path, monkeypatc
 
 
 def test_what_was_not_used_for_longest_is_removed(folder, monkeypatch):
-    monkeypatch.setattr(cache, "MAX_BYTES", 3000)
+    monkeypatch.setattr(cache, "MAX_BYTES", 2000)
     for age, group in enumerate(("old", "older", "new")):
         remembered(group, "a", lambda: {"image": np.zeros(100)})
         os.utime(folder / group, (1e9 - age, 1e9 - age) if age < 2 else None)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lyot.errors import LyotError
+from lyot.instruments import offaxis
 from lyot.instruments.coronagraphs import FourQuadrantMask
 from lyot.instruments.pupil import FLIGHT_PUPIL, sample_grid
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
@@ -233,6 +234,16 @@ def test_images_do_not_depend_on_the_number_of_threads(monkeypatch):
         images.append(flight_optics("MASK335R", "F300M").psf((0.7, 0.1), n_pixels=25).image)
     assert np.array_equal(images[0], images[1])
     assert np.array_equal(images[0], images[2])
+
+
+def test_the_mean_wavefront_is_read_from_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LYOT_CACHE_DIR", str(tmp_path))
+    optics = flight_optics("MASK335R", "F444W", n_wavelengths=1)
+    made, other = (replace(optics, wavefront=WavefrontBudget(size)) for size in (67e-9, 90e-9))
+    first = made.psf((3.0, 1.0), n_pixels=33)
+    assert not np.array_equal(other.psf((3.0, 1.0), n_pixels=33).image, first.image)
+    monkeypatch.setattr(offaxis, "mean_transfer", lambda *_: pytest.fail("it is computed again"))
+    np.testing.assert_array_equal(replace(made).psf((3.0, 1.0), n_pixels=33).image, first.image)
 
 
 def test_a_star_behind_a_round_mask_is_suppressed_by_a_thousand():

@@ -25,12 +25,12 @@ from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic, state_
 from lyot.analysis.table import Tabled, table_of
 from lyot.compute import threads
 from lyot.errors import LyotError
-from lyot.types import Array
+from lyot.types import Array, Mask
 
 MIN_SHARE = 0.5
 """Share of good pixels about a position below which an integration does not count (STIM)."""
-INTEGRATIONS_AT_ONCE = 5
-"""Integrations that a thread derotates."""
+INTEGRATIONS_AT_ONCE, POSITIONS_AT_ONCE = 32, 2**13
+"""Integrations that are derotated at once, and the positions that a thread takes of them."""
 MIN_TRANSMISSION = 0.02
 """Transmission of the mask below which a position is not searched."""
 TRIED_SHARE = 0.7
@@ -260,10 +260,11 @@ def _others_at(
     rings: NoiseRings, t: int, radius_pix: Array, pa_deg: Array
 ) -> tuple[Array, Array, Array]:
     """Mean, scatter and number of the other positions, linear along the nearest ring."""
-    which, others = _nearest(rings.radius_pix, radius_pix), rings.others(t)
+    places, others = rings.places, rings.others(t)
+    which = _nearest(places.radius_pix, radius_pix)
     ring = np.maximum(which, 0)
-    inside = (which >= 0) & (radius_pix - rings.radius_pix[ring] <= 0.5 * RING_STEP_PIX)
-    size, start = rings.sizes[ring], rings.starts[ring]
+    inside = (which >= 0) & (radius_pix - places.radius_pix[ring] <= 0.5 * RING_STEP_PIX)
+    size, start = places.sizes[ring], places.starts[ring]
     u = pa_deg / 360.0 * size
     low = np.floor(u).astype(int)
     part, a, b = u - low, start + low % size, start + (low + 1) % size
@@ -284,44 +285,51 @@ def stim_map(observation: Observation, /, *, n_modes: int | None = None) -> Arra
     doi:10.1093/mnras/stz1350).
     """
     truncation, sky = observation.truncation(n_modes), observation.sky
-
-    def _sums(job: tuple[int, slice]) -> Array:
-        """Number, sum and sum of squares of some integrations at the positions that they see."""
-        e, part = job
-        exposure, at = observation.exposures[e], sky.yx[e][:, sky.inside[e]]
-        bad, n_x = exposure.bad[part], exposure.shape[1]
-        filled = np.where(bad, 0.0, exposure.integrations[truncation][part]).astype(np.float64)
-        alike = bool((bad == bad[0]).all())  # most often they are: then one stands for all
-        good = (~(bad[:1] if alike else bad)).astype(np.float64)
-        corner = np.minimum(at.astype(int), np.subtract(exposure.shape, 2)[:, None])
-        (v, u), first = at - corner, corner[0] * n_x + corner[1]
-        data, share = np.zeros((2, 1, len(first)))
-        for step, weight in (
-            (0, (1.0 - v) * (1.0 - u)),
-            (1, (1.0 - v) * u),
-            (n_x, v * (1.0 - u)),
-            (n_x + 1, v * u),
-        ):
-            data = data + weight * filled.reshape(len(filled), -1)[:, first + step]
-            share = share + weight * good.reshape(len(good), -1)[:, first + step]
-        seen = np.broadcast_to(share > MIN_SHARE, data.shape)
-        value = np.where(seen, data / np.where(seen, share, 1.0), 0.0)
-        return np.stack([seen.sum(axis=0), value.sum(axis=0), (value**2).sum(axis=0)])
-
-    jobs = [
-        (e, slice(i, i + INTEGRATIONS_AT_ONCE))
-        for e, exposure in enumerate(observation.exposures)
-        for i in range(0, len(exposure.bad), INTEGRATIONS_AT_ONCE)
-    ]
     count, total, square = sums = np.zeros((3, *sky.inside.shape[1:]))
-    for (e, _), found in zip(jobs, threads.map_ordered(_sums, jobs), strict=True):
-        sums[:, sky.inside[e]] += found
+    for exposure, yx, inside in zip(observation.exposures, sky.yx, sky.inside, strict=True):
+        at = yx[:, inside]
+        for i in range(0, len(exposure.bad), INTEGRATIONS_AT_ONCE):
+            part = slice(i, i + INTEGRATIONS_AT_ONCE)
+            images, bad = exposure.integrations[truncation][part], exposure.bad[part]
+            sums[:, inside] += _sums_at(images, bad, at)
     mean = total / np.maximum(count, 1)
     variance = (square - count * mean**2) / np.maximum(count - 1, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(
             (count >= 2) & (variance > 0), mean / np.sqrt(np.maximum(variance, 0.0)), np.nan
         )
+
+
+def _sums_at(images: Array, bad: Mask, at: Array) -> Array:
+    """Number, sum and sum of squares of the images that see each position ``(2, n)`` of theirs."""
+    n, n_y, n_x = images.shape
+    bad = bad.reshape(n, -1).T
+    values = np.where(bad, 0.0, images.reshape(n, -1).T).astype(np.float64, order="C")
+    alike = bool((bad == bad[:, :1]).all())  # most often they are: then one stands for all
+    good = (~(bad[:, :1] if alike else bad)).astype(np.float64)
+
+    def _sums(part: slice) -> Array:
+        corner = np.minimum(at[:, part].astype(int), [[n_y - 2], [n_x - 2]])
+        (v, u), first = (at[:, part] - corner)[..., None], corner[0] * n_x + corner[1]
+        data, share = np.zeros((len(first), n)), np.zeros((len(first), 1))
+        for step, weight in (
+            (0, (1.0 - v) * (1.0 - u)),
+            (1, (1.0 - v) * u),
+            (n_x, v * (1.0 - u)),
+            (n_x + 1, v * u),
+        ):
+            corners = values.take(first + step, axis=0)
+            data += np.multiply(corners, weight, out=corners)
+            share = share + weight * good[first + step]
+        seen = share > MIN_SHARE
+        data *= np.where(seen, 1.0 / np.where(seen, share, 1.0), 0.0)
+        number = np.broadcast_to(seen, data.shape).sum(axis=1)
+        return np.stack([number, data.sum(axis=1), np.einsum("ij,ij->i", data, data)])
+
+    parts = [
+        slice(i, i + POSITIONS_AT_ONCE) for i in range(0, max(at.shape[1], 1), POSITIONS_AT_ONCE)
+    ]
+    return np.concatenate(threads.map_ordered(_sums, parts), axis=1)
 
 
 def _tests(

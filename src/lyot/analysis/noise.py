@@ -14,12 +14,15 @@ from lyot.algorithms.statistics import n_positions
 from lyot.analysis.observation import Observation
 from lyot.analysis.photometry import FluxMaps
 from lyot.analysis.statistic import Statistic
+from lyot.compute import threads
 from lyot.types import Array
 
 RING_STEP_PIX, PHASE_STEP_PIX = 0.5, 0.5
 ABOUT_FWHM, ABOUT_STEP_PIX = 0.4, 1.0
 """Distance of the rings on both sides of a separation whose noise is that of its limit, and the
 step along them: with one ring alone, chance makes neighboring limits differ by 5 to 10 %."""
+POSITIONS_AT_ONCE = 2**15
+"""Positions, in whole rings, whose noise a thread computes at once."""
 EXCLUDED_RADIUS_FWHM = 1.5
 MAX_LIGHT_SIGMA = 0.5
 """Light of a found source, over the noise, that a position may have without being excluded."""
@@ -127,6 +130,9 @@ class FoundSource:
         place = (self.separation_arcsec / scale, self.pa_deg)
         reach = self.maps.observation.psf.half_pix * np.sqrt(2.0)
         covered, near = np.zeros(r.shape, bool), np.abs(r - place[0]) < reach
+        # A chord is at least 2/pi of its arc.
+        arc = np.abs((pa[near] - place[1] + 180.0) % 360.0 - 180.0)
+        near[near] = np.sqrt(r[near] * place[0]) * (arc / 90.0) < reach
         (east, north), (own_east, own_north) = east_north(r[near], pa[near]), east_north(*place)
         close = np.hypot(east - own_east, north - own_north) < reach
         if not close.any():
@@ -153,17 +159,15 @@ class Others(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class NoiseRings:
-    """Fluxes along circles about the star, and the noise among independent positions.
+class RingPlaces:
+    """Positions along circles about the star, one FWHM apart, from several starting angles each.
 
-    Positions are one FWHM apart, on each ring from a number of starting angles (phases). All
-    positions of all rings follow one another; on each ring the phase changes first.
+    All positions of all rings follow one another; on each ring the starting angle, or phase,
+    changes first.
     """
 
     radius_pix: Array  # (n_ring,)
     shapes: NDArray[np.intp]  # (n_ring, 2): positions and phases
-    flux: Array  # (n_trunc, n)
-    used: NDArray[np.bool_]  # (n,), False where unknown, and on known sources
 
     @cached_property
     def sizes(self) -> NDArray[np.intp]:
@@ -174,6 +178,13 @@ class NoiseRings:
     def starts(self) -> NDArray[np.intp]:
         """Return where each ring begins."""
         return np.asarray(np.cumsum(self.sizes) - self.sizes)
+
+    @cached_property
+    def blocks(self) -> list[slice]:
+        """Divide the positions into blocks of whole rings."""
+        n = int(self.sizes.sum())
+        edges = self.starts[np.unique(self.starts // POSITIONS_AT_ONCE, return_index=True)[1]]
+        return [slice(a, b) for a, b in zip(edges.tolist(), [*edges[1:].tolist(), n], strict=True)]
 
     @cached_property
     def positions(self) -> tuple[Array, Array]:
@@ -187,7 +198,7 @@ class NoiseRings:
         return np.asarray(np.arange(self.sizes.sum()) - np.repeat(self.starts, self.sizes))
 
     @cached_property
-    def _set(self) -> NDArray[np.intp]:
+    def sets(self) -> NDArray[np.intp]:
         """Number of the ring and phase of each position: with those of the same it is compared."""
         phases = self.shapes[:, 1]
         first = np.cumsum(phases) - phases
@@ -195,19 +206,33 @@ class NoiseRings:
             np.repeat(first, self.sizes) + self._along % np.repeat(phases, self.sizes)
         )
 
+
+@dataclass(frozen=True, eq=False)
+class NoiseRings:
+    """Fluxes along circles about the star, and the noise among independent positions."""
+
+    places: RingPlaces
+    flux: Array  # (n_trunc, n)
+    used: NDArray[np.bool_]  # (n,), False where unknown, and on known sources
+
     def of(self, ring: int, values: Array, /) -> Array:
         """Return the values of one ring, ``(..., n_position, n_phase)``."""
-        start, shape = self.starts[ring], self.shapes[ring]
-        return values[..., start : start + self.sizes[ring]].reshape(*values.shape[:-1], *shape)
+        start, size = self.places.starts[ring], self.places.sizes[ring]
+        part = values[..., start : start + size]
+        return part.reshape(*values.shape[:-1], *self.places.shapes[ring])
 
     def without(self, sources: KnownSources, observation: Observation, /) -> NoiseRings:
         """Exclude the positions that sources cover."""
         if not sources:
             return self
         scale, fwhm = observation.pixel_scale_arcsec, observation.fwhm_pix
-        (radius, angle), used = self.positions, self.used.copy()
-        for source in sources:
-            used &= ~source.covers(radius * scale, angle, fwhm * scale)
+        (radius, angle), used = self.places.positions, self.used.copy()
+
+        def _exclude(block: slice) -> None:
+            for source in sources:
+                used[block] &= ~source.covers(radius[block] * scale, angle[block], fwhm * scale)
+
+        threads.map_ordered(_exclude, self.places.blocks)
         return replace(self, used=used)
 
     def needed(self, truncation: int, statistic: Statistic, /) -> list[Array]:
@@ -221,7 +246,7 @@ class NoiseRings:
         tau = statistic.taus(number + 1)
         need = mean + (tau - 1.0 / tau) * scatter - self.flux[truncation]
         known = self.used & np.isfinite(need)
-        parts = zip(*(np.split(a, self.starts[1:]) for a in (need, known)), strict=True)
+        parts = zip(*(np.split(a, self.places.starts[1:]) for a in (need, known)), strict=True)
         return [values[at] for values, at in parts]
 
     def count(self, ring: int, /) -> int:
@@ -234,25 +259,38 @@ class NoiseRings:
         The others are those of the same starting angle without the position itself: sums over
         all, less its own term, taken about the mean of all so that they do not cancel.
         """
-        flux, used, own = self.flux[truncation], self.used, self._set
+        flux, used, sets = self.flux[truncation], self.used, self.places.sets
+        out = Others(np.empty(flux.shape), np.empty(flux.shape), np.empty(flux.shape, np.intp))
 
-        def _sums(values: Array) -> Array:
-            return np.bincount(own, values)[own]
+        def _fill(block: slice) -> None:
+            found = _others(flux[block], used[block], sets[block] - sets[block.start])
+            for array, values in zip(out, found, strict=True):
+                array[block] = values
 
-        count = _sums(used.astype(np.float64))
-        number = count - used
-        enough = number >= 2
-        m = np.where(enough, number, 2.0)
-        middle = _sums(np.where(used, flux, 0.0)) / np.maximum(count, 1.0)
-        off = np.where(used, flux - middle, 0.0)
-        square = off**2
-        mean = (_sums(off) - off) / m
-        left = np.maximum(_sums(square) - square - m * mean**2, 0.0)
-        return Others(
-            np.where(enough, mean + middle, np.nan),
-            np.where(enough, np.sqrt(left / (m - 1.0)), np.nan),
-            number.astype(np.intp),
-        )
+        threads.map_ordered(_fill, self.places.blocks)
+        return out
+
+
+def _others(flux: Array, used: NDArray[np.bool_], own: NDArray[np.intp]) -> Others:
+    """Do what `NoiseRings.others` does, for positions of whole sets of these numbers."""
+
+    def _sums(values: Array) -> Array:
+        return np.bincount(own, values)[own]
+
+    count = _sums(used.astype(np.float64))
+    number = count - used
+    enough = number >= 2
+    m = np.where(enough, number, 2.0)
+    middle = _sums(np.where(used, flux, 0.0)) / np.maximum(count, 1.0)
+    off = np.where(used, flux - middle, 0.0)
+    square = off**2
+    mean = (_sums(off) - off) / m
+    left = np.maximum(_sums(square) - square - m * mean**2, 0.0)
+    return Others(
+        np.where(enough, mean + middle, np.nan),
+        np.where(enough, np.sqrt(left / (m - 1.0)), np.nan),
+        number.astype(np.intp),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,8 +362,7 @@ def noise_rings(
     for r in radius_pix:
         n = max(n_positions(float(r) / observation.fwhm_pix), 1)
         shapes.append((n, max(int(np.ceil(2.0 * np.pi * r / n / phase_step_pix)), 1)))
-    empty = np.zeros((len(observation.n_modes), 0))
-    rings = NoiseRings(radius_pix, np.array(shapes, np.intp).reshape(-1, 2), empty, empty[0] > 0)
-    flux = maps.sample(*rings.positions)
-    rings = replace(rings, flux=flux, used=np.isfinite(flux[0]))
+    places = RingPlaces(radius_pix, np.array(shapes, np.intp).reshape(-1, 2))
+    flux = maps.sample(*places.positions)
+    rings = NoiseRings(places, flux, np.isfinite(flux[0]))
     return rings.without(known_sources, observation)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot._version import __version__
+from lyot.compute.cache import remembered
 from lyot.compute.threads import calculation, map_ordered
 from lyot.errors import LyotError
 from lyot.instruments import stops
@@ -457,8 +458,13 @@ def _response(optics: Optics, n: int, per_pixel: int, oversample: int) -> Array:
         # Weighted as the brightness of the core, which falls as the square of the wavelength.
         wavelengths, weights = optics.band
         wavelength = float(weights @ wavelengths**-1 / (weights @ wavelengths**-2))
-        mean, step = mean_transfer(optics.wavefront, optics.pupil, optics.stop, wavelength)
-        samples = ARCSEC_PER_RADIAN * wavelength / step
+
+        def _mean() -> dict[str, Array]:
+            mean, step = mean_transfer(optics.wavefront, optics.pupil, optics.stop, wavelength)
+            return {"mean": mean, "step_m": np.array(step)}
+
+        held = remembered(optics.checksum and f"transfer-{optics.checksum}", "mean", _mean)
+        mean, samples = held["mean"], ARCSEC_PER_RADIAN * wavelength / held["step_m"]
         x, y = optics.mask.along_axes(u / x_scale * samples, v / y_scale * samples)
         middle = len(mean) // 2
         response = response * map_coordinates(
