@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -182,9 +183,9 @@ class RingPlaces:
     @cached_property
     def blocks(self) -> list[slice]:
         """Divide the positions into blocks of whole rings."""
-        n = int(self.sizes.sum())
-        edges = self.starts[np.unique(self.starts // POSITIONS_AT_ONCE, return_index=True)[1]]
-        return [slice(a, b) for a, b in zip(edges.tolist(), [*edges[1:].tolist(), n], strict=True)]
+        first = np.unique(self.starts // POSITIONS_AT_ONCE, return_index=True)[1]
+        edges = [*self.starts[first].tolist(), int(self.sizes.sum())]
+        return [slice(*pair) for pair in pairwise(edges)]
 
     @cached_property
     def positions(self) -> tuple[Array, Array]:
