@@ -35,6 +35,16 @@ def test_variance_is_interpolated_and_edges_repeated_outwards(rng, shift):
     np.testing.assert_allclose(moved, expected, rtol=1e-12)
 
 
+def test_many_variances_are_moved_as_each_alone(rng):
+    variances, shifts = rng.uniform(1, 2, (5, 12, 14)), rng.uniform(-3, 3, (5, 2))
+    variances[1, 4, 5] = np.nan
+    shifts[2], shifts[3, 0] = (-2.0, 1.0), 0.0
+    together = propagation.shift_variances(variances, shifts)
+    for moved, variance, shift in zip(together, variances, shifts, strict=True):
+        alone = propagation.shift_variance(variance, shift)
+        np.testing.assert_allclose(moved, alone, rtol=1e-14)
+
+
 @pytest.mark.parametrize(("n_pix", "n_modes"), [(500, 50), (2000, 20), (500, 5)])
 def test_propagated_error_agrees_with_monte_carlo(rng, n_pix, n_modes):
     """500 pixels and 50 of 100 modes included, where the fit eats a tenth of the noise."""

@@ -11,7 +11,7 @@ from lyot.references.fill import (
     MovedFlags,
     fill_moved,
     learn_prediction,
-    move_variance_and_bad,
+    move_bad,
 )
 from lyot.references.prepare import prepare_refs
 
@@ -37,26 +37,24 @@ def refs(dq):
 def test_a_bad_pixel_moves_with_its_image(shift, bad):
     dq = np.zeros((1, *SHAPE), np.uint32)
     dq[0, 5, 6] = 1
-    _, moved = move_variance_and_bad(refs(dq), 0, np.array(shift))
+    moved = move_bad(refs(dq), 0, np.array(shift))
     inside = np.zeros(SHAPE, bool)
     inside[3:-3, 3:-3] = True
     assert {tuple(p) for p in np.argwhere(moved & inside)} == set(bad)
 
 
 def test_pixels_from_outside_the_frame_are_bad():
-    _, moved = move_variance_and_bad(
-        refs(np.zeros((1, *SHAPE), np.uint32)), 0, np.array([3.0, 0.0])
-    )
+    moved = move_bad(refs(np.zeros((1, *SHAPE), np.uint32)), 0, np.array([3.0, 0.0]))
     np.testing.assert_array_equal(np.flatnonzero(moved.all(axis=1)), [0, 1, 2])
     assert not moved[3:].any()
 
 
 def test_pixels_from_more_than_half_a_pixel_beyond_an_edge_are_bad():
     good = refs(np.zeros((1, *SHAPE), np.uint32))
-    _, moved = move_variance_and_bad(good, 0, np.array([0.4, 1.6]))
+    moved = move_bad(good, 0, np.array([0.4, 1.6]))
     assert not moved[:, 2:].any()
     assert moved[:, :2].all()
-    _, moved = move_variance_and_bad(good, 0, np.array([-1.6, -0.5]))
+    moved = move_bad(good, 0, np.array([-1.6, -0.5]))
     assert moved[-2:].all()
     assert not moved[:-2].any()
 

@@ -47,6 +47,24 @@ def shift_variance(variance: Any, shift_yx: Any, /) -> Any:
     return variance
 
 
+def shift_variances(variances: Any, shift_yx: Any, /) -> Any:
+    """Do as `shift_variance` for maps ``(n, n_y, n_x)`` and shifts ``(n, 2)``, all at once."""
+    xp = array_namespace(variances, shift_yx)
+    for axis in (1, 2):
+        shift = xp.reshape(shift_yx[:, axis - 1], (-1, 1, 1))
+        whole, n = xp.floor(shift), variances.shape[axis]
+        part = xp.astype(shift - whole, variances.dtype)
+        to = xp.arange(n, device=device(variances))
+        at = xp.reshape(to, (1, -1, 1) if axis == 1 else (1, 1, -1)) - xp.astype(whole, to.dtype)
+        near, far = (
+            xp.take_along_axis(variances, xp.clip(each, 0, n - 1), axis=axis)
+            for each in (at, at - 1)
+        )
+        moved = (1.0 - part) * near + part * far
+        variances = xp.where(part == 0.0, near, moved)
+    return variances
+
+
 def coefficient_noise(mode_pixels: Any, variance: Any, weight: Any, /) -> Any:
     r"""Return :math:`Z\,w^2 var_T\,Z^T` of a block, the covariance of coordinates, to be added."""
     xp = array_namespace(mode_pixels, variance, weight)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from lyot.types import Mask
@@ -126,14 +127,14 @@ def _inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 class Filled(NamedTuple):
     """Frames whose bad pixels hold a prediction; NaN where all of them are bad."""
 
-    frames: NDArray[np.float64]
-    variance: NDArray[np.float64]  # with the scatter of the predictions
+    frames: Any  # (n, n_pix), float64
+    variance: Any  # with the scatter of the predictions
 
 
 def fill_from_others(
-    frames: NDArray[np.floating],
-    variance: NDArray[np.floating],
-    bad: Mask,
+    frames: Any,
+    variance: Any,
+    bad: Any,
     prediction: CrossPrediction,
     /,
 ) -> Filled:
@@ -143,9 +144,9 @@ def fill_from_others(
 
     Parameters
     ----------
-    frames, variance : ndarray, shape (n, n_pix)
+    frames, variance : array, shape (n, n_pix)
         Aligned frames and their variance, at the pixels that are bad in some of them.
-    bad : ndarray of bool, shape (n, n_pix)
+    bad : array of bool, shape (n, n_pix)
         True where the frame is bad; its values are not read.
     prediction : CrossPrediction
         From `fit_cross_prediction`.
@@ -164,24 +165,25 @@ def fill_from_others(
     >>> float(filled.frames[1, 0].round(3))
     6.0
     """
-    weight = np.where(bad, 0.0, prediction.brightness[:, None])
-    power = (weight**2).sum(axis=0)
-    power = np.where(power > 0, power, 1.0)
-    data = np.where(bad, 0.0, frames)
-    common = (weight * data).sum(axis=0) / power
-    complete = np.where(bad, prediction.brightness[:, None] * common, data)
+    xp = array_namespace(frames, variance, bad)
+    weight = xp.where(bad, 0.0, prediction.brightness[:, None])
+    power = xp.sum(weight**2, axis=0)
+    power = xp.where(power > 0, power, 1.0)
+    data = xp.where(bad, 0.0, frames)
+    common = xp.sum(weight * data, axis=0) / power
+    complete = xp.where(bad, prediction.brightness[:, None] * common, data)
     mean = prediction.mean[:, None]
     predicted = mean + prediction.matrix @ (complete - mean)
-    if len(frames) == 1:
+    if frames.shape[0] == 1:
         predicted = complete
-    count = np.maximum((~bad).sum(axis=0), 1)
-    mean_variance = np.where(bad, 0.0, variance).sum(axis=0) / count
-    spread = prediction.matrix**2 @ np.where(bad, mean_variance, variance)
+    count = xp.clip(xp.sum(xp.astype(~bad, xp.float64), axis=0), 1.0, None)
+    mean_variance = xp.astype(xp.sum(xp.where(bad, 0.0, variance), axis=0), xp.float64) / count
+    spread = prediction.matrix**2 @ xp.astype(xp.where(bad, mean_variance, variance), xp.float64)
     spread = spread + (1.0 + prediction.excess[:, None]) * mean_variance
-    all_bad = bad.all(axis=0)
-    values = np.where(bad, np.where(all_bad, np.nan, predicted), frames)
-    errors = np.where(bad, np.where(all_bad, np.nan, spread), variance)
-    return Filled(values.astype(np.float64), errors.astype(np.float64))
+    all_bad = xp.all(bad, axis=0)
+    values = xp.where(bad, xp.where(all_bad, xp.nan, predicted), frames)
+    errors = xp.where(bad, xp.where(all_bad, xp.nan, spread), variance)
+    return Filled(xp.astype(values, xp.float64), xp.astype(errors, xp.float64))
 
 
 def outlier_flags(

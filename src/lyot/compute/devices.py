@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from array_api_compat import array_namespace
+from array_api_compat import device as device_of
 
 from lyot.compute import memory, threads
 from lyot.errors import LyotError
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
 SHARE = 0.25
 """Share of the free memory of a device that what is worked on at once may take."""
 
+BLOCK_COPIES = 6
+"""So many copies of a block of pixels in float64 there may be at once."""
+
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -50,7 +57,9 @@ class Device:
 
     def get(self, value: Any, /) -> Any:
         """Move what a kernel returned back to NumPy."""
-        if self._get is None:
+        import numpy as np
+
+        if self._get is None or isinstance(value, np.ndarray):
             return value
         if hasattr(value, "__dlpack__") and hasattr(value, "shape"):
             return self._get(value)
@@ -74,27 +83,44 @@ class Device:
     ) -> list[Result]:
         """Apply a function to groups of independent items, in order.
 
-        On NumPy they are of `at_once` items, on threads. A device does one thing at a time, and is
-        quick with as many items as its memory holds, each of which takes `item_bytes`.
+        On NumPy they are of `at_once` items; a device is quick with as many as its memory holds, of
+        `item_bytes` each.
         """
-        n = at_once if self._put is None else self.fitting(item_bytes)
-        groups = [items[k : k + n] for k in range(0, len(items), n)]
-        return (
-            threads.map_ordered(function, groups) if self._put is None else [*map(function, groups)]
-        )
+        n = at_once if self._put is None else self._fitting(item_bytes)
+        return self.map(function, [items[k : k + n] for k in range(0, len(items), n)])
 
-    def fitting(self, item_bytes: int, /) -> int:
+    def map(
+        self, function: Callable[[Item], Result], items: Iterable[Item], /, *, item_bytes: int = 0
+    ) -> list[Result]:
+        """Apply a function to independent items, in order; to many at once on NumPy alone."""
+        if self._put is None:
+            return threads.map_ordered(function, items, item_bytes=item_bytes)
+        return [function(item) for item in items]
+
+    def pixel_blocks(self, n_pix: int, n_rows: int, /) -> list[slice]:
+        """Divide pixels of some frames into blocks for `map`."""
+        if self._put is None:
+            return threads.pixel_blocks(n_pix, n_rows)
+        size = self._fitting(8 * BLOCK_COPIES * n_rows)
+        return [slice(i, min(i + size, n_pix)) for i in range(0, n_pix, size)]
+
+    def columns(self, array: Any, at: Any, /) -> Any:
+        """Return the columns of a matrix on the device, at a slice or at places in NumPy."""
+        if self._put is None:
+            return memory.columns(array, at)
+        if isinstance(at, slice):
+            return array[:, at]
+        return array_namespace(array).take(array, self.put(at), axis=1)
+
+    def _fitting(self, item_bytes: int) -> int:
         """Return how many items may be worked on at once; one at least."""
         return max(int(SHARE * self._free()) // item_bytes, 1)
 
 
-def rows(array: Any, pick: Sequence[int], /) -> Any:
+def rows(array: Any, pick: Any, /) -> Any:
     """Return some rows of an array of any library; a range of them is not copied."""
     if isinstance(pick, range) and pick.step == 1:
         return array[pick.start : pick.stop, ...]
-    from array_api_compat import array_namespace
-    from array_api_compat import device as device_of
-
     xp = array_namespace(array)
     return xp.take(array, xp.asarray(pick, device=device_of(array)), axis=0)
 
@@ -108,6 +134,7 @@ def _each(function: Callable[[Any], Any], value: Any) -> Any:
     return value
 
 
+NUMPY = Device()
 DEVICES = ("cpu", "cuda", "torch")
 
 
@@ -117,7 +144,7 @@ def device(name: str = "cpu", /) -> Device:
     if name not in DEVICES:
         raise LyotError(f"device is {name!r}; it must be one of {', '.join(DEVICES)}.")
     if name == "cpu":
-        return Device()
+        return NUMPY
     for library in (_torch, _cupy):
         with suppress(ImportError):
             if found := library(name):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from lyot.compute import threads
+from lyot.compute import devices, threads
 from lyot.errors import LyotError
 from lyot.files.provenance import provenance_of, star_of
 from lyot.files.star import StarPosition
@@ -27,12 +28,23 @@ class Planes(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class AlignedFrames:
-    """The references on the pixels of one science integration."""
+    """The references on the pixels of one science integration, where they were computed."""
 
-    sci: NDArray[np.floating]
-    variance: NDArray[np.float32]  # (n_ref, n_y, n_x), NaN as `sci` where every reference is bad
+    pixels: Any  # (n_ref, n_y, n_x) on the device
+    variances: Any  # likewise, NaN as they are where every reference is bad
     dq: Planes  # of each reference; FLUX_ESTIMATED where it was filled from the others
     all_bad: Mask | None = None  # (n_y, n_x), where all are bad, if no other value is missing
+    device: devices.Device = devices.NUMPY
+
+    @cached_property
+    def sci(self) -> NDArray[np.floating]:
+        """The pixels in NumPy."""
+        return np.asarray(self.device.get(self.pixels))
+
+    @cached_property
+    def variance(self) -> NDArray[np.float32]:
+        """Their variances in NumPy."""
+        return np.asarray(self.device.get(self.variances))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,10 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from lyot.algorithms import fourier, repair
+from lyot.algorithms import fourier, propagation, repair
 from lyot.algorithms.registration import ShiftFit
 from lyot.compute import devices, memory, threads
 from lyot.errors import LyotError
@@ -24,7 +25,7 @@ from lyot.references.fill import (
     MovedFlags,
     fill_moved,
     learn_prediction,
-    move_variance_and_bad,
+    move_bad,
 )
 from lyot.references.prepare import PreparedRefs
 from lyot.references.shifts import (
@@ -207,19 +208,19 @@ class Aligner:
                 # How references follow from one another is learned on their first set.
                 first = moved if i == 0 else self._moved(0)[1]
                 weight = np.where(self._bad[0], 0.0, self.weight)
-                self._prediction = learn_prediction(*first, weight)
-            fill_moved(moved, self._prediction)
+                self._prediction = learn_prediction(
+                    self._device.get(first.sci), self._device.get(first.variance), first.bad, weight
+                )
+            moved = fill_moved(moved, self._prediction, self._device)
         all_bad = np.asarray(moved.bad.all(axis=0))
         flags = MovedFlags(self.refs.cube, fit.shift_yx, moved.bad, all_bad)
-        return AlignedSet(AlignedFrames(moved.sci, moved.variance, flags, all_bad), fit)
+        frames = AlignedFrames(moved.sci, moved.variance, flags, all_bad, self._device)
+        return AlignedSet(frames, fit)
 
     def _moved(self, i: int) -> tuple[ShiftFit, Moved]:
         """Fit what has not converged in the fit of all pairs; move images, variances, gaps."""
-        refs, frames, shape = self.refs, self._frames, self.target.frame_shape
+        frames = self._frames
         fit = ShiftFit(*(part[i].copy() for part in self._start[0]))
-        all_refs = (len(refs), *shape)
-        sci, variance = (memory.empty(all_refs, np.float32) for _ in range(2))
-        bad = memory.empty(all_refs, bool)
         pending = np.flatnonzero(~fit.converged)
         image, noise = frames.image(i), self._variance[i].astype(np.float64)
         weight = np.where(self._bad[i], 0.0, self.weight)
@@ -232,21 +233,52 @@ class Aligner:
 
         frames.in_groups(_refine, pending.tolist())
 
-        def _move(pick: Sequence[int]) -> None:
-            spectra, shift_yx = devices.rows(self._spectra, pick), fit.shift_yx[pick]
-            sci[pick] = self._device.run(fourier.shift, spectra, shift_yx, shape=shape)
+        return fit, self._move(fit.shift_yx)
 
-        def _follow(k: int) -> None:
-            variance[k], bad[k] = move_variance_and_bad(refs, k, fit.shift_yx[k])
+    def _move(self, shift_yx: Array) -> Moved:
+        """Move images, variances and what is bad."""
+        refs, shape = self.refs, self.target.frame_shape
+        bad = memory.empty((len(refs), *shape), bool)
 
-        frames.in_groups(_move, range(len(refs)), at_once=1)
-        threads.map_ordered(_follow, range(len(refs)))
-        return fit, Moved(sci, variance, bad)
+        def _bad(k: int) -> None:
+            bad[k] = move_bad(refs, k, shift_yx[k])
+
+        if not self._device.is_numpy:
+            threads.map_ordered(_bad, range(len(refs)))
+            sci, variance = self._moved_there(shift_yx)
+            return Moved(sci, variance, bad)
+        sci, variance = (memory.empty(bad.shape, np.float32) for _ in range(2))
+
+        def _one(k: int) -> None:
+            sci[k] = fourier.shift(self._spectra[k], shift_yx[k], shape=shape)
+            variance[k] = propagation.shift_variance(refs.variance[k], shift_yx[k])
+            _bad(k)
+
+        threads.map_ordered(_one, range(len(refs)))
+        return Moved(sci, variance, bad)
+
+    def _moved_there(self, shift_yx: Array) -> list[Any]:
+        """Move images and variances on the device, many at once."""
+        shape = self.target.frame_shape
+
+        def _group(pick: Sequence[int]) -> tuple[Any, Any]:
+            spectra, variance = (devices.rows(a, pick) for a in (self._spectra, self._variances))
+            shifts = self._device.put(shift_yx[pick])
+            moved = propagation.shift_variances(variance, shifts)
+            return fourier.shift(spectra, shifts, shape=shape), moved
+
+        parts = self._frames.in_groups(_group, range(len(self.refs)))
+        return [array_namespace(*each).concat(each) for each in zip(*parts, strict=True)]
 
     @cached_property
     def _spectra(self) -> Any:
         """Spectra of the references, on the device."""
         return self._device.put(self.refs.spectra)
+
+    @cached_property
+    def _variances(self) -> Any:
+        """Their variances, on the device."""
+        return self._device.put(self.refs.variance)
 
     @cached_property
     def _frames(self) -> FitFrames:

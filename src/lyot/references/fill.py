@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from lyot.algorithms import propagation, repair
+from lyot.algorithms import repair
 from lyot.compute import memory, threads
+from lyot.compute.devices import NUMPY, Device
 from lyot.files.exposure import Cube
 from lyot.references.prepare import PreparedRefs
 from lyot.types import Array, Mask
@@ -25,20 +27,14 @@ MAX_FILLED, MIN_FILLED = 2**20, 256
 class Moved(NamedTuple):
     """References on the pixels of a science integration; bad pixels hold no information."""
 
-    sci: NDArray[np.float32]  # (n_ref, n_y, n_x)
-    variance: NDArray[np.float32]
+    sci: Any  # (n_ref, n_y, n_x), float32, on the device
+    variance: Any
     bad: Mask  # True where a pixel comes from a bad one, or from outside the frame
 
 
-def move_variance_and_bad(
-    refs: PreparedRefs, k: int, shift_yx: NDArray[np.float64], /
-) -> tuple[NDArray[np.float32], Mask]:
-    """Return variance and bad pixels of a reference, moved along with its image.
-
-    Bad is what comes from bad pixels, or from more than half a pixel beyond the frame.
-    """
+def move_bad(refs: PreparedRefs, k: int, shift_yx: NDArray[np.float64], /) -> Mask:
+    """Return what comes from bad pixels of a reference, or more than half a pixel from outside."""
     shape = refs.cube.frame_shape
-    variance = propagation.shift_variance(refs.variance[k], shift_yx)
     bad = np.zeros(shape, bool)
     for rows, n, d in zip((bad, bad.T), shape, shift_yx, strict=True):
         rows[: max(int(np.ceil(d - 0.5)), 0)] = True
@@ -46,7 +42,7 @@ def move_variance_and_bad(
     y, x = refs.bad_pixels[k]
     if y.size:
         bad.ravel()[_spread(y, x, shift_yx, shape)] = True
-    return variance, bad
+    return bad
 
 
 def _spread(
@@ -107,12 +103,28 @@ def learn_prediction(
     return repair.fit_cross_prediction(*learned)
 
 
-def fill_moved(moved: Moved, prediction: repair.CrossPrediction, /) -> None:
-    """Fill, in place, what is bad in some references from the others; NaN where all are bad."""
-    n_ref = len(moved.sci)
-    sci, variance = moved.sci.reshape(n_ref, -1), moved.variance.reshape(n_ref, -1)
-    bad = moved.bad.reshape(n_ref, -1)
-    fill_columns(sci, variance, bad, np.flatnonzero(bad.any(axis=0)), prediction)
+def fill_moved(
+    moved: Moved, prediction: repair.CrossPrediction, device: Device = NUMPY, /
+) -> Moved:
+    """Fill what is bad in some references from the others; NaN where all are bad.
+
+    In NumPy it is filled in place.
+    """
+    bad, shape = moved.bad.reshape(len(moved.bad), -1), moved.bad.shape
+    xp, at = array_namespace(moved.sci), np.flatnonzero(bad.any(axis=0))
+    sci, variance = (xp.reshape(each, bad.shape) for each in (moved.sci, moved.variance))
+    if device.is_numpy:
+        fill_columns(sci, variance, bad, at, prediction)
+        return moved
+    place = np.arange(bad.shape[1])  # of each pixel among them and those that are filled
+    place[at] = place.size + np.arange(at.size)
+    data = (device.columns(sci, at), device.columns(variance, at), device.put(bad[:, at]))
+    filled = repair.fill_from_others(*data, device.put(prediction))
+    sci, variance = (
+        device.columns(xp.concat([old, xp.astype(new, old.dtype)], axis=1), place)
+        for old, new in zip((sci, variance), filled, strict=True)
+    )
+    return Moved(xp.reshape(sci, shape), xp.reshape(variance, shape), moved.bad)
 
 
 def fill_columns(

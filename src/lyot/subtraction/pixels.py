@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from lyot.algorithms.zones import Zone
-from lyot.compute import memory, threads
+from lyot.compute import devices, memory, threads
 from lyot.files.aligned import AlignedFrames
 from lyot.references.fill import fill_columns, learn_prediction
 from lyot.types import Array
@@ -45,15 +46,23 @@ class Targets(NamedTuple):
 class RefPixels:
     """Filled references, or frames that a method made of them, and the references' variance."""
 
-    sci: Array  # (n_frame, n_pix), finite but where `all_bad`
-    variance: Array  # (n_ref, n_pix), of the references
+    sci: Any  # (n_frame, n_pix) on the device, finite but where `all_bad`
+    variance: Any  # (n_ref, n_pix) likewise, of the references
     all_bad: NDArray[np.bool_]  # (n_pix,): True where every reference is bad
     pick: NDArray[np.intp] | None = None  # which of the frames are meant; None for all
     # How much of each reference is in each frame, (n_frame, n_ref); None where they are the same.
     component_weights: NDArray[np.float64] | None = None
+    device: devices.Device = devices.NUMPY
 
     def __len__(self) -> int:
-        return len(self.sci) if self.pick is None else len(self.pick)
+        return int(self.sci.shape[0]) if self.pick is None else len(self.pick)
+
+    def on(self, device: devices.Device) -> RefPixels:
+        """Return the same pixels and variances on a device."""
+        if device is self.device:
+            return self
+        sci, variance = device.put(self.device.get((self.sci, self.variance)))
+        return replace(self, sci=sci, variance=variance, device=device)
 
     @property
     def n_refs(self) -> int:
@@ -62,30 +71,47 @@ class RefPixels:
 
     def of(self, pick: NDArray[np.intp]) -> RefPixels:
         """Return some of the frames; no pixel is copied."""
-        return self if len(pick) == len(self.sci) else replace(self, pick=pick)
+        return self if len(pick) == self.sci.shape[0] else replace(self, pick=pick)
 
     def part(self, at: Array) -> RefPixels:
         """Return some of the pixels of all frames, contiguous in memory."""
         # Contiguous because frames are then picked much quicker than from far apart rows.
-        sci, variance = (_columns(array, at) for array in (self.sci, self.variance))
+        columns = _columns if self.device.is_numpy else self.device.columns
+        sci, variance = (columns(array, at) for array in (self.sci, self.variance))
         return replace(self, sci=sci, variance=variance, all_bad=self.all_bad[at])
 
     def _part(self, array: Array, at: Any) -> Array:
-        part = memory.columns(array, at)
-        return part if self.pick is None else np.take(part, self.pick, axis=0)
+        part = self.device.columns(array, at)
+        return part if self.pick is None else devices.rows(part, self.pick)
 
-    def centered(self, at: Any, mean: Array) -> Array:
+    def at(self, at: Any) -> Array:
+        """Return pixels, in NumPy."""
+        return np.asarray(self.device.get(self._part(self.sci, at)))
+
+    def centered(self, at: Any, mean: Array) -> Any:
         """Return pixels less the mean of their row, in memory that this thread uses again."""
         rows = self._part(self.sci, at)
+        if not self.device.is_numpy:
+            rows, all_bad = rows - self.device.put(mean)[:, None], self.all_bad[at]
+            xp, gone = array_namespace(rows), self.device.put(all_bad)
+            return xp.where(gone, 0.0, rows) if all_bad.any() else rows
         out = np.subtract(rows, mean[:, None], out=threads.workspace("rows", rows.shape))
         out[:, self.all_bad[at]] = 0.0
         return out
 
-    def variance_at(self, at: Any) -> Array:
+    def sums(self, at: Any, mean: Array) -> Array:
+        """Return the sums of centered pixels of each frame, in NumPy."""
+        rows = self.centered(at, mean)
+        return np.asarray(self.device.get(array_namespace(rows).sum(rows, axis=1)))
+
+    def variance_at(self, at: Any) -> Any:
         """Return variances of the references behind these frames, zero where all are bad."""
         every_row = self.pick is None or self.component_weights is not None
-        rows = memory.columns(self.variance, at) if every_row else self._part(self.variance, at)
-        all_bad = self.all_bad[at]
+        columns = self.device.columns if every_row else self._part
+        rows, all_bad = columns(self.variance, at), self.all_bad[at]
+        if not self.device.is_numpy:
+            xp, gone = array_namespace(rows), self.device.put(all_bad)
+            return xp.where(gone, 0.0, rows) if all_bad.any() else rows
         if rows.strides[0] % CACHE_STRIDE_BYTES == 0:
             # Such rows, as those of 640 x 640 pixels are, get in each other's way in the
             # processor's cache, and a product reads them many times.
@@ -102,10 +128,12 @@ class RefPixels:
     @classmethod
     def from_frames(cls, frames: AlignedFrames) -> RefPixels:
         """Take one set of aligned references, and fill pixels that are bad in some of them."""
+        if frames.all_bad is not None:
+            xp, shape = array_namespace(frames.pixels), (frames.pixels.shape[0], -1)
+            sci, variance = (xp.reshape(a, shape) for a in (frames.pixels, frames.variances))
+            return cls(sci, variance, frames.all_bad.ravel(), device=frames.device)
         n_ref = len(frames.sci)
         sci, variance = frames.sci.reshape(n_ref, -1), frames.variance.reshape(n_ref, -1)
-        if frames.all_bad is not None:
-            return cls(sci, variance, frames.all_bad.ravel())
         if all(threads.map_ordered(_is_finite, sci)):
             return cls(sci, variance, np.zeros(sci.shape[1], bool))
         missing = memory.not_finite(sci)

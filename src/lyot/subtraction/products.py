@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from lyot.algorithms import klip
@@ -142,7 +143,7 @@ def _means(pixels: ZonePixels, counted: Array) -> tuple[Array, Array]:
     sparse = slice(None, None, 64)
     w = weight[sparse]
     total = float(w.sum())
-    rows = np.where(w > 0, pixels.refs.sci[:, sparse], 0.0)
+    rows = np.where(w > 0, pixels.refs.at(sparse), 0.0)
     return target, np.asarray(rows @ w / total if total > 0 else np.zeros(len(rows)))
 
 
@@ -168,24 +169,26 @@ def _sum_over_blocks(
 
     def _block(at: slice) -> tuple[Array, ...]:
         rows = pixels.refs.centered(at, mean_ref)
-        data = pixels.targets.centered(at, mean_target)
-        levels = (data @ level[at], rows @ level[at]) if leveled else (np.zeros(1),) * 2
-        root = np.sqrt(weight[at])
+        data, root, inside = run.device.put(
+            (pixels.targets.centered(at, mean_target), np.sqrt(weight[at]), level[at])
+        )
+        levels = (data @ inside, rows @ inside) if leveled else (np.zeros(1),) * 2
         if not plain:
             rows *= root
             data *= root
-        products = run.device.run(klip.block_products, data, rows, root)
-        return *products, np.einsum("ij,ij->i", data, data), *levels
+        products = klip.block_products(data, rows, root)
+        return *products, array_namespace(data).vecdot(data, data), *levels
 
     n_ref = len(pixels.refs)
-    blocks, n_bytes = threads.pixel_blocks(len(weight), n_ref), threads.block_bytes(n_ref)
+    blocks, n_bytes = run.device.pixel_blocks(len(weight), n_ref), threads.block_bytes(n_ref)
     # In groups: the products of many references are as large as their pixels.
     step = max(MAX_PRODUCTS // n_ref**2, threads.n_threads())
     totals: list[Any] = [0] * (len(klip.Products._fields) + 3)
     for first in range(0, len(blocks), step):
         group = blocks[first : first + step]
-        for part in threads.map_ordered(_block, group, item_bytes=n_bytes + 8 * n_ref**2):
+        for part in run.device.map(_block, group, item_bytes=n_bytes + 8 * n_ref**2):
             totals = [total + each for total, each in zip(totals, part, strict=True)]
+    totals = run.device.get(totals)
     return _Sums(klip.Products(*totals[:-3]), *totals[-3:])
 
 
@@ -206,7 +209,7 @@ def _gaps(
         sums.append(weight_sums[i])
         remaining, at = klip.Centered(gram, np.zeros(len(gram))), np.flatnonzero(gaps)
         if at.size:
-            rows = pixels.refs.sci[:, at] - mean_ref[:, None]
+            rows = pixels.refs.at(at) - mean_ref[:, None]
             total = weight_sums[i] if weight_sums[i] > 0 else np.inf
             remaining = klip.leave_out(gram, rows, pixels.weight[at], total)
         reduced.append(remaining)
@@ -221,10 +224,10 @@ def _sums_at(
     targets, refs = target_set.targets, target_set.refs
 
     def _sum(block: slice) -> tuple[Array, Array]:
-        each = targets.centered(at[block], mean_target), refs.centered(at[block], mean_ref)
-        return each[0].sum(axis=1), each[1].sum(axis=1)
+        each = targets.centered(at[block], mean_target).sum(axis=1)
+        return each, refs.sums(at[block], mean_ref)
 
-    parts = threads.map_ordered(_sum, threads.pixel_blocks(at.size, len(refs)))
+    parts = refs.device.map(_sum, refs.device.pixel_blocks(at.size, len(refs)))
     of_targets, of_refs = np.zeros(len(mean_target)), np.zeros(len(refs))
     for part in parts:
         of_targets, of_refs = of_targets + part[0], of_refs + part[1]
@@ -241,7 +244,7 @@ def _levels(
     for i, missing in enumerate(bad):
         gaps = np.flatnonzero(missing & level)
         if gaps.size:
-            offset[i] -= target_set.refs.centered(gaps, mean_ref).sum(axis=1)
+            offset[i] -= target_set.refs.sums(gaps, mean_ref)
             n_good[i] = max(n_good[i] - gaps.size, 1)
     return of_targets / n_good, offset / n_good[:, None], n_good
 
@@ -249,5 +252,5 @@ def _levels(
 def _noise_gram(refs: RefPixels, mean_ref: Array, weight: Array) -> NDArray[np.float64]:
     """Gram matrix by evenly spread pixels: enough to correct squares of coefficients."""
     at = slice(None, None, max(len(weight) // MAX_NOISE_PIXELS, 1))
-    rows = refs.centered(at, mean_ref) * np.sqrt(weight[at])
+    rows = refs.device.get(refs.centered(at, mean_ref)) * np.sqrt(weight[at])
     return np.asarray(rows @ rows.T * (weight.sum() / max(weight[at].sum(), 1e-300)))

@@ -147,6 +147,7 @@ def _subtract(target: Cube, aligned: AlignedReferences, run: Run, keep_fits: boo
         pixels = run.method.init(refs, max(run.recipe.n_modes))
         if keep_fits and pixels is not refs:
             frames[rows[0]] = pixels
+        pixels = pixels.on(run.device)
         del refs
         missing[rows.start : rows.stop] |= pixels.all_bad
         if not totals:
@@ -310,7 +311,7 @@ def _residuals(
     area: ZoneProducts,
     fits: AreaFits,
     coefs: list[Array],
-    of_block: Callable[[slice, Array, Array], Any] | None = None,
+    of_block: Callable[[slice, Any, Any], Any] | None = None,
 ) -> tuple[list[Array], list[Any]]:
     """Subtract the models with several numbers of modes in one pass over the pixels.
 
@@ -331,23 +332,31 @@ def _residuals(
         factors = [fits.fits[0].cross @ fits.lead.matrix[:n].T for n in used]
     sci = [np.empty(area.targets.sci.shape, run.dtype) for _ in used]
     full_share = bool((area.share == 1.0).all())
+    factors, level, matrix = run.device.put((factors, level, fits.lead.matrix))
 
     def _block(inside: slice) -> Any:
         rows = area.refs.centered(inside, area.mean_ref)
         modes = rows
         if of_block is not None:
-            modes = threads.workspace("modes", (fits.n_kept, rows.shape[1]))
-            np.matmul(fits.lead.matrix, rows, out=modes)
-        data = area.targets.centered(inside, area.mean_target)
+            modes = _product(matrix, rows)
+        data = run.device.put(area.targets.centered(inside, area.mean_target))
         for k, n in enumerate(used):
-            basis = modes[:n] if by_modes else rows
-            out = run.device.run(klip.residual, data, basis, factors[k], level[k])
+            basis = modes[:n, :] if by_modes else rows
+            out = run.device.get(klip.residual(data, basis, factors[k], level[k]))
             sci[k][:, inside] = out if full_share else area.share[inside] * out
         return None if of_block is None else of_block(inside, rows, modes)
 
     n_ref = len(area.refs)
-    blocks, n_bytes = threads.pixel_blocks(len(area.share), n_ref), threads.block_bytes(n_ref)
-    return sci, threads.map_ordered(_block, blocks, item_bytes=n_bytes)
+    blocks = run.device.pixel_blocks(len(area.share), n_ref)
+    return sci, run.device.map(_block, blocks, item_bytes=threads.block_bytes(n_ref))
+
+
+def _product(matrix: Any, rows: Any) -> Any:
+    """Return the modes at some pixels, in NumPy in memory that this thread uses again."""
+    if not isinstance(rows, np.ndarray):
+        return matrix @ rows
+    modes = threads.workspace("modes", (matrix.shape[0], rows.shape[1]))
+    return np.matmul(matrix, rows, out=modes)
 
 
 class _Total:
@@ -383,7 +392,7 @@ class _Total:
         self.coefs[number, fits.rows[:, None], fits.refs] = area.coefs[k]
         self.variance_refs[index] += variance_refs
         if number not in self.coherent:
-            self.coherent[number] = CoherentNoise(area.pixels, len(pixels.variance))
+            self.coherent[number] = CoherentNoise(area.pixels, pixels.variance.shape[0])
         self.coherent[number].add(area.pixels, fits, effect)
         n_used = min(self.n_modes, fits.n_kept)
         power = area.power[:, : self.n_modes + 1].sum(axis=0)

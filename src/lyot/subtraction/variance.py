@@ -16,7 +16,7 @@ integrations and the mean over them, through the fit as before.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,24 +56,26 @@ class LeverageSums(NamedTuple):
 
 def leverage_of_blocks(
     run: Run, area: ZoneProducts, fits: AreaFits, leverage: Array, /
-) -> Callable[[slice, Array, Array], LeverageSums]:
+) -> Callable[[slice, Any, Any], LeverageSums]:
     """Return a function of blocks that writes `leverage` ``(n_trunc, n_zone_pix)`` and sums."""
 
-    def _block(inside: slice, _: Array, modes: Array) -> LeverageSums:
+    put, get = run.device.put, run.device.get
+
+    def _block(inside: slice, _: Any, modes: Any) -> LeverageSums:
         w = area.weight[inside]
         for k, n in enumerate(run.recipe.n_modes):
-            used = modes[: min(n, fits.n_kept)]
-            leverage[k, inside] = run.device.run(propagation.leverage, used, 1.0 / area.weight_sum)
+            used = modes[: min(n, fits.n_kept), :]
+            leverage[k, inside] = get(propagation.leverage(used, 1.0 / area.weight_sum))
         h = leverage[:, inside] * w
         noise = np.zeros(1)
         if not fits.one_by_one:
             typical = area.typical_variance[inside]
-            noise = run.device.run(propagation.coefficient_noise, modes, typical, w)
+            noise = get(propagation.coefficient_noise(modes, put(typical), put(w)))
         return LeverageSums(
             noise,
             h.sum(axis=1),
             area.targets.variance[:, inside] @ (h * w).T,
-            area.refs.variance_at(inside) @ ((h * w).T.astype(np.float32)),
+            get(area.refs.variance_at(inside) @ put((h * w).T.astype(np.float32))),
         )
 
     return _block
@@ -142,33 +144,33 @@ def _propagate(
     refs_part = np.zeros(len(area.share))
     average = squared.mean(axis=0, keepdims=True)
     means = np.concatenate([mean_targets + squared @ effect.mean_refs, average @ effect.mean_refs])
-    factors = np.concatenate([squared, average]).astype(np.float32)
+    device, n_ref = area.refs.device, len(area.refs)
+    factors = device.put(np.concatenate([squared, average]).astype(np.float32))
 
     def _block(inside: slice) -> None:
         variance = factors @ area.refs.variance_at(inside)
-        variance[:-1] += area.targets.variance[:, inside]
-        after = propagation.propagate_through_fit(
-            variance, effect.leverage[inside], area.weight[inside], means
-        )
+        variance[:-1, :] += device.put(area.targets.variance[:, inside])
+        of_fit = (effect.leverage[inside], area.weight[inside], means)
+        after = propagation.propagate_through_fit(variance, *device.put(of_fit))
+        after = device.get(after)
         after *= area.share[inside]
         out[:, inside] = after[:-1]
         refs_part[inside] = len(out) * after[-1]
 
-    n_ref = len(area.refs)
-    blocks, n_bytes = threads.pixel_blocks(len(area.share), n_ref), threads.block_bytes(n_ref)
-    threads.map_ordered(_block, blocks, item_bytes=n_bytes)
+    blocks = device.pixel_blocks(len(area.share), n_ref)
+    device.map(_block, blocks, item_bytes=threads.block_bytes(n_ref))
     return Propagated(out, refs_part, effect)
 
 
 def scatter_of_blocks(
     run: Run, area: ZoneProducts, out: Array, /
-) -> Callable[[slice, Array, Array], None]:
+) -> Callable[[slice, Any, Any], None]:
     """Return a function of blocks that writes the scatter of the references about their modes."""
-    modes = run.device.run(klip.decompose, area.mode_gram)
+    modes = klip.decompose(run.device.put(area.mode_gram))
 
-    def _block(inside: slice, rows: Array, _: Array) -> None:
+    def _block(inside: slice, rows: Any, _: Any) -> None:
         for k, n in enumerate(run.recipe.n_modes):
-            scatter = klip.reference_scatter(rows, modes, n_modes=n)
+            scatter = run.device.get(klip.reference_scatter(rows, modes, n_modes=n))
             out[k, inside] = area.share[inside] * scatter**2
 
     return _block
@@ -206,9 +208,10 @@ class CoherentNoise:
         squared = average**2 - self.own_noise / n_int**2
         typical = squared[None] @ (self.mean_refs / np.maximum(self.n_refs, 1))
         out = np.empty(len(self.share))
-        for inside in threads.pixel_blocks(len(out), len(refs)):
+        for inside in refs.device.pixel_blocks(len(out), len(refs)):
             at = inside if isinstance(self.where, slice) else self.where[inside]
-            plane = (squared.astype(np.float32) @ refs.variance_at(at))[None]
+            factors = refs.device.put(squared.astype(np.float32))
+            plane = refs.device.get(factors @ refs.variance_at(at))[None]
             leverage = self.leverage[inside] / max(self.n_targets, 1)
             after = propagation.propagate_through_fit(plane, leverage, self.weight[inside], typical)
             out[inside] = self.share[inside] * after[0]

@@ -79,7 +79,10 @@ class Method:
     """Whether a source that the references hold is followed by the update of the Gram matrix."""
 
     def init(self, refs: RefPixels, n_modes: int, /) -> RefPixels:
-        """Return the frames that a model is made of: the references, or frames made of them."""
+        """Return the frames that a model is made of: the references, or frames made of them.
+
+        The references may lie on a device: `RefPixels.on` moves them.
+        """
         del n_modes
         return refs
 

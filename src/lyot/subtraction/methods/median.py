@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lyot.algorithms.statistics import median_variance
 from lyot.compute import threads
+from lyot.compute.devices import NUMPY
 from lyot.subtraction.methods.base import Method, SourceFrames
 from lyot.subtraction.pixels import RefPixels
 from lyot.types import Array
@@ -29,6 +30,7 @@ class Median(Method):
 
     def init(self, refs: RefPixels, _n_modes: int, /) -> MedianFrame:
         """Take the median of the references, and its variance."""
+        refs = refs.on(NUMPY)
         level, factor = _scaling(refs)
         median = np.empty(refs.sci.shape[1], refs.sci.dtype)
         variance = np.empty(median.shape, np.float32)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms import nmf
+from lyot.compute.devices import NUMPY
 from lyot.subtraction.methods.base import Method, Operator
 from lyot.subtraction.methods.klip import decompose_stack
 from lyot.subtraction.pixels import RefPixels
@@ -24,6 +25,7 @@ class Nmf(Method):
 
     def init(self, refs: RefPixels, n_modes: int, /) -> RefPixels:
         """Factorise the references, starting at the positive part of their leading directions."""
+        refs = refs.on(NUMPY)
         n = max(min(n_modes, len(refs.sci)), 1)
         weight = (~refs.all_bad).astype(np.float64)
         pixels = np.where(refs.all_bad, 0.0, refs.sci).astype(np.float64)
