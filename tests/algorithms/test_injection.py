@@ -31,23 +31,28 @@ def fit(target, refs, weight):
     return t - coefs @ r, ref_means, injection.FrozenFit(gram, cross, t, r, weight, weight.sum())
 
 
+def boxed(pixels):
+    """Lay pixels out on a box."""
+    return pixels.reshape(*pixels.shape[:-1], 10, 15)
+
+
 def test_the_linear_response_is_the_change_of_the_residual(data):
     target, refs, weight, source, _ = data
     before, ref_means, frozen = fit(target, refs, weight)
     after, *_ = fit(target + 3.0 * source, refs, weight)
-    cross = injection.source_products(source[None], weight, refs, ref_means)
+    cross = injection.source_products(*map(boxed, ((source * weight)[None], refs)), ref_means)
     matrix = klip.to_modes(klip.decompose(frozen.gram))
     coefs = klip.coefficients(cross, matrix, n_modes=N_MODES)
-    model = injection.linear_response(coefs, refs, ref_means)
-    response = source - source @ weight / weight.sum() - model[0]
+    model = injection.linear_response(coefs, boxed(refs), ref_means)
+    response = source - source @ weight / weight.sum() - model[0].ravel()
     np.testing.assert_allclose(after - before, 3.0 * response, atol=1e-12)
 
 
 def test_products_of_all_pixels_are_the_operator_on_any_source(data):
     _, refs, weight, source, _ = data
     means = refs @ weight / weight.sum()
-    operator = injection.source_products(None, weight, refs, means)
-    one = injection.source_products(source[None], weight, refs, means)
+    operator = injection.all_products(boxed(weight), boxed(refs), means)
+    one = injection.source_products(*map(boxed, ((source * weight)[None], refs)), means)
     np.testing.assert_allclose(source[None] @ operator, one, atol=1e-12)
 
 

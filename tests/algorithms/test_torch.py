@@ -87,11 +87,10 @@ def test_forward(rng):
         fit = injection.FrozenFit(*parts, float(weight.sum()))
         updated = injection.update(fit, convert(source), convert(sources), 0.3, n_modes=3)
         matrix = klip.to_modes(klip.decompose(parts[0]))
-        products = injection.source_products(
-            convert(source[None]), parts[4], parts[3], convert(offset)
-        )
+        light, frames = (convert(a.reshape(-1, 5, 6)) for a in (source * weight, refs))
+        products = injection.source_products(light, frames, convert(offset))
         coefs = klip.coefficients(products, matrix, n_modes=3)
-        return [*updated, injection.linear_response(coefs, parts[3], convert(offset))]
+        return [*updated, injection.linear_response(coefs, frames, convert(offset))]
 
     for tensor, array in zip(chain(on), chain(np.asarray), strict=True):
         np.testing.assert_allclose(np.asarray(tensor), array, atol=1e-9)

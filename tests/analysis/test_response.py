@@ -212,9 +212,10 @@ def test_forward_kernels_run_on_a_strict_array_library(rng):
         )
         updated = injection.update(fit, convert(source), convert(sources), 0.3, n_modes=3)
         offset = convert(np.arange(5.0))
-        products = injection.source_products(convert(source[None]), fit.weight, fit.refs, offset)
+        light, frames = (convert(a.reshape(-1, 5, 6)) for a in (source * weight, refs))
+        products = injection.source_products(light, frames, offset)
         coefs = klip.coefficients(products, convert(matrix), n_modes=3)
-        return [*updated, injection.linear_response(coefs, fit.refs, offset)]
+        return [*updated, injection.linear_response(coefs, frames, offset)]
 
     for a, b in zip(chain(strict.asarray), chain(np.asarray), strict=True):
         np.testing.assert_allclose(np.asarray(a), b, atol=1e-12)

@@ -19,29 +19,36 @@ from array_api_compat import array_namespace
 from lyot.algorithms import klip
 
 
-def source_products(sources: Any, weight: Any, refs: Any, offset: Any, /) -> Any:
+def source_products(weighted: Any, refs: Any, offset: Any, /) -> Any:
     """Return the products ``(n_s, n_ref)`` of sources of unit flux with the centered references.
 
-    `sources` are ``(n_s, n_pix)``; None means one in each pixel, which gives the operator on any
-    source within these pixels. `weight` is zero where the target is bad, `offset` ``(n_ref,)`` are
-    the means of `refs` over the fit.
+    `weighted` are the sources ``(n_s, n_rows, n_columns)`` times the weight of the fit, zero where
+    the target is bad; `refs` ``(n_ref, n_rows, n_columns)``, and `offset` ``(n_ref,)`` their means
+    over the fit.
     """
+    xp = array_namespace(weighted, refs)
+    # Row by row: a box of larger frames is not copied.
+    rows = xp.matmul(xp.permute_dims(weighted, (1, 0, 2)), xp.permute_dims(refs, (1, 2, 0)))
+    return xp.sum(rows, axis=0) - xp.sum(weighted, axis=(1, 2))[:, None] * offset[None, :]
+
+
+def all_products(weight: Any, refs: Any, offset: Any, /) -> Any:
+    """Return the same of one source in each pixel of `weight`: the operator on any source."""
     xp = array_namespace(weight, refs)
-    if sources is None:
-        return xp.matrix_transpose((refs - offset[:, None]) * weight)
-    weighted = sources * weight
-    cross = xp.matmul(weighted, xp.matrix_transpose(refs))
-    return cross - xp.sum(weighted, axis=1)[:, None] * offset[None, :]
+    centered = xp.reshape((refs - offset[:, None, None]) * weight, (refs.shape[0], -1))
+    return xp.matrix_transpose(centered)
 
 
 def linear_response(coefs: Any, refs: Any, offset: Any, /) -> Any:
-    """Return the model ``(n_s, n_out)`` that a fit makes of sources which no reference holds.
+    """Return the model ``(n_s, n_rows, n_columns)`` that a fit makes of sources in no reference.
 
     It is to be subtracted from the sources. `coefs` ``(n_s, n_ref)`` are those of `source_products`
-    (`lyot.algorithms.klip.coefficients`), `refs` ``(n_ref, n_out)`` are where it is wanted.
+    (`lyot.algorithms.klip.coefficients`), `refs` ``(n_ref, n_rows, n_columns)`` are where it is
+    wanted.
     """
     xp = array_namespace(coefs, refs)
-    return xp.matmul(coefs, refs) - xp.matmul(coefs, offset)[:, None]
+    model = xp.matmul(coefs[None, ...], xp.permute_dims(refs, (1, 0, 2)))
+    return xp.permute_dims(model, (1, 0, 2)) - xp.matmul(coefs, offset)[:, None, None]
 
 
 class FrozenFit(NamedTuple):

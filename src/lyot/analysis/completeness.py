@@ -13,7 +13,7 @@ from lyot.analysis.contrast import separations_of
 from lyot.analysis.noise import KnownSources, noise_about
 from lyot.analysis.observation import Observation
 from lyot.analysis.peaks import flux_maps
-from lyot.analysis.photometry import injection_angles, throughputs
+from lyot.analysis.photometry import throughputs, tried_places
 from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic
 from lyot.analysis.trial import Trials
 from lyot.compute import threads
@@ -21,9 +21,8 @@ from lyot.errors import LyotError
 from lyot.types import Array
 
 N_CONTRASTS = 40
-N_TRIED, N_NEAR = 12, 18
-"""Separations at which the detection is run, and the sources whose needs hold about a separation.
-"""
+N_NEAR = 18
+"""Sources whose needs hold about a separation."""
 INJECTED_CONTRAST = 1e-5
 """Of the sources that measure the throughput; it matters little, where references contain them."""
 
@@ -73,11 +72,11 @@ def completeness_map(
 ) -> Completeness:
     """Count which injected sources the detection finds.
 
-    At up to `N_TRIED` separations the detection is run on sources at `n_angles` position angles,
-    one after another (`lyot.analysis.trial`): with its peaks, its test and its threshold. What they
-    need beyond what the noise at their places says is spread over the positions between: every
-    position is tested against the others of its circle, and needs as much more as any of the
-    `N_NEAR` sources nearest in separation does. Half of the sources at the limit of
+    At up to 12 separations the detection is run on sources at `n_angles` position angles, one after
+    another (`lyot.analysis.trial`): with its peaks, its test and its threshold. What they need
+    beyond what the noise at their places says is spread over the positions between: every position
+    is tested against the others of its circle, and needs as much more as any of the `N_NEAR`
+    sources nearest in separation does. Half of the sources at the limit of
     `lyot.analysis.contrast.contrast_curve` are found.
 
     Parameters
@@ -121,6 +120,7 @@ def completeness_map(
     maps = flux_maps(observation, statistic.flux_by)
     noise = noise_about(maps, radius, known_sources=known_sources)
     flux = np.full(len(radius), observation.star_flux * INJECTED_CONTRAST)
+    maps.follow(*np.array(tried_places(radius, n_angles)).T)
     throughput = finite_mean(throughputs(maps, radius, n_angles, flux)[0, t], axis=-1)
     trials = Trials.of(Tests(maps, t, statistic, known_sources))
     needed, excesses = [], _excesses(trials, radius, n_angles)
@@ -139,9 +139,7 @@ def completeness_map(
 
 def _excesses(trials: Trials, radius: Array, n_angles: int) -> list[Array]:
     """What sources need beyond the noise, of those nearest to each separation."""
-    # Places of the injections for the throughput, which then is known.
-    some = range(0, len(radius), -(-len(radius) // N_TRIED))
-    places = [(float(radius[j]), pa) for j in some for pa in injection_angles(n_angles, j)]
+    places = tried_places(radius, n_angles)
     excess = trials.excesses(places)
     known = np.isfinite(excess)
     at, excess = np.log([r for r, _ in places])[known], excess[known]

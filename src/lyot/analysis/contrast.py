@@ -22,7 +22,7 @@ from lyot.analysis.grid import SkyGrid
 from lyot.analysis.noise import FoundSource, KnownSources, NoiseAbout, noise_about
 from lyot.analysis.observation import Observation
 from lyot.analysis.peaks import flux_maps
-from lyot.analysis.photometry import throughputs
+from lyot.analysis.photometry import throughputs, tried_places
 from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic
 from lyot.analysis.table import FLUX_UNIT, Tabled
 from lyot.compute import cluster, threads
@@ -298,6 +298,7 @@ def contrast_curve(
     limit, unmasked = (
         np.array([each.limits(t, statistic) for t in range(n_t)]) for each in (noise, with_found)
     )
+    maps.follow(*np.array(tried_places(radius, n_angles)).T)
     guess = np.nan_to_num(limit[0], nan=star_flux * 1e-4)
     each = throughputs(maps, radius, n_angles, guess, tasks=tasks)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -12,9 +12,8 @@ import numpy as np
 from lyot.algorithms.convolution import Kernels, convolve
 from lyot.algorithms.geometry import box_about
 from lyot.algorithms.statistics import RingLevels, ring_levels
-from lyot.analysis.exposure import SubtractedExposure
+from lyot.analysis.lights import inside
 from lyot.analysis.observation import ROWS_AT_ONCE, Located, Observation
-from lyot.analysis.response import PointSource
 from lyot.analysis.statistic import MATCHED, WHITENED
 from lyot.analysis.whitening import inverse_covariances, node_radii
 from lyot.compute import cluster, threads
@@ -23,9 +22,11 @@ from lyot.types import Array, Box
 MAX_TEMPLATE_FWHM = 1.5
 MIN_COVERAGE, MIN_REACH = 0.5, 0.8
 """Share of the source's weight, and of a whitened filter's sum of sizes, on good pixels."""
-PLACES_AT_ONCE, SOURCES_AT_ONCE, MAX_PATCH_PIX = 2**15, 72, 2**14
+PLACES_AT_ONCE, SOURCES_AT_ONCE, MAX_PATCH_PIX = 2**15, 144, 2**14
 """Positions whose fluxes a thread reads, sources that it puts in with the same references, and
 pixels to which all filters are applied at once."""
+N_TRIED = 12
+"""Separations at which the completeness runs the search."""
 MIN_WEIGHT_TRANSMISSION = 1e-3
 """Transmission at which the weight of an exposure no longer falls."""
 
@@ -55,6 +56,16 @@ class Placed(NamedTuple):
         norm = self.weight.sum(axis=0)
         total = (self.weight * each).sum(axis=0)
         return np.where(norm > 0, total / np.where(norm > 0, norm, 1.0), np.nan)
+
+
+class _Lit(NamedTuple):
+    """What a source adds to an exposure over its flux, about its place."""
+
+    yx: tuple[float, float]  # [pixel]
+    reach_pix: int
+    box: Box
+    added: Array  # (n_trunc, n_rows, n_columns)
+    transmission: float  # of the mask, where it is not in the light
 
 
 class AddedFlux(NamedTuple):
@@ -246,16 +257,13 @@ class FluxMaps:
         """First pixel, and splines through the flux that sources add to an exposure."""
         from scipy.ndimage import spline_filter
 
-        exposure, n_trunc = self.observation.exposures[e], len(self.observation.n_modes)
-        reach = int(np.ceil(PATCH_FWHM * self.observation.fwhm_pix)) + self.half_pix
-        out = [(np.zeros(2), np.zeros((n_trunc, 1, 1)))] * len(flux)
-        seen, sources, places = self._sources_on(exposure, separation_pix, pa_deg)
-        boxes, kernels = [box_about(yx, reach, exposure.shape) for yx in places], self._kernels(e)
-        light = exposure.response.per_flux(sources, boxes, flux=flux[seen].tolist())
-        for i, box, added in zip(seen.tolist(), boxes, light, strict=True):
-            images = self._filtered(kernels, flux[i] * added, self._distances(e, box))
+        out = [(np.zeros(2), np.zeros((len(self.observation.n_modes), 1, 1)))] * len(flux)
+        lit, kernels = self._lit(e, separation_pix, pa_deg, flux, self._patch_pix), self._kernels(e)
+        for i, each in lit.items():
+            image = flux[i] * each.transmission * each.added
+            images = self._filtered(kernels, image, self._distances(e, each.box))
             splines = np.array([spline_filter(image, order=3) for image in np.nan_to_num(images)])
-            out[i] = np.array([box[0].start, box[1].start], np.float64), splines
+            out[i] = np.array([part.start for part in each.box], np.float64), splines
         return out
 
     def _by_exposure(
@@ -404,14 +412,13 @@ class FluxMaps:
         """
         exposure, n = self.observation.exposures[e], self.half_pix
         out = [np.full(len(self.observation.n_modes), np.nan)] * len(flux)
-        seen, sources, places = self._sources_on(exposure, separation_pix, pa_deg)
-        sources = [source._replace(transmission=1.0) for source in sources]
-        boxes = [box_about(yx, n, exposure.shape) for yx in places]
-        light = exposure.response.per_flux(sources, boxes, flux=flux[seen].tolist())
-        for i, (y, x), box, added in zip(seen.tolist(), places, boxes, light, strict=True):
+        for i, each in self._lit(e, separation_pix, pa_deg, flux, n, behind=False).items():
+            y, x = each.yx
             share_of = self._shares(np.hypot(y - exposure.star.y, x - exposure.star.x))
             nodes = np.flatnonzero(share_of)
             filters, image = self._template(e, y - round(y), x - round(x), nodes)
+            box = box_about(each.yx, n, exposure.shape)
+            added = each.added[:, *inside(box, each.box)]
             # The frame's edge may cut the filter.
             low = round(y) - n, round(x) - n
             cut = tuple(slice(b.start - a, b.stop - a) for b, a in zip(box, low, strict=True))
@@ -422,14 +429,65 @@ class FluxMaps:
                 out[i] = total / (good * q * view).sum(axis=(1, 2))
         return out
 
-    def _sources_on(
-        self, exposure: SubtractedExposure, separation_pix: Array, pa_deg: Array
-    ) -> tuple[Array, list[PointSource], list[tuple[float, float]]]:
-        """Which places lie on an exposure, the sources there, and where on it they are."""
+    @property
+    def _patch_pix(self) -> int:
+        """Distance from a source up to which its light is followed [pixel]."""
+        return int(np.ceil(PATCH_FWHM * self.observation.fwhm_pix)) + self.half_pix
+
+    def follow(self, separation_pix: Array, pa_deg: Array, /) -> None:
+        """Tell places where `flux_of` comes after `throughput`: their light is made once for both.
+
+        Where no reference holds their sources.
+        """
+        places = zip(separation_pix.tolist(), pa_deg.tolist(), strict=True)
+        self._followed.update((place, self._patch_pix) for place in places)
+
+    @cached_property
+    def _followed(self) -> dict[tuple[float, float], int]:
+        """Distances up to which the light of places is wanted [pixel]."""
+        return {}
+
+    @cached_property
+    def _held(self) -> list[dict[tuple[float, float], _Lit]]:
+        """For each exposure the light of sources at the places that are followed."""
+        return [{} for _ in self.observation.exposures]
+
+    def _lit(
+        self,
+        e: int,
+        separation_pix: Array,
+        pa_deg: Array,
+        flux: Array,
+        reach_pix: int,
+        *,
+        behind: bool = True,
+    ) -> dict[int, _Lit]:
+        """The light of those sources that an exposure sees, by their number.
+
+        Of a source of some flux `behind` the mask, or beside it.
+        """
+        exposure = self.observation.exposures[e]
         y, x = exposure.position(separation_pix, pa_deg)
-        seen = np.flatnonzero(exposure.contains(y, x))
-        sources = self.observation.sources(exposure, separation_pix[seen], pa_deg[seen])
-        return seen, sources, list(zip(y[seen].tolist(), x[seen].tolist(), strict=True))
+        seen = np.flatnonzero(exposure.contains(y, x)).tolist()
+        places = list(zip(separation_pix.tolist(), pa_deg.tolist(), strict=True))
+        is_linear = exposure.response.is_linear
+        held = self._held[e] if is_linear else {}
+        new = [i for i in seen if places[i] not in held or held[places[i]].reach_pix < reach_pix]
+        sources = self.observation.sources(exposure, separation_pix[new], pa_deg[new])
+        through = [source.transmission for source in sources]
+        if is_linear or not behind:
+            sources = [source._replace(transmission=1.0) for source in sources]
+        reaches = [max(self._followed.get(places[i], 0), reach_pix) for i in new]
+        at = [(float(y[i]), float(x[i])) for i in new]
+        boxes = [box_about(*each, exposure.shape) for each in zip(at, reaches, strict=True)]
+        added = exposure.response.per_flux(sources, boxes, flux=flux[new].tolist())
+        if not is_linear:
+            through = [1.0] * len(new)
+        made = map(_Lit, at, reaches, boxes, added, through)
+        lit = dict(zip(new, made, strict=True))
+        if is_linear:
+            held.update((places[i], each) for i, each in lit.items() if places[i] in self._followed)
+        return {i: lit[i] if i in lit else held[places[i]] for i in seen}
 
     @cached_property
     def _spreads(self) -> list[Array]:
@@ -477,6 +535,12 @@ class FluxMaps:
 
 Injection = tuple[float, float, float]
 """Separation [pixel] and position angle [degree] of a source, and its flux."""
+
+
+def tried_places(radius_pix: Array, n_angles: int, /) -> list[tuple[float, float]]:
+    """Return those places of `throughputs`, at `N_TRIED` separations, where sources are sought."""
+    some = range(0, len(radius_pix), -(-len(radius_pix) // N_TRIED))
+    return [(float(radius_pix[j]), pa) for j in some for pa in injection_angles(n_angles, j)]
 
 
 def injection_angles(n_angles: int, number: int, /) -> list[float]:

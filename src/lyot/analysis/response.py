@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot.algorithms import injection, klip
+from lyot.algorithms import injection
+from lyot.analysis.lights import Light, References, add_fit, area, groups_of, hull, onto_box
 from lyot.analysis.psf import OffAxisPSF
 from lyot.compute import memory, threads
 from lyot.errors import LyotError
@@ -69,14 +70,6 @@ Whiten = Callable[[Array], Array]
 """Whitens values on the pixels of a patch, ``(n_pix,)`` or ``(n_pix, n)``."""
 WhiteResponse = Callable[[PointSource, float], Array]
 """From a source and the flux at which the response is taken: what it adds per unit flux, white."""
-
-
-class Light(NamedTuple):
-    """Images on the pixels of a box, and the pixels where it is wanted what they add."""
-
-    box: Box
-    images: NDArray[np.float64] | None  # (n_s, n_rows, n_columns); None for one in each pixel
-    wanted: Box
 
 
 class LinearResponse:
@@ -140,174 +133,38 @@ class LinearResponse:
         """
         exposure = self.exposure
         n_modes = exposure.n_modes if truncation is None else exposure.n_modes[truncation:][:1]
-        asked = [_Asked.of(light, len(n_modes)) for light in lights]
-        if not asked:
-            return []
-        hull = _hull([each.near for each in asked])
+        out: list[NDArray[np.float64]] = [np.zeros(0)] * len(lights)
+        if not lights:
+            return out
+        near = [hull([light.box, light.wanted]) for light in lights]
+        n_refs = 1 + max(int(fit.refs.max()) for fit in exposure.fits)
+        batches = [list(range(len(lights)))]
+        if n_refs * area(hull(near)) * np.dtype(np.float64).itemsize > MAX_HELD_BYTES:
+            batches = [[number] for number in batches[0]]
+        asked = [(hull([near[k] for k in b]), groups_of(lights, b, len(n_modes))) for b in batches]
         for number, fits_of_set in groupby(exposure.fits, key=attrgetter("reference_set")):
             memory.relieve()
             fits = list(fits_of_set)
-            n_refs = 1 + max(int(fit.refs.max()) for fit in fits)
-            batches = [(hull, asked)]
-            if n_refs * _area(hull) * np.dtype(np.float32).itemsize > MAX_HELD_BYTES:
-                batches = [(each.near, [each]) for each in asked]
-            for bounds, some in batches:
-                refs = _References.of(self._pixels(number, bounds), bounds)
+            for bounds, groups in asked:
+                refs = References.of(self._pixels(number, bounds), bounds)
                 for fit in fits:
-                    self._add(fit, refs.filled(fit), some, n_modes)
-        return [each.averaged(exposure.n_good) for each in asked]
+                    add_fit(fit, refs.filled(fit), groups, exposure, n_modes)
+        for _, groups in asked:
+            for group in groups:
+                for number, added in zip(group.numbers, group.averaged(exposure), strict=True):
+                    out[number] = added
+        return out
 
-    def _pixels(self, number: int, box: Box) -> NDArray[np.floating]:
+    def _pixels(self, number: int, box: Box) -> NDArray[np.float64]:
         """What the fits to one set of references combine, ``(n, n_rows, n_columns)``."""
-        exposure = self.exposure
+        exposure, aligned = self.exposure, self.exposure.aligned
         if number in exposure.frames:
-            return exposure.frames[number].sci.reshape(-1, *exposure.shape)[:, *box]
-        return exposure.aligned.pixels(number, *box)
-
-    def _add(
-        self, fit: Fit, refs: _References, asked: list[_Asked], n_modes: tuple[int, ...]
-    ) -> None:
-        """Add what one fit makes of lights; coefficients of all of them come of one product."""
-        parts = [
-            _Part.of(fit, members, each, refs, self.exposure)
-            for each in asked
-            if fit.zone.share[each.light.wanted].any()
-            for members in _alike(fit, self.exposure, each.light.box)
-        ]
-        if not parts:
-            return
-        cross = np.concatenate([part.cross for part in parts])
-        ends = np.cumsum([len(part.cross) for part in parts])[:-1]
-        matrix = fit.operator.matrix
-        coefs = np.stack([klip.coefficients(cross, matrix, n_modes=n) for n in n_modes])
-        for part, own in zip(parts, np.split(coefs, ends, axis=1), strict=True):
-            part.add(fit, own)
-
-
-class _References(NamedTuple):
-    """The pixels of a set of references within bounds."""
-
-    pixels: NDArray[np.floating]  # (n, n_rows, n_columns)
-    bounds: Box
-    gaps: NDArray[np.bool_]  # (n_rows, n_columns): True where some of them are not known
-    known: NDArray[np.bool_]  # (n, n_gap)
-
-    @classmethod
-    def of(cls, pixels: NDArray[np.floating], bounds: Box) -> _References:
-        """Look for gaps."""
-        gaps = ~np.isfinite(pixels.sum(axis=0))
-        if gaps.any() and not pixels.flags.owndata:
-            pixels = pixels.copy()
-        return cls(pixels, bounds, gaps, np.isfinite(pixels[:, gaps]))
-
-    def filled(self, fit: Fit) -> _References:
-        """Set what is not known to the means that a fit takes off, in place."""
-        if self.gaps.any():
-            means = np.zeros((len(self.pixels), 1))
-            means[fit.refs, 0] = fit.mean_ref
-            self.pixels[:, self.gaps] = np.where(self.known, self.pixels[:, self.gaps], means)
-        return self
-
-    def on(self, box: Box, fit: Fit) -> NDArray[np.float64]:
-        """Return those that a fit uses on a box, ``(n_ref, n_pix)``."""
-        cut = self.pixels[:, *_inside(box, self.bounds)]
-        picked = cut if len(fit.refs) == len(cut) else cut[fit.refs]
-        return np.asarray(picked, dtype=np.float64).reshape(len(picked), -1)
-
-
-class _Asked(NamedTuple):
-    """A light, and what it adds over all integrations so far."""
-
-    light: Light
-    near: Box  # its pixels, and those that are wanted
-    direct: Array  # (n_s, n_out), its own light where it is wanted
-    total: Array  # (n_trunc, n_s, n_out)
-
-    @classmethod
-    def of(cls, light: Light, n_trunc: int) -> _Asked:
-        """Begin with nothing."""
-        box, images, wanted = light
-        if images is None:
-            images = np.eye(_area(box)).reshape(-1, *_shape(box))
-        direct = images
-        if box != wanted:
-            direct = onto_box(images, box, wanted)
-        direct = direct.reshape(len(images), -1)
-        return cls(light, _hull([box, wanted]), direct, np.zeros((n_trunc, *direct.shape)))
-
-    def averaged(self, n_good: NDArray[np.int64]) -> Array:
-        """Mean over the good integrations of each pixel; NaN where there is none."""
-        n_good = n_good[self.light.wanted]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = self.total.reshape(*self.total.shape[:2], *n_good.shape) / n_good
-        return mean if n_good.all() else np.where(n_good > 0, mean, np.nan)
-
-
-class _Part(NamedTuple):
-    """What targets of a fit, which answer alike, are asked about a light."""
-
-    asked: _Asked
-    refs: _References
-    members: list[int]
-    good: NDArray[np.bool_]  # (n_member, n_out)
-    cross: Array  # (n_s, n_ref)
-    mean: Array  # (n_s,), of the light over the fit
-    in_level: Array  # (n_s,), light where the level is taken
-
-    @classmethod
-    def of(
-        cls,
-        fit: Fit,
-        members: list[int],
-        asked: _Asked,
-        refs: _References,
-        exposure: SubtractedExposure,
-    ) -> _Part:
-        """Take the products of a light with the references."""
-        (box, images, wanted), rows = asked.light, fit.rows[members]
-        good_in = ~exposure.missing[rows[0]].reshape(exposure.shape)[box].ravel()
-        weight = fit.zone.weight[box].ravel() * good_in
-        flat = None if images is None else images.reshape(len(images), -1)
-        # The means are taken off the products, not off each pixel.
-        center = fit.mean_ref + fit.offset
-        cross = injection.source_products(flat, weight, refs.on(box, fit), center)
-        in_level = np.zeros(len(cross))
-        if fit.n_level.any():
-            used = (fit.zone.level[box].ravel() & good_in).astype(np.float64)
-            in_level = used if flat is None else flat @ used
-        good = ~exposure.bad[rows, *wanted].reshape(len(rows), -1)
-        mean = (weight if flat is None else flat @ weight) / fit.weight_sum
-        return cls(asked, refs, members, good, cross, mean, in_level)
-
-    def add(self, fit: Fit, coefs: Array) -> None:
-        """Add what the light adds by coefficients ``(n_trunc, n_s, n_ref)``, over the targets."""
-        light, share = self.asked.light, fit.zone.share[self.asked.light.wanted].ravel()
-        refs, center = self.refs.on(light.wanted, fit), fit.mean_ref + fit.offset
-        count = self.good.sum(axis=0)
-        for own, total in zip(coefs, self.asked.total, strict=True):
-            model = injection.linear_response(own, refs, center)
-            constant = self.mean[:, None]
-            if fit.n_level.any():  # the mean of the response where the level is taken
-                level = (fit.level_offset[self.members] - fit.offset).T
-                constant = self.in_level[:, None] / fit.n_level[self.members] - own @ level
-            changed = self.asked.direct - model
-            if constant.shape[1] == 1:
-                total += (changed - constant) * (share * count)
-            else:
-                total += share * (changed * count - constant @ self.good)
-
-
-def _alike(fit: Fit, exposure: SubtractedExposure, box: Box) -> list[list[int]]:
-    """Group the targets of a fit that answer alike: the same gaps in the box."""
-    if len(fit.rows) == 1:
-        return [[0]]
-    missing = exposure.missing.reshape(-1, *exposure.shape)[fit.rows, *box]
-    if (missing == missing[0]).all():
-        return [list(range(len(missing)))]
-    groups: dict[bytes, list[int]] = {}
-    for number, inside in enumerate(missing):
-        groups.setdefault(inside.tobytes(), []).append(number)
-    return list(groups.values())
+            planes = exposure.frames[number].sci.reshape(-1, *exposure.shape)[:, *box]
+        else:
+            planes = aligned.planes(number)[:, *box]
+        held = threads.workspace("references", planes.shape)
+        held[...] = planes
+        return held if aligned.pick is None or number in exposure.frames else held[aligned.pick]
 
 
 class UpdatedResponse:
@@ -472,43 +329,3 @@ def _level(
     refs = fit.level_offset[number] - fit.offset - update.ref_means
     refs = refs + flux * in_refs / n
     return float(target - update.coefs @ refs)
-
-
-def onto_box(images: Array, box: Box, wanted: Box, /) -> NDArray[np.float64]:
-    """Cut images ``(n, n_rows, n_columns)`` from one box to another, zero where they have none."""
-    out = np.zeros((len(images), *(s.stop - s.start for s in wanted)))
-    rows, columns = (
-        slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, wanted, strict=True)
-    )
-    if rows.start < rows.stop and columns.start < columns.stop:
-        out[:, _within(rows, wanted[0]), _within(columns, wanted[1])] = images[
-            :, _within(rows, box[0]), _within(columns, box[1])
-        ]
-    return out
-
-
-def _hull(boxes: Sequence[Box]) -> Box:
-    """The smallest box that holds others."""
-    rows, columns = (
-        slice(min(part.start for part in parts), max(part.stop for part in parts))
-        for parts in zip(*boxes, strict=True)
-    )
-    return rows, columns
-
-
-def _shape(box: Box) -> tuple[int, int]:
-    return box[0].stop - box[0].start, box[1].stop - box[1].start
-
-
-def _area(box: Box) -> int:
-    n_rows, n_columns = _shape(box)
-    return n_rows * n_columns
-
-
-def _inside(box: Box, bounds: Box) -> Box:
-    """A box on the pixels of one that holds it."""
-    return _within(box[0], bounds[0]), _within(box[1], bounds[1])
-
-
-def _within(part: slice, whole: slice) -> slice:
-    return slice(part.start - whole.start, part.stop - whole.start)

@@ -130,17 +130,14 @@ class AlignedArrays:
             info = ReferenceInfo(names, info.pa_y_deg[pick], info.mjd[pick])
         return replace(self, pick=pick, ref_info=info)
 
-    def pixels(self, integration: int, rows: slice, columns: slice, /) -> NDArray[np.floating]:
-        """Return part of one integration's references, NaN where all are bad."""
-        planes = self.sci if self.shared else self.sci[integration]
-        part = planes[:, rows, columns]
-        if not part.dtype.isnative:
-            part = part.astype(part.dtype.newbyteorder("="))
-        return np.asarray(part if self.pick is None else part[self.pick])
+    def planes(self, integration: int, /) -> Any:
+        """Return all references of one integration, excluded ones too; not read yet."""
+        return self.sci if self.shared else self.sci[integration]
 
     def section(self, integration: int, rows: slice, columns: slice, /) -> NDArray[np.float64]:
-        """Return the same as float64."""
-        return np.asarray(self.pixels(integration, rows, columns), dtype=np.float64)
+        """Return part of one integration's references, NaN where all are bad; a copy."""
+        part = np.array(self.planes(integration)[:, rows, columns], dtype=np.float64)
+        return part if self.pick is None else part[self.pick]
 
     def frames(self, integration: int, /) -> AlignedFrames:
         """Return one integration's references, native; an error that is not finite is zero."""
