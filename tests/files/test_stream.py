@@ -5,15 +5,17 @@ import os
 import numpy as np
 import pytest
 
+from lyot.errors import LyotError
 from lyot.files import products, provenance
 from lyot.files.exposure import as_model
-from lyot.files.stream import write_blocks
+from lyot.files.stream import PIECE_BYTES, write_blocks
 
 
+@pytest.mark.parametrize("direct", [False, True])
 @pytest.mark.parametrize("compress_dq", [False, True])
 @pytest.mark.parametrize("n_sets", [None, 3])
 def test_a_product_written_in_blocks_equals_a_saved_one(
-    exposure, tmp_path, rng, n_sets, compress_dq
+    exposure, tmp_path, rng, n_sets, compress_dq, direct
 ):
     from stdatamodels.jwst import datamodels
 
@@ -33,7 +35,7 @@ def test_a_product_written_in_blocks_equals_a_saved_one(
         return made
 
     path = tmp_path / "t_psfalign.fits"
-    with write_blocks(path, model, shape, compress_dq=compress_dq) as write:
+    with write_blocks(path, model, shape, compress_dq=compress_dq, direct=direct) as write:
         for i in range(n_sets or 1):
             pick = () if n_sets is None else i
             write(i, sci[pick], err[pick], dq[pick])
@@ -48,6 +50,55 @@ def test_a_product_written_in_blocks_equals_a_saved_one(
         branch = provenance.provenance_of(opened)
         np.testing.assert_array_equal(branch["steps"]["align_psfs"]["array"], np.arange(4.0))
     target.close()
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_blocks_come_in_any_order_and_larger_than_what_is_written_at_once(
+    exposure, tmp_path, rng, direct
+):
+    from astropy.io import fits
+
+    shape = (3, 2, 601, 603)  # no plane ends at a page of the file
+    sci, err = rng.normal(size=(2, *shape)).astype(np.float32)
+    dq = rng.integers(0, 2**32, shape, dtype=np.uint32)
+    assert sci[0].nbytes < PIECE_BYTES < sci.nbytes
+    target = as_model(exposure, "CubeModel")
+
+    def model():
+        small = np.zeros((1,) * 4, np.float32)
+        arrays = {"data": small, "err": small.copy(), "dq": small.astype(np.uint32)}
+        return products.derived_model("QuadModel", target, arrays)
+
+    path = tmp_path / "t_psfalign.fits"
+    with write_blocks(path, model, shape, direct=direct) as write:
+        for i in (1, 2, 0):
+            write(i, sci[i], iter(err[i]), dq[i])
+    target.close()
+    with fits.open(path) as hdus:
+        for name, array in (("SCI", sci), ("ERR", err), ("DQ", dq)):
+            np.testing.assert_array_equal(hdus[name].data, array)
+        assert path.stat().st_size % 2880 == 0
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_file_that_cannot_grow_ends_in_a_sentence_and_leaves_nothing(tmp_path, direct):
+    resource = pytest.importorskip("resource")
+    shape = (2, 2, 601, 603)
+    plane = np.zeros(shape[1:], np.float32)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write():
+        with write_blocks(tmp_path / "t.fits", lambda: None, shape, direct=direct) as block:
+            for i in range(2):
+                block(i, plane, plane, plane.astype(np.uint32))
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**22, limits[1]))
+    try:
+        with pytest.raises(LyotError, match=r"t\.fits was not written"):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_interrupted_stream_leaves_no_file(exposure, tmp_path):

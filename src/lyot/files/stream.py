@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
+import os
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,6 +24,11 @@ FITS_BLOCK = 2880
 RESERVED = {"PRIMARY": 40, "SCI": 12, "ERR": 2, "DQ": 3}
 """FITS blocks that are reserved for each header."""
 
+SIGN = np.uint32(0x80000000)
+"""Flags are stored as signed integers, with BZERO = 2^31."""
+PAGE_BYTES, PIECE_BYTES = 4096, 2**22
+"""What goes past the system's cache begins and ends at pages of the file; and how much at once."""
+
 _OF_AN_IMAGE = ("XTENSION", "BITPIX", "NAXIS", "PCOUNT", "GCOUNT")
 WriteBlock = Callable[[int, Any, Any, Any], None]
 
@@ -33,6 +41,7 @@ def write_blocks(
     /,
     *,
     compress_dq: bool = False,
+    direct: bool = False,
 ) -> Iterator[WriteBlock]:
     """Give a function that writes a block of a product: its number, SCI, ERR and DQ.
 
@@ -41,47 +50,108 @@ def write_blocks(
     the function has returned. So one block is held, where stdatamodels holds the product twice.
     Headers get reserved space, filled from what `model` makes, with arrays of any shape: it is
     called after the last block, when all that it records has been measured. With `compress_dq`
-    each plane of DQ is a compressed tile.
+    each plane of DQ is a compressed tile. With `direct` images go to the disk without a copy in the
+    system's cache, where the system can do that: less work, for a product that is larger than what
+    the cache lets wait.
     """
     path = Path(path)
     offset, end = {}, RESERVED["PRIMARY"] * FITS_BLOCK
     for name in ("SCI", "ERR", "DQ"):
         offset[name] = end + RESERVED[name] * FITS_BLOCK
         end = offset[name] + _padded(4 * int(np.prod(shape)))
+    block_bytes = 4 * int(np.prod(shape[-3:]))
     tiles = _Tiles(offset["DQ"], shape) if compress_dq else None
     with (
         atomic_write(path) as temporary,
         open(temporary, "wb") as file,
+        _opened_again(temporary, direct) as again,
         ThreadPoolExecutor(1) as thread,
     ):
+        planes = {name: _Planes(file.fileno(), again, shape[-2:]) for name in offset}
         pending: list[Future[None]] = []
 
-        def _convert(block: int, arrays: tuple[Any, ...]) -> None:
+        def _convert(block: int, sci: Any, err: Any, dq: Any) -> None:
             """Convert and write a plane at a time: the converted copy stays small."""
-            for name, planes in zip(offset, arrays, strict=True):
-                if name == "DQ" and tiles is not None:
-                    tiles.write(file, block, planes)
-                    continue
-                file.seek(offset[name] + 4 * int(np.prod(shape[-3:])) * block)
-                for plane in planes:
-                    if name == "DQ":
-                        plane = _signed(plane)
-                    file.write(plane.astype(">i4" if name == "DQ" else ">f4").data)
+            for name, arrays in (("SCI", sci), ("ERR", err)):
+                planes[name].put(arrays, offset[name] + block * block_bytes, ">f4")
+            if tiles is not None:
+                tiles.write(file, block, dq)
+            else:
+                signed = (plane ^ SIGN for plane in dq)
+                planes["DQ"].put(signed, offset["DQ"] + block * block_bytes, ">u4")
 
         def _write(block: int, sci: Any, err: Any, dq: Any) -> None:
             while pending:
                 pending.pop().result()
-            pending.append(thread.submit(_convert, block, (sci, err, dq)))
+            pending.append(thread.submit(_convert, block, sci, err, dq))
 
         yield _write
         while pending:
             pending.pop().result()
+        for each in planes.values():
+            each.finish()
         _write_headers(file, path.name, model, shape, offset | {"TREE": end}, tiles)
 
 
-def _signed(dq: Any) -> Any:
-    """Flags as FITS stores them, with BZERO = 2^31."""
-    return (dq ^ np.uint32(0x80000000)).view(np.int32)
+@contextmanager
+def _opened_again(path: Path, direct: bool) -> Iterator[int]:
+    """Open a file once more, past the system's cache where that is wanted and can be."""
+    flags = os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
+    try:
+        file = os.open(path, flags | (getattr(os, "O_DIRECT", 0) if direct else 0))
+    except OSError:
+        file = os.open(path, flags)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+class _Planes:
+    """Planes of one array on their way to a file: gathered, and written in large pieces."""
+
+    def __init__(self, plain: int, direct: int, shape: tuple[int, ...]) -> None:
+        self._plain, self._direct = plain, direct
+        self._held = mmap.mmap(-1, PIECE_BYTES + 4 * int(np.prod(shape)) + PAGE_BYTES)
+        self._page = 0  # where in the file that begins
+        self._start = self._stop = 0  # of what is there
+
+    def put(self, planes: Any, place: int, dtype: str) -> None:
+        """Write planes from a place of the file on."""
+        if place != self._page + self._stop:
+            self.finish()
+            self._start = self._stop = place % PAGE_BYTES
+            self._page = place - self._start
+        for plane in planes:
+            held = np.ndarray(plane.shape, dtype, self._held, self._stop)
+            held[...] = plane
+            self._stop += held.nbytes
+            if self._stop >= PIECE_BYTES:
+                self._write(self._stop - self._stop % PAGE_BYTES)
+
+    def finish(self) -> None:
+        """Write what is left."""
+        self._write(self._stop)
+
+    def _write(self, stop: int) -> None:
+        """Write what is held up to there; what shares its page with something else as usual."""
+        first = min(-(-self._start // PAGE_BYTES) * PAGE_BYTES, stop)
+        last = max(stop - stop % PAGE_BYTES, first)
+        self._write_part(self._plain, self._start, first)
+        self._write_part(self._direct, first, last)
+        self._write_part(self._plain, last, stop)
+        self._held.move(0, stop, self._stop - stop)
+        self._page, self._start, self._stop = self._page + stop, 0, self._stop - stop
+
+    def _write_part(self, file: int, start: int, stop: int) -> None:
+        while start < stop:
+            try:
+                with memoryview(self._held) as held, held[start:stop] as part:
+                    start += os.pwrite(file, part, self._page + start)
+            except OSError as err:
+                if err.errno != errno.EINVAL or file == self._plain:
+                    raise
+                file = self._plain  # what this disk does not take directly
 
 
 def _padded(n_bytes: int) -> int:
@@ -100,7 +170,7 @@ class _Tiles:
         file.seek(self.offset + self.places.nbytes + self.n_bytes)
         for k, plane in enumerate(planes):
             packer = zlib.compressobj(1, wbits=31)
-            tile = packer.compress(_signed(plane).astype(">i4").data) + packer.flush()
+            tile = packer.compress((plane ^ SIGN).astype(">u4").data) + packer.flush()
             self.places[block * self.shape[-3] + k] = len(tile), self.n_bytes
             self.n_bytes += len(tile)
             file.write(tile)

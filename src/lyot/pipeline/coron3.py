@@ -78,6 +78,8 @@ log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.7
 """Share of the computer's memory that a run takes where the user sets no limit."""
+CACHED_SHARE = 0.2
+"""Share of it that Linux lets wait for the disk (vm.dirty_ratio): larger products go past it."""
 
 
 class Coron3Pipeline(Pipeline, LyotStep):
@@ -473,7 +475,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
         path, size = self._path(name), CUBE_BYTES * int(np.prod(shape))
         log.info("%s takes %.2f GB.", name, size / 1e9)
         check_free_space(path.parent, int(1.02 * size), name)
-        with write_blocks(path, product, shape, compress_dq=compress_dq) as write:
+        direct = 0 < CACHED_SHARE * memory.of_computer() < size
+        with write_blocks(path, product, shape, compress_dq=compress_dq, direct=direct) as write:
             yield write
         self._note(path)
 
