@@ -56,6 +56,26 @@ def test_columns_within_a_limit_are_those_without(rng, tmp_path):
     np.testing.assert_array_equal(array, values)
 
 
+@pytest.mark.parametrize("limit", [0, 2**16])
+def test_memory_of_a_store_is_used_again_when_no_view_is_left(tmp_path, limit):
+    store = memory.Store()
+    with memory.limited(limit, tmp_path):
+        first = store.empty((40, 60), np.float32)
+        place = first.ctypes.data
+        view = first.reshape(-1)[5:].view(np.int32)
+        assert store.empty((40, 60), np.float32).ctypes.data != place
+        del first
+        view[:] = 7
+        second = store.empty((40, 60), np.float32)
+        assert second.ctypes.data != place
+        second[:] = 1.0
+        assert (view == 7).all()
+        del view
+        assert store.empty((40, 61), np.float32).ctypes.data != place
+        assert store.empty((40, 60), np.float32).ctypes.data == place
+        store.clear()
+
+
 def mapped_kb():
     with open("/proc/self/status", encoding="ascii") as file:
         return int(next(line for line in file if line.startswith("RssFile:")).split()[1])

@@ -8,7 +8,6 @@ from lyot.files.headers import ExposureInfo
 from lyot.parameters import AlignRecipe
 from lyot.references.fill import (
     Moved,
-    MovedFlags,
     fill_moved,
     learn_prediction,
     move_bad,
@@ -57,24 +56,6 @@ def test_pixels_from_more_than_half_a_pixel_beyond_an_edge_are_bad():
     moved = move_bad(good, 0, np.array([-1.6, -0.5]))
     assert moved[-2:].all()
     assert not moved[:-2].any()
-
-
-def test_flags_say_what_was_filled():
-    dq = np.zeros((2, *SHAPE), np.uint32)
-    dq[0, 5, 6] = 1 + 4
-    bad = np.zeros((2, *SHAPE), bool)
-    bad[0, 6, 6] = True
-    bad[:, 2, 2] = True
-    flags = MovedFlags(
-        Cube(np.ones(dq.shape, np.float32), np.ones(dq.shape, np.float32), dq, INFO),
-        np.array([[1.0, 0.0], [0.0, 0.0]]),
-        bad,
-        bad.all(axis=0),
-    )
-    estimated = INFO.instrument_value.flag_value("FLUX_ESTIMATED")
-    assert flags[0][6, 6] == 4 + estimated  # filled, so it may be used
-    assert flags[1][6, 6] == 0
-    assert flags[0][2, 2] == flags[1][2, 2] == 1 + estimated  # bad in all: it may not
 
 
 def test_gaps_are_filled_from_references_that_follow_one_another(rng):

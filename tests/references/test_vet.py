@@ -11,7 +11,9 @@ from lyot.files.aligned import AlignedFrames, ReferenceInfo
 from lyot.files.exposure import Cube
 from lyot.files.star import StarPosition
 from lyot.instruments import NIRCAM
+from lyot.parameters import AlignRecipe
 from lyot.pipeline import Coron3Pipeline
+from lyot.references.prepare import prepare_refs
 from lyot.references.vet import find_contaminated, find_saturated
 from scenes import info
 
@@ -76,7 +78,8 @@ def test_saturated_references_are_told(refs):
     dq[2, 40:44, 46] = 2
     dq[5, 45, 46] = 2  # one pixel is a hit, or a bad pixel
     dq[7, :4, :4] = 2  # far from the star
-    [doubt] = find_saturated(Cube(sci, sci, dq, INFO, targets=ref_info.targets), STAR)
+    stack = Cube(sci, np.ones_like(sci), dq, INFO, targets=ref_info.targets)
+    [doubt] = find_saturated(prepare_refs(stack, AlignRecipe()), STAR)
     assert (doubt.reference, doubt.target) == (2, "A")
     assert doubt.reason == "4 pixels within 1 arcsec are saturated"
 

@@ -80,6 +80,38 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     return np.ndarray(shape, dtype, mapped)
 
 
+class Store:
+    """Arrays whose memory is used again once nobody holds them, nor a view of them.
+
+    What is handed out by the system has to be cleared, which takes as long as to fill it.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[NDArray[Any]] = []
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Return an array as `empty` does."""
+        for k, array in enumerate(self._free):
+            if array.shape == shape and array.dtype == dtype:
+                return np.asarray(_Loan(self._free.pop(k), self._free))
+        return np.asarray(_Loan(empty(shape, dtype), self._free))
+
+    def clear(self) -> None:
+        """Let go of the memory that nobody holds, now and later."""
+        self._free = []
+
+
+class _Loan:
+    """What an array of a store refers to, as do its views: it ends with the last of them."""
+
+    def __init__(self, array: NDArray[Any], free: list[NDArray[Any]]) -> None:
+        self.base, self._free = array, free
+        self.__array_interface__ = array.__array_interface__
+
+    def __del__(self) -> None:
+        self._free.append(self.base)
+
+
 def is_read(array: Any, /) -> None:
     """Note an array that is mapped from a file and only read: its pages may go back at any time."""
     if (mapped := _map_of(array)) is not None:
@@ -128,7 +160,7 @@ def set_columns(array: NDArray[Any], at: Any, values: NDArray[Any], /) -> None:
 
 def _map_of(array: Any) -> mmap.mmap | None:
     """Return the map that an array is a view of; None where it is in memory."""
-    while isinstance(array, np.ndarray):
+    while isinstance(array, np.ndarray | _Loan):
         array = array.base
     return array if isinstance(array, mmap.mmap) else None
 

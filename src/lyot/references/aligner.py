@@ -22,11 +22,11 @@ from lyot.files.star import UNKNOWN_ERROR_PIX, StarPosition
 from lyot.parameters import FIRST_INTEGRATION, AlignRecipe, to_dict
 from lyot.references.fill import (
     Moved,
-    MovedFlags,
     fill_moved,
     learn_prediction,
     move_bad,
 )
+from lyot.references.flags import MovedFlags
 from lyot.references.prepare import PreparedRefs
 from lyot.references.shifts import (
     FitFrames,
@@ -91,6 +91,7 @@ class Aligner:
         self._prediction: repair.CrossPrediction | None = None
         self._fits: dict[int, ShiftFit] = {}
         self._latest: tuple[int, AlignedSet] | None = None
+        self._store = memory.Store()
         given = builtin_weight(target.info, self._guess) if weight is None else weight
         self._given_weight = np.asarray(given, dtype=np.float64)
         if not np.any(self._given_weight[~self._bad[0]] > 0):
@@ -146,7 +147,7 @@ class Aligner:
         """What may spoil the subtraction in some references; it is logged when it is found."""
         if self._warnings is not None:
             return list(self._warnings)
-        info, warnings = self.target.info, find_saturated(self.refs.cube, self.star)
+        info, warnings = self.target.info, find_saturated(self.refs, self.star)
         warnings += find_contaminated(self.frames(0), self.ref_info, self.star, info)
         for each in warnings:
             star = f" ({each.target})" if each.target else ""
@@ -160,6 +161,7 @@ class Aligner:
     def release(self) -> None:
         """Let go of the set that is held; it is made again where it is asked for."""
         self._latest = None
+        self._store.clear()
 
     def fits(self) -> ShiftFit:
         """Return what was fitted to every integration, ``(n_sets, n_ref, ...)``."""
@@ -213,7 +215,8 @@ class Aligner:
                 )
             moved = fill_moved(moved, self._prediction, self._device)
         all_bad = np.asarray(moved.bad.all(axis=0))
-        flags = MovedFlags(self.refs.cube, fit.shift_yx, moved.bad, all_bad)
+        instrument = self.refs.cube.info.instrument_value
+        flags = MovedFlags(self.refs.flags, fit.shift_yx, moved.bad, all_bad, instrument)
         frames = AlignedFrames(moved.sci, moved.variance, flags, all_bad, self._device)
         return AlignedSet(frames, fit)
 
@@ -238,7 +241,7 @@ class Aligner:
     def _move(self, shift_yx: Array) -> Moved:
         """Move images, variances and what is bad."""
         refs, shape = self.refs, self.target.frame_shape
-        bad = memory.empty((len(refs), *shape), bool)
+        bad = self._store.empty((len(refs), *shape), bool)
 
         def _bad(k: int) -> None:
             bad[k] = move_bad(refs, k, shift_yx[k])
@@ -247,7 +250,7 @@ class Aligner:
             threads.map_ordered(_bad, range(len(refs)))
             sci, variance = self._moved_there(shift_yx)
             return Moved(sci, variance, bad)
-        sci, variance = (memory.empty(bad.shape, np.float32) for _ in range(2))
+        sci, variance = (self._store.empty(bad.shape, np.float32) for _ in range(2))
 
         def _one(k: int) -> None:
             sci[k] = fourier.shift(self._spectra[k], shift_yx[k], shape=shape)

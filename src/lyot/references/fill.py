@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from lyot.algorithms import repair
 from lyot.compute import memory, threads
 from lyot.compute.devices import NUMPY, Device
-from lyot.files.exposure import Cube
 from lyot.references.prepare import PreparedRefs
 from lyot.types import Array, Mask
 
@@ -59,28 +58,6 @@ def _spread(
     share = np.zeros(shape[0] * shape[1], np.float32)
     np.add.at(share, at, np.repeat(weight, inside.sum(axis=1)))
     return at[share[at] >= MIN_BAD_FRACTION - 1e-6]
-
-
-class MovedFlags:
-    """Flags of the references, moved by whole pixels, what was filled marked; made when read."""
-
-    def __init__(self, refs: Cube, shift_yx: NDArray[np.float64], bad: Mask, all_bad: Mask, /):
-        self._dq, self._shift_yx, self._bad = refs.dq, shift_yx, bad
-        self._all_bad = np.flatnonzero(all_bad)
-        flag_value = refs.info.instrument_value.flag_value
-        self._do_not_use = np.uint32(flag_value("DO_NOT_USE"))
-        self._estimated = np.uint32(flag_value("FLUX_ESTIMATED"))
-
-    def __len__(self) -> int:
-        return len(self._dq)
-
-    def __getitem__(self, k: int, /) -> NDArray[np.uint32]:
-        pixels = tuple(round(float(s)) for s in self._shift_yx[k])
-        dq = np.roll(self._dq[k], pixels, axis=(0, 1))
-        flat, bad = dq.ravel(), np.flatnonzero(self._bad[k])
-        flat[bad] = (flat[bad] & ~self._do_not_use) | self._estimated
-        flat[self._all_bad] |= self._do_not_use
-        return dq
 
 
 def learn_prediction(

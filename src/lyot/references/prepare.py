@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from lyot.errors import LyotError
 from lyot.files.aligned import ReferenceInfo
 from lyot.files.exposure import Cube
 from lyot.parameters import AUTO, AlignRecipe, OutlierRecipe
+from lyot.references.flags import Flags
 from lyot.types import Mask
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,9 @@ MIN_COMPARED = 3
 class PreparedRefs:
     """References, repaired and transformed."""
 
-    cube: Cube  # the stack without pixels and errors: they are in the spectra and the variance
-    bad: Mask
+    cube: Cube  # the stack without its arrays: what is needed of them follows
+    flags: Flags
+    bad_pixels: list[tuple[NDArray[np.intp], NDArray[np.intp]]]  # rows and columns, of each
     variance: NDArray[np.float32]
     spectra: NDArray[np.complex64]  # (n_ref, m_y, m_x // 2 + 1), of the repaired frames
 
@@ -42,12 +43,6 @@ class PreparedRefs:
     def info(self) -> ReferenceInfo | None:
         """Target, roll and time of each reference, where they are recorded."""
         return ReferenceInfo.of(self.cube.targets, self.cube.pa_y_deg, self.cube.mjd)
-
-    @cached_property
-    def bad_pixels(self) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-        """The rows and columns of the bad pixels of each reference."""
-        places = [np.nonzero(bad) for bad in self.bad]
-        return [(y, x) for y, x in places]
 
 
 @threads.calculation
@@ -74,7 +69,9 @@ def prepare_refs(refs: Cube, recipe: AlignRecipe, /) -> PreparedRefs:
     variance = refs.variance()
     # A stack is large enough not to be held twice.
     no_pixels = np.broadcast_to(np.float32(np.nan), refs.sci.shape)
-    return PreparedRefs(replace(refs, sci=no_pixels, err=variance[:0]), bad, variance, spectra)
+    cube = replace(refs, sci=no_pixels, err=variance[:0], dq=refs.dq[:0].copy())
+    at = [np.nonzero(plane) for plane in bad]
+    return PreparedRefs(cube, Flags(refs.dq), [(y, x) for y, x in at], variance, spectra)
 
 
 class Outliers(NamedTuple):

@@ -11,9 +11,9 @@ from lyot.algorithms import klip, repair
 from lyot.algorithms.geometry import angle_map, radius_map
 from lyot.compute import memory, threads
 from lyot.files.aligned import AlignedFrames, ReferenceInfo
-from lyot.files.exposure import Cube
 from lyot.files.headers import ExposureInfo
 from lyot.files.star import StarPosition
+from lyot.references.prepare import PreparedRefs
 from lyot.types import Array, Mask
 
 SATURATION_RADIUS_ARCSEC = 1.0
@@ -34,17 +34,17 @@ class ReferenceWarning:
     reason: str
 
 
-def find_saturated(refs: Cube, star: StarPosition, /) -> list[ReferenceWarning]:
+def find_saturated(refs: PreparedRefs, star: StarPosition, /) -> list[ReferenceWarning]:
     """Find references with more than a few saturated pixels within an arcsecond of the star."""
-    flag = np.uint32(refs.info.instrument_value.flag_value("SATURATED"))
-    radius = radius_map(refs.frame_shape, star.yx) * refs.info.pixel_scale_arcsec
-    near = radius <= SATURATION_RADIUS_ARCSEC
-    near_dq = memory.columns(refs.dq.reshape(len(refs.dq), -1), np.flatnonzero(near))
-    counts = ((near_dq & flag) != 0).sum(axis=1)
+    info, targets = refs.cube.info, refs.cube.targets
+    flag = np.uint32(info.instrument_value.flag_value("SATURATED"))
+    radius = radius_map(refs.cube.frame_shape, star.yx).ravel() * info.pixel_scale_arcsec
+    full = (at[dq & flag > 0] for at, dq in map(refs.flags.__getitem__, range(len(refs))))
+    counts = np.array([(radius[at] <= SATURATION_RADIUS_ARCSEC).sum() for at in full])
     return [
         ReferenceWarning(
             int(k),
-            refs.targets[k] if refs.targets else "",
+            targets[k] if targets else "",
             f"{counts[k]} pixels within {SATURATION_RADIUS_ARCSEC:g} arcsec are saturated",
         )
         for k in np.flatnonzero(counts > MAX_SATURATED_PIXELS)
