@@ -1,19 +1,22 @@
 """A detection that rests on one reference star is told from one that does not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lyot.analysis.brightness import star_brightness
 from lyot.analysis.detection import detect
-from lyot.analysis.exposure import make_exposure
+from lyot.analysis.exposure import exposure_of_run, make_exposure
 from lyot.analysis.observation import make_observation
 from lyot.analysis.psf import psf_from_image
 from lyot.analysis.statistic import Statistic
 from lyot.errors import LyotError
 from lyot.files.aligned import AlignedArrays, ReferenceInfo
+from lyot.files.run import open_products
 from lyot.files.star import StarPosition
 from lyot.instruments import NIRCAM
-from lyot.parameters import SubtractRecipe
+from lyot.parameters import SubtractRecipe, from_dict
 from scenes import aligned, cube
 
 SHAPE, STAR = (101, 103), StarPosition(51.0, 50.0)
@@ -45,6 +48,30 @@ def observation():
     psf = psf_from_image(np.exp(-0.5 * (px**2 + py**2) / 1.1**2), origin="a Gaussian")
     star = star_brightness(NIRCAM.filter("F444W"), jy=1.0)
     return make_observation("t", [exposure], recipe, psf=psf, star=star)
+
+
+def test_a_run_is_read_as_if_it_were_subtracted_again(demo):
+    def exposures(change):
+        with open_products(demo.folder) as (_, [run, *_]):
+            changed = replace(run, views=[change(view) for view in run.views])
+            exposure = exposure_of_run(changed, from_dict(SubtractRecipe, run.recipe))
+            box = slice(30, 49), slice(32, 51)
+            light = np.random.default_rng(0).uniform(size=(1, 19, 19))
+            return exposure, exposure.response.of_images(box, light, box)
+
+    def without_fits(view):
+        steps = view.provenance["steps"]
+        klip = {name: value for name, value in steps["klip"].items() if name != "fits"}
+        return replace(view, provenance=view.provenance | {"steps": steps | {"klip": klip}})
+
+    taken, light = exposures(lambda view: view)
+    made, expected = exposures(without_fits)
+    np.testing.assert_array_equal(taken.residual, made.residual)
+    np.testing.assert_allclose(taken.variance, made.variance, rtol=1e-6)
+    np.testing.assert_array_equal(taken.bad, made.bad)
+    np.testing.assert_allclose(light, expected, atol=1e-12)
+    brighter, _ = exposures(lambda view: replace(view, data=view.data + 1.0))
+    np.testing.assert_allclose(brighter.residual, made.residual + 1.0, atol=1e-4)
 
 
 def test_what_rests_on_one_star_is_told(observation):

@@ -10,17 +10,20 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from lyot.algorithms.geometry import TangentPlane, east_north
+from lyot.algorithms.zones import Zone
 from lyot.analysis.mode import extended_image
 from lyot.analysis.response import LinearResponse, UpdatedResponse
 from lyot.compute import threads
+from lyot.errors import readable
 from lyot.files.aligned import AlignedArrays
 from lyot.files.astrometry import header_plane
 from lyot.files.exposure import Cube
 from lyot.files.run import ExposureProducts
 from lyot.files.star import StarPosition
-from lyot.parameters import SubtractRecipe
+from lyot.parameters import SubtractRecipe, from_dict
 from lyot.subtraction.fit import Fit
 from lyot.subtraction.pixels import RefPixels
+from lyot.subtraction.recorded import Recorded, restored
 from lyot.subtraction.result import SkyNoise, Subtracted, sky_noise
 from lyot.subtraction.subtract import subtract
 from lyot.subtraction.zones import make_zones
@@ -170,13 +173,7 @@ def make_exposure(
     if disc is not None:
         target = replace(target, sci=target.sci - disc)
     if subtracted is None:
-        zones = make_zones(
-            recipe,
-            target.frame_shape,
-            plane,
-            labels=None if maps.zone_map is None else maps.zone_map.astype(int),
-            fit_weight=maps.fit_weight,
-        )
+        zones = _zones_of(recipe, target.frame_shape, plane, maps)
         subtracted = subtract(target, aligned, zones, recipe, keep_fits=True, dtype=dtype)
     results = subtracted.results
     if disc is not None:
@@ -207,11 +204,24 @@ def make_exposure(
 def exposure_of_run(
     run: ExposureProducts, recipe: SubtractRecipe, /, subtracted: Subtracted | None = None
 ) -> SubtractedExposure:
-    """Open an exposure of a finished run; one just `subtracted` is not subtracted again."""
-    disc = None
+    """Open an exposure of a finished run; one just `subtracted` is not subtracted again.
+
+    Nor is one whose products record its fits, unless the recipe is another.
+    """
+    info, shape, disc = run.target.info, run.target.frame_shape, None
+    maps = FitMaps(run.fit_weight, run.zone_map)
     if run.disc_model is not None:
-        info, shape = run.target.info, run.target.frame_shape
         disc = run.disc_scale * extended_image(run.disc_model, info, run.star, run.plane, shape)
+        maps = replace(maps, disc=disc)
+    elif subtracted is None and recipe == from_dict(SubtractRecipe, run.recipe):
+        products = [
+            Recorded(view.data, view.err, view.provenance["steps"]["klip"])
+            for view in run.views
+            if view.data is not None and view.err is not None
+        ]
+        with readable(run.views[0].path, "run the pipeline again"):
+            zones = _zones_of(recipe, shape, run.plane, maps)
+            subtracted = restored(products, run.target, run.aligned, zones, recipe)
     return make_exposure(
         run.target,
         run.aligned,
@@ -220,5 +230,12 @@ def exposure_of_run(
         subtracted,
         plane=run.plane,
         name=run.name,
-        maps=FitMaps(run.fit_weight, run.zone_map, disc),
+        maps=maps,
     )
+
+
+def _zones_of(
+    recipe: SubtractRecipe, shape: tuple[int, int], plane: TangentPlane, maps: FitMaps
+) -> list[Zone]:
+    labels = None if maps.zone_map is None else maps.zone_map.astype(int)
+    return make_zones(recipe, shape, plane, labels=labels, fit_weight=maps.fit_weight)

@@ -34,6 +34,7 @@ class ExposureProducts:
     star: StarPosition
     plane: TangentPlane  # the sky about the star
     recipe: dict[str, Any]  # of klip, as plain values
+    views: list[View]  # its psfsub products, one for each number of modes
     fit_weight: NDArray[np.float64] | None = None
     zone_map: NDArray[np.float64] | None = None
     disc_model: NDArray[np.float64] | None = None
@@ -46,22 +47,21 @@ def open_products(folder: str | Path, /) -> Iterator[tuple[str, list[ExposurePro
     folder = Path(folder)
     if not folder.is_dir():
         raise LyotError(f"{folder} is no folder; give the folder of a finished run.")
-    views: dict[str, View] = {}
+    views: dict[str, list[View]] = {}
     for path in products_of(folder, "*_psfsub.fits", record_of(folder).get("products")):
-        view = read_view(path)
-        views.setdefault(exposure_root(path), view)
+        views.setdefault(exposure_root(path), []).append(read_view(path))
     if not views:
         raise LyotError(
             f"{folder} holds no psfsub product; run the pipeline first.", function="Coron3Pipeline"
         )
-    products = {_association(view)["product"] for view in views.values()}
+    products = {_association(view)["product"] for each in views.values() for view in each}
     if len(products) > 1:
         raise LyotError(
             f"{folder} holds products of {len(products)} associations ({', '.join(products)}); "
             "give each a folder of its own."
         )
     with ExitStack() as stack:
-        yield products.pop(), [_exposure(folder, root, view, stack) for root, view in views.items()]
+        yield products.pop(), [_exposure(folder, root, each, stack) for root, each in views.items()]
 
 
 def record_of(folder: Path, /) -> dict[str, Any]:
@@ -109,7 +109,8 @@ def exposure_root(path: Path, /) -> str:
     return head if head and tail[:1] == "k" and tail[1:].isdigit() else root
 
 
-def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> ExposureProducts:
+def _exposure(folder: Path, root: str, views: list[View], stack: ExitStack) -> ExposureProducts:
+    view = views[0]
     flagged, aligned = folder / f"{root}_crfints.fits", folder / f"{root}_psfalign.fits"
     for path in (flagged, aligned):
         if not path.exists():
@@ -143,6 +144,7 @@ def _exposure(folder: Path, root: str, view: View, stack: ExitStack) -> Exposure
             view.star,
             recorded_plane(klip["plane"]),
             dict(klip["recipe"]),
+            views,
             disc_scale=float(klip.get("disc_scale", 0.0)),
             **{name: read_image(path)[0] for name, path in klip.get("maps", {}).items()},
         )

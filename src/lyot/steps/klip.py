@@ -32,6 +32,7 @@ from lyot.parameters import (
 from lyot.references.star import Frames, find_star
 from lyot.steps.base import LyotStep, is_one, name_of, opened, spec_of, values_of
 from lyot.subtraction.disc import Constrained, subtract_constrained
+from lyot.subtraction.recorded import record_of
 from lyot.subtraction.result import (
     Subtracted,
     Subtraction,
@@ -108,6 +109,7 @@ class KlipStep(LyotStep):
             maps = {name: str(Path(p).resolve()) for name, p in to_dict(files).items() if p}
             inputs, history = [name_of(target), aligned.name], aligned.history
             known = {"plane": plane._asdict(), "maps": maps, "disc_scale": done.scale}
+            known |= record_of(done.subtracted)
             products = []
             separation = plane.separations(cube.frame_shape)
             for result in done.results:

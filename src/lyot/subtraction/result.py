@@ -91,9 +91,17 @@ class Subtracted(Sequence[Subtraction]):
     missing : ndarray of bool, shape (n_int, n_pix)
         Pixels that no fit uses: bad in the target, or in every reference.
     fits : list of Fit
-        Where asked for: all that the response to a source needs but the pixels of the references.
+        All that the response to a source needs but the pixels of the references; none of numbers of
+        modes that were subtracted one by one.
+    areas : list of int
+        The number of the area that each fit is of.
+    checks : list of int
+        What tells the exposure and each set of references from others
+        (`lyot.subtraction.recorded`).
+    makes_frames : bool
+        Whether the method makes frames of the references.
     frames : dict of int to RefPixels
-        For methods that make frames of the references: these, by set of references.
+        Where asked for, these by set of references.
 
     Examples
     --------
@@ -112,6 +120,9 @@ class Subtracted(Sequence[Subtraction]):
     results: list[Subtraction]
     missing: NDArray[np.bool_]
     fits: list[Fit] = field(default_factory=list)
+    areas: list[int] = field(default_factory=list)
+    checks: list[int] = field(default_factory=list)
+    makes_frames: bool = False
     frames: dict[int, RefPixels] = field(default_factory=dict)
 
     def __len__(self) -> int:

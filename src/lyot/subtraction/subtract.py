@@ -24,6 +24,7 @@ from lyot.subtraction.fit import AreaFits, Fit, choose, fit_each, fit_shared
 from lyot.subtraction.methods import fits_each, method_of
 from lyot.subtraction.pixels import RefPixels, Targets
 from lyot.subtraction.products import Run, TargetSet, ZoneProducts, zone_products
+from lyot.subtraction.recorded import check_of, checked_rows
 from lyot.subtraction.result import Subtracted, Subtraction
 from lyot.subtraction.variance import (
     CoherentNoise,
@@ -71,7 +72,8 @@ def subtract(
     dtype : dtype, optional
         Type of the residuals: float32, as products have it, or float64.
     keep_fits : bool, optional
-        Whether the fits are returned, from which the response to a source follows.
+        Whether frames that the method makes of the references are kept, so that the response to a
+        source follows from what is returned.
 
     Returns
     -------
@@ -133,9 +135,11 @@ def _subtract(target: Cube, aligned: AlignedReferences, run: Run, keep_fits: boo
     unreferenced = np.zeros(missing.shape, bool)
     totals: list[_Total] = []
     fits: list[Fit] = []
+    of_areas: list[int] = []
+    checks, checked = [check_of(target.sci)], checked_rows(shape)
     frames: dict[int, RefPixels] = {}
     effects: dict[int, list[FitVariance]] = {}
-    pixels = None
+    pixels, makes_frames = None, False
     # What holds the references goes before the next ones are read: one set is held, not two.
     for rows in [range(n_int)] if aligned.shared else [range(i, i + 1) for i in range(n_int)]:
         pixels = None
@@ -144,8 +148,11 @@ def _subtract(target: Cube, aligned: AlignedReferences, run: Run, keep_fits: boo
             raise LyotError(
                 f"References of {refs.sci.shape[1]} pixels do not fit frames of {shape}."
             )
+        some = [refs.at(slice(y * shape[1], (y + 1) * shape[1])) for y in checked]
+        checks.append(check_of(np.stack(some, axis=1)))
         pixels = run.method.init(refs, max(run.recipe.n_modes))
-        if keep_fits and pixels is not refs:
+        makes_frames = pixels is not refs
+        if keep_fits and makes_frames:
             frames[rows[0]] = pixels
         pixels = pixels.on(run.device)
         del refs
@@ -165,8 +172,8 @@ def _subtract(target: Cube, aligned: AlignedReferences, run: Run, keep_fits: boo
                 total.add(result, k, pixels)
             if not result.fits.one_by_one and run.recipe.error == PROPAGATED:
                 effects.setdefault(result.number, [each.effect for each in result.errors])
-            if keep_fits:
-                fits += result.fits.fits
+            fits += result.fits.fits
+            of_areas += [result.number] * len(result.fits.fits)
             del result
         del target_set
     if pixels is None:
@@ -187,7 +194,7 @@ def _subtract(target: Cube, aligned: AlignedReferences, run: Run, keep_fits: boo
     results = [
         total.finish(pixels, no_result, covered, before, np.asarray(shared)) for total in totals
     ]
-    return Subtracted(results, missing, fits, frames)
+    return Subtracted(results, missing, fits, of_areas, checks, makes_frames, frames)
 
 
 def _take_level(frames: Array, bad: Array, terms: Array, level: NDArray[np.bool_]) -> None:
