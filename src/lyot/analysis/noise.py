@@ -133,7 +133,7 @@ class FoundSource:
         covered, near = np.zeros(r.shape, bool), np.abs(r - place[0]) < reach
         # A chord is at least 2/pi of its arc.
         arc = np.abs((pa[near] - place[1] + 180.0) % 360.0 - 180.0)
-        near[near] = np.sqrt(r[near] * place[0]) * (arc / 90.0) < reach
+        near[near] = np.sqrt(np.maximum(r[near], 0.0) * place[0]) * (arc / 90.0) < reach
         (east, north), (own_east, own_north) = east_north(r[near], pa[near]), east_north(*place)
         close = np.hypot(east - own_east, north - own_north) < reach
         if not close.any():
