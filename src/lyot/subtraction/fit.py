@@ -104,7 +104,8 @@ def fit_shared(run: Run, first: int, products: ZoneProducts, /) -> AreaFits:
     gram = products.gram
     # The operator without gaps is always made: its leverage and eigenvalues stand for all.
     grams = [gram, *(each for each in products.grams if each is not gram)]
-    found = [run.method.compute(g, products.mode_gram, run.device.run) for g in grams]
+    of_modes, kernel = products.mode_gram, run.device.run
+    found = run.device.map(lambda g: run.method.compute(g, of_modes, kernel), grams)
     n_modes = max(run.recipe.n_modes)
     operators = {id(g): each.truncated(n_modes) for g, each in zip(grams, found, strict=True)}
     refs = np.arange(len(gram))
