@@ -47,8 +47,11 @@ def shift_variance(variance: Any, shift_yx: Any, /) -> Any:
     return variance
 
 
-def shift_variances(variances: Any, shift_yx: Any, /) -> Any:
-    """Do as `shift_variance` for maps ``(n, n_y, n_x)`` and shifts ``(n, 2)``, all at once."""
+def shift_variances(variances: Any, shift_yx: Any, /, *, outside: float | None = None) -> Any:
+    """Do as `shift_variance` for maps ``(n, n_y, n_x)`` and shifts ``(n, 2)``, all at once.
+
+    What comes from beyond the edges is `outside` where that is given, else repeated edge pixels.
+    """
     xp = array_namespace(variances, shift_yx)
     for axis in (1, 2):
         shift = xp.reshape(shift_yx[:, axis - 1], (-1, 1, 1))
@@ -60,8 +63,12 @@ def shift_variances(variances: Any, shift_yx: Any, /) -> Any:
             xp.take_along_axis(variances, xp.clip(each, 0, n - 1), axis=axis)
             for each in (at, at - 1)
         )
-        moved = (1.0 - part) * near + part * far
-        variances = xp.where(part == 0.0, near, moved)
+        if outside is not None:
+            near, far = (
+                xp.where((each >= 0) & (each < n), values, outside)
+                for each, values in ((at, near), (at - 1, far))
+            )
+        variances = xp.where(part == 0.0, near, (1.0 - part) * near + part * far)
     return variances
 
 

@@ -173,7 +173,10 @@ def _torch(name: str) -> Device | None:
         return int(torch.cuda.mem_get_info()[0] + held)
 
     def _get(tensor: Any) -> np.ndarray:
-        return np.asarray(tensor.cpu().numpy())
+        # Into memory that the system keeps in place, and PyTorch for the next array: several times
+        # as quick.
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+        return np.asarray(host.copy_(tensor).numpy())
 
     return Device(_put, _get, _free) if name == "cuda" else Device(_put, _get)
 

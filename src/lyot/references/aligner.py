@@ -25,8 +25,9 @@ from lyot.references.fill import (
     fill_moved,
     learn_prediction,
     move_bad,
+    move_bad_there,
 )
-from lyot.references.flags import MovedFlags
+from lyot.references.flags import MovedFlags, PlacesThere
 from lyot.references.prepare import PreparedRefs
 from lyot.references.shifts import (
     FitFrames,
@@ -205,18 +206,20 @@ class Aligner:
                 f"{i + 1} of {self.target.info.name} did not converge or met its bound (first: "
                 f"reference {failed[0] + 1})."
             )
-        if moved.bad.any():
+        if array_namespace(moved.bad).any(moved.bad):
             if self._prediction is None:
                 # How references follow from one another is learned on their first set.
                 first = moved if i == 0 else self._moved(0)[1]
                 weight = np.where(self._bad[0], 0.0, self.weight)
-                self._prediction = learn_prediction(
-                    self._device.get(first.sci), self._device.get(first.variance), first.bad, weight
-                )
+                sci, variance, bad = self._device.get(first)
+                self._prediction = learn_prediction(sci, variance, bad, weight)
             moved = fill_moved(moved, self._prediction, self._device)
-        all_bad = np.asarray(moved.bad.all(axis=0))
+        xp, bad = array_namespace(moved.bad), moved.bad
+        all_bad = np.asarray(self._device.get(xp.all(bad, axis=0)))
+        if not self._device.is_numpy:
+            bad = PlacesThere(bad, self._device)
         instrument = self.refs.cube.info.instrument_value
-        flags = MovedFlags(self.refs.flags, fit.shift_yx, moved.bad, all_bad, instrument)
+        flags = MovedFlags(self.refs.flags, fit.shift_yx, bad, all_bad, instrument)
         frames = AlignedFrames(moved.sci, moved.variance, flags, all_bad, self._device)
         return AlignedSet(frames, fit)
 
@@ -240,38 +243,34 @@ class Aligner:
 
     def _move(self, shift_yx: Array) -> Moved:
         """Move images, variances and what is bad."""
+        if not self._device.is_numpy:
+            return self._moved_there(shift_yx)
         refs, shape = self.refs, self.target.frame_shape
         bad = self._store.empty((len(refs), *shape), bool)
-
-        def _bad(k: int) -> None:
-            bad[k] = move_bad(refs, k, shift_yx[k])
-
-        if not self._device.is_numpy:
-            threads.map_ordered(_bad, range(len(refs)))
-            sci, variance = self._moved_there(shift_yx)
-            return Moved(sci, variance, bad)
         sci, variance = (self._store.empty(bad.shape, np.float32) for _ in range(2))
 
         def _one(k: int) -> None:
             sci[k] = fourier.shift(self._spectra[k], shift_yx[k], shape=shape)
             variance[k] = propagation.shift_variance(refs.variance[k], shift_yx[k])
-            _bad(k)
+            bad[k] = move_bad(refs, k, shift_yx[k])
 
         threads.map_ordered(_one, range(len(refs)))
         return Moved(sci, variance, bad)
 
-    def _moved_there(self, shift_yx: Array) -> list[Any]:
-        """Move images and variances on the device, many at once."""
-        shape = self.target.frame_shape
+    def _moved_there(self, shift_yx: Array) -> Moved:
+        """Do so on the device, with many at once."""
+        shape, shifts = self.target.frame_shape, self._device.put(shift_yx)
 
-        def _group(pick: Sequence[int]) -> tuple[Any, Any]:
-            spectra, variance = (devices.rows(a, pick) for a in (self._spectra, self._variances))
-            shifts = self._device.put(shift_yx[pick])
-            moved = propagation.shift_variances(variance, shifts)
-            return fourier.shift(spectra, shifts, shape=shape), moved
+        def _group(pick: Sequence[int]) -> tuple[Any, Any, Any]:
+            of_pick = (devices.rows(each, pick) for each in (self._spectra, *self._there, shifts))
+            spectra, variance, bad, by = of_pick
+            moved = propagation.shift_variances(variance, by)
+            return fourier.shift(spectra, by, shape=shape), moved, move_bad_there(bad, by)
 
         parts = self._frames.in_groups(_group, range(len(self.refs)))
-        return [array_namespace(*each).concat(each) for each in zip(*parts, strict=True)]
+        join = array_namespace(shifts).concat
+        sci, variance, bad = (join(each) for each in zip(*parts, strict=True))
+        return Moved(sci, variance, bad)
 
     @cached_property
     def _spectra(self) -> Any:
@@ -279,9 +278,12 @@ class Aligner:
         return self._device.put(self.refs.spectra)
 
     @cached_property
-    def _variances(self) -> Any:
-        """Their variances, on the device."""
-        return self._device.put(self.refs.variance)
+    def _there(self) -> Any:
+        """Their variances and bad pixels, on the device."""
+        bad = np.zeros(self.refs.variance.shape, bool)
+        for plane, at in zip(bad, self.refs.bad_pixels, strict=True):
+            plane[at] = True
+        return self._device.put((self.refs.variance, bad))
 
     @cached_property
     def _frames(self) -> FitFrames:

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace
+from array_api_compat import device as device_of
 from numpy.typing import NDArray
 
-from lyot.algorithms import repair
+from lyot.algorithms import propagation, repair
 from lyot.compute import memory, threads
 from lyot.compute.devices import NUMPY, Device
 from lyot.references.prepare import PreparedRefs
@@ -26,9 +27,9 @@ MAX_FILLED, MIN_FILLED = 2**20, 256
 class Moved(NamedTuple):
     """References on the pixels of a science integration; bad pixels hold no information."""
 
-    sci: Any  # (n_ref, n_y, n_x), float32, on the device
+    sci: Any  # (n_ref, n_y, n_x), float32
     variance: Any
-    bad: Mask  # True where a pixel comes from a bad one, or from outside the frame
+    bad: Any  # True where a pixel comes from a bad one, or from outside the frame
 
 
 def move_bad(refs: PreparedRefs, k: int, shift_yx: NDArray[np.float64], /) -> Mask:
@@ -42,6 +43,19 @@ def move_bad(refs: PreparedRefs, k: int, shift_yx: NDArray[np.float64], /) -> Ma
     if y.size:
         bad.ravel()[_spread(y, x, shift_yx, shape)] = True
     return bad
+
+
+def move_bad_there(bad: Any, shift_yx: Any, /) -> Any:
+    """Do as `move_bad` for masks ``(n, n_y, n_x)`` on a device, all at once."""
+    xp = array_namespace(bad, shift_yx)
+    share = propagation.shift_variances(xp.astype(bad, xp.float32), shift_yx, outside=0.0)
+    outside = share >= MIN_BAD_FRACTION - 1e-6
+    for axis in (1, 2):
+        n, shape = bad.shape[axis], (1, -1, 1) if axis == 1 else (1, 1, -1)
+        to = xp.reshape(xp.arange(n, dtype=xp.float64, device=device_of(bad)), shape)
+        d = xp.reshape(shift_yx[:, axis - 1], (-1, 1, 1))
+        outside = outside | (to < xp.ceil(d - 0.5)) | (to >= xp.floor(n + 0.5 + d))
+    return outside
 
 
 def _spread(
@@ -87,16 +101,16 @@ def fill_moved(
 
     In NumPy it is filled in place.
     """
-    bad, shape = moved.bad.reshape(len(moved.bad), -1), moved.bad.shape
-    xp, at = array_namespace(moved.sci), np.flatnonzero(bad.any(axis=0))
-    sci, variance = (xp.reshape(each, bad.shape) for each in (moved.sci, moved.variance))
+    xp, shape = array_namespace(moved.sci), moved.sci.shape
+    sci, variance, bad = (xp.reshape(each, (shape[0], -1)) for each in moved)
+    at = np.flatnonzero(device.get(xp.any(bad, axis=0)))
     if device.is_numpy:
         fill_columns(sci, variance, bad, at, prediction)
         return moved
     place = np.arange(bad.shape[1])  # of each pixel among them and those that are filled
     place[at] = place.size + np.arange(at.size)
-    data = (device.columns(sci, at), device.columns(variance, at), device.put(bad[:, at]))
-    filled = repair.fill_from_others(*data, device.put(prediction))
+    frames, errors, gaps = (device.columns(each, at) for each in (sci, variance, bad))
+    filled = repair.fill_from_others(frames, errors, gaps, device.put(prediction))
     sci, variance = (
         device.columns(xp.concat([old, xp.astype(new, old.dtype)], axis=1), place)
         for old, new in zip((sci, variance), filled, strict=True)

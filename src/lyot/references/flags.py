@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lyot.compute import memory
+from lyot.compute.devices import Device
 from lyot.instruments import Instrument
 from lyot.types import Mask
 
@@ -45,6 +46,16 @@ class Flags:
         return slice(int(self._ends[k]), int(self._ends[k + 1]))
 
 
+class PlacesThere:
+    """Flat places in the planes of a mask on a device, found when they are asked for."""
+
+    def __init__(self, mask: Any, device: Device, /) -> None:
+        self._mask, self._device = mask, device
+
+    def __getitem__(self, k: int, /) -> NDArray[np.intp]:
+        return np.flatnonzero(self._device.get(self._mask[k, ...]))
+
+
 class MovedFlags:
     """Flags of references, moved by whole pixels, what was filled marked; made when read."""
 
@@ -52,13 +63,15 @@ class MovedFlags:
         self,
         flags: Flags,
         shift_yx: NDArray[np.float64],
-        bad: Mask,
+        bad: Mask | PlacesThere,
         all_bad: Mask,
         instrument: Instrument,
         /,
     ) -> None:
         self._flags, self._shift_yx = flags, shift_yx
-        self._bad = [np.flatnonzero(plane) for plane in bad]
+        self._bad: PlacesThere | list[NDArray[np.intp]] = (
+            bad if isinstance(bad, PlacesThere) else [np.flatnonzero(plane) for plane in bad]
+        )
         self._all_bad = np.flatnonzero(all_bad)
         self._do_not_use = np.uint32(instrument.flag_value("DO_NOT_USE"))
         self._estimated = np.uint32(instrument.flag_value("FLUX_ESTIMATED"))

@@ -191,6 +191,7 @@ def fit_all_pairs(
     def _fit(refs: Sequence[int], centers_yx: Array, **options: Any) -> ShiftFit:
         spectra = devices.rows(frames.spectra, refs)
         data = (targets, spectra, frames.refs.variance[refs], centers_yx[refs])
+        options["at_once"] = 1 if frames.device.is_numpy else len(refs)
         return ShiftFit(*frames.device.run(registration.fit_pairs, *data, **options))
 
     # The expansion is best about the middle of the targets; one reference tells where it lies, how

@@ -177,7 +177,7 @@ def _sum_over_blocks(
             rows *= root
             data *= root
         products = klip.block_products(data, rows, root)
-        return *products, array_namespace(data).vecdot(data, data), *levels
+        return *products, array_namespace(data).sum(data * data, axis=1), *levels
 
     n_ref = len(pixels.refs)
     blocks, n_bytes = run.device.pixel_blocks(len(weight), n_ref), threads.block_bytes(n_ref)

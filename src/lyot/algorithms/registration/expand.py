@@ -134,6 +134,7 @@ def fit_pairs(
     tolerance: float = TOLERANCE_PIX,
     order: int = ORDER,
     reach_yx: Any = None,
+    at_once: int = 1,
 ) -> ShiftFit:
     r"""Fit shift and scale of some references to all targets from one expansion of each image.
 
@@ -158,6 +159,9 @@ def fit_pairs(
         Order of the expansion; the cost grows with its square.
     reach_yx : array, shape (2,), optional
         The offsets from the center for which the expansion is made [pixel], 0.3 by default.
+    at_once : int, optional
+        References that are expanded at once: one, so that what is transformed stays in the
+        processor's cache.
 
     Returns
     -------
@@ -192,20 +196,19 @@ def fit_pairs(
     expansion = Expansion(powers_of(order), reach_yx)
     powers = expansion.powers
     terms = fourier.chebyshev_terms(spectra, reach_yx, shape=targets.shape, order=order)
-    # One at a time, so that what is transformed stays in the processor's cache.
     images = [
         fourier.expanded_images(
-            spectra[k, ...],
-            centers_yx[k, :],
+            spectra[k : k + at_once, ...],
+            centers_yx[k : k + at_once, :],
             terms,
             shape=targets.shape,
             powers=powers,
             rows=zone.rows,
             keep=lambda rows: pick_rows(rows, zone),
         )
-        for k in range(spectra.shape[0])
+        for k in range(0, spectra.shape[0], at_once)
     ]
-    basis = xp.astype(xp.stack(images), xp.float64, copy=False)
+    basis = xp.astype(xp.concat(images), xp.float64, copy=False)
     n_ref, n_t = spectra.shape[0], targets.weighted.shape[0]
     # From here on all pairs lie along one axis.
     pairs, by_pair = n_ref * n_t, (n_ref, n_t, -1)
