@@ -40,11 +40,12 @@ def test_the_linear_response_is_the_change_of_the_residual(data):
     target, refs, weight, source, _ = data
     before, ref_means, frozen = fit(target, refs, weight)
     after, *_ = fit(target + 3.0 * source, refs, weight)
-    cross = injection.source_products(*map(boxed, ((source * weight)[None], refs)), ref_means)
+    light, frames = boxed((source * weight)[None, None]), [boxed(refs)]
+    cross = injection.source_products(light, frames, ref_means)
     matrix = klip.to_modes(klip.decompose(frozen.gram))
-    coefs = klip.coefficients(cross, matrix, n_modes=N_MODES)
-    model = injection.linear_response(coefs, boxed(refs), ref_means)
-    response = source - source @ weight / weight.sum() - model[0].ravel()
+    coefs = klip.coefficients(cross[0], matrix, n_modes=N_MODES)
+    model = injection.linear_response(coefs[None], frames, ref_means)
+    response = source - source @ weight / weight.sum() - model.ravel()
     np.testing.assert_allclose(after - before, 3.0 * response, atol=1e-12)
 
 
@@ -52,8 +53,9 @@ def test_products_of_all_pixels_are_the_operator_on_any_source(data):
     _, refs, weight, source, _ = data
     means = refs @ weight / weight.sum()
     operator = injection.all_products(boxed(weight), boxed(refs), means)
-    one = injection.source_products(*map(boxed, ((source * weight)[None], refs)), means)
-    np.testing.assert_allclose(source[None] @ operator, one, atol=1e-12)
+    light = boxed((source * weight)[None, None])
+    one = injection.source_products(light, [boxed(refs)], means)
+    np.testing.assert_allclose(source[None] @ operator, one[0], atol=1e-12)
 
 
 @pytest.mark.parametrize("flux", [0.0, 0.3, -2.0, 40.0])

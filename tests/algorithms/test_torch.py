@@ -87,10 +87,13 @@ def test_forward(rng):
         fit = injection.FrozenFit(*parts, float(weight.sum()))
         updated = injection.update(fit, convert(source), convert(sources), 0.3, n_modes=3)
         matrix = klip.to_modes(klip.decompose(parts[0]))
-        light, frames = (convert(a.reshape(-1, 5, 6)) for a in (source * weight, refs))
+        light, frames = (
+            convert((source * weight).reshape(1, 1, 5, 6)),
+            [convert(refs.reshape(5, 5, 6))],
+        )
         products = injection.source_products(light, frames, convert(offset))
-        coefs = klip.coefficients(products, matrix, n_modes=3)
-        return [*updated, injection.linear_response(coefs, frames, convert(offset))]
+        coefs = klip.coefficients(products[0, ...], matrix, n_modes=3)
+        return [*updated, injection.linear_response(coefs[None, ...], frames, convert(offset))]
 
     for tensor, array in zip(chain(on), chain(np.asarray), strict=True):
         np.testing.assert_allclose(np.asarray(tensor), array, atol=1e-9)

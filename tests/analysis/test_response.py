@@ -212,10 +212,13 @@ def test_forward_kernels_run_on_a_strict_array_library(rng):
         )
         updated = injection.update(fit, convert(source), convert(sources), 0.3, n_modes=3)
         offset = convert(np.arange(5.0))
-        light, frames = (convert(a.reshape(-1, 5, 6)) for a in (source * weight, refs))
+        light, frames = (
+            convert((source * weight).reshape(1, 1, 5, 6)),
+            [convert(refs.reshape(5, 5, 6))],
+        )
         products = injection.source_products(light, frames, offset)
-        coefs = klip.coefficients(products, convert(matrix), n_modes=3)
-        return [*updated, injection.linear_response(coefs, frames, offset)]
+        coefs = klip.coefficients(products[0, ...], convert(matrix), n_modes=3)
+        return [*updated, injection.linear_response(coefs[None, ...], frames, offset)]
 
     for a, b in zip(chain(strict.asarray), chain(np.asarray), strict=True):
         np.testing.assert_allclose(np.asarray(a), b, atol=1e-12)

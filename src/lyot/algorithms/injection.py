@@ -11,7 +11,7 @@ The shifts, the bad pixels, what fills them and the choice of references are fro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from array_api_compat import array_namespace
@@ -19,17 +19,21 @@ from array_api_compat import array_namespace
 from lyot.algorithms import klip
 
 
-def source_products(weighted: Any, refs: Any, offset: Any, /) -> Any:
-    """Return the products ``(n_s, n_ref)`` of sources of unit flux with the centered references.
+def source_products(weighted: Any, refs: Sequence[Any], offset: Any, /) -> Any:
+    """Return the products ``(n, n_s, n_ref)`` of sources of unit flux with centered references.
 
-    `weighted` are the sources ``(n_s, n_rows, n_columns)`` times the weight of the fit, zero where
-    the target is bad; `refs` ``(n_ref, n_rows, n_columns)``, and `offset` ``(n_ref,)`` their means
-    over the fit.
+    `weighted` are the sources ``(n, n_s, n_rows, n_columns)`` in n boxes times the weight of the
+    fit, zero where the target is bad; `refs` of each box ``(n_ref, n_rows, n_columns)``, and
+    `offset` ``(n_ref,)`` their means over the fit.
     """
-    xp = array_namespace(weighted, refs)
+    xp = array_namespace(weighted, offset)
     # Row by row: a box of larger frames is not copied.
-    rows = xp.matmul(xp.permute_dims(weighted, (1, 0, 2)), xp.permute_dims(refs, (1, 2, 0)))
-    return xp.sum(rows, axis=0) - xp.sum(weighted, axis=(1, 2))[:, None] * offset[None, :]
+    sources = xp.permute_dims(weighted, (0, 2, 1, 3))
+    products = [
+        xp.sum(xp.matmul(sources[k, ...], xp.permute_dims(box, (1, 2, 0))), axis=0)
+        for k, box in enumerate(refs)
+    ]
+    return xp.stack(products) - xp.sum(weighted, axis=(2, 3))[..., None] * offset
 
 
 def all_products(weight: Any, refs: Any, offset: Any, /) -> Any:
@@ -39,16 +43,20 @@ def all_products(weight: Any, refs: Any, offset: Any, /) -> Any:
     return xp.matrix_transpose(centered)
 
 
-def linear_response(coefs: Any, refs: Any, offset: Any, /) -> Any:
-    """Return the model ``(n_s, n_rows, n_columns)`` that a fit makes of sources in no reference.
+def linear_response(coefs: Any, refs: Sequence[Any], offset: Any, /) -> Any:
+    """Return the model ``(n, n_s, n_rows, n_columns)`` that a fit makes of sources in no reference.
 
-    It is to be subtracted from the sources. `coefs` ``(n_s, n_ref)`` are those of `source_products`
-    (`lyot.algorithms.klip.coefficients`), `refs` ``(n_ref, n_rows, n_columns)`` are where it is
-    wanted.
+    It is to be subtracted from the sources. `coefs` ``(n, n_s, n_ref)`` are those of
+    `source_products` (`lyot.algorithms.klip.coefficients`), `refs` those of each box where it is
+    wanted ``(n_ref, n_rows, n_columns)``.
     """
-    xp = array_namespace(coefs, refs)
-    model = xp.matmul(coefs[None, ...], xp.permute_dims(refs, (1, 0, 2)))
-    return xp.permute_dims(model, (1, 0, 2)) - xp.matmul(coefs, offset)[:, None, None]
+    xp = array_namespace(coefs, offset)
+    rows = [
+        xp.matmul(coefs[k, None, ...], xp.permute_dims(box, (1, 0, 2)))
+        for k, box in enumerate(refs)
+    ]
+    model = xp.permute_dims(xp.stack(rows), (0, 2, 1, 3))
+    return model - xp.matmul(coefs, offset)[..., None, None]
 
 
 class FrozenFit(NamedTuple):

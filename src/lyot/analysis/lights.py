@@ -40,9 +40,13 @@ class References(NamedTuple):
 
     @classmethod
     def of(cls, pixels: NDArray[np.float64], bounds: Box) -> References:
-        """Look for gaps."""
-        gaps: NDArray[np.bool_] = np.zeros(pixels.shape[1:], bool)
-        if not np.isfinite(pixels.sum()):
+        """Look for gaps: most often those of one reference are those of all."""
+        gaps = np.asarray(~np.isfinite(pixels[0]))
+        held = pixels[:, gaps]
+        pixels[:, gaps] = 0.0
+        is_all = np.isfinite(pixels.sum())
+        pixels[:, gaps] = held
+        if not is_all:
             gaps = np.asarray(~np.isfinite(pixels).all(axis=0))
         return cls(pixels, bounds, gaps, np.isfinite(pixels[:, gaps]))
 
@@ -191,14 +195,14 @@ class _Part(NamedTuple):
         center = fit.mean_ref + fit.offset  # taken off the products, not off each pixel
         if on.images is None:
             light, in_level = (part.reshape(len(part), -1) for part in (weight, level))
-            cross = [injection.all_products(*one, center) for one in zip(weight, near, strict=True)]
+            pairs = zip(weight, near, strict=True)
+            cross = np.stack([injection.all_products(*one, center) for one in pairs])
         else:
             weighted = on.images * weight[:, None]
             light, in_level = weighted.sum(axis=(2, 3)), (on.images * level[:, None]).sum((2, 3))
-            pairs = zip(weighted, near, strict=True)
-            cross = [injection.source_products(*one, center) for one in pairs]
+            cross = injection.source_products(weighted, near, center)
         good = ~on.wanted.pixels(exposure.bad[rows])
-        return cls(group, refs, members, good, np.stack(cross), light, in_level)
+        return cls(group, refs, members, good, cross, light, in_level)
 
     def add(self, fit: Fit, coefs: Array) -> None:
         """Add what lights add by coefficients ``(n_trunc, n, n_s, n_ref)``, over the targets."""
@@ -206,12 +210,11 @@ class _Part(NamedTuple):
         share, count = on.share[:, None], self.good.sum(axis=0)[:, None]
         near = [self.refs.on(box, fit) for box in on.wanted.each]
         for own, total in zip(coefs, self.group.total, strict=True):
-            model = [injection.linear_response(*one, center) for one in zip(own, near, strict=True)]
             constant = self.light[..., None] / fit.weight_sum
             if fit.n_level.any():  # the mean of the response where the level is taken
                 level = (fit.level_offset[self.members] - fit.offset).T
                 constant = self.in_level[..., None] / fit.n_level[self.members] - own @ level
-            changed = on.direct - np.stack(model)
+            changed = on.direct - injection.linear_response(own, near, center)
             if constant.shape[-1] == 1:
                 total[on.pick] += (changed - constant[..., None]) * (share * count)
             else:
