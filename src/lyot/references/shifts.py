@@ -76,6 +76,10 @@ class FitFrames:
         item_bytes = n_bytes + 8 * FRAMES_IN_USE * math.prod(self.target.frame_shape)
         return self.device.map_groups(function, refs, at_once=at_once, item_bytes=item_bytes)
 
+    def at_once(self, refs: Sequence[int], /) -> int:
+        """Return how many references of a group are transformed at once: what the cache holds."""
+        return 1 if self.device.is_numpy else len(refs)
+
     def refine(
         self,
         pick: Sequence[int],
@@ -109,7 +113,8 @@ def first_shifts(frames: FitFrames, weight: Array, /) -> NDArray[np.float64]:
         start = np.zeros_like(bound)
         if np.all(bound >= 1.0):
             most = int(bound.max())
-            start = run(registration.integer_shift, target, of_pixels, spectra, max_shift=most)
+            kernel = partial(registration.integer_shift, at_once=frames.at_once(pick))
+            start = run(kernel, target, of_pixels, spectra, max_shift=most)
         data = (target, of_pixels, None, spectra, None, start)
         options = {"bound_yx": (-bound, bound), "tolerance": FIRST_TOLERANCE_PIX}
         shifts[pick] = run(registration.refine, *data, **options).shift_yx
@@ -191,7 +196,7 @@ def fit_all_pairs(
     def _fit(refs: Sequence[int], centers_yx: Array, **options: Any) -> ShiftFit:
         spectra = devices.rows(frames.spectra, refs)
         data = (targets, spectra, frames.refs.variance[refs], centers_yx[refs])
-        options["at_once"] = 1 if frames.device.is_numpy else len(refs)
+        options["at_once"] = frames.at_once(refs)
         return ShiftFit(*frames.device.run(registration.fit_pairs, *data, **options))
 
     # The expansion is best about the middle of the targets; one reference tells where it lies, how

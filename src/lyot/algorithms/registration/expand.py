@@ -27,13 +27,16 @@ MAX_NEWTON_STEPS = 12
 MAX_OFFSET_PIX = 1.0
 
 
-def integer_shift(target: Any, weight: Any, spectra: Any, /, *, max_shift: int = 5) -> Any:
+def integer_shift(
+    target: Any, weight: Any, spectra: Any, /, *, max_shift: int = 5, at_once: int = 1
+) -> Any:
     r"""Find the whole-pixel shift of each reference onto a finite target: ``(n_ref, 2)``.
 
     Of each onto several targets ``(n_t, n_y, n_x)`` it is ``(n_ref * n_t, 2)``. A masked
     cross-correlation: the objective is the one that is fitted later, :math:`N_d^2 / D_d` with
     :math:`N_d = \sum w s\,T_d r` and :math:`D_d = \sum w\,(T_d r)^2`, both of which are
-    correlations. References without positive correlation get shift zero.
+    correlations. References without positive correlation get shift zero. `at_once` references are
+    transformed at once.
     """
     xp = array_namespace(target, weight, spectra)
     n_y, n_x = target.shape[-2:]
@@ -48,15 +51,13 @@ def integer_shift(target: Any, weight: Any, spectra: Any, /, *, max_shift: int =
     waves = fourier.waves(xp.arange(-limit, limit + 1, **like), grid)
     size, still = 2 * limit + 1, xp.zeros(2, **like)
     gains = []
-    for k in range(spectra.shape[0]):
-        image = fourier.shift(spectra[k, ...], still, shape=(n_y, n_x))
+    for k in range(0, spectra.shape[0], at_once):
+        image = fourier.shift(spectra[k : k + at_once, None, ...], still, shape=(n_y, n_x))
         d = _correlate(weight_spectrum, fourier.transform(image * image, grid), waves)
-        of_image = fourier.transform(image, grid)
-        for i in range(targets.shape[0]):
-            n = _correlate(data_spectra[i, ...], of_image, waves)
-            gain = xp.where((n > 0) & (d > 0), n * n / xp.where(d > 0, d, 1.0), 0.0)
-            gains.append(xp.reshape(gain, (-1,)))
-    gain = xp.stack(gains)
+        n = _correlate(data_spectra, fourier.transform(image, grid), waves)
+        gain = xp.where((n > 0) & (d > 0), n * n / xp.where(d > 0, d, 1.0), 0.0)
+        gains.append(xp.reshape(gain, (-1, size * size)))
+    gain = xp.concat(gains)
     at = xp.argmax(gain, axis=1)
     best = xp.astype(xp.stack([at // size, at % size], axis=1), xp.float64) - limit
     return xp.where(xp.max(gain, axis=1)[:, None] > 0.0, best, 0.0)
