@@ -64,22 +64,48 @@ def test_trees_of_this_package_pass(tmp_path):
 
 
 def test_the_parser_in_c_leaves_tables_of_astropy_readable(tmp_path):
-    # In a process of its own, which is the package's.
-    code = f"""
-import yaml
-from lyot.compute import process
-from lyot.files.trees import prefer_c_parser
-process.own()
-prefer_c_parser()
+    in_own_process(f"""
 from astropy.table import QTable
 from astropy import units as u
 path = {str(tmp_path / "t.ecsv")!r}
 QTable({{"a": [1.0] * u.Jy}}, meta={{"lyot": {{"b": 1}}}}).write(path)
 assert QTable.read(path)["a"][0] == 1.0 * u.Jy
 assert yaml.safe_load("a: [1, 2]") == {{"a": [1, 2]}}
+""")
+
+
+def test_schemas_that_are_kept_stay_as_they_are(tmp_path):
+    in_own_process(f"""
+import asdf
+from asdf.yamlutil import AsdfLoader
+from stdatamodels.jwst import datamodels
+resources = asdf.get_config().resource_manager
+contents = [resources[uri] for uri in resources if "/schemas/" in uri]
+contents = [content for content in contents if content.startswith(b"%YAML")]
+before = [yaml.load(content, Loader=AsdfLoader) for content in contents]
+for _ in range(2):
+    with datamodels.CubeModel((2, 5, 5)) as model:
+        model.save({str(tmp_path / "x_calints.fits")!r})
+    with datamodels.open({str(tmp_path / "x_calints.fits")!r}) as model:
+        model.validate()
+assert len(contents) > 100
+for content, schema in zip(contents, before):
+    assert yaml.load(content, Loader=AsdfLoader) is schema
+    assert AsdfLoader(content).get_single_data() == schema
+""")
+
+
+def in_own_process(code):
+    """Run code in a process of the package's own, in which schemas are read fast."""
+    start = """
+import yaml
+from lyot.compute import process
+from lyot.files.trees import hasten_schemas
+process.own()
+hasten_schemas()
 """
     env = os.environ | {"PYTHONPATH": str(Path(trees.__file__).parents[2])}
-    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", start + code], env=env, check=True)
 
 
 @pytest.mark.parametrize(

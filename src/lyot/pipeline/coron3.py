@@ -28,7 +28,7 @@ from lyot.files.library_store import Library
 from lyot.files.products import save_atomically
 from lyot.files.star import StarPosition
 from lyot.files.stream import WriteBlock, write_blocks
-from lyot.files.trees import prefer_c_parser
+from lyot.files.trees import hasten_schemas
 from lyot.parameters import (
     FIRST_INTEGRATION,
     PIPELINE,
@@ -262,7 +262,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
 
     def _opened(self, number: int, path: Path) -> Any:
         if not number:
-            prefer_c_parser()
+            hasten_schemas()
         model = as_model(path, "CubeModel")
         process.freeze_imports()
         return model
