@@ -6,16 +6,24 @@ import numpy as np
 import pytest
 
 from lyot.errors import LyotError
-from lyot.files import products, provenance
+from lyot.files import products, provenance, stream
 from lyot.files.exposure import as_model
 from lyot.files.stream import PIECE_BYTES, write_blocks
 
 
-@pytest.mark.parametrize("direct", [False, True])
+@pytest.fixture(params=["fast", "slow", "slow, but the cache must not take it"])
+def cached(request, monkeypatch):
+    """Whether the cache may take a product, for a disk that is fast or not."""
+    if request.param != "fast":
+        monkeypatch.setattr(stream, "TRIED_BYTES", 0)
+        monkeypatch.setattr(stream, "MIN_BYTES_PER_S", np.inf)
+    return "must not" not in request.param
+
+
 @pytest.mark.parametrize("compress_dq", [False, True])
 @pytest.mark.parametrize("n_sets", [None, 3])
 def test_a_product_written_in_blocks_equals_a_saved_one(
-    exposure, tmp_path, rng, n_sets, compress_dq, direct
+    exposure, tmp_path, rng, n_sets, compress_dq, cached
 ):
     from stdatamodels.jwst import datamodels
 
@@ -35,7 +43,7 @@ def test_a_product_written_in_blocks_equals_a_saved_one(
         return made
 
     path = tmp_path / "t_psfalign.fits"
-    with write_blocks(path, model, shape, compress_dq=compress_dq, direct=direct) as write:
+    with write_blocks(path, model, shape, compress_dq=compress_dq, cached=cached) as write:
         for i in range(n_sets or 1):
             pick = () if n_sets is None else i
             write(i, sci[pick], err[pick], dq[pick])
@@ -52,9 +60,8 @@ def test_a_product_written_in_blocks_equals_a_saved_one(
     target.close()
 
 
-@pytest.mark.parametrize("direct", [False, True])
 def test_blocks_come_in_any_order_and_larger_than_what_is_written_at_once(
-    exposure, tmp_path, rng, direct
+    exposure, tmp_path, rng, cached
 ):
     from astropy.io import fits
 
@@ -70,7 +77,7 @@ def test_blocks_come_in_any_order_and_larger_than_what_is_written_at_once(
         return products.derived_model("QuadModel", target, arrays)
 
     path = tmp_path / "t_psfalign.fits"
-    with write_blocks(path, model, shape, direct=direct) as write:
+    with write_blocks(path, model, shape, cached=cached) as write:
         for i in (1, 2, 0):
             write(i, sci[i], iter(err[i]), dq[i])
     target.close()
@@ -80,15 +87,14 @@ def test_blocks_come_in_any_order_and_larger_than_what_is_written_at_once(
         assert path.stat().st_size % 2880 == 0
 
 
-@pytest.mark.parametrize("direct", [False, True])
-def test_a_file_that_cannot_grow_ends_in_a_sentence_and_leaves_nothing(tmp_path, direct):
+def test_a_file_that_cannot_grow_ends_in_a_sentence_and_leaves_nothing(tmp_path, cached):
     resource = pytest.importorskip("resource")
     shape = (2, 2, 601, 603)
     plane = np.zeros(shape[1:], np.float32)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def write():
-        with write_blocks(tmp_path / "t.fits", lambda: None, shape, direct=direct) as block:
+        with write_blocks(tmp_path / "t.fits", lambda: None, shape, cached=cached) as block:
             for i in range(2):
                 block(i, plane, plane, plane.astype(np.uint32))
 

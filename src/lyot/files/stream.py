@@ -6,6 +6,7 @@ import errno
 import mmap
 import os
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,8 @@ SIGN = np.uint32(0x80000000)
 """Flags are stored as signed integers, with BZERO = 2^31."""
 PAGE_BYTES, PIECE_BYTES = 4096, 2**22
 """What goes past the system's cache begins and ends at pages of the file; and how much at once."""
+TRIED_BYTES, MIN_BYTES_PER_S = 2**26, 4e8
+"""After so many bytes a disk that takes fewer a second is slow: the cache takes the rest."""
 
 _OF_AN_IMAGE = ("XTENSION", "BITPIX", "NAXIS", "PCOUNT", "GCOUNT")
 WriteBlock = Callable[[int, Any, Any, Any], None]
@@ -41,7 +44,7 @@ def write_blocks(
     /,
     *,
     compress_dq: bool = False,
-    direct: bool = False,
+    cached: bool = True,
 ) -> Iterator[WriteBlock]:
     """Give a function that writes a block of a product: its number, SCI, ERR and DQ.
 
@@ -50,9 +53,9 @@ def write_blocks(
     the function has returned. So one block is held, where stdatamodels holds the product twice.
     Headers get reserved space, filled from what `model` makes, with arrays of any shape: it is
     called after the last block, when all that it records has been measured. With `compress_dq`
-    each plane of DQ is a compressed tile. With `direct` images go to the disk without a copy in the
-    system's cache, where the system can do that: less work, for a product that is larger than what
-    the cache lets wait.
+    each plane of DQ is a compressed tile. Images go to the disk without a copy in the system's
+    cache, where the system can do that: less work. If they may be `cached`, that is for disks that
+    are fast.
     """
     path = Path(path)
     offset, end = {}, RESERVED["PRIMARY"] * FITS_BLOCK
@@ -64,10 +67,11 @@ def write_blocks(
     with (
         atomic_write(path) as temporary,
         open(temporary, "wb") as file,
-        _opened_again(temporary, direct) as again,
+        _past_the_cache(temporary) as past,
         ThreadPoolExecutor(1) as thread,
     ):
-        planes = {name: _Planes(file.fileno(), again, shape[-2:]) for name in offset}
+        disk = _Disk(file.fileno(), past, cached)
+        planes = {name: _Planes(disk, shape[-2:]) for name in offset}
         pending: list[Future[None]] = []
 
         def _convert(block: int, sci: Any, err: Any, dq: Any) -> None:
@@ -94,11 +98,11 @@ def write_blocks(
 
 
 @contextmanager
-def _opened_again(path: Path, direct: bool) -> Iterator[int]:
-    """Open a file once more, past the system's cache where that is wanted and can be."""
+def _past_the_cache(path: Path) -> Iterator[int]:
+    """Open a file once more, past the system's cache where that can be."""
     flags = os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)
     try:
-        file = os.open(path, flags | (getattr(os, "O_DIRECT", 0) if direct else 0))
+        file = os.open(path, flags | getattr(os, "O_DIRECT", 0))
     except OSError:
         file = os.open(path, flags)
     try:
@@ -107,11 +111,41 @@ def _opened_again(path: Path, direct: bool) -> Iterator[int]:
         os.close(file)
 
 
+class _Disk:
+    """A file that is open twice, with the system's cache and past it."""
+
+    def __init__(self, plain: int, past: int, cached: bool) -> None:
+        self._plain, self._past, self._cached = plain, past, cached
+        self._n_bytes, self._seconds = 0, 0.0  # of what went past the cache
+
+    def write(self, part: memoryview, place: int) -> None:
+        """Write to a place of the file."""
+        while part:
+            n_bytes = os.pwrite(self._plain, part, place)
+            part, place = part[n_bytes:], place + n_bytes
+
+    def write_pages(self, part: memoryview, place: int) -> None:
+        """Write whole pages, past the cache unless it is to take what the disk is too slow for."""
+        started = time.perf_counter()
+        slow = TRIED_BYTES < self._n_bytes < MIN_BYTES_PER_S * self._seconds
+        while part and not (slow and self._cached):
+            try:
+                n_bytes = os.pwrite(self._past, part, place)
+            except OSError as err:
+                if err.errno != errno.EINVAL:
+                    raise
+                break  # this disk does not take it so
+            part, place = part[n_bytes:], place + n_bytes
+            self._n_bytes += n_bytes
+        self._seconds += time.perf_counter() - started
+        self.write(part, place)
+
+
 class _Planes:
     """Planes of one array on their way to a file: gathered, and written in large pieces."""
 
-    def __init__(self, plain: int, direct: int, shape: tuple[int, ...]) -> None:
-        self._plain, self._direct = plain, direct
+    def __init__(self, disk: _Disk, shape: tuple[int, ...]) -> None:
+        self._disk = disk
         self._held = mmap.mmap(-1, PIECE_BYTES + 4 * int(np.prod(shape)) + PAGE_BYTES)
         self._page = 0  # where in the file that begins
         self._start = self._stop = 0  # of what is there
@@ -137,21 +171,12 @@ class _Planes:
         """Write what is held up to there; what shares its page with something else as usual."""
         first = min(-(-self._start // PAGE_BYTES) * PAGE_BYTES, stop)
         last = max(stop - stop % PAGE_BYTES, first)
-        self._write_part(self._plain, self._start, first)
-        self._write_part(self._direct, first, last)
-        self._write_part(self._plain, last, stop)
+        with memoryview(self._held) as held:
+            self._disk.write(held[self._start : first], self._page + self._start)
+            self._disk.write_pages(held[first:last], self._page + first)
+            self._disk.write(held[last:stop], self._page + last)
         self._held.move(0, stop, self._stop - stop)
         self._page, self._start, self._stop = self._page + stop, 0, self._stop - stop
-
-    def _write_part(self, file: int, start: int, stop: int) -> None:
-        while start < stop:
-            try:
-                with memoryview(self._held) as held, held[start:stop] as part:
-                    start += os.pwrite(file, part, self._page + start)
-            except OSError as err:
-                if err.errno != errno.EINVAL or file == self._plain:
-                    raise
-                file = self._plain  # what this disk does not take directly
 
 
 def _padded(n_bytes: int) -> int:

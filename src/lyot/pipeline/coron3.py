@@ -79,7 +79,7 @@ log = logging.getLogger(__name__)
 MEMORY_SHARE = 0.7
 """Share of the computer's memory that a run takes where the user sets no limit."""
 CACHED_SHARE = 0.2
-"""Share of it that Linux lets wait for the disk (vm.dirty_ratio): larger products go past it."""
+"""Share of it that Linux lets wait for the disk (vm.dirty_ratio)."""
 
 
 class Coron3Pipeline(Pipeline, LyotStep):
@@ -424,12 +424,16 @@ class Coron3Pipeline(Pipeline, LyotStep):
         recipe, background = plan.parameters.recipe, self._background(plan, exposure.science)
         steps = (self.background, self.outlier_detection)
         made = subtract_background(read_cube(exposure.science), background, recipe.background)
-        cube, _ = made
+        cube, record = made
         found = None if recipe.outlier.skip else outlier_dq(cube, recipe.outlier)
 
         def _model() -> Any:
             given = opened.result()
-            target = self.background.run(given, background, made)
+            target = given
+            if record or self.background.pre_hooks or self.background.post_hooks:
+                target = self.background.run(given, background, made)
+            else:
+                target.meta.cal_step.back_sub = "SKIPPED"
             if found is None:
                 target.meta.cal_step.outlier_detection = "SKIPPED"
                 flagged = target
@@ -475,8 +479,8 @@ class Coron3Pipeline(Pipeline, LyotStep):
         path, size = self._path(name), CUBE_BYTES * int(np.prod(shape))
         log.info("%s takes %.2f GB.", name, size / 1e9)
         check_free_space(path.parent, int(1.02 * size), name)
-        direct = 0 < CACHED_SHARE * memory.of_computer() < size
-        with write_blocks(path, product, shape, compress_dq=compress_dq, direct=direct) as write:
+        cached = size <= CACHED_SHARE * (memory.of_computer() or np.inf)
+        with write_blocks(path, product, shape, compress_dq=compress_dq, cached=cached) as write:
             yield write
         self._note(path)
 
