@@ -126,3 +126,11 @@ def test_the_median_of_neighbors_is_that_of_scipy(rng, shape, half_window):
     wanted = ndimage.median_filter(image, size=2 * half_window + 1, mode="nearest")
     found = repair.median_of_neighbors(image, half_window=half_window)
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_middle_is_the_median(rng, dtype):
+    for n in range(1, 9):
+        values = rng.normal(size=n).astype(dtype)
+        assert repair.middle_of(values) == np.median(values)
+    assert np.isnan(repair.middle_of(np.zeros(0)))

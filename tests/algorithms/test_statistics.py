@@ -8,7 +8,6 @@ from lyot.algorithms.statistics import (
     annulus_noise,
     critical_t,
     median_variance,
-    middle_of,
     n_positions,
     normality,
     tail_probability,
@@ -17,14 +16,6 @@ from lyot.algorithms.statistics import (
 
 def test_positions_are_a_circumference():
     assert [n_positions(r) for r in (0.3, 1, 1.5, 10)] == [1, 6, 9, 62]
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_middle_is_the_median(rng, dtype):
-    for n in range(1, 9):
-        values = rng.normal(size=n).astype(dtype)
-        assert middle_of(values) == np.median(values)
-    assert np.isnan(middle_of(np.zeros(0)))
 
 
 def test_too_few_others_have_no_threshold():

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lyot.algorithms.repair import MAD_TO_SIGMA, finite_median
+from lyot.algorithms.repair import MAD_TO_SIGMA, middle_of
 from lyot.types import Array, Mask
 
 MIN_SOURCE_SIGMA = 5.0
@@ -120,27 +120,39 @@ def row_levels(
     >>> round(rows.scatter, 1), round(float(rows.err[0]), 2)
     (0.5, 0.09)
     """
-    data, counts = np.asarray(image, dtype=np.float64), good
+    data, counts = np.ascontiguousarray(image, dtype=np.float64), np.ascontiguousarray(good)
     unknown = RowLevels(np.zeros(len(data)), np.zeros(len(data)), float("nan"))
     for k in range(n_rounds):
         enough = counts.sum(axis=1) >= MIN_ROW_PIXELS
         if enough.sum() < ROWS_ABOUT:
             return unknown
         counts = counts & enough[:, None]
-        level = np.nan_to_num(finite_median(np.where(counts, data, np.nan).T))
+        level = _row_medians(data, counts)
         apart = np.where(counts, data - level[:, None], 0.0)
-        sigma = MAD_TO_SIGMA * float(np.median(np.abs(apart[counts])))
+        sigma = MAD_TO_SIGMA * float(middle_of(np.abs(apart[counts])))
         if k + 1 < n_rounds:
             share = ndimage.uniform_filter(counts.astype(np.float64), SURROUNDINGS)
             smooth = ndimage.uniform_filter(apart, SURROUNDINGS) / np.maximum(share, 0.1)
-            width = MAD_TO_SIGMA * float(np.median(np.abs(smooth[counts])))
+            width = MAD_TO_SIGMA * float(middle_of(np.abs(smooth[counts])))
             counts = counts & (np.abs(apart) <= n_sigma * sigma)
             counts &= np.abs(smooth) <= n_sigma * width
     level[enough] -= ndimage.median_filter(level[enough], ROWS_ABOUT, mode="nearest")
     err = np.where(enough, sigma * np.sqrt(0.5 * np.pi / np.maximum(counts.sum(axis=1), 1)), 0.0)
-    of_levels = MAD_TO_SIGMA * float(np.median(np.abs(level[enough])))
-    of_pixels = float(np.median(err[enough]))
+    of_levels = MAD_TO_SIGMA * float(middle_of(np.abs(level[enough])))
+    of_pixels = float(middle_of(err[enough]))
     return RowLevels(level, err, float(np.sqrt(max(of_levels**2 - of_pixels**2, 0.0))))
+
+
+def _row_medians(data: Array, counts: Mask) -> Array:
+    """Medians of the pixels of each row that count; 0 where none does."""
+    ordered = np.where(counts, data, np.inf)
+    ordered.sort(axis=1)
+    n = counts.sum(axis=1)
+    low, high = (
+        np.take_along_axis(ordered, np.maximum(at, 0)[:, None], axis=1)[:, 0]
+        for at in ((n - 1) // 2, np.minimum(n // 2, data.shape[1] - 1))
+    )
+    return np.where(n > 0, 0.5 * (low + high), 0.0)
 
 
 class CombinedBackground(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import radius_map
-from lyot.algorithms.repair import MAD_TO_SIGMA, finite_median
+from lyot.algorithms.repair import MAD_TO_SIGMA, finite_median, middle_of
 from lyot.types import Array
 
 
@@ -94,17 +94,6 @@ class RingLevels(NamedTuple):
             return np.full(np.shape(values), np.nan)
         middle = np.interp(radius_pix, self.radius_pix, self.middle)
         return (values - middle) / self.sigma_at(radius_pix)
-
-
-def middle_of(values: Array, /) -> Any:
-    """Return the median of finite values, NaN of none: what NumPy does, without its checks."""
-    half, odd = divmod(values.size, 2)
-    if not values.size:
-        return np.nan
-    if odd:
-        return np.partition(values, half)[half]
-    ordered = np.partition(values, (half - 1, half))
-    return 0.5 * (ordered[half - 1] + ordered[half])
 
 
 def ring_levels(values: Array, radius_pix: Array, /, *, width: float) -> RingLevels:

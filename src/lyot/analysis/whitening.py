@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lyot.algorithms.geometry import radius_map
-from lyot.algorithms.repair import MAD_TO_SIGMA
-from lyot.algorithms.statistics import middle_of
+from lyot.algorithms.repair import MAD_TO_SIGMA, middle_of
 from lyot.analysis.exposure import SubtractedExposure
 from lyot.types import Array
 

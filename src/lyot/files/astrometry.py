@@ -33,10 +33,12 @@ def plane_of(model: Any, star: StarPosition, /) -> TangentPlane:
     if not (model.meta.hasattr("wcs") and model.meta.wcs is not None):
         return header_plane(info, star)
     y, x = (np.linspace(-0.5, n - 0.5, N_SAMPLES) for n in info.shape[-2:])
-    places = np.meshgrid(x, y)
+    x, y = places = np.meshgrid(x, y)
     with readable(f"The WCS of {info.name}", "run assign_wcs again"):
-        wcs = frame_wcs(model.meta.wcs, model.meta.wcsinfo.instance, info)
-        (ra, dec), center = wcs(*places), tuple(float(v) for v in wcs(star.x, star.y))
+        dx, dy = _moved(model.meta.wcs, model.meta.wcsinfo.instance, info)
+        wcs = partial(model.meta.wcs, with_bounding_box=False)
+        ra, dec = wcs(x + dx, y + dy)
+        center = tuple(float(v) for v in wcs(star.x + dx, star.y + dy))
     if not np.isfinite([*ra.ravel(), *dec.ravel(), *center]).all():
         raise LyotError(f"The WCS of {info.name} does not cover its frame; run assign_wcs on it.")
     offsets = tangent_offset(ra, dec, center)
@@ -61,19 +63,24 @@ def frame_wcs(wcs: Any, wcsinfo: Mapping[str, Any], info: ExposureInfo, /) -> An
     """
     from astropy.modeling.models import Shift
 
+    dx, dy = _moved(wcs, wcsinfo, info)
     wcs = copy.deepcopy(wcs)
     wcs.bounding_box = None
+    if dx or dy:
+        wcs.insert_transform(wcs.available_frames[0], Shift(dx) & Shift(dy), after=True)
+    return wcs
+
+
+def _moved(wcs: Any, wcsinfo: Mapping[str, Any], info: ExposureInfo) -> tuple[float, float]:
+    """How far the pixels of a frame, x and y, are from those that its WCS was assigned for."""
     ra, dec = wcsinfo.get("ra_ref"), wcsinfo.get("dec_ref")
     if info.crpix_xy is None or ra is None or dec is None:
-        return wcs
-    there = pixel_of(wcs, (ra, dec))
-    moved = there - info.crpix_xy
+        return 0.0, 0.0
+    moved = pixel_of(wcs, (ra, dec)) - info.crpix_xy
     if not (np.abs(moved) < max(info.shape[-2:])).all():
         log.warning("CRPIX of %s is not on its WCS; its pixels are taken as they are.", info.name)
-    elif np.abs(moved).max() > 1e-3:
-        shift = Shift(moved[0]) & Shift(moved[1])
-        wcs.insert_transform(wcs.available_frames[0], shift, after=True)
-    return wcs
+        return 0.0, 0.0
+    return (float(moved[0]), float(moved[1])) if np.abs(moved).max() > 1e-3 else (0.0, 0.0)
 
 
 def pixel_of(wcs: Any, sky: tuple[float, float], /) -> Array:

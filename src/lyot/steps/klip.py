@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lyot.analysis.mode import extended_image
-from lyot.compute import devices
+from lyot.compute import devices, threads
 from lyot.files.aligned import AlignedArrays
 from lyot.files.astrometry import plane_of
 from lyot.files.exposure import Cube, cube_from_model
@@ -112,21 +112,25 @@ class KlipStep(LyotStep):
             known |= record_of(done.subtracted)
             products = []
             separation = plane.separations(cube.frame_shape)
-            for result in done.results:
-                mean, variance = result.mean()
-                on_sky = sky_noise(mean, variance, separation)._replace(is_applied=recipe.scale_err)
-                log.info("Scatter of the blank sky over ERR of %s: %s.", cube.info.name, on_sky)
-                if text := on_sky.warning(cube.info.name):
-                    log.warning(text)
-                if recipe.scale_err:
-                    result = result.with_err_times(on_sky.factor)
-                    variance = variance * on_sky.factor**2
-                rows = row_noise(mean, separation, cube.info.fast_axis)
-                log.info("Noise of rows left in %s: %s.", cube.info.name, rows)
-                noise = speckle_noise(mean, variance, star, scale_arcsec)
-                known |= {"speckle_noise": noise._asdict(), "sky_noise": on_sky._asdict()}
-                known |= {"row_noise": rows._asdict()}
-                products.append(_product(model, result, recipe, inputs, star, history, **known))
+            with threads.SecondThread() as second:
+                for result in done.results:
+                    mean, variance = result.mean()
+                    rows = second.submit(row_noise, mean, separation, cube.info.fast_axis)
+                    on_sky = sky_noise(mean, variance, separation)
+                    on_sky = on_sky._replace(is_applied=recipe.scale_err)
+                    log.info("Scatter of the blank sky over ERR of %s: %s.", cube.info.name, on_sky)
+                    if text := on_sky.warning(cube.info.name):
+                        log.warning(text)
+                    if recipe.scale_err:
+                        result = result.with_err_times(on_sky.factor)
+                        variance = variance * on_sky.factor**2
+                    noise = speckle_noise(mean, variance, star, scale_arcsec)
+                    known |= {"speckle_noise": noise._asdict(), "sky_noise": on_sky._asdict()}
+                    product = _product(model, result)
+                    known |= {"row_noise": rows.result()._asdict()}
+                    log.info("Noise of rows left in %s: %s.", cube.info.name, rows.result())
+                    _stamp(product, result, recipe, inputs, star, history, **known)
+                    products.append(product)
         return products[0] if len(products) == 1 else products
 
     def _star(self, cube: Cube, recorded: StarPosition | None) -> StarPosition:
@@ -144,16 +148,7 @@ class KlipStep(LyotStep):
         return super().save_model(model, **parts)
 
 
-def _product(
-    target: Any,
-    result: Subtraction,
-    recipe: SubtractRecipe,
-    inputs: list[str],
-    star: StarPosition,
-    history: dict[str, Any],
-    /,
-    **details: Any,
-) -> Any:
+def _product(target: Any, result: Subtraction) -> Any:
     """Make the psfsub product of one number of modes, with the metadata of the exposure."""
     do_not_use = np.uint32(info_from_model(target).instrument_value.flag_value("DO_NOT_USE"))
     # A combined image has none.
@@ -162,6 +157,20 @@ def _product(
     model = copy_with(target, {"data": result.sci, "err": result.err, "dq": dq})
     model.meta.model_type = "CubeModel"
     drop_unknown_long_keywords(model)
+    return model
+
+
+def _stamp(
+    model: Any,
+    result: Subtraction,
+    recipe: SubtractRecipe,
+    inputs: list[str],
+    star: StarPosition,
+    history: dict[str, Any],
+    /,
+    **details: Any,
+) -> None:
+    """Record in a product what was done, with what its references record."""
     for step in ("stack_psfs", "align_psfs"):
         setattr(model.meta.cal_step, step, "COMPLETE")
     provenance = provenance_of(model)
@@ -170,4 +179,3 @@ def _product(
     error = f"ERR is {recipe.error}; residual speckles are not in a propagated error"
     details = result.record() | {"error": error} | details
     stamp(model, "klip", to_dict(recipe), inputs, star, **details)
-    return model
