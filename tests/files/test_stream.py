@@ -79,7 +79,7 @@ def test_blocks_come_in_any_order_and_larger_than_what_is_written_at_once(
     path = tmp_path / "t_psfalign.fits"
     with write_blocks(path, model, shape, cached=cached) as write:
         for i in (1, 2, 0):
-            write(i, sci[i], iter(err[i]), dq[i])
+            write(i, sci[i], err[i], dq[i])
     target.close()
     with fits.open(path) as hdus:
         for name, array in (("SCI", sci), ("ERR", err), ("DQ", dq)):

@@ -19,6 +19,7 @@ def test_flags_move_by_whole_pixels_as_numpy_rolls_an_array(rng, share):
     assert len(moved) == 3
     for k, pixels in enumerate([(0, 0), (3, -16), (-2, 2)]):
         np.testing.assert_array_equal(moved[k], np.roll(dq[k], pixels, axis=(0, 1)))
+        np.testing.assert_array_equal(moved[k : k + 2][0], moved[k])
 
 
 def test_flags_say_what_was_filled():

@@ -17,13 +17,26 @@ from lyot.types import Mask
 
 
 class Planes(Protocol):
-    """Planes that can be asked for one at a time: an array is one."""
+    """Planes that can be asked for one or some at a time: an array is one."""
 
-    def __getitem__(self, number: int, /) -> Any:
-        """Return one plane."""
+    def __getitem__(self, number: Any, /) -> Any:
+        """Return one plane, or those of a slice."""
 
     def __len__(self) -> int:
         """Return their number."""
+
+
+class Errors:
+    """Square roots of variances, made when they are read."""
+
+    def __init__(self, variance: NDArray[np.float32], /) -> None:
+        self._variance = variance
+
+    def __len__(self) -> int:
+        return len(self._variance)
+
+    def __getitem__(self, number: Any, /) -> NDArray[np.float32]:
+        return np.sqrt(self._variance[number])
 
 
 @dataclass(frozen=True, eq=False)

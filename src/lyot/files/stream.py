@@ -48,9 +48,9 @@ def write_blocks(
 ) -> Iterator[WriteBlock]:
     """Give a function that writes a block of a product: its number, SCI, ERR and DQ.
 
-    The product has three axes, or four, of which the first counts the blocks; those of a block are
-    planes ``(n_y, n_x)`` to go through once, converted and written on a thread of their own after
-    the function has returned. So one block is held, where stdatamodels holds the product twice.
+    The product has three axes, or four, of which the first counts the blocks. Those of a block are
+    arrays or `Planes`, converted and written on a thread of their own after the function has
+    returned: so one block is held, where stdatamodels holds the product twice.
     Headers get reserved space, filled from what `model` makes, with arrays of any shape: it is
     called after the last block, when all that it records has been measured. With `compress_dq`
     each plane of DQ is a compressed tile. Images go to the disk without a copy in the system's
@@ -75,14 +75,12 @@ def write_blocks(
         pending: list[Future[None]] = []
 
         def _convert(block: int, sci: Any, err: Any, dq: Any) -> None:
-            """Convert and write a plane at a time: the converted copy stays small."""
             for name, arrays in (("SCI", sci), ("ERR", err)):
-                planes[name].put(arrays, offset[name] + block * block_bytes, ">f4")
+                planes[name].put(arrays, offset[name] + block * block_bytes)
             if tiles is not None:
                 tiles.write(file, block, dq)
             else:
-                signed = (plane ^ SIGN for plane in dq)
-                planes["DQ"].put(signed, offset["DQ"] + block * block_bytes, ">u4")
+                planes["DQ"].put(dq, offset["DQ"] + block * block_bytes, signed=True)
 
         def _write(block: int, sci: Any, err: Any, dq: Any) -> None:
             while pending:
@@ -142,23 +140,29 @@ class _Disk:
 
 
 class _Planes:
-    """Planes of one array on their way to a file: gathered, and written in large pieces."""
+    """Planes of one array on their way to a file: converted, gathered, written in large pieces.
+
+    Some planes are converted at once, as what runs beside it waits for the interpreter each time.
+    """
 
     def __init__(self, disk: _Disk, shape: tuple[int, ...]) -> None:
         self._disk = disk
-        self._held = mmap.mmap(-1, PIECE_BYTES + 4 * int(np.prod(shape)) + PAGE_BYTES)
+        plane_bytes = 4 * int(np.prod(shape))
+        self._at_once = max(PIECE_BYTES // plane_bytes, 1)
+        self._held = mmap.mmap(-1, PIECE_BYTES + self._at_once * plane_bytes)
         self._page = 0  # where in the file that begins
         self._start = self._stop = 0  # of what is there
 
-    def put(self, planes: Any, place: int, dtype: str) -> None:
+    def put(self, planes: Any, place: int, *, signed: bool = False) -> None:
         """Write planes from a place of the file on."""
         if place != self._page + self._stop:
             self.finish()
             self._start = self._stop = place % PAGE_BYTES
             self._page = place - self._start
-        for plane in planes:
-            held = np.ndarray(plane.shape, dtype, self._held, self._stop)
-            held[...] = plane
+        for k in range(0, len(planes), self._at_once):
+            part = planes[k : k + self._at_once]
+            held = np.ndarray(part.shape, ">u4" if signed else ">f4", self._held, self._stop)
+            held[...] = part ^ SIGN if signed else part
             self._stop += held.nbytes
             if self._stop >= PIECE_BYTES:
                 self._write(self._stop - self._stop % PAGE_BYTES)
@@ -193,9 +197,9 @@ class _Tiles:
     def write(self, file: Any, block: int, planes: Any) -> None:
         """Write the planes of a block after those before it."""
         file.seek(self.offset + self.places.nbytes + self.n_bytes)
-        for k, plane in enumerate(planes):
+        for k in range(len(planes)):
             packer = zlib.compressobj(1, wbits=31)
-            tile = packer.compress((plane ^ SIGN).astype(">u4").data) + packer.flush()
+            tile = packer.compress((planes[k] ^ SIGN).astype(">u4").data) + packer.flush()
             self.places[block * self.shape[-3] + k] = len(tile), self.n_bytes
             self.n_bytes += len(tile)
             file.write(tile)

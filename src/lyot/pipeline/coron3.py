@@ -19,7 +19,7 @@ from stpipe import Pipeline
 from lyot import steps
 from lyot.compute import memory, process, threads
 from lyot.errors import LyotError
-from lyot.files.aligned import AlignedFrames
+from lyot.files.aligned import AlignedFrames, Errors
 from lyot.files.association import read_association
 from lyot.files.atomic import check_free_space, checksum
 from lyot.files.exposure import Cube, as_model, cube_from_model, read_cube, stack
@@ -386,7 +386,7 @@ class Coron3Pipeline(Pipeline, LyotStep):
             def receive(i: int, frames: AlignedFrames) -> None:
                 self.progress(stage, i, n_sets)
                 if write is not None:
-                    write(i, frames.sci, map(np.sqrt, frames.variance), frames.dq)
+                    write(i, frames.sci, Errors(frames.variance), frames.dq)
 
             aligned = self.align_refs.references(
                 exposure.science, cube, stacked.refs, receive=receive, warnings=stacked.warnings

@@ -249,12 +249,14 @@ class Aligner:
         bad = self._store.empty((len(refs), *shape), bool)
         sci, variance = (self._store.empty(bad.shape, np.float32) for _ in range(2))
 
-        def _one(k: int) -> None:
-            sci[k] = fourier.shift(self._spectra[k], shift_yx[k], shape=shape)
-            variance[k] = propagation.shift_variance(refs.variance[k], shift_yx[k])
-            bad[k] = move_bad(refs, k, shift_yx[k])
+        def _some(pick: Sequence[int]) -> None:
+            at = slice(pick[0], pick[-1] + 1)
+            sci[at] = fourier.shift(self._spectra[at], shift_yx[at], shape=shape)
+            for k in pick:
+                variance[k] = propagation.shift_variance(refs.variance[k], shift_yx[k])
+                bad[k] = move_bad(refs, k, shift_yx[k])
 
-        threads.map_ordered(_one, range(len(refs)))
+        self._frames.in_groups(_some, range(len(refs)))
         return Moved(sci, variance, bad)
 
     def _moved_there(self, shift_yx: Array) -> Moved:

@@ -79,12 +79,16 @@ class MovedFlags:
     def __len__(self) -> int:
         return len(self._flags)
 
-    def __getitem__(self, k: int, /) -> NDArray[np.uint32]:
+    def __getitem__(self, number: int | slice, /) -> NDArray[np.uint32]:
+        frames = range(len(self))[number]
+        numbers = (frames,) if isinstance(frames, int) else frames
         n_y, n_x = self._flags.frame_shape
-        d_y, d_x = (round(float(s)) for s in self._shift_yx[k])
-        (y, x), values = np.divmod(self._flags[k].at, n_x), self._flags[k].dq
-        flat, bad = np.zeros(n_y * n_x, np.uint32), self._bad[k]
-        flat[(y + d_y) % n_y * n_x + (x + d_x) % n_x] = values
-        flat[bad] = (flat[bad] & ~self._do_not_use) | self._estimated
-        flat[self._all_bad] |= self._do_not_use
-        return flat.reshape(n_y, n_x)
+        out = np.zeros((len(numbers), n_y, n_x), np.uint32)
+        for k, flat in zip(numbers, out.reshape(len(out), -1), strict=True):
+            d_y, d_x = (round(float(s)) for s in self._shift_yx[k])
+            (y, x), values = np.divmod(self._flags[k].at, n_x), self._flags[k].dq
+            flat[(y + d_y) % n_y * n_x + (x + d_x) % n_x] = values
+            bad = self._bad[k]
+            flat[bad] = (flat[bad] & ~self._do_not_use) | self._estimated
+            flat[self._all_bad] |= self._do_not_use
+        return out[0] if isinstance(frames, int) else out
