@@ -163,7 +163,7 @@ def _torch(name: str) -> Device | None:
         return None
 
     def _put(array: np.ndarray) -> Any:
-        native = np.asarray(array, dtype=array.dtype.newbyteorder("="))
+        native = _native(array)
         if not native.flags.writeable:
             native = native.copy()
         return torch.from_numpy(np.ascontiguousarray(native)).to("cpu" if name == "torch" else name)
@@ -191,4 +191,11 @@ def _cupy(name: str) -> Device | None:
         pool = cupy.get_default_memory_pool()
         return int(cupy.cuda.runtime.memGetInfo()[0] + pool.free_bytes())
 
-    return Device(cupy.asarray, cupy.asnumpy, _free)
+    return Device(lambda array: cupy.asarray(_native(array)), cupy.asnumpy, _free)
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """Return an array in the byte order of this computer, as files are not."""
+    import numpy as np
+
+    return np.asarray(array, dtype=array.dtype.newbyteorder("="))

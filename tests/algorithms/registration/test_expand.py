@@ -19,10 +19,11 @@ def test_integer_shift_is_found_through_a_mask(star_image, shift):
     np.testing.assert_array_equal(found[0], shift)
 
 
-def test_integer_shifts_onto_several_targets_are_those_onto_each(star_image):
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_integer_shifts_onto_several_targets_are_those_onto_each(star_image, at_once):
     targets = np.stack([star_image(shift_yx=d) for d in [(3, -4), (0, 1), (-2, 2)]])
     refs = fourier.spectrum(np.stack([star_image(), star_image(shift_yx=(1, 1))]))
-    found = registration.integer_shift(targets, np.ones(SHAPE), refs)
+    found = registration.integer_shift(targets, np.ones(SHAPE), refs, at_once=at_once)
     expected = [[(3, -4), (0, 1), (-2, 2)], [(2, -5), (-1, 0), (-3, 1)]]
     np.testing.assert_array_equal(found.reshape(2, 3, 2), expected)
 
@@ -101,13 +102,16 @@ def test_fewer_orders_say_where_they_are_enough(star_image, order):
     assert off[0] > 1e-6
 
 
-def test_references_fitted_together_are_those_fitted_alone(star_image, rng):
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_references_fitted_together_are_those_fitted_alone(star_image, rng, at_once):
     targets = np.stack([star_image(shift_yx=d) for d in ((0.1, 0.0), (0.0, -0.1), (0.05, 0.05))])
     refs = np.stack([star_image(seed=k) for k in range(3)])
     bad = rng.random(targets.shape) < 0.02
     variance, centers = rng.uniform(0.1, 0.2, refs.shape), rng.normal(0.0, 0.02, (3, 2))
     prepared = registration.pair_targets(targets, np.ones(SHAPE), bad, np.ones(targets.shape))
-    together = registration.fit_pairs(prepared, fourier.spectrum(refs), variance, centers)
+    together = registration.fit_pairs(
+        prepared, fourier.spectrum(refs), variance, centers, at_once=at_once
+    )
     for k, ref in enumerate(refs):
         alone = pairs(targets, ref, centers[k], bad=bad, var_r=variance[k])
         for a, b in zip(together, alone, strict=True):
