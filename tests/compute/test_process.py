@@ -124,3 +124,22 @@ def test_the_filters_of_warnings_come_back_whatever_threads_do():
             thread.join()
         assert next(iter(warnings.filters))[0] == "ignore"  # what the other left behind
     assert list(warnings.filters) == before
+
+
+@pytest.mark.parametrize("given", [None, "2"])
+def test_openblas_has_one_thread_unless_the_user_wants_more(given):
+    code = """
+import os
+from lyot.compute import process
+process.own()
+import scipy.linalg
+from threadpoolctl import threadpool_info
+blas = [each["num_threads"] for each in threadpool_info() if each["internal_api"] == "openblas"]
+print(os.environ["OPENBLAS_NUM_THREADS"], max(blas, default=1))
+"""
+    env = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    env |= {"PYTHONPATH": str(SOURCE.parent)} | ({"OPENBLAS_NUM_THREADS": given} if given else {})
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
+    wanted, has = map(int, done.stdout.split())
+    assert wanted == int(given or 1)
+    assert has <= wanted

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import gc
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -38,13 +39,15 @@ def own() -> None:
     kept for the next one, whichever thread makes it: with a store for each thread a run takes a
     fifth more memory. Elsewhere than on glibc this does nothing. Threads that compute wait less
     long for those that import modules or write headers, and what other packages import for purposes
-    of their own is executed when it is used.
+    of their own is executed when it is used. OpenBLAS makes no threads: calculations hold it at one
+    (`lyot.compute.threads`), and those that it makes wait busily at first.
     """
     global _owned
     if _owned:
         return
     _owned = True
     late.defer()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read where NumPy is imported
     gc.set_threshold(COLLECT_AFTER)
     atexit.register(gc.freeze)  # what is left at the end goes with the process
     sys.setswitchinterval(SWITCH_INTERVAL_S)

@@ -142,12 +142,12 @@ def checksum(path: str | Path, /) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-MAX_FULL_CHECKSUM_BYTES = 64 * 2**20
-N_SAMPLES, SAMPLE_BYTES = 64, 2**20
+MAX_FULL_CHECKSUM_BYTES = 16 * 2**20
+N_SAMPLES, SAMPLE_BYTES = 64, 2**17
 
 
 def sampled_checksum(path: str | Path, /) -> str:
-    """Return the size of a product and a checksum, beyond 64 MiB of 64 samples of a MiB.
+    """Return the size of a product and a checksum, beyond 16 MiB of 64 samples of 128 KiB.
 
     It shows truncation and overwriting, not each change of a byte: inputs take `checksum`.
     """
