@@ -36,12 +36,19 @@ def boxed(pixels):
     return pixels.reshape(*pixels.shape[:-1], 10, 15)
 
 
+def products(source, weight, refs, means):
+    """Return the products of one source on one box."""
+    light = np.array([[source @ weight]])
+    images = boxed(source[None, None]), boxed(weight[None])
+    return injection.source_products(*images, light, [boxed(refs)], means)
+
+
 def test_the_linear_response_is_the_change_of_the_residual(data):
     target, refs, weight, source, _ = data
     before, ref_means, frozen = fit(target, refs, weight)
     after, *_ = fit(target + 3.0 * source, refs, weight)
-    light, frames = boxed((source * weight)[None, None]), [boxed(refs)]
-    cross = injection.source_products(light, frames, ref_means)
+    frames = [boxed(refs)]
+    cross = products(source, weight, refs, ref_means)
     matrix = klip.to_modes(klip.decompose(frozen.gram))
     coefs = klip.coefficients(cross[0], matrix, n_modes=N_MODES)
     model = injection.linear_response(coefs[None], frames, ref_means)
@@ -53,8 +60,7 @@ def test_products_of_all_pixels_are_the_operator_on_any_source(data):
     _, refs, weight, source, _ = data
     means = refs @ weight / weight.sum()
     operator = injection.all_products(boxed(weight), boxed(refs), means)
-    light = boxed((source * weight)[None, None])
-    one = injection.source_products(light, [boxed(refs)], means)
+    one = products(source, weight, refs, means)
     np.testing.assert_allclose(source[None] @ operator, one[0], atol=1e-12)
 
 

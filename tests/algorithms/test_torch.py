@@ -87,11 +87,10 @@ def test_forward(rng):
         fit = injection.FrozenFit(*parts, float(weight.sum()))
         updated = injection.update(fit, convert(source), convert(sources), 0.3, n_modes=3)
         matrix = klip.to_modes(klip.decompose(parts[0]))
-        light, frames = (
-            convert((source * weight).reshape(1, 1, 5, 6)),
-            [convert(refs.reshape(5, 5, 6))],
-        )
-        products = injection.source_products(light, frames, convert(offset))
+        frames = [convert(refs.reshape(5, 5, 6))]
+        images = convert(source.reshape(1, 1, 5, 6)), convert(weight.reshape(1, 5, 6))
+        light = convert(np.array([[source @ weight]]))
+        products = injection.source_products(*images, light, frames, convert(offset))
         coefs = klip.coefficients(products[0, ...], matrix, n_modes=3)
         return [*updated, injection.linear_response(coefs[None, ...], frames, convert(offset))]
 

@@ -212,11 +212,10 @@ def test_forward_kernels_run_on_a_strict_array_library(rng):
         )
         updated = injection.update(fit, convert(source), convert(sources), 0.3, n_modes=3)
         offset = convert(np.arange(5.0))
-        light, frames = (
-            convert((source * weight).reshape(1, 1, 5, 6)),
-            [convert(refs.reshape(5, 5, 6))],
-        )
-        products = injection.source_products(light, frames, offset)
+        frames = [convert(refs.reshape(5, 5, 6))]
+        images = convert(source.reshape(1, 1, 5, 6)), convert(weight.reshape(1, 5, 6))
+        light = convert(np.array([[source @ weight]]))
+        products = injection.source_products(*images, light, frames, offset)
         coefs = klip.coefficients(products[0, ...], convert(matrix), n_modes=3)
         return [*updated, injection.linear_response(coefs[None, ...], frames, offset)]
 

@@ -19,21 +19,24 @@ from array_api_compat import array_namespace
 from lyot.algorithms import klip
 
 
-def source_products(weighted: Any, refs: Sequence[Any], offset: Any, /) -> Any:
+def source_products(
+    sources: Any, weight: Any, light: Any, refs: Sequence[Any], offset: Any, /
+) -> Any:
     """Return the products ``(n, n_s, n_ref)`` of sources of unit flux with centered references.
 
-    `weighted` are the sources ``(n, n_s, n_rows, n_columns)`` in n boxes times the weight of the
-    fit, zero where the target is bad; `refs` of each box ``(n_ref, n_rows, n_columns)``, and
-    `offset` ``(n_ref,)`` their means over the fit.
+    `sources` are ``(n, n_s, n_rows, n_columns)`` in n boxes, `weight` ``(n, n_rows, n_columns)``
+    that of the fit, zero where the target is bad, and `light` ``(n, n_s)`` their weighted sums;
+    `refs` of each box are ``(n_ref, n_rows, n_columns)``, and `offset` ``(n_ref,)`` their means
+    over the fit.
     """
-    xp = array_namespace(weighted, offset)
+    xp = array_namespace(sources, weight, offset)
     # Row by row: a box of larger frames is not copied.
-    sources = xp.permute_dims(weighted, (0, 2, 1, 3))
+    sources = xp.permute_dims(sources, (0, 2, 1, 3)) * weight[:, :, None, :]
     products = [
         xp.sum(xp.matmul(sources[k, ...], xp.permute_dims(box, (1, 2, 0))), axis=0)
         for k, box in enumerate(refs)
     ]
-    return xp.stack(products) - xp.sum(weighted, axis=(2, 3))[..., None] * offset
+    return xp.stack(products) - light[..., None] * offset
 
 
 def all_products(weight: Any, refs: Any, offset: Any, /) -> Any:

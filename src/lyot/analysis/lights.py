@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from lyot.algorithms import injection, klip
@@ -68,20 +69,21 @@ class _Boxes(NamedTuple):
     """Boxes of one shape, whose pixels are taken from frames at once."""
 
     each: list[Box]
-    rows: NDArray[np.intp]  # (n, n_rows, 1)
-    columns: NDArray[np.intp]  # (n, 1, n_columns)
+    corners: NDArray[np.intp]  # (2, n), first rows and columns
 
     @classmethod
     def of(cls, boxes: list[Box]) -> _Boxes:
-        """List the rows and columns of boxes."""
-        n_rows, n_columns = _shape(boxes[0])
-        first = np.array([[part.start for part in box] for box in boxes])[:, :, None, None]
-        rows, columns = np.arange(n_rows)[:, None], np.arange(n_columns)
-        return cls(boxes, first[:, 0] + rows, first[:, 1] + columns)
+        """List the corners of boxes."""
+        return cls(boxes, np.array([[part.start for part in box] for box in boxes]).T)
+
+    def of_some(self, pick: NDArray[np.intp]) -> _Boxes:
+        """Return some of the boxes."""
+        return _Boxes([self.each[k] for k in pick], self.corners[:, pick])
 
     def pixels(self, frames: Array) -> Array:
         """Return pixels of frames, ``(..., n, n_rows, n_columns)``."""
-        return np.asarray(frames[..., self.rows, self.columns])
+        windows = sliding_window_view(frames, _shape(self.each[0]), axis=(-2, -1))
+        return np.asarray(windows[..., self.corners[0], self.corners[1], :, :])
 
 
 class _OnZone(NamedTuple):
@@ -115,19 +117,19 @@ class Group:
         if key not in self.on_zones:
             share = self.wanted.pixels(zone.share)
             pick = np.flatnonzero(share.any(axis=(1, 2)))
-            boxes, wanted = (
-                _Boxes([b.each[k] for k in pick], b.rows[pick], b.columns[pick])
-                for b in (self.boxes, self.wanted)
-            )
-            weight = boxes.pixels(zone.weight)
+            boxes = self.boxes.of_some(pick)
+            weight = self.boxes.pixels(zone.weight)[pick]
+            level = np.zeros(weight.shape, bool)
+            if zone.level.size:
+                level = self.boxes.pixels(zone.level)[pick]
             self.on_zones[key] = _OnZone(
                 pick,
                 boxes,
-                wanted,
+                self.wanted.of_some(pick),
                 None if self.images is None else self.images[pick],
                 self.direct[pick],
                 weight,
-                boxes.pixels(zone.level) if zone.level.size else np.zeros(weight.shape, bool),
+                level,
                 share[pick],
             )
         return self.on_zones[key]
@@ -198,9 +200,8 @@ class _Part(NamedTuple):
             pairs = zip(weight, near, strict=True)
             cross = np.stack([injection.all_products(*one, center) for one in pairs])
         else:
-            weighted = on.images * weight[:, None]
-            light, in_level = weighted.sum(axis=(2, 3)), (on.images * level[:, None]).sum((2, 3))
-            cross = injection.source_products(weighted, near, center)
+            light, in_level = (np.einsum("nsij,nij->ns", on.images, w) for w in (weight, level))
+            cross = injection.source_products(on.images, weight, light, near, center)
         good = ~on.wanted.pixels(exposure.bad[rows])
         return cls(group, refs, members, good, cross, light, in_level)
 
