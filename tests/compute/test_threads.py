@@ -157,6 +157,36 @@ def test_maps_hold_blas(two_threads):
     assert map_ordered(lambda _: blas_threads(), range(3)) == [{1}] * 3
 
 
+def test_a_map_shares_its_work_and_keeps_the_order(monkeypatch):
+    monkeypatch.setenv("LYOT_THREADS", "3")
+    together, used = threading.Barrier(3), set()
+
+    def square(i):
+        used.add(threading.get_ident())
+        if i < 3:
+            together.wait(30)  # three are worked on at once
+        return map_ordered(lambda j: i * j, range(i + 1))[-1]  # a map within a map
+
+    assert map_ordered(square, range(50)) == [i * i for i in range(50)]
+    assert threading.get_ident() in used
+    assert len(used) == 3
+
+
+def test_a_map_raises_the_first_error_and_begins_nothing_more(monkeypatch):
+    monkeypatch.setenv("LYOT_THREADS", "2")
+    begun, both = [], threading.Barrier(2)
+
+    def fail(i):
+        begun.append(i)
+        both.wait(30)
+        raise ValueError(f"item {i}")
+
+    with pytest.raises(ValueError, match="item 0"):
+        map_ordered(fail, range(50))
+    assert sorted(begun) == [0, 1]
+    assert map_ordered(str, range(3)) == ["0", "1", "2"]
+
+
 def test_a_generator_is_no_calculation():
     with pytest.raises(TypeError, match="computes after it has returned"):
 

@@ -6,6 +6,7 @@ import inspect
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -145,18 +146,49 @@ def map_ordered(
         if threads <= 1:
             return [_relieved(function, item) for item in work]
 
-        def _within(item: Item) -> Result:
-            _inside.map = True
-            try:
-                return _relieved(function, item)
-            finally:
-                _inside.map = False
-
-        pool, done = _pool(n_threads(), os.getpid()), list[Result]()
+        done = list[Result]()
         while len(done) < len(work):
             n = memory.at_once(item_bytes, threads) if item_bytes else len(work)
-            done += pool.map(_within, work[len(done) : len(done) + n])
+            done += _shared(function, work[len(done) : len(done) + n])
         return done
+
+
+def _shared(function: Callable[[Item], Result], work: list[Item]) -> list[Result]:
+    """Do work on this thread and on others: each takes the next item when it has done one.
+
+    So fewer threads wait for the interpreter, and are woken, than with a task for each item.
+    """
+    left, done = deque(range(len(work))), dict[int, Result]()
+    failed = dict[int, BaseException]()
+
+    def _take() -> None:
+        _inside.map = True
+        try:
+            while left:
+                try:
+                    i = left.popleft()
+                except IndexError:  # another was quicker
+                    return
+                try:
+                    done[i] = _relieved(function, work[i])
+                except BaseException as err:
+                    failed[i] = err
+                    left.clear()
+        finally:
+            _inside.map = False
+
+    pool = _pool(n_threads(), os.getpid())
+    others = [pool.submit(_take) for _ in range(min(n_threads(), len(work)) - 1)]
+    try:
+        _take()
+        for other in others:
+            if not other.cancel():
+                other.result()
+    finally:
+        left.clear()  # of an interrupt, too
+    if failed:
+        raise failed[min(failed)]
+    return [done[i] for i in range(len(work))]
 
 
 def _relieved(function: Callable[[Item], Result], item: Item) -> Result:
