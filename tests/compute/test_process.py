@@ -143,3 +143,28 @@ print(os.environ["OPENBLAS_NUM_THREADS"], max(blas, default=1))
     wanted, has = map(int, done.stdout.split())
     assert wanted == int(given or 1)
     assert has <= wanted
+
+
+@pytest.mark.parametrize("given", [None, "2"])
+def test_products_are_made_by_one_thread_whatever_the_user_wants(given):
+    code = """
+from lyot.compute import process
+process.own()
+from lyot.compute.threads import map_ordered
+from threadpoolctl import threadpool_info
+
+def threads(_):
+    import scipy.linalg
+    return [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+
+print(process.has_single_blas(), max(map(max, map_ordered(threads, range(2)))))
+"""
+    env = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    env |= {"PYTHONPATH": str(SOURCE.parent)} | ({"OPENBLAS_NUM_THREADS": given} if given else {})
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, check=True, text=True
+    )
+    is_single, most = done.stdout.split()
+    assert most == "1"
+    if given:
+        assert is_single == "False"

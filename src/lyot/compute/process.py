@@ -14,6 +14,8 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 from lyot.compute import late
 from lyot.errors import LyotError
@@ -29,6 +31,8 @@ MIN_ADDRESS_SPACE = 700 * 2**20
 LIBRARIES = ("stdatamodels", "asdf", "asdf_astropy", "astropy", "gwcs", "stcal", "drizzle")
 
 _owned, _n_frozen = False, 0
+_began_with_one = False
+"""Whether libraries were told to make one thread before they were loaded."""
 
 
 def own() -> None:
@@ -42,12 +46,13 @@ def own() -> None:
     of their own is executed when it is used. OpenBLAS makes no threads: calculations hold it at one
     (`lyot.compute.threads`), and those that it makes wait busily at first.
     """
-    global _owned
+    global _owned, _began_with_one
     if _owned:
         return
     _owned = True
     late.defer()
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read where NumPy is imported
+    wanted = os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read where NumPy is imported
+    _began_with_one = wanted == "1" and "numpy" not in sys.modules
     gc.set_threshold(COLLECT_AFTER)
     atexit.register(gc.freeze)  # what is left at the end goes with the process
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -74,6 +79,21 @@ def check_address_space() -> None:
             f"Commands of this shell may have {granted / 2**20:.0f} MB of address space (`ulimit "
             f"-v`), and {MIN_ADDRESS_SPACE / 2**20:.0f} MB are needed; raise that limit."
         )
+
+
+@cache
+def has_single_blas() -> bool:
+    """Tell whether the linear algebra has had one thread since it was loaded, and need not be held.
+
+    To hold it takes longer than to import a library: it is searched for among all that are loaded.
+    """
+    if not _began_with_one:
+        return False
+    import numpy as np
+
+    parts: Any = np.show_config(mode="dicts")
+    names = parts.get("Build Dependencies", {}).get("blas", {}).get("name", "")
+    return "openblas" in str(names)
 
 
 def is_owned() -> bool:

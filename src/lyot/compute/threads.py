@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-from lyot.compute import memory
+from lyot.compute import memory, process
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,6 +107,9 @@ def single_threaded_blas() -> Iterator[None]:
     all of a calculation, not its parallel parts alone: a thread that a library wakes for a product
     in between waits busily for the next one, in the way of the blocks.
     """
+    if process.has_single_blas():
+        yield
+        return
     _blas.acquire()
     try:
         yield
@@ -212,7 +215,8 @@ class SecondThread:
     """
 
     def __init__(self) -> None:
-        _blas.find()
+        if not process.has_single_blas():
+            _blas.find()
         self._pool = ThreadPoolExecutor(1, "lyot-second") if n_threads() > 1 else None
         self._pending: list[Future[Any]] = []
 
