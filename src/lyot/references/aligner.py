@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +44,9 @@ from lyot.references.weights import builtin_weight
 from lyot.types import Array
 
 log = logging.getLogger(__name__)
+
+IMAGES_AT_ONCE, OTHERS_AT_ONCE = 4, 40
+"""References whose images a thread moves at once, and whose variances and gaps."""
 
 
 class AlignedSet(NamedTuple):
@@ -249,14 +252,21 @@ class Aligner:
         bad = self._store.empty((len(refs), *shape), bool)
         sci, variance = (self._store.empty(bad.shape, np.float32) for _ in range(2))
 
-        def _some(pick: Sequence[int]) -> None:
-            at = slice(pick[0], pick[-1] + 1)
+        def _images(at: slice) -> None:
             sci[at] = fourier.shift(self._spectra[at], shift_yx[at], shape=shape)
-            for k in pick:
+
+        def _others(at: slice) -> None:
+            for k in range(len(refs))[at]:
                 variance[k] = propagation.shift_variance(refs.variance[k], shift_yx[k])
                 bad[k] = move_bad(refs, k, shift_yx[k])
 
-        self._frames.in_groups(_some, range(len(refs)))
+        # One thread in many short steps, while others transform for long without the interpreter.
+        jobs = [
+            partial(move, slice(k, k + n))
+            for move, n in ((_others, OTHERS_AT_ONCE), (_images, IMAGES_AT_ONCE))
+            for k in range(0, len(refs), n)
+        ]
+        threads.map_ordered(lambda job: job(), jobs)
         return Moved(sci, variance, bad)
 
     def _moved_there(self, shift_yx: Array) -> Moved:
