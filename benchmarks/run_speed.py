@@ -45,13 +45,14 @@ Coron3Pipeline.call(sys.argv[1], output_dir=folder, save_results=True,
 """
 READING = """
 import sys
+import numpy as np
 import lyot.cli, lyot.outputs
 from lyot.analysis.observation import open_run
 from lyot.files.run import open_products
 with open_products(sys.argv[1]) as (_, exposures):
     for each in exposures:
         for i in range(1 if each.aligned.shared else len(each.target.sci)):
-            each.aligned.frames(i)
+            np.array(each.aligned.planes(i), np.float64)
 """
 
 
