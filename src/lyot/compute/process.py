@@ -22,8 +22,6 @@ from lyot.errors import LyotError
 
 MAX_KEPT_BYTES = 32 * 2**20
 MAX_FREE_BYTES = 64 * 2**20
-SWITCH_INTERVAL_S = 5e-4
-"""After how long a thread that holds the interpreter gives it to one that waits for it."""
 COLLECT_AFTER = 200_000
 """New objects after which garbage is collected: a run imports as many, and stpipe collects too."""
 MIN_ADDRESS_SPACE = 700 * 2**20
@@ -41,10 +39,9 @@ def own() -> None:
     By default glibc returns freed arrays of a megabyte to the system at once, and the next one is
     handed out page by page: half of the time of an alignment. From now on arrays below 32 MiB are
     kept for the next one, whichever thread makes it: with a store for each thread a run takes a
-    fifth more memory. Elsewhere than on glibc this does nothing. Threads that compute wait less
-    long for those that import modules or write headers, and what other packages import for purposes
-    of their own is executed when it is used. OpenBLAS makes no threads: calculations hold it at one
-    (`lyot.compute.threads`), and those that it makes wait busily at first.
+    fifth more memory. Elsewhere than on glibc this does nothing. What other packages import for
+    purposes of their own is executed when it is used. OpenBLAS makes no threads: calculations hold
+    it at one (`lyot.compute.threads`), and those that it makes wait busily at first.
     """
     global _owned, _began_with_one
     if _owned:
@@ -55,7 +52,6 @@ def own() -> None:
     _began_with_one = wanted == "1" and "numpy" not in sys.modules
     gc.set_threshold(COLLECT_AFTER)
     atexit.register(gc.freeze)  # what is left at the end goes with the process
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_ARENA_MAX of malloc.h.
     mmap_threshold, trim_threshold, arena_max = -3, -1, -8
     try:
