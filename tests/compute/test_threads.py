@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import weakref
 from importlib import import_module
 from pathlib import Path
 
@@ -170,6 +171,20 @@ def test_a_map_shares_its_work_and_keeps_the_order(monkeypatch):
     assert map_ordered(square, range(50)) == [i * i for i in range(50)]
     assert threading.get_ident() in used
     assert len(used) == 3
+
+
+def test_nothing_holds_what_a_map_worked_on(monkeypatch):
+    monkeypatch.setenv("LYOT_THREADS", "3")
+
+    class Frames:
+        pass
+
+    for _ in range(300):  # a thread drops its task a little after its result is there
+        frames = [Frames() for _ in range(4)]
+        alive = [weakref.ref(each) for each in frames]
+        map_ordered(lambda item, held=frames: (item, len(held))[1], frames[1:])
+        del frames
+        assert [ref() for ref in alive] == [None] * 4
 
 
 def test_a_map_raises_the_first_error_and_begins_nothing_more(monkeypatch):

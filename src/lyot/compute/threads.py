@@ -159,21 +159,22 @@ def map_ordered(
 def _shared(function: Callable[[Item], Result], work: list[Item]) -> list[Result]:
     """Do work on this thread and on others: each takes the next item when it has done one.
 
-    So fewer threads wait for the interpreter, and are woken, than with a task for each item.
+    So fewer threads wait for the interpreter, and are woken, than with a task for each item. At the
+    end nothing holds what the function refers to, though a thread may not have dropped its task.
     """
-    left, done = deque(range(len(work))), dict[int, Result]()
-    failed = dict[int, BaseException]()
+    held, left = [function], deque(enumerate(work))
+    done, failed = dict[int, Result](), dict[int, BaseException]()
 
     def _take() -> None:
         _inside.map = True
         try:
             while left:
                 try:
-                    i = left.popleft()
+                    i, item = left.popleft()
                 except IndexError:  # another was quicker
                     return
                 try:
-                    done[i] = _relieved(function, work[i])
+                    done[i] = _relieved(held[0], item)
                 except BaseException as err:
                     failed[i] = err
                     left.clear()
@@ -189,9 +190,10 @@ def _shared(function: Callable[[Item], Result], work: list[Item]) -> list[Result
                 other.result()
     finally:
         left.clear()  # of an interrupt, too
+        held.clear()
     if failed:
         raise failed[min(failed)]
-    return [done[i] for i in range(len(work))]
+    return [done.pop(i) for i in range(len(work))]
 
 
 def _relieved(function: Callable[[Item], Result], item: Item) -> Result:
