@@ -78,7 +78,7 @@ HOMES = {
     "zarr": ("files/library_store.py",),
     "sqlite3": ("files/library_store.py",),
     "asdf": (),
-    "yaml": ("files/tables.py", "files/trees.py"),
+    "yaml": ("files/trees.py",),
     "poppy": ("instruments/",),
     "stpsf": ("analysis/psf.py", "instruments/"),
     "emcee": ("analysis/",),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
+from astropy import units as u
 
 from lyot.analysis.colors import CommonCompanion, table_of_modes
 from lyot.analysis.companion import CompanionFit, fit_companions
@@ -29,8 +30,8 @@ from lyot.files.results import (
     write_grid,
     write_latex,
     write_maps,
+    write_table,
 )
-from lyot.files.tables import ResultTable, write_table
 from lyot.parameters import ExclusionParameters, MassParameters
 
 Result = TypeVar("Result")
@@ -57,12 +58,11 @@ class Limits(NamedTuple):
     curve: ContrastCurve
     masses: MassLimits | None
 
-    def result_table(self) -> ResultTable:
+    def to_table(self) -> Any:
         """Return the table of the curve, with a column of masses where they are known."""
-        table = self.curve.result_table()
+        table = self.curve.to_table()
         if self.masses is not None:
-            table.columns["mass"] = self.masses.limit_mjup.ravel()
-            table.units["mass"] = "jupiterMass"
+            table["mass"] = self.masses.limit_mjup.ravel() * u.jupiterMass
             names = ("age_myr", "distance_pc", "origin")
             table.meta["lyot"]["masses"] = {name: getattr(self.masses, name) for name in names}
         return table
@@ -102,7 +102,7 @@ def write_contrast(
     axes = {"SEPARATION": complete.separation_arcsec, "CONTRAST": complete.contrast}
     paths = [
         *_write_tables(
-            result.result_table(), limits_for_paper(*result, cited), cited, f"{stem}_limits"
+            result.to_table(), limits_for_paper(*result, cited), cited, f"{stem}_limits"
         ),
         write_maps(
             {"LIMIT": limits.limit},
@@ -139,7 +139,7 @@ def write_contrast(
     return Written(result, paths)
 
 
-def _write_tables(table: ResultTable, paper: PaperTable, cited: list[str], stem: str) -> list[str]:
+def _write_tables(table: Any, paper: PaperTable, cited: list[str], stem: str) -> list[str]:
     """Write a table with what to cite as ECSV, and for a paper as LaTeX."""
     table.meta["lyot"]["citations"] = cited
     made = write_table(table, f"{stem}.ecsv")
@@ -194,7 +194,7 @@ def write_detection(
 ) -> Written[Detection]:
     """Search for companions, and write the candidates and the maps; `figures` as above."""
     found = detect(observation, **options)
-    table = found.result_table()
+    table = found.to_table()
     known = [each for each in options.get("known_sources", ()) if isinstance(each, KnownSource)]
     table.meta["lyot"]["known_sources"] = [[k.separation_arcsec, k.pa_deg] for k in known]
     stem = Path(folder) / observation.product
@@ -242,7 +242,7 @@ def write_companions(
     table = f"{stem}_companions"
     images = FitImages(fit.boxes, np.moveaxis(fit.samples, 0, -1))
     paths = [
-        *_write_tables(fit.result_table(), companions_for_paper(fit, cited), cited, table),
+        *_write_tables(fit.to_table(), companions_for_paper(fit, cited), cited, table),
         write_fit(images, f"{table}.fits"),
     ]
     if figures:

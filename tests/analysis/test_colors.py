@@ -127,7 +127,7 @@ def test_a_companion_of_real_frames_has_one_place_and_no_color(rolls):
     assert fit.jy == pytest.approx(two.jy.value, rel=0.15)
     table = table_of_modes({"AU Mic": [companion]})
     assert list(table["filter"]) == ["F444W", "F444W"]
-    assert table.units["flux_density"] == "Jy"
+    assert table["flux_density"].unit == "Jy"
 
 
 def test_what_is_not_seen_has_a_limit_and_what_is_off_the_frames_nothing(rolls):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from lyot.analysis.observation import Observation
 from lyot.analysis.table import column, table_of
 from lyot.compute import threads
 from lyot.errors import LyotError
-from lyot.files.tables import ResultTable
 from lyot.instruments.filters import Filter
 from lyot.types import Array
 
@@ -307,8 +306,8 @@ class _Row:
     color_mag: Measured = column("color", "mag")
 
 
-def table_of_modes(targets: Mapping[str, Sequence[CommonCompanion]], /) -> ResultTable:
-    """Return a row for each companion of each target in each mode, and its color there.
+def table_of_modes(targets: Mapping[str, Sequence[CommonCompanion]], /) -> Any:
+    """Return an astropy row for each companion of each target in each mode, and its color there.
 
     The color is that with the next filter, where it has a magnitude in both.
     """

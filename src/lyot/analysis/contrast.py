@@ -27,7 +27,6 @@ from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic
 from lyot.analysis.table import FLUX_UNIT, Tabled
 from lyot.compute import cluster, threads
 from lyot.errors import LyotError
-from lyot.files.tables import ResultTable
 from lyot.types import Array
 
 N_SEPARATIONS = 24
@@ -151,20 +150,23 @@ class ContrastCurve(Tabled):
             )
         return tuple(out)
 
-    def result_table(self) -> ResultTable:
-        """Return one row per separation and number of modes; settings in its ``meta``."""
+    def to_table(self) -> Any:
+        """Return one astropy row per separation and number of modes; settings in its ``meta``."""
+        from astropy import units as u
+        from astropy.table import QTable
+
         with np.errstate(invalid="ignore", divide="ignore"):
             magnitude = -2.5 * np.log10(self.calibrated)
         columns: dict[str, Any] = {
             "n_modes": np.array(self.n_modes)[:, None],
-            "separation": self.separation_arcsec,
+            "separation": self.separation_arcsec * u.arcsec,
             "contrast_raw": self.raw,
             "contrast_corrected": self.corrected,
             "contrast": self.calibrated,
             "contrast_unmasked": self.unmasked,
-            "delta_magnitude": magnitude,
-            "flux_density": self.calibrated * self.star_jy,
-            "noise": self.noise,
+            "delta_magnitude": magnitude * u.mag,
+            "flux_density": self.calibrated * self.star_jy * u.Jy,
+            "noise": self.noise * u.Unit(FLUX_UNIT),
             "throughput": self.throughput,
             "throughput_scatter": self.throughput_scatter,
             "transmission": self.transmission,
@@ -175,17 +177,16 @@ class ContrastCurve(Tabled):
             "too_few_positions": self.n_positions < MIN_POSITIONS,
         }
         if self.star_magnitude is not None:
-            columns["magnitude"] = magnitude + self.star_magnitude
+            columns["magnitude"] = (magnitude + self.star_magnitude) * u.mag
         shape = self.calibrated.shape
-        rows = {n: np.broadcast_to(v, shape).ravel() for n, v in columns.items()}
-        units = {name: unit for name, unit in _UNITS.items() if name in rows}
+        rows = {n: np.broadcast_to(v, shape, subok=True).ravel() for n, v in columns.items()}
         own = {name: getattr(self, name) for name in _IN_META}
         own["n_modes_used"] = list(self.n_modes_used)
-        return ResultTable(rows, units, {"lyot": asdict(self.statistic) | own | self.settings})
+        return QTable(rows, meta={"lyot": asdict(self.statistic) | own | self.settings})
 
     @classmethod
     def from_table(cls, table: Any, /) -> ContrastCurve:
-        """Read limits back from a table as `to_table` or `result_table` gives it."""
+        """Read limits back from a table as `to_table` gives it."""
         n_modes = tuple(dict.fromkeys(int(n) for n in table["n_modes"]))
         values: dict[str, Any] = {}
         for each in fields(cls):
@@ -200,13 +201,6 @@ class ContrastCurve(Tabled):
         return cls(n_modes=n_modes, statistic=statistic, settings=settings, **values)
 
 
-_UNITS = {
-    "separation": "arcsec",
-    "delta_magnitude": "mag",
-    "flux_density": "Jy",
-    "noise": FLUX_UNIT,
-    "magnitude": "mag",
-}
 _COLUMN_OF = {
     "separation_arcsec": "separation",
     "raw": "contrast_raw",

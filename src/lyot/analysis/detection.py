@@ -25,7 +25,6 @@ from lyot.analysis.statistic import FIVE_SIGMA, MIN_POSITIONS, Statistic, state_
 from lyot.analysis.table import Tabled, table_of
 from lyot.compute import threads
 from lyot.errors import LyotError
-from lyot.files.tables import ResultTable
 from lyot.types import Array, Mask
 
 MIN_SHARE = 0.5
@@ -88,8 +87,8 @@ class Detection(Tabled):
     n_modes: int
     statistic: Statistic
 
-    def result_table(self) -> ResultTable:
-        """Return one row per candidate, with units."""
+    def to_table(self) -> Any:
+        """Return one astropy row per candidate, with units."""
         meta = {"n_modes": self.n_modes, "n_places": round(self.n_places)}
         table = table_of(Candidate, self.candidates, meta | asdict(self.statistic))
         state_chances(table, "false_positive_fraction", "expected_false_alarms")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lyot.algorithms.statistics import critical_t, tail_probability
-from lyot.files.tables import ResultTable
 from lyot.parameters import StatisticParameters
 from lyot.types import Array
 
@@ -87,8 +87,8 @@ def chance_text(value: float, /) -> str:
     return "< 1e-6" if value <= MIN_CHANCE else f"{value:.1e}"
 
 
-def state_chances(table: ResultTable, /, *names: str) -> None:
+def state_chances(table: Any, /, *names: str) -> None:
     """Give no number below `MIN_CHANCE` in columns of a table, and say so in their description."""
     for name in names:
-        table.columns[name] = np.maximum(table[name], MIN_CHANCE)
-        table.descriptions[name] = f"{MIN_CHANCE:g} stands for less"
+        table[name] = np.maximum(table[name], MIN_CHANCE)
+        table[name].info.description = f"{MIN_CHANCE:g} stands for less"

@@ -1,4 +1,4 @@
-"""Results as tables: fields of a class say in which column they stand, and its unit."""
+"""Results as astropy tables: fields of a class say in which column they stand, and its unit."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from lyot.files.tables import ResultTable
-from lyot.types import Array
-
 FLUX_UNIT = "MJy pix / sr"
 _KEY = "column"
 
@@ -21,12 +18,8 @@ class Tabled(ABC):
     """A result that a notebook shows as a table."""
 
     @abstractmethod
-    def result_table(self) -> ResultTable:
-        """Return the columns with their units; settings are in ``meta``."""
-
     def to_table(self) -> Any:
         """Return an astropy table with units; its settings are in ``meta``."""
-        return self.result_table().to_astropy()
 
     def _repr_html_(self) -> str:
         return str(self.to_table()._repr_html_())
@@ -37,14 +30,16 @@ def column(name: str, unit: str = "", **default: Any) -> Any:
     return field(metadata={_KEY: (name, unit)}, **default)
 
 
-def table_of(kind: type, rows: Sequence[Any], meta: dict[str, Any], /) -> ResultTable:
+def table_of(kind: type, rows: Sequence[Any], meta: dict[str, Any], /) -> Any:
     """Return a table of values of a class, one in each row."""
-    columns, units = dict[str, Array](), dict[str, str]()
+    from astropy import units as u
+    from astropy.table import QTable
+
+    table = QTable(meta={"lyot": meta})
     for name, unit, its_type, where in _columns(kind):
-        columns[name] = np.array([attrgetter(where)(row) for row in rows], dtype=its_type)
-        if unit:
-            units[name] = unit
-    return ResultTable(columns, units, {"lyot": meta})
+        values: Any = np.array([attrgetter(where)(row) for row in rows], dtype=its_type)
+        table[name] = values * u.Unit(unit) if unit else values
+    return table
 
 
 def _columns(

@@ -1,4 +1,4 @@
-"""Results of an analysis as files: tables in LaTeX, maps in FITS; tables of users."""
+"""Results of an analysis as files: tables in ECSV, maps in FITS."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ SURVEY_SUMMARY, SURVEY_COLORS = "survey.json", "survey_colors.ecsv"
 """Files of a survey: what became of each association, and companions at one place in all modes."""
 
 
+def write_table(table: Any, path: str | Path, /) -> str:
+    """Write a table as ECSV, with its units and metadata; return the path."""
+    with atomic_write(path) as temporary:
+        table.write(str(temporary), format="ascii.ecsv")
+    return str(path)
+
+
 def write_latex(
     columns: dict[str, list[str]],
     path: str | Path,
@@ -28,20 +35,21 @@ def write_latex(
     alignment: str,
 ) -> str:
     """Write columns of LaTeX cells as a table as wide as a page, notes below; return the path."""
-    rows = [columns, *zip(*columns.values(), strict=True)]
-    header, *lines = (" & ".join(row) + r" \\" for row in rows)
-    text = [
-        r"\begin{table}",
-        "\\footnotesize\n\\setlength{\\tabcolsep}{3pt}\n\\centering",
-        rf"\caption{{{caption}}}",
-        rf"\begin{{tabular}}{{{alignment}}}",
-        *(r"\hline", header, r"\hline", *lines, r"\hline"),
-        r"\end{tabular}",
-        *(r"\par", r"{\footnotesize", *(rf"{note} \par" for note in notes), "}"),
-        r"\end{table}",
-    ]
+    from astropy.table import Table
+
+    below = [r"\par", r"{\footnotesize", *(f"{note} \\par" for note in notes), "}"]
+    layout = {
+        "tabletype": "table",
+        "caption": caption,
+        "tablefoot": "\n".join(below),
+        "preamble": "\\footnotesize\n\\setlength{\\tabcolsep}{3pt}\n\\centering",
+        "col_align": alignment,
+        "header_start": r"\hline",
+        "header_end": r"\hline",
+        "data_end": r"\hline",
+    }
     with atomic_write(path) as temporary:
-        temporary.write_text("\n".join(text) + "\n", encoding="utf-8")
+        Table(columns).write(str(temporary), format="ascii.latex", latexdict=layout)
     return str(path)
 
 

@@ -6,19 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from astropy.table import QTable
 from matplotlib.image import imread
 
 from lyot.errors import LyotError
 from lyot.files.results import FitImages, read_fit, write_fit
-from lyot.files.tables import ResultTable
 from lyot.viz.report import sections
 from lyot.viz.report.companions import companions, with_error
 from lyot.viz.report.facts import read_facts
-
-
-def table_of(columns):
-    """Make a table of lists."""
-    return ResultTable({name: np.array(values) for name, values in columns.items()})
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +24,7 @@ def facts(demo):
 def test_a_psf_that_does_not_describe_a_companion_is_a_warning(facts):
     text = "The PSF does not describe companion 1."
     settings = {"warnings": [text], "psf": "a file; not checked"}
-    table = replace(table_of({"snr": [40.0], "described_by_psf": [False]}), meta={"lyot": settings})
+    table = QTable({"snr": [40.0], "described_by_psf": [False]}, meta={"lyot": settings})
     with_fit = replace(facts, companions=table)
     assert text in sections.warnings(with_fit)
     psf, grid = companions(with_fit)
@@ -45,7 +40,7 @@ def test_the_errors_of_a_companion_are_shown_cause_by_cause(facts):
             columns[f"{cause}_{what}_err"] = [size]
     for term in ("separation", "pa", "flux"):
         columns[f"psf_{term}_err"] = [0.0]
-    with_fit = replace(facts, companions=table_of(columns))
+    with_fit = replace(facts, companions=QTable(columns))
     grid, shown = companions(with_fit)
     assert not any("err" in row[0] for row in grid.blocks[0].rows)
     assert "Error budget of companion 1" in shown.caption
@@ -63,7 +58,7 @@ def test_residuals_and_posteriors_of_a_fit_are_drawn_from_its_file(facts, tmp_pa
     given = FitImages([("a_1", 2.0 + 3.0 * model, 3.0 * model)], samples)
     fit = read_fit(write_fit(given, tmp_path / "fit.fits"))
     np.testing.assert_array_equal(fit.samples, samples)
-    grid = next(companions(replace(facts, fit=fit, companions=table_of({"snr": [40.0]}))))
+    grid = next(companions(replace(facts, fit=fit, companions=QTable({"snr": [40.0]}))))
     _, picture, counts, _ = grid.blocks
     image = imread(io.BytesIO(picture.png))[..., :3]
     data, fitted, residual = np.split(image, 3, axis=1)
@@ -105,7 +100,7 @@ def test_a_damaged_fit_is_refused(demo, facts, tmp_path, data, model, samples, t
     ],
 )
 def test_a_value_has_the_digits_of_its_error(value, error, shown):
-    [row] = table_of({"pa": [value], "pa_err": [error]})
+    row = QTable({"pa": [value], "pa_err": [error]})[0]
     text, full = with_error(row, "pa")
     assert text == shown
     assert float(full) == value

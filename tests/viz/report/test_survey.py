@@ -11,6 +11,7 @@ from astropy.io import fits
 from astropy.table import QTable
 
 from lyot.errors import LyotError
+from lyot.files.results import write_table
 from lyot.files.view import read_view
 from lyot.viz.report import survey, write_survey_report
 
@@ -32,11 +33,11 @@ def folder(demo, tmp_path):
         "kind": ["point", "extended"],
         "notes": ["", "near an edge"],
     }
-    QTable(found).write(own / f"{name}_candidates.ecsv", overwrite=True)
+    write_table(QTable(found), own / f"{name}_candidates.ecsv")
     fitted = {"separation": [1.1004], "separation_err": [0.0042], "pa": [205.0], "pa_err": [0.2]}
     fitted |= {name: [1.0] for name in ("flux_density", "contrast", "magnitude", "snr")}
     fitted |= {f"star_{what}_err": [v] for what, v in (("separation", 0.004), ("pa", 0.19))}
-    QTable(fitted | {"star_flux_err": [0.0]}).write(own / f"{name}_companions.ecsv", overwrite=True)
+    write_table(QTable(fitted | {"star_flux_err": [0.0]}), own / f"{name}_companions.ecsv")
     nothing = {"products": [], "summary": [], "candidates": None, "unsearched": "", "message": ""}
     done = nothing | {
         "product": name,

@@ -23,8 +23,7 @@ from lyot.analysis.detection import detect  # noqa: E402
 from lyot.analysis.observation import open_run  # noqa: E402
 from lyot.files.astrometry import plane_of  # noqa: E402
 from lyot.files.provenance import star_of  # noqa: E402
-from lyot.files.results import write_maps  # noqa: E402
-from lyot.files.tables import write_table  # noqa: E402
+from lyot.files.results import write_maps, write_table  # noqa: E402
 from lyot.viz.report import write_report  # noqa: E402
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -44,7 +43,7 @@ def report(demo, tmp_path_factory):
     with open_run(folder, star_magnitude=5.0) as observation:
         found = detect(observation)
         name = observation.product
-        write_table(found.result_table(), folder / f"{name}_candidates.ecsv")
+        write_table(found.to_table(), folder / f"{name}_candidates.ecsv")
         write_maps(
             {"SNR": found.snr, "FLUX": found.flux, "STIM": found.stim},
             folder / f"{name}_detection.fits",

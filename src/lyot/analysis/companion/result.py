@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from lyot.analysis.companion.budget import ErrorBudget
 from lyot.analysis.statistic import state_chances
 from lyot.analysis.table import FLUX_UNIT, Tabled, column, table_of
-from lyot.files.tables import ResultTable
 from lyot.types import Array
 
 
@@ -169,11 +166,10 @@ class CompanionFit(Tabled):
             if not c.is_described
         ]
 
-    def result_table(self) -> ResultTable:
-        """Return one row per companion, with units; settings in its ``meta``."""
+    def to_table(self) -> Any:
+        """Return one astropy row per companion, with units; settings in its ``meta``."""
         settings = self.settings | {"warnings": self.warnings}
         table = table_of(Companion, self.companions, settings)
         state_chances(table, "false_positive_fraction")
-        described = [c.is_described for c in self.companions]
-        table.columns["described_by_psf"] = np.array(described, bool)
+        table["described_by_psf"] = [c.is_described for c in self.companions]
         return table

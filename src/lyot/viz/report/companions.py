@@ -45,7 +45,7 @@ def companions(run: RunFacts, /) -> Iterator[Block]:
     header = ["quantity", *(f"companion {k + 1}" for k in range(len(table)))]
     rows = []
     for name in names:
-        unit, words = table.units.get(name), COMPANION_QUANTITIES.get(name, name.replace("_", " "))
+        unit, words = table[name].unit, COMPANION_QUANTITIES.get(name, name.replace("_", " "))
         rows.append(
             [f"{words} [{unit}]" if unit else words, *(with_error(row, name) for row in table)]
         )

@@ -16,9 +16,8 @@ from lyot.algorithms.geometry import TangentPlane
 from lyot.analysis.contrast import ContrastCurve
 from lyot.errors import LyotError, readable
 from lyot.files.headers import open_fits, read_info
-from lyot.files.results import FitImages, SkyMaps, read_fit, read_grid, read_maps
+from lyot.files.results import FitImages, SkyMaps, read_fit, read_grid, read_maps, read_table
 from lyot.files.run import exposure_root, is_older, products_of, record_of
-from lyot.files.tables import read_results
 from lyot.files.view import View, read_view, recorded_plane
 from lyot.subtraction.result import RowNoise, SkyNoise
 from lyot.types import Array
@@ -417,7 +416,7 @@ def _check(path: Path, table: Any, numbers: Iterable[str], texts: Iterable[str] 
 def _candidates(path: Path | None) -> Any:
     if path is None:
         return None
-    table = read_results(path)
+    table = read_table(path)
     numbers = ("separation", "position_angle", "snr", "contrast", "expected_false_alarms")
     texts = ("key_reference", "kind", "notes")
     _check(path, table, (*numbers, "jackknife_snr", "known"), texts)
@@ -429,7 +428,7 @@ def _candidates(path: Path | None) -> Any:
 def _companions(path: Path | None) -> Any:
     if path is None:
         return None
-    table = read_results(path)
+    table = read_table(path)
     _check(path, table, [n for n in table.colnames if n.endswith(("_err", "fraction"))])
     with _analysed(path):
         dict(table.meta.get("lyot", {}))
@@ -465,7 +464,7 @@ def _fit(path: Path | None) -> FitImages | None:
 def _limits(path: Path | None) -> tuple[Any, ContrastCurve | None]:
     if path is None:
         return None, None
-    table = read_results(path)
+    table = read_table(path)
     _check(path, table, table.colnames)
     with _analysed(path):
         curve = ContrastCurve.from_table(table)

@@ -340,13 +340,13 @@ def contrast(run: RunFacts, /) -> Iterator[Block]:
             panels = plots.completeness(*run.completeness)
             drawings.append(drawing(panels, "Completeness", caption))
         if of := settings.get("masses"):
-            best = np.asarray(run.limits["best"], bool)
+            best = run.limits[np.asarray(run.limits["best"], bool)]
             caption = (
                 f"Mass that would be detected at half of the position angles, at {of['age_myr']:g} "
                 f"Myr and {of['distance_pc']:g} pc, by the models of {of['origin']}. Where the "
                 "line ends, the models reach no such mass."
             )
-            panels = plots.masses(*(run.limits[name][best] for name in ("separation", "mass")))
+            panels = plots.masses(*(np.asarray(best[name]) for name in ("separation", "mass")))
             drawings.append(drawing(panels, "Limits in mass", caption))
     if run.noise_curves:
         caption = (

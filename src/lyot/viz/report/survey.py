@@ -14,9 +14,8 @@ from lyot.algorithms.statistics import finite_mean
 from lyot.analysis.contrast import ContrastCurve
 from lyot.errors import LyotError, readable
 from lyot.files.atomic import atomic_write
-from lyot.files.results import SURVEY_COLORS, SURVEY_SUMMARY
+from lyot.files.results import SURVEY_COLORS, SURVEY_SUMMARY, read_table
 from lyot.files.run import products_of
-from lyot.files.tables import ResultTable, read_results
 from lyot.files.view import View, read_view
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN
 from lyot.types import Array
@@ -96,7 +95,7 @@ def write_survey_report(folder: str | Path, /) -> str:
     with readable(path, "run the survey again"):
         entries = json.loads(path.read_text(encoding="utf-8"))
         members = _labeled([_member(folder, entry) for entry in entries])
-        colors = _table(folder / SURVEY_COLORS)
+        colors = read_table(folder / SURVEY_COLORS)
         text = render(folder.resolve().name, members, colors)
     page = folder / PAGE
     with atomic_write(page) as temporary:
@@ -110,14 +109,11 @@ def _member(survey: Path, entry: dict[str, Any]) -> Member:
     folder = survey / product
     images = list(products_of(folder, "*_i2d.fits", own)) if folder.is_dir() else []
     views = [read_view(path) for path in images]
-    tables: list[Any] = [
-        _table(folder / f"{product}_{kind}.ecsv") for kind in ("candidates", "limits", "companions")
+    tables = [
+        read_table(folder / f"{product}_{kind}.ecsv")
+        for kind in ("candidates", "limits", "companions")
     ]
     return Member(product, entry, folder, max(views, key=modes_of, default=None), *tables)
-
-
-def _table(path: Path) -> ResultTable | None:
-    return read_results(path) if path.is_file() else None
 
 
 def _labeled(members: Sequence[Member]) -> list[Member]:
@@ -257,9 +253,8 @@ def _contrast(members: Sequence[Member]) -> Iterator[Block]:
     masses = {}
     for member in members:
         if member.limits is not None and "mass" in member.limits.colnames:
-            best = np.asarray(member.limits["best"], bool)
-            separation, mass = (member.limits[name][best] for name in ("separation", "mass"))
-            masses[member.label] = separation, mass
+            best = member.limits[np.asarray(member.limits["best"], bool)]
+            masses[member.label] = np.asarray(best["separation"]), np.asarray(best["mass"])
     if masses:
         caption = "The same as masses, by the ages, distances and models of each reduction."
         panels = plots.compared(masses, "limit [Jupiter masses]")
