@@ -9,7 +9,6 @@ from lyot.algorithms.statistics import (
     critical_t,
     median_variance,
     n_positions,
-    normality,
     tail_probability,
 )
 
@@ -67,12 +66,3 @@ def test_the_variance_of_a_median_is_that_of_draws(rng, n, apart):
     stated = median_variance(values, np.ones(values.shape))
     again = np.median(centers + rng.normal(size=(300, n, 4000)), axis=1)
     assert np.sqrt(stated.mean() / again.var(axis=0).mean()) == pytest.approx(1.0, abs=0.08)
-
-
-@pytest.mark.parametrize("n", [5, 6, 9, 11, 12, 50, 5000])
-@pytest.mark.parametrize("draw", ["normal", "laplace", "uniform", "exponential"])
-def test_normality_is_that_of_an_independent_code(rng, n, draw):
-    from scipy.stats import shapiro
-
-    values = 3.0 + 1e-3 * getattr(rng, draw)(size=n)
-    assert normality(values) == pytest.approx(shapiro(values).pvalue, rel=1e-6, abs=1e-12)

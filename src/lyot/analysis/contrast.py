@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lyot._version import __version__
-from lyot.algorithms.statistics import finite_mean, n_positions, normality
+from lyot.algorithms.statistics import finite_mean, n_positions
 from lyot.analysis.grid import SkyGrid
 from lyot.analysis.noise import FoundSource, KnownSources, NoiseAbout, noise_about
 from lyot.analysis.observation import Observation
@@ -329,11 +329,13 @@ def contrast_curve(
 
 
 def _normality(noise: NoiseAbout, n_t: int, n_separations: int) -> Array:
+    from scipy.stats import shapiro
+
     out = np.full((n_t, n_separations), np.nan)
     for t, j in np.ndindex(out.shape):
         sample = noise.flux(j, t)
         if sample.size >= 5 and np.ptp(sample) > 0:
-            out[t, j] = normality(sample[:MAX_TESTED])
+            out[t, j] = shapiro(sample[:MAX_TESTED]).pvalue
     return out
 
 
