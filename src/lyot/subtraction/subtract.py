@@ -148,13 +148,8 @@ def _subtract(target: Cube, aligned: AlignedReferences, run: Run, keep_fits: boo
             raise LyotError(
                 f"References of {refs.sci.shape[1]} pixels do not fit frames of {shape}."
             )
-        checks.append(
-            check_of(
-                np.stack(
-                    [refs.at(slice(y * shape[1], (y + 1) * shape[1])) for y in checked], axis=1
-                )
-            )
-        )
+        some = [refs.at(slice(y * shape[1], (y + 1) * shape[1])).copy() for y in checked]
+        checks.append(check_of(np.stack(some, axis=1)))
         pixels = run.method.init(refs, max(run.recipe.n_modes))
         makes_frames = pixels is not refs
         if keep_fits and makes_frames:
