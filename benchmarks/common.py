@@ -91,10 +91,11 @@ def user_environment() -> dict[str, str]:
 
     Modules are compiled once, ours here, those of the peers when they were installed: where
     PYTHONDONTWRITEBYTECODE is set, as in many containers, each start would compile the package
-    anew. No reference files are looked up in CRDS.
+    anew. OpenBLAS takes the kernels of the processor, where a container may name others. No
+    reference files are looked up in CRDS.
     """
     compileall.compile_dir(Path(package.__file__).parent, quiet=1)
-    unset = ("CRDS", "PYTHONDONTWRITEBYTECODE")
+    unset = ("CRDS", "PYTHONDONTWRITEBYTECODE", "OPENBLAS_CORETYPE")
     env = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
     return env | {"STPIPE_DISABLE_CRDS_STEPPARS": "true"}
 
