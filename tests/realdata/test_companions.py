@@ -207,7 +207,7 @@ def test_signal_to_noise_has_unit_variance(observation):
     )
     mean, scatter, number = rings.others(0)
     t = (rings.flux[0] - mean) / (scatter * np.sqrt(1.0 + 1.0 / number))
-    for j in range(len(rings.radius_pix)):
+    for j in range(len(rings.places.radius_pix)):
         values.append(rings.of(j, t)[:, 0][rings.of(j, rings.used)[:, 0]])
     values = np.concatenate(values)
     assert values.size > 1500

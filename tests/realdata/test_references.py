@@ -74,7 +74,7 @@ def test_no_reference_is_doubted_and_a_companion_in_one_is(aumic_run):
         source = 30.0 * np.exp(-0.5 * ((y - at[0]) ** 2 + (x - at[1]) ** 2) / 1.0**2)
         sci = frames.sci.copy()
         sci[3] += source.astype(np.float32)
-        [doubt] = find_contaminated(replace(frames, sci=sci), ref_info, star, info)
+        [doubt] = find_contaminated(replace(frames, pixels=sci), ref_info, star, info)
     assert (doubt.reference, doubt.target) == (3, "G-7-34")
     assert f"{np.hypot(30, 20) * info.pixel_scale_arcsec:.2f} arcsec" in doubt.reason
 
