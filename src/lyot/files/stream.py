@@ -27,7 +27,7 @@ RESERVED = {"PRIMARY": 40, "SCI": 12, "ERR": 2, "DQ": 3}
 
 SIGN = np.uint32(0x80000000)
 """Flags are stored as signed integers, with BZERO = 2^31."""
-PAGE_BYTES, PIECE_BYTES = 4096, 2**22
+PAGE_BYTES, PIECE_BYTES = 4096, 2**21
 """What goes past the system's cache begins and ends at pages of the file; and how much at once."""
 TRIED_BYTES, MIN_BYTES_PER_S = 2**26, 4e8
 """After so many bytes a disk that takes fewer a second is slow: the cache takes the rest."""
