@@ -91,8 +91,8 @@ def user_environment() -> dict[str, str]:
 
     Modules are compiled once, ours here, those of the peers when they were installed: where
     PYTHONDONTWRITEBYTECODE is set, as in many containers, each start would compile the package
-    anew. OpenBLAS takes the kernels of the processor, where a container may name others. No
-    reference files are looked up in CRDS.
+    anew. OpenBLAS uses its code for this processor, also where a container's settings choose
+    that for another. No reference files are looked up in CRDS.
     """
     compileall.compile_dir(Path(package.__file__).parent, quiet=1)
     unset = ("CRDS", "PYTHONDONTWRITEBYTECODE", "OPENBLAS_CORETYPE")

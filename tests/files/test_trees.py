@@ -89,6 +89,9 @@ for _ in range(2):
     with datamodels.open({str(tmp_path / "x_calints.fits")!r}) as model:
         model.validate()
 assert len(contents) > 100
+load = yaml.load
+hasten_schemas()
+assert yaml.load is load
 for content, schema in zip(contents, before):
     assert yaml.load(content, Loader=AsdfLoader) is schema
     assert AsdfLoader(content).get_single_data() == schema

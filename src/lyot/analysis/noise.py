@@ -258,13 +258,23 @@ class NoiseRings:
         """Return mean, scatter and number of the other positions of each position.
 
         The others are those of the same starting angle without the position itself: sums over
-        all, less its own term, taken about the mean of all so that they do not cancel.
+        all, less its own term, taken about the mean of all so that they do not cancel. They are
+        kept.
         """
+        if truncation not in self._known:
+            self._known[truncation] = self._others(truncation)
+        return self._known[truncation]
+
+    @cached_property
+    def _known(self) -> dict[int, Others]:
+        return {}
+
+    def _others(self, truncation: int) -> Others:
         flux, used, sets = self.flux[truncation], self.used, self.places.sets
         out = Others(np.empty(flux.shape), np.empty(flux.shape), np.empty(flux.shape, np.intp))
 
         def _fill(block: slice) -> None:
-            found = _others(flux[block], used[block], sets[block] - sets[block.start])
+            found = _others_of_sets(flux[block], used[block], sets[block] - sets[block.start])
             for array, values in zip(out, found, strict=True):
                 array[block] = values
 
@@ -272,7 +282,7 @@ class NoiseRings:
         return out
 
 
-def _others(flux: Array, used: NDArray[np.bool_], own: NDArray[np.intp]) -> Others:
+def _others_of_sets(flux: Array, used: NDArray[np.bool_], own: NDArray[np.intp]) -> Others:
     """Do what `NoiseRings.others` does, for positions of whole sets of these numbers."""
 
     def _sums(values: Array) -> Array:

@@ -71,7 +71,7 @@ def write_blocks(
         ThreadPoolExecutor(1) as thread,
     ):
         disk = _Disk(file.fileno(), past, cached)
-        planes = {name: _Planes(disk, shape[-2:]) for name in offset}
+        planes = {name: _Pieces(disk, shape[-2:]) for name in offset}
         pending: list[Future[None]] = []
 
         def _convert(block: int, sci: Any, err: Any, dq: Any) -> None:
@@ -139,7 +139,7 @@ class _Disk:
         self.write(part, place)
 
 
-class _Planes:
+class _Pieces:
     """Planes of one array on their way to a file: converted, gathered, written in large pieces.
 
     Some planes are converted at once, as what runs beside it waits for the interpreter each time.

@@ -40,9 +40,16 @@ def hasten_schemas() -> None:
     Python. And of each product that it checks it parses the schemas of all tags again, by
     `yaml.load` of their bytes: a fifth of the time of saving it.
     """
+    if process.is_owned():
+        _hasten_schemas()
+
+
+@cache
+def _hasten_schemas() -> None:
+    """Do so once: a survey reduces many associations in a process."""
     import yaml
 
-    if not process.is_owned() or not hasattr(yaml, "CSafeLoader"):
+    if not hasattr(yaml, "CSafeLoader"):
         return
     parse, schemas = yaml.load, dict[bytes, Any]()
 

@@ -424,16 +424,12 @@ class Coron3Pipeline(Pipeline, LyotStep):
         recipe, background = plan.parameters.recipe, self._background(plan, exposure.science)
         steps = (self.background, self.outlier_detection)
         made = subtract_background(read_cube(exposure.science), background, recipe.background)
-        cube, record = made
+        cube, _ = made
         found = None if recipe.outlier.skip else outlier_dq(cube, recipe.outlier)
 
         def _model() -> Any:
             given = opened.result()
-            target = given
-            if record or self.background.pre_hooks or self.background.post_hooks:
-                target = self.background.run(given, background, made)
-            else:
-                target.meta.cal_step.back_sub = "SKIPPED"
+            target = self.background.run(given, background, made)
             if found is None:
                 target.meta.cal_step.outlier_detection = "SKIPPED"
                 flagged = target

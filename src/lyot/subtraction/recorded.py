@@ -135,7 +135,7 @@ def _fits(numbers: Array, shapes: NDArray[np.integer], zones: list[Zone]) -> lis
 
 
 def _result(product: Recorded) -> Subtraction:
-    """Return the result that a product holds, its error as it was propagated."""
+    """Return the subtraction in a psfsub product, with ERR before it was scaled to the sky."""
     names = {field.name for field in fields(Subtraction)}
     record = {name: value for name, value in product.record.items() if name in names}
     record |= {"sci": np.asarray(product.sci, np.float32)}
