@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lyot.algorithms.repair import MAD_TO_SIGMA, middle_of
+from lyot.algorithms.repair import MAD_TO_SIGMA, finite_median, middle_of
 from lyot.types import Array, Mask
 
 MIN_SOURCE_SIGMA = 5.0
@@ -127,7 +127,7 @@ def row_levels(
         if enough.sum() < ROWS_ABOUT:
             return unknown
         counts = counts & enough[:, None]
-        level = _row_medians(data, counts)
+        level = np.nan_to_num(finite_median(np.where(counts, data, np.nan).T))
         apart = np.where(counts, data - level[:, None], 0.0)
         sigma = MAD_TO_SIGMA * float(middle_of(np.abs(apart[counts])))
         if k + 1 < n_rounds:
@@ -141,18 +141,6 @@ def row_levels(
     of_levels = MAD_TO_SIGMA * float(middle_of(np.abs(level[enough])))
     of_pixels = float(middle_of(err[enough]))
     return RowLevels(level, err, float(np.sqrt(max(of_levels**2 - of_pixels**2, 0.0))))
-
-
-def _row_medians(data: Array, counts: Mask) -> Array:
-    """Medians of the pixels of each row that count; 0 where none does."""
-    ordered = np.where(counts, data, np.inf)
-    ordered.sort(axis=1)
-    n = counts.sum(axis=1)
-    low, high = (
-        np.take_along_axis(ordered, np.maximum(at, 0)[:, None], axis=1)[:, 0]
-        for at in ((n - 1) // 2, np.minimum(n // 2, data.shape[1] - 1))
-    )
-    return np.where(n > 0, 0.5 * (low + high), 0.0)
 
 
 class CombinedBackground(NamedTuple):

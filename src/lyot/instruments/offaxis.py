@@ -9,23 +9,20 @@ stop, without the mask. `PsfAndTransmission` says what it is made of.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lyot._version import __version__
-from lyot.compute.cache import remembered
 from lyot.compute.threads import calculation, map_ordered
 from lyot.errors import LyotError
 from lyot.instruments import stops
 from lyot.instruments.coronagraphs import Coronagraph, FourQuadrantMask
 from lyot.instruments.filters import Band
+from lyot.instruments.identity import checksum_of
 from lyot.instruments.pupil import FLIGHT_PUPIL
 from lyot.instruments.telescope import ARCSEC_PER_RADIAN, LyotStop, Pupil
 from lyot.instruments.wave import Wave
@@ -156,14 +153,8 @@ class Optics:
 
         Empty where a part comes from elsewhere, whose code is not known.
         """
-        parts = self.__getstate__()
-        of_package = (self.mask, self.stop, self.pupil)
-        if any(not type(part).__module__.startswith("lyot.") for part in of_package):
-            return ""
-        digest = hashlib.sha256(_code())
-        for part in (*self.band, *parts.values()):
-            digest.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
-        return digest.hexdigest()[:32]
+        parts = (*self.band, *self.__getstate__().values())
+        return checksum_of(parts, of_package=(self.mask, self.stop, self.pupil))
 
     @cached_property
     def _waves(self) -> list[Wave]:
@@ -377,13 +368,6 @@ class Optics:
         return min(n_pixels, most - 1 + most % 2)
 
 
-@lru_cache(maxsize=1)
-def _code() -> bytes:
-    """Version of the package and the code of the instruments, by its checksum."""
-    files = sorted(Path(__file__).parent.glob("*.*"))
-    return b"".join([__version__.encode(), *(f.read_bytes() for f in files if f.is_file())])
-
-
 def _quadrature(band: Band, n: int) -> Band:
     """Return the nodes and weights of the Gaussian quadrature of a band, by Lanczos' algorithm."""
     wavelengths, weights = band
@@ -458,13 +442,8 @@ def _response(optics: Optics, n: int, per_pixel: int, oversample: int) -> Array:
         # Weighted as the brightness of the core, which falls as the square of the wavelength.
         wavelengths, weights = optics.band
         wavelength = float(weights @ wavelengths**-1 / (weights @ wavelengths**-2))
-
-        def _mean() -> dict[str, Array]:
-            mean, step = mean_transfer(optics.wavefront, optics.pupil, optics.stop, wavelength)
-            return {"mean": mean, "step_m": np.array(step)}
-
-        held = remembered(optics.checksum and f"transfer-{optics.checksum}", "mean", _mean)
-        mean, samples = held["mean"], ARCSEC_PER_RADIAN * wavelength / held["step_m"]
+        mean, step = mean_transfer(optics.wavefront, optics.pupil, optics.stop, wavelength)
+        samples = ARCSEC_PER_RADIAN * wavelength / step
         x, y = optics.mask.along_axes(u / x_scale * samples, v / y_scale * samples)
         middle = len(mean) // 2
         response = response * map_coordinates(

@@ -17,7 +17,9 @@ from math import factorial
 
 import numpy as np
 
+from lyot.compute.cache import remembered
 from lyot.errors import LyotError
+from lyot.instruments.identity import checksum_of
 from lyot.instruments.pupil import (
     FLIGHT_PUPIL,
     FlightPupil,
@@ -151,6 +153,16 @@ def mean_transfer(
     separation add up to the transfer function there. Tilt over the stop is no part of D, as it is
     none of a draw: a position that is measured takes it up.
     """
+    given = (budget, pupil, stop, wavelength_m)
+    checksum = checksum_of(given, of_package=(pupil, stop))
+    group = f"transfer-{checksum}" if checksum else ""
+    held = remembered(group, "mean", lambda: {"mean": _mean_transfer(*given)})
+    return held["mean"], pupil.width_m / N_MEAN_TRANSFER
+
+
+def _mean_transfer(
+    budget: WavefrontBudget, pupil: Pupil, stop: LyotStop, wavelength_m: float
+) -> Array:
     from scipy.ndimage import gaussian_filter
 
     n = N_MEAN_TRANSFER
@@ -178,7 +190,7 @@ def mean_transfer(
     )
     mean = np.full(kept.shape, kept.sum() / unspoiled.sum())
     np.divide(kept, unspoiled, out=mean, where=unspoiled > 1e-9 * unspoiled.max())
-    return mean / mean[n, n], pupil.width_m / n
+    return np.asarray(mean / mean[n, n])
 
 
 def _centered(error: Array, open_part: Array, passed: Array) -> Array:
